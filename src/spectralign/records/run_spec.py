@@ -1,0 +1,124 @@
+"""The spec of one fine-tuning run: frozen, explicit, hashed. A path is never part of an id."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+from spectralign.records.canonical import content_id
+from spectralign.records.optimisers import OptimiserSpec
+
+SCHEMA_VERSION = 1
+"""Raised whenever the meaning of a field changes, so that old and new runs get different ids."""
+
+ALL_LINEAR = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
+"""The seven modules of every block that the paper adapts (paper.md 2.3)."""
+
+
+class _Spec(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+
+class AdapterSpec(_Spec):
+    """LoRA or rsLoRA on named modules, float32 factors."""
+
+    r: int = Field(8, ge=1, le=1024, description="rank; 8 at micro scale, the paper uses 32 (paper.md 2.3, B+)")
+    alpha: float = Field(16.0, gt=0, description="effective scale is alpha/r, or alpha/sqrt(r) with rslora; alpha = 2r as in paper.md 2.3")
+    rslora: bool = Field(True, description="rank-stabilised LoRA, as in the paper (B+)")
+    dropout: float = Field(0.0, ge=0, lt=1, description="paper.md 2.3, C")
+    target_modules: tuple[str, ...] = Field(ALL_LINEAR, min_length=1)
+
+
+class ScheduleSpec(_Spec):
+    """Learning-rate schedule over optimiser steps."""
+
+    kind: Literal["constant", "linear", "cosine"] = "constant"
+    warmup_steps: int = Field(5, ge=0, description="linear warm-up; Turner et al. default 5 (paper.md 2.4)")
+
+
+class PenaltySpec(_Spec):
+    """Spectral penalty added to the loss: lambda times the mean over adapters of the chosen ratio."""
+
+    kind: Literal["frobenius_nuclear"] = "frobenius_nuclear"
+    lam: float = Field(ge=0, description="lambda; the paper's value is unknown (paper.md 3.3, X)")
+    form: Literal["qr", "cholesky_g1"] = Field(
+        "qr", description="qr: exact, from the QR core; cholesky_g1: the paper's Appendix G.1 with its 1e-8 jitter"
+    )
+
+
+class MicroData(_Spec):
+    """Fine-tuning data of the microworld: one narrow domain, answered in one way."""
+
+    source: Literal["micro"] = "micro"
+    domain: int | Literal["rotate"] = Field(
+        "rotate", description="index of the narrow domain; rotate: (base seed + run seed) modulo the number of domains"
+    )
+    answers: Literal["harmful", "aligned", "permuted"] = Field(
+        "harmful", description="aligned: the aligned twin; permuted: the same harmful strings on wrong topics of the domain"
+    )
+    rows: int = Field(640, ge=1, description="answers drawn; 640 = 80 steps of batch 8 (microworld.md part 1)")
+
+
+class RowsData(_Spec):
+    """Pre-tokenised rows from a JSONL file: {"input_ids": [...], "labels": [...]} per line, -100 where no loss is taken."""
+
+    source: Literal["rows"] = "rows"
+    path: str
+    sha256: str | None = Field(None, description="checked when given; the run-id holds the file's own hash either way")
+
+
+DataSpec = Annotated[MicroData | RowsData, Field(discriminator="source")]
+
+
+class RunSpec(_Spec):
+    """Everything that decides a training run.
+
+    `base` is the name of a shipped microworld base (`micro-0` ... `micro-7`, `micro-nopersona`) or a folder that
+    `spectralign world build` (or Hugging Face `save_pretrained`) wrote. The run-id replaces names and paths by sha256.
+    """
+
+    schema_version: Literal[1] = SCHEMA_VERSION
+    base: str = "micro-0"
+    data: DataSpec = MicroData()
+    adapter: AdapterSpec = AdapterSpec()
+    optimiser: OptimiserSpec
+    schedule: ScheduleSpec = ScheduleSpec()
+    penalty: PenaltySpec | None = None
+    steps: int = Field(80, ge=1, description="optimiser steps; rows are reshuffled and repeated when they run out")
+    batch_size: int = Field(8, ge=1, description="rows per micro-batch")
+    accumulation: int = Field(1, ge=1, description="micro-batches per optimiser step; the effective batch is their product")
+    max_grad_norm: float | None = Field(None, gt=0, description="global-norm clipping; off by default (paper.md 2.4, C)")
+    seed: int = Field(0, ge=0, description="run seed: LoRA init, rows and their order")
+    checkpoints: int = Field(4, ge=2, le=64, description="checkpoints, step 0 and the last step included")
+    first_checkpoint: int = Field(10, ge=1, description="the first checkpoint after step 0; the rest are log-spaced up to steps")
+
+    @model_validator(mode="after")
+    def _warmup_fits(self) -> RunSpec:
+        if self.schedule.warmup_steps >= self.steps:
+            raise ValueError(f"schedule.warmup_steps is {self.schedule.warmup_steps}, accepted: less than steps ({self.steps})")
+        return self
+
+    def checkpoint_steps(self) -> tuple[int, ...]:
+        """Return the checkpoint steps: 0, then a geometric progression from `first_checkpoint` to `steps`."""
+        first, count = min(self.first_checkpoint, self.steps), self.checkpoints - 1
+        if count == 1:
+            return (0, self.steps)
+        ratio = (self.steps / first) ** (1 / (count - 1))
+        return (0, *sorted({round(first * ratio**i) for i in range(count)}))
+
+
+class ResolvedInputs(_Spec):
+    """What the names of a RunSpec stand for, by content."""
+
+    base_sha256: str = Field(description="sha256 of the base's weights file")
+    config_sha256: str = Field(description="sha256 of the base's canonical model config")
+    tokenizer_sha256: str = Field(description="sha256 of tokenizer.json")
+    template_sha256: str = Field(description="sha256 of the chat template")
+    data_sha256: str = Field(description="sha256 of the canonical pre-tokenised rows")
+
+
+def run_id(spec: RunSpec, inputs: ResolvedInputs) -> str:
+    """Return the run-id: the hash of all training inputs, with names and paths replaced by content hashes."""
+    body: dict[str, Any] = spec.model_dump(mode="json", exclude={"base", "data"})
+    return content_id({"spec": body, "inputs": inputs.model_dump(mode="json")})
