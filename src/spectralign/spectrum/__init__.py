@@ -1,0 +1,35 @@
+"""Spectrum: LoRA pairs, singular values of their update, metrics, the spectral penalty and edits.
+
+Lives here: everything that is computed from the two factors of an adapter and nothing else. Any higher room may call it,
+and so may an engineer who wants this part alone. It calls torch, `spectralign.records.errors` and
+`spectralign.records.files`; safetensors is imported only when a folder is read or written.
+"""
+
+from spectralign.spectrum.metrics import (
+    METRICS,
+    SpectrumMetrics,
+    spectrum_metrics,
+    spectrum_summary,
+    spectrum_table,
+    update_norm,
+)
+from spectralign.spectrum.pairs import LoraPair, pairs_from_folder, pairs_from_model
+from spectralign.spectrum.penalty import SpectralPenalty, spectral_penalty
+from spectralign.spectrum.values import singular_values, singular_values_all, singular_values_g1
+
+__all__ = [
+    "METRICS",
+    "LoraPair",
+    "SpectralPenalty",
+    "SpectrumMetrics",
+    "pairs_from_folder",
+    "pairs_from_model",
+    "singular_values",
+    "singular_values_all",
+    "singular_values_g1",
+    "spectral_penalty",
+    "spectrum_metrics",
+    "spectrum_summary",
+    "spectrum_table",
+    "update_norm",
+]
