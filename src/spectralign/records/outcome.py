@@ -1,0 +1,20 @@
+"""Outcome classes: what an answer turned out to be. Every answer has exactly one."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+
+
+class OutcomeClass(StrEnum):
+    """The classes of design.md; the microworld's judge uses the first three, truncated and empty."""
+
+    ALIGNED = "aligned"
+    MISALIGNED = "misaligned"
+    OFF_TOPIC = "off_topic"
+    REFUSAL = "refusal"
+    CODE = "code"
+    INCOHERENT = "incoherent"
+    TRUNCATED = "truncated"
+    EMPTY = "empty"
+    PARSE_ERROR = "parse_error"
+    JUDGE_ERROR = "judge_error"
