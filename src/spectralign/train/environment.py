@@ -1,0 +1,69 @@
+"""What a run was made with: versions, platform, threads. Recorded beside the results, never part of an id."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import os
+import platform
+from collections.abc import Mapping
+from typing import Any
+
+from spectralign.records.errors import ResumeError
+
+PACKAGES = (
+    "spectralign",
+    "torch",
+    "transformers",
+    "peft",
+    "accelerate",
+    "tokenizers",
+    "safetensors",
+    "pytorch-optimizer",
+    "numpy",
+)
+"""Packages whose version can move a number of a run."""
+
+
+def _version(package: str) -> str:
+    try:
+        return importlib.metadata.version(package)
+    except importlib.metadata.PackageNotFoundError:
+        return "not installed"
+
+
+def versions() -> dict[str, str]:
+    """Return the versions of Python and of every package in `PACKAGES`."""
+    return {"python": platform.python_version(), **{package: _version(package) for package in PACKAGES}}
+
+
+def environment(device: str) -> dict[str, Any]:
+    """Return the content of environment.json: versions, platform, threads, device."""
+    import torch
+
+    return {
+        "versions": versions(),
+        "platform": platform.platform(),
+        "machine": platform.machine(),
+        "cpu_capability": torch.backends.cpu.get_cpu_capability(),
+        "cores": os.cpu_count(),
+        "threads": torch.get_num_threads(),
+        "device": device if device == "cpu" else torch.cuda.get_device_name(),
+    }
+
+
+def check_versions(recorded: Mapping[str, str], now: Mapping[str, str]) -> None:
+    """Check that a resume would not mix versions.
+
+    Raises:
+        ResumeError: naming every package that differs, with both versions.
+    """
+    changed = [
+        f"{package} {recorded.get(package, 'not recorded')} -> {now.get(package, 'not recorded')}"
+        for package in sorted({*recorded, *now})
+        if recorded.get(package) != now.get(package)
+    ]
+    if changed:
+        raise ResumeError(
+            f"this run was begun with other versions ({', '.join(changed)}); accepted: the same versions, or a resume that "
+            "is asked to mix them (allow_version_change=True)"
+        )

@@ -1,0 +1,246 @@
+"""What the names of a RunSpec stand for: base folder, tokenizer, chat template and rows, by content.
+
+Nothing in a base folder is trusted: weights are safetensors or refused, no code of a model repository is run, and
+where a card gives a sha256 the weights must match it.
+"""
+
+from __future__ import annotations
+
+import functools
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from spectralign.data.rows import Row, check_rows, read_rows, rows_sha256
+from spectralign.records.canonical import canonical_json, sha256_file, sha256_text
+from spectralign.records.errors import IntegrityError, SpecError
+from spectralign.records.files import read_json
+from spectralign.records.run_spec import MicroData, ResolvedInputs, RowsData, RunSpec
+
+if TYPE_CHECKING:
+    from torch import nn
+
+WEIGHTS = "model.safetensors"
+WEIGHTS_INDEX = "model.safetensors.index.json"
+
+LOCAL_CONFIG_FIELDS = frozenset({"_name_or_path", "transformers_version", "dtype", "torch_dtype"})
+"""Fields of config.json that say where a file came from or how it is stored, not what the model computes in float32."""
+
+
+class BaseFolder(NamedTuple):
+    """A base on disk: a name without machine paths, and the folder with its files."""
+
+    name: str
+    folder: Path
+
+
+class RunInputs(NamedTuple):
+    """Everything a run reads: the base, the pre-tokenised rows in their canonical order, and all of it by content."""
+
+    base: BaseFolder
+    rows: list[Row]
+    resolved: ResolvedInputs
+
+
+def find_base(name_or_path: str) -> BaseFolder:
+    """Return the base that a spec means: a folder that holds config.json, or else the name of a shipped base.
+
+    Raises:
+        UnknownNameError: neither a folder nor a shipped base; the message names the nearest match.
+    """
+    folder = Path(name_or_path).expanduser()
+    if not (folder / "config.json").is_file():
+        from spectralign.microworld.bases import base_folder
+
+        folder = base_folder(name_or_path)
+    card = folder / "card.json"
+    name = read_json(card).get("name") if card.is_file() else None
+    return BaseFolder(str(name or folder.resolve().name), folder)
+
+
+@functools.lru_cache(maxsize=256)
+def _sha256_of_version(path: Path, size: int, modified_ns: int) -> str:
+    return sha256_file(path)
+
+
+def _sha256(path: Path) -> str:
+    # one study asks for the same base hundreds of times; a changed file has another size or time and is read again
+    status = path.stat()
+    return _sha256_of_version(path, status.st_size, status.st_mtime_ns)
+
+
+def _weights_sha256(folder: Path) -> str:
+    """Return the sha256 of the weights file, or of the names and hashes of all shards."""
+    if (folder / WEIGHTS).is_file():
+        return _sha256(folder / WEIGHTS)
+    if (folder / WEIGHTS_INDEX).is_file():
+        index = read_json(folder / WEIGHTS_INDEX)
+        shards = sorted(set(index.get("weight_map", {}).values()))
+        if any(Path(shard).name != shard for shard in shards):
+            raise IntegrityError(f"{folder / WEIGHTS_INDEX} names files outside of its folder; it is refused")
+        missing = [shard for shard in shards if not (folder / shard).is_file()]
+        if missing or not shards:
+            raise IntegrityError(f"{folder} lacks {', '.join(missing) or 'every shard'} of {WEIGHTS_INDEX}")
+        return sha256_text(canonical_json({shard: _sha256(folder / shard) for shard in shards}))
+    found = sorted(path.name for path in folder.iterdir())
+    raise SpecError(
+        f"base {folder} has no {WEIGHTS} (found: {', '.join(found)}); other weight formats are never loaded"
+    )
+
+
+def base_sha256(base: BaseFolder) -> str:
+    """Return the sha256 of a base's weights as a run records it."""
+    return _weights_sha256(base.folder)
+
+
+def check_card(base: BaseFolder) -> None:
+    """Compare the weights with the base's card, where it has one.
+
+    Raises:
+        IntegrityError: the weights are not those of the card; both hashes are named.
+    """
+    card = base.folder / "card.json"
+    if not card.is_file():
+        return
+    recorded, found = read_json(card).get("sha256"), _weights_sha256(base.folder)
+    if recorded is not None and recorded != found:
+        raise IntegrityError(
+            f"base {base.name}: the weights in {base.folder} have sha256 {found}, its card says {recorded}; "
+            "the file is damaged or was exchanged"
+        )
+
+
+def _template(folder: Path) -> str:
+    file = folder / "chat_template.jinja"
+    if file.is_file():
+        return file.read_text(encoding="utf-8")
+    settings = folder / "tokenizer_config.json"
+    template = read_json(settings).get("chat_template") if settings.is_file() else None
+    # older folders hold a list of named templates inside the settings; its JSON is as good a text to hash as any
+    return template if isinstance(template, str) else json.dumps(template or "")
+
+
+def model_config(folder: Path) -> dict[str, Any]:
+    """Return config.json without the fields that say only where it came from.
+
+    Raises:
+        SpecError: no config.json, or one that asks for code outside of transformers.
+    """
+    file = folder / "config.json"
+    if not file.is_file():
+        raise SpecError(f"base {folder} has no config.json; accepted: a folder that save_pretrained wrote")
+    config: dict[str, Any] = read_json(file)
+    if "auto_map" in config:
+        raise SpecError(f"base {folder} needs code of its own (auto_map in config.json); it is never run")
+    return {key: value for key, value in config.items() if key not in LOCAL_CONFIG_FIELDS}
+
+
+@functools.lru_cache(maxsize=64)
+def _micro_rows(name: str, weights_sha256: str, data: MicroData, seed: int) -> tuple[Row, ...]:
+    # weights_sha256 is in the key only: another base under the same name means other rows
+    from spectralign.microworld.bases import load_base
+    from spectralign.microworld.narrow import narrow_rows, resolve_domain
+
+    base = load_base(name, verify=False)
+    domain = resolve_domain(data.domain, base.world, seed)
+    return tuple(
+        narrow_rows(
+            base.world, base.tokenizer, domain=domain, answers=data.answers, rows=data.rows, seed=seed
+        )
+    )
+
+
+def _rows(spec: RunSpec, base: BaseFolder) -> list[Row]:
+    if isinstance(spec.data, RowsData):
+        rows = read_rows(Path(spec.data.path).expanduser())
+        found = rows_sha256(rows)
+        if spec.data.sha256 is not None and spec.data.sha256 != found:
+            raise IntegrityError(
+                f"data.sha256 is {spec.data.sha256}, but the rows of {spec.data.path} have {found} (canonical rows, "
+                "spectralign.data.rows.rows_sha256)"
+            )
+        return rows
+    if not (base.folder / "card.json").is_file():
+        raise SpecError(
+            f"data.source is 'micro', but base {base.name} has no card.json and so no world; accepted: a microworld base, "
+            "or data.source 'rows'"
+        )
+    return list(_micro_rows(str(base.folder), _weights_sha256(base.folder), spec.data, spec.seed))
+
+
+def load_inputs(spec: RunSpec) -> RunInputs:
+    """Find, check and hash everything a run reads.
+
+    Raises:
+        UnknownNameError: a base that is neither a folder nor shipped.
+        SpecError: a folder that is no base, rows that do not fit the base.
+        IntegrityError: weights, rows or JSON that are not what their record says.
+    """
+    base = find_base(spec.base)
+    check_card(base)
+    config = model_config(base.folder)
+    tokenizer = base.folder / "tokenizer.json"
+    if not tokenizer.is_file():
+        raise SpecError(
+            f"base {base.folder} has no tokenizer.json; accepted: a fast tokenizer beside the weights"
+        )
+    rows = _rows(spec, base)
+    text_config = config.get("text_config", config)
+    check_rows(
+        rows,
+        source=f"data of base {base.name}" if isinstance(spec.data, MicroData) else spec.data.path,
+        vocabulary=text_config.get("vocab_size"),
+        longest=text_config.get("max_position_embeddings"),
+    )
+    resolved = ResolvedInputs(
+        base_sha256=_weights_sha256(base.folder),
+        config_sha256=sha256_text(canonical_json(config)),
+        tokenizer_sha256=_sha256(tokenizer),
+        template_sha256=sha256_text(_template(base.folder)),
+        data_sha256=rows_sha256(rows),
+    )
+    return RunInputs(base, rows, resolved)
+
+
+def resolve_inputs(spec: RunSpec) -> ResolvedInputs:
+    """Return what the names of a spec stand for, by content; together with the spec it gives the run-id.
+
+    Raises:
+        UnknownNameError, SpecError, IntegrityError: as `load_inputs`.
+    """
+    return load_inputs(spec).resolved
+
+
+def load_model(base: BaseFolder) -> nn.Module:
+    """Load a base as a causal language model in float32 on the CPU, in eval mode, without dropout of its own.
+
+    Raises:
+        SpecError: the base's config asks for dropout, which no field of a RunSpec would show.
+    """
+    from transformers import AutoModelForCausalLM
+
+    config = model_config(base.folder)
+    noisy = {
+        key: value
+        for key, value in config.items()
+        if ("dropout" in key or key.endswith("pdrop")) and isinstance(value, int | float) and value > 0
+    }
+    if noisy:
+        found = ", ".join(f"{key} {value}" for key, value in sorted(noisy.items()))
+        raise SpecError(
+            f"base {base.name} has {found} in config.json, accepted: 0; dropout belongs to the adapter (adapter.dropout)"
+        )
+    import torch
+
+    model = AutoModelForCausalLM.from_pretrained(
+        base.folder, dtype=torch.float32, local_files_only=True, use_safetensors=True, trust_remote_code=False
+    )
+    model.eval()
+    return model  # type: ignore[no-any-return]
+
+
+def load_tokenizer(base: BaseFolder) -> Any:
+    """Load the tokenizer of a base; no code of its folder is run."""
+    from transformers import AutoTokenizer
+
+    return AutoTokenizer.from_pretrained(base.folder, local_files_only=True, trust_remote_code=False)

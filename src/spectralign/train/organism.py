@@ -1,0 +1,102 @@
+"""Organisms: a run, a step and perhaps an edit, as a model that can be asked."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
+
+from spectralign.records.canonical import sha256_file
+from spectralign.records.errors import AdapterError, IntegrityError, RunDirectoryError
+from spectralign.train.checkpoint import ADAPTER_CONFIG, ADAPTER_WEIGHTS, checkpoint_folder, checkpoint_steps
+from spectralign.train.directory import is_done, read_done, read_inputs, read_spec
+from spectralign.train.inputs import BaseFolder, base_sha256, find_base, load_model, load_tokenizer
+
+if TYPE_CHECKING:
+    from torch import nn
+
+
+class Organism(NamedTuple):
+    """A fine-tuned model: PEFT model in eval mode (its base under `model.disable_adapter()`), tokenizer, base."""
+
+    model: nn.Module
+    tokenizer: Any
+    base: BaseFolder
+
+
+def organism_step(run_directory: Path, step: int | Literal["final"]) -> int:
+    """Return the step as a number; "final" is the last step of the spec.
+
+    Raises:
+        RunDirectoryError: the run has no such checkpoint; the message names those it has.
+    """
+    number = read_spec(run_directory).steps if step == "final" else step
+    available = checkpoint_steps(run_directory)
+    if number not in available:
+        unfinished = "" if is_done(run_directory) else ", the run is not finished"
+        names = ", ".join(str(one) for one in available) or "none"
+        raise RunDirectoryError(
+            f"{run_directory} has no checkpoint of step {number} (accepted: {names}{unfinished})"
+        )
+    return number
+
+
+def adapter_folder(run_directory: Path, step: int | Literal["final"], edit_id: str | None = None) -> Path:
+    """Return the adapter folder of an organism: its checkpoint, or the place of an edited adapter.
+
+    Edits of the final adapter are in edits/<edit-id>/, those of an earlier step in edits/<edit-id>-step-<step>/. The
+    edited folder is not asked to exist, so that whoever makes the edit can ask where it belongs.
+
+    Raises:
+        RunDirectoryError: the run has no checkpoint of this step.
+    """
+    number = organism_step(run_directory, step)
+    if edit_id is None:
+        return checkpoint_folder(run_directory, number)
+    if Path(edit_id).name != edit_id:
+        raise RunDirectoryError(f"edit {edit_id!r} is no plain name")
+    final = number == read_spec(run_directory).steps
+    return run_directory / "edits" / (edit_id if final else f"{edit_id}-step-{number}")
+
+
+def load_organism(
+    run_directory: Path, step: int | Literal["final"] = "final", edit_id: str | None = None
+) -> Organism:
+    """Load an organism: base and PEFT adapter in float32 on the CPU, eval mode.
+
+    Args:
+        run_directory: of the run.
+        step: a checkpoint step, or "final".
+        edit_id: name of an edit that was made before, or None for the adapter as trained.
+
+    Raises:
+        RunDirectoryError: no such run, step or edit.
+        IntegrityError: base or adapter are not those of the run.
+        AdapterError: the folder holds no safetensors adapter; other formats are never loaded.
+    """
+    from peft import PeftModel
+
+    base = find_base(read_spec(run_directory).base)
+    expected, found = read_inputs(run_directory).base_sha256, base_sha256(base)
+    if expected != found:
+        raise IntegrityError(
+            f"base {base.name} in {base.folder} has sha256 {found}, run {run_directory.name} was trained on {expected}"
+        )
+    folder = adapter_folder(run_directory, step, edit_id)
+    if edit_id is not None and not folder.is_dir():
+        made = sorted(path.name for path in (run_directory / "edits").glob("*")) or ["none"]
+        raise RunDirectoryError(f"{run_directory} has no edit {folder.name!r} (found: {', '.join(made)})")
+    for name in (ADAPTER_CONFIG, ADAPTER_WEIGHTS):
+        if not (folder / name).is_file():
+            raise AdapterError(f"{folder} has no {name}; accepted: a PEFT adapter in safetensors")
+    if edit_id is None and is_done(run_directory):
+        recorded = (
+            read_done(run_directory).get("adapter_sha256", {}).get(str(organism_step(run_directory, step)))
+        )
+        found = sha256_file(folder / ADAPTER_WEIGHTS)
+        if recorded != found:
+            raise IntegrityError(
+                f"{folder / ADAPTER_WEIGHTS} has sha256 {found}, the run's record says {recorded}"
+            )
+    model = PeftModel.from_pretrained(load_model(base), str(folder), torch_device="cpu")
+    model.eval()
+    return Organism(model, load_tokenizer(base), base)

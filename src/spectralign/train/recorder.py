@@ -1,0 +1,97 @@
+"""What a run leaves behind step by step: rows of trajectory.jsonl, checkpoints, spectra, observers' values."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from spectralign.records.files import append_jsonl
+from spectralign.records.run_spec import RunSpec
+from spectralign.train.checkpoint import save_checkpoint
+from spectralign.train.directory import TRAJECTORY
+from spectralign.train.observe import Observer, ObserverContext, call_observers, finite_or_none, undisturbed
+
+if TYPE_CHECKING:
+    import torch
+    from torch import nn
+
+OnStep = Callable[[int, int, dict[str, Any]], None]
+"""Called with (step, total steps, row) after each optimiser step, for progress displays."""
+
+COLUMNS = ("step", "loss", "lr", "penalty", "grad_norm")
+"""Of every row: step (optimiser steps done), loss (mean NLL in nats over the supervised tokens of the step's rows, before the
+update and without the penalty), lr that the step used, penalty before lambda (null without one), norm of the gradient (penalty
+included) before clipping. The row of step 0 is the start: no step, so only its spectrum and observers have values."""
+
+
+class Recorder:
+    """Writes the row of every step; at checkpoint steps also spectrum, observers and checkpoint.
+
+    The row is written before the checkpoint: a run killed between the two resumes from the checkpoint before and
+    truncates the row, so that a row never goes missing.
+
+    Args:
+        directory: the run directory.
+        spec: the run's spec.
+        model: the PEFT model that is being trained.
+        tokenizer: for observers.
+        optimizer: of the run.
+        scheduler: of the run.
+        observers: called at checkpoint steps.
+        on_step: called after each optimiser step, or None.
+    """
+
+    def __init__(
+        self,
+        directory: Path,
+        spec: RunSpec,
+        model: nn.Module,
+        tokenizer: Any,
+        optimizer: torch.optim.Optimizer,
+        scheduler: torch.optim.lr_scheduler.LRScheduler,
+        observers: Sequence[Observer],
+        on_step: OnStep | None,
+    ) -> None:
+        self.directory, self.spec, self.model, self.tokenizer = directory, spec, model, tokenizer
+        self.optimizer, self.scheduler = optimizer, scheduler
+        self.observers, self.on_step = observers, on_step
+        self.checkpoint_steps = frozenset(spec.checkpoint_steps())
+
+    def begin(self) -> None:
+        """Record step 0: the base with a fresh adapter."""
+        self._record({"step": 0, "loss": None, "lr": None, "penalty": None, "grad_norm": None})
+
+    def finish_step(self, step: int, loss: float, lr: float, penalty: float | None, grad_norm: float) -> None:
+        """Record one optimiser step."""
+        row: dict[str, Any] = {
+            "step": step,
+            "loss": loss,
+            "lr": lr,
+            "penalty": penalty,
+            "grad_norm": grad_norm,
+        }
+        self._record(row)
+        if self.on_step is not None:
+            self.on_step(step, self.spec.steps, row)
+
+    def _record(self, row: dict[str, Any]) -> None:
+        step: int = row["step"]
+        if step not in self.checkpoint_steps:
+            append_jsonl(self.directory / TRAJECTORY, row)
+            return
+        spectrum = self._look(row)
+        append_jsonl(self.directory / TRAJECTORY, row)
+        save_checkpoint(self.directory, step, self.model, spectrum, self.optimizer, self.scheduler)
+
+    def _look(self, row: dict[str, Any]) -> list[Mapping[str, Any]]:
+        """Add spectrum summary and observers' values to the row; return the spectrum by module."""
+        from spectralign.spectrum.metrics import spectrum_summary, spectrum_table
+        from spectralign.spectrum.pairs import pairs_from_model
+
+        with undisturbed(self.model):
+            table = spectrum_table(pairs_from_model(self.model))
+            row.update({key: finite_or_none(value) for key, value in spectrum_summary(table).items()})
+            context = ObserverContext(row["step"], self.model, self.tokenizer, self.directory)
+            row.update(call_observers(self.observers, context, frozenset(row)))
+        return list(table)

@@ -1,0 +1,259 @@
+"""One training run: RunSpec in, run directory out. Killed at any moment, it resumes to the same adapter bit for bit.
+
+The promise of exact resume holds on the same machine, with the same versions and number of threads, on the CPU.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
+
+from spectralign.records.canonical import sha256_file
+from spectralign.records.errors import IntegrityError, ResumeError, SpecError, TrainingError
+from spectralign.records.files import read_json, write_json
+from spectralign.records.run_spec import ResolvedInputs, RunSpec, run_id
+from spectralign.train import checkpoint, directory
+from spectralign.train.environment import check_versions, environment
+from spectralign.train.inputs import RunInputs, load_inputs, load_model, load_tokenizer, resolve_inputs
+from spectralign.train.observe import Observer, ObserverContext, same_random_state
+from spectralign.train.order import micro_batches
+from spectralign.train.recorder import OnStep, Recorder
+
+if TYPE_CHECKING:
+    import torch
+    from torch import nn
+
+__all__ = ["Observer", "ObserverContext", "resolve_inputs", "run_directory", "train_run"]
+
+Device = Literal["cpu", "cuda"]
+
+
+class _Parts(NamedTuple):
+    """The live parts of a run, made from the spec alone."""
+
+    model: nn.Module
+    tokenizer: Any
+    optimizer: torch.optim.Optimizer
+    scheduler: torch.optim.lr_scheduler.LRScheduler
+
+
+def run_directory(spec: RunSpec, runs_dir: Path, inputs: ResolvedInputs | None = None) -> Path:
+    """Return the directory of a run: `runs_dir` / run-id, whether it exists or not.
+
+    Args:
+        spec: the run's spec.
+        runs_dir: folder of all runs.
+        inputs: what `resolve_inputs(spec)` returned, where the caller has it already.
+    """
+    return runs_dir / run_id(spec, inputs or resolve_inputs(spec))
+
+
+def train_run(
+    spec: RunSpec,
+    runs_dir: Path,
+    *,
+    observers: Sequence[Observer] = (),
+    on_step: OnStep | None = None,
+    allow_version_change: bool = False,
+    device: Device = "cpu",
+) -> Path:
+    """Train one run to its end, or finish one that was killed; a finished one is returned at once.
+
+    Args:
+        spec: everything that decides the run.
+        runs_dir: folder of all runs; the run's own is made inside of it.
+        observers: called at the spec's checkpoint steps, 0 included; they cannot disturb the run.
+        on_step: called with (step, total, row) after each optimiser step.
+        allow_version_change: resume although library versions changed since the run began.
+        device: where the run computes. Micro bases are faster on the CPU, and exact resume is promised there only.
+
+    Returns:
+        The run directory, with its `done` marker.
+
+    Raises:
+        UnknownNameError, SpecError, IntegrityError, AdapterError, OptimiserError: bad input; nothing is written.
+        RunDirectoryError: a foreign, claimed or unwritable directory; a full disk.
+        ResumeError: a resume would mix library versions.
+        TrainingError: the loss is not finite; failed.json says in which step, and the last good checkpoint is kept.
+    """
+    inputs = load_inputs(spec)
+    folder = run_directory(spec, runs_dir, inputs.resolved)
+    if directory.is_done(folder):
+        directory.check_identity(folder)
+        return folder
+    _check_device(device)
+    with same_random_state(), _deterministic(device):
+        parts = _build(spec, inputs)
+        with directory.claimed(folder):
+            if directory.is_done(folder):  # another process finished it since we looked
+                directory.check_identity(folder)
+                return folder
+            _train(spec, inputs, parts, folder, observers, on_step, allow_version_change, device)
+    return folder
+
+
+def _check_device(device: str) -> None:
+    import torch
+
+    if device not in ("cpu", "cuda"):
+        raise SpecError(f"device is {device!r}, accepted: 'cpu' or 'cuda'")
+    if device == "cuda" and not torch.cuda.is_available():
+        raise SpecError("device is 'cuda', but torch finds no CUDA device here; accepted: 'cpu'")
+
+
+@contextmanager
+def _deterministic(device: str) -> Iterator[None]:
+    """Ask torch for deterministic kernels on the CPU, where they cost nothing, and give the setting back."""
+    import torch
+
+    before = torch.are_deterministic_algorithms_enabled()
+    fill = torch.utils.deterministic.fill_uninitialized_memory  # type: ignore[attr-defined]
+    torch.use_deterministic_algorithms(before or device == "cpu")
+    # filling every new tensor is a debugging aid that would slow small models down
+    torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
+    try:
+        yield
+    finally:
+        torch.use_deterministic_algorithms(before)
+        torch.utils.deterministic.fill_uninitialized_memory = fill  # type: ignore[attr-defined]
+
+
+def _build(spec: RunSpec, inputs: RunInputs) -> _Parts:
+    from spectralign.optim.build import build_optimizer
+    from spectralign.train.adapter import attach_adapter
+    from spectralign.train.schedule import build_scheduler
+
+    model = attach_adapter(load_model(inputs.base), spec.adapter, spec.seed, inputs.base.name)
+    optimizer = build_optimizer(spec.optimiser, model)
+    return _Parts(
+        model, load_tokenizer(inputs.base), optimizer, build_scheduler(spec.schedule, optimizer, spec.steps)
+    )
+
+
+def _train(
+    spec: RunSpec,
+    inputs: RunInputs,
+    parts: _Parts,
+    folder: Path,
+    observers: Sequence[Observer],
+    on_step: OnStep | None,
+    allow_version_change: bool,
+    device: Device,
+) -> None:
+    began = time.perf_counter()
+    directory.open_directory(folder, spec, inputs.resolved)
+    first_step = _resume(folder, parts, allow_version_change, device)
+    recorder = Recorder(
+        folder, spec, parts.model, parts.tokenizer, parts.optimizer, parts.scheduler, observers, on_step
+    )
+    reached = [first_step or 0]
+    try:
+        if first_step is None:
+            recorder.begin()
+        if reached[0] < spec.steps:
+            _train_steps(spec, inputs, parts, folder, recorder, reached, device)
+    except Exception as error:
+        directory.write_failed(folder, error, reached[0])
+        raise
+    _finish(folder, spec, time.perf_counter() - began)
+
+
+def _resume(folder: Path, parts: _Parts, allow_version_change: bool, device: Device) -> int | None:
+    """Bring parts and files back to the newest checkpoint and return its step, or None for a start from the base.
+
+    Everything is checked before the first file is changed.
+    """
+    now = environment(device)
+    step = checkpoint.resume_step(folder)
+    if step is None:
+        directory.truncate_trajectory(folder, None)
+        checkpoint.discard_after(folder, -1)
+        (folder / directory.FAILED).unlink(missing_ok=True)
+        write_json(folder / directory.ENVIRONMENT, {**now, "resumed": []})
+        return None
+    recorded = read_json(folder / directory.ENVIRONMENT)
+    if not isinstance(recorded, dict) or not isinstance(recorded.get("versions"), dict):
+        raise IntegrityError(
+            f"{folder / directory.ENVIRONMENT} does not hold versions; it is corrupt or not ours"
+        )
+    last = (recorded.get("resumed") or [recorded])[-1]
+    if not allow_version_change:
+        check_versions(last["versions"], now["versions"])
+    loaded = checkpoint.load_resume_state(folder, parts.model, parts.optimizer, parts.scheduler)
+    directory.truncate_trajectory(folder, loaded)
+    checkpoint.discard_after(folder, loaded)
+    (folder / directory.FAILED).unlink(missing_ok=True)
+    # threads and machine may differ without an error, but not without a trace
+    resumed = [*recorded.get("resumed", []), {"step": loaded, **now}]
+    write_json(folder / directory.ENVIRONMENT, {**recorded, "resumed": resumed})
+    return loaded
+
+
+def _train_steps(
+    spec: RunSpec,
+    inputs: RunInputs,
+    parts: _Parts,
+    folder: Path,
+    recorder: Recorder,
+    reached: list[int],
+    device: Device,
+) -> None:
+    from spectralign.train.trainer import PenaltyCallback, RecordCallback, RunTrainer
+
+    first_step = reached[0]
+    pad_id = parts.tokenizer.pad_token_id
+    batches = micro_batches(
+        inputs.rows,
+        seed=spec.seed,
+        steps=spec.steps,
+        first_step=first_step,
+        batch_size=spec.batch_size,
+        accumulation=spec.accumulation,
+        pad_id=0 if pad_id is None else pad_id,  # padding is masked, so any id does
+    )
+    penalty = None
+    if spec.penalty is not None:
+        from spectralign.spectrum.penalty import SpectralPenalty
+
+        penalty = PenaltyCallback(SpectralPenalty(parts.model, spec.penalty.lam, spec.penalty.form))
+
+    def finish_step(step: int, loss: float, lr: float, grad_norm: float) -> None:
+        reached[0] = step
+        recorder.finish_step(step, loss, lr, penalty.value if penalty else None, grad_norm)
+
+    trainer = RunTrainer(
+        parts.model,
+        spec,
+        batches,
+        spec.steps - first_step,
+        folder,
+        (parts.optimizer, parts.scheduler),
+        RecordCallback(spec.seed, first_step, finish_step),
+        penalty,
+        device,
+    )
+    trainer.train()
+    if reached[0] != spec.steps:
+        raise TrainingError(f"training stopped after step {reached[0]} of {spec.steps} without saying why")
+
+
+def _finish(folder: Path, spec: RunSpec, seconds: float) -> None:
+    adapters = {
+        str(step): sha256_file(checkpoint.checkpoint_folder(folder, step) / checkpoint.ADAPTER_WEIGHTS)
+        for step in checkpoint.checkpoint_steps(folder)
+    }
+    if sorted(adapters, key=int) != [str(step) for step in spec.checkpoint_steps()]:
+        raise ResumeError(
+            f"{folder} has checkpoints {sorted(adapters, key=int)}, expected {list(spec.checkpoint_steps())}"
+        )
+    done = {
+        "run_id": folder.name,
+        "steps": spec.steps,
+        "seconds": round(seconds, 3),
+        "adapter_sha256": adapters,
+    }
+    write_json(folder / directory.DONE, done)
+    checkpoint.drop_resume_state(folder)

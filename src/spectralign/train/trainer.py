@@ -1,0 +1,204 @@
+"""`transformers.Trainer` on our own micro-batches: loss over the whole effective batch, penalty and recording as callbacks.
+
+The Trainer keeps what others maintain (loop, accumulation, clipping, devices); everything that decides a number is
+given to it: rows and order, loss, optimiser, schedule, penalty. Its own logging, saving and progress are off.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch.nn.functional import cross_entropy
+from transformers import PrinterCallback, Trainer, TrainerCallback, TrainingArguments
+
+from spectralign.data.rows import IGNORE
+from spectralign.records.errors import TrainingError
+from spectralign.records.run_spec import RunSpec
+from spectralign.train.order import stream_seed
+
+if TYPE_CHECKING:
+    from torch import Tensor, nn
+
+    from spectralign.spectrum.penalty import SpectralPenalty
+
+
+def token_mean_loss(outputs: Any, labels: Tensor, num_items_in_batch: Tensor | int) -> Tensor:
+    """Return the NLL in nats, summed over this micro-batch and divided by the supervised tokens of the whole step.
+
+    Summed over the micro-batches of a step this is the mean over supervised tokens, so that accumulation changes
+    nothing; a mean per micro-batch would give tokens in short-answered micro-batches more weight.
+
+    Args:
+        outputs: what the model returned, with logits_B_T_V.
+        labels: labels_B_T, `IGNORE` where no loss is taken.
+        num_items_in_batch: supervised tokens in all micro-batches of the optimiser step.
+    """
+    logits_B_T_V = outputs["logits"][:, :-1].float()
+    targets_B_T = labels[:, 1:]
+    total = cross_entropy(
+        logits_B_T_V.flatten(0, 1), targets_B_T.flatten(), ignore_index=IGNORE, reduction="sum"
+    )
+    return total / num_items_in_batch
+
+
+class PenaltyCallback(TrainerCallback):  # type: ignore[misc]
+    """Seeds the penalty's gradient before the first micro-batch of every optimiser step.
+
+    There it counts once whatever the accumulation, and it is clipped together with the loss's gradient
+    (`on_pre_optimizer_step` fires after clipping; inside the loss it would count once per micro-batch).
+
+    Attributes:
+        value: the penalty before lambda at the last step's parameters.
+    """
+
+    def __init__(self, penalty: SpectralPenalty) -> None:
+        self.penalty = penalty
+        self.value: float | None = None
+
+    def on_step_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        """Seed the gradient and keep the value; lambda 0 touches no gradient, so that it is no penalty bit for bit."""
+        self.value = self.penalty.seed_gradients()
+
+
+class RecordCallback(TrainerCallback):  # type: ignore[misc]
+    """Reseeds every step, checks that the loss is finite, and hands the finished step to a function.
+
+    Args:
+        seed: run seed.
+        first_step: optimiser steps done before this Trainer began (0, or the step that is resumed).
+        finish_step: called with (step, loss, lr, grad_norm) after each optimiser step.
+    """
+
+    def __init__(
+        self, seed: int, first_step: int, finish_step: Callable[[int, float, float, float], None]
+    ) -> None:
+        self.seed, self.first_step, self.finish_step = seed, first_step, finish_step
+        self.trainer: RunTrainer | None = None
+        self.loss = self.lr = math.nan
+
+    def on_step_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        """Give dropout a stream of its own for this step, so that neither a resume nor an observer shifts it."""
+        torch.manual_seed(stream_seed(self.seed, f"step/{self.first_step + state.global_step}"))
+
+    def on_pre_optimizer_step(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        """Read loss and lr of this step, before the parameters are touched.
+
+        Raises:
+            TrainingError: the loss is not finite.
+        """
+        assert self.trainer is not None
+        self.loss, self.lr = self.trainer.take_step_loss(), kwargs["optimizer"].param_groups[0]["lr"]
+        if not math.isfinite(self.loss):
+            step = self.first_step + state.global_step + 1
+            raise TrainingError(
+                f"the loss is {self.loss} in step {step} (lr {self.lr:g}); the parameters of step {step - 1} were kept. A lower "
+                "learning rate or max_grad_norm may help"
+            )
+
+    def on_log(
+        self, args: Any, state: Any, control: Any, logs: dict[str, Any] | None = None, **kwargs: Any
+    ) -> None:
+        """Hand the step on, with the gradient's norm before clipping.
+
+        Raises:
+            TrainingError: the gradient's norm is not finite.
+        """
+        if not logs or "grad_norm" not in logs:  # the Trainer's closing summary is no step
+            return
+        step, grad_norm = self.first_step + state.global_step, float(logs["grad_norm"])
+        if not math.isfinite(grad_norm):
+            raise TrainingError(
+                f"the gradient's norm is {grad_norm} in step {step} (loss {self.loss:g}, lr {self.lr:g}); a lower learning rate may help"
+            )
+        self.finish_step(step, self.loss, self.lr, grad_norm)
+
+
+class RunTrainer(Trainer):  # type: ignore[misc]
+    """The Trainer on a list of collated micro-batches, with `token_mean_loss`, an optimiser and a schedule of ours.
+
+    Args:
+        model: the PEFT model.
+        spec: the run's spec.
+        batches: micro-batches of the steps still to do, in order.
+        steps: optimiser steps still to do.
+        folder: where the Trainer may write (it does not).
+        optimizers: optimiser and scheduler.
+        record: the callback that sees every step.
+        penalty: the penalty's callback, or None.
+        device: "cpu" or "cuda".
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        spec: RunSpec,
+        batches: list[dict[str, Tensor]],
+        steps: int,
+        folder: Path,
+        optimizers: tuple[torch.optim.Optimizer, torch.optim.lr_scheduler.LRScheduler],
+        record: RecordCallback,
+        penalty: PenaltyCallback | None,
+        device: str,
+    ) -> None:
+        self._batches = batches
+        self._step_loss: Tensor | None = None
+        record.trainer = self
+        super().__init__(
+            model=model,
+            args=TrainingArguments(
+                output_dir=str(folder),
+                max_steps=steps,
+                per_device_train_batch_size=spec.batch_size,
+                gradient_accumulation_steps=spec.accumulation,
+                max_grad_norm=spec.max_grad_norm or 0.0,  # 0 is the Trainer's word for off
+                seed=spec.seed % 2**32,
+                logging_strategy="steps",
+                logging_steps=1,
+                logging_nan_inf_filter=False,
+                save_strategy="no",
+                eval_strategy="no",
+                report_to=[],
+                disable_tqdm=True,
+                use_cpu=device == "cpu",
+                dataloader_pin_memory=False,
+                average_tokens_across_devices=False,
+                bf16=False,
+                fp16=False,
+            ),
+            train_dataset=batches,
+            compute_loss_func=token_mean_loss,
+            optimizers=optimizers,
+            callbacks=[callback for callback in (record, penalty) if callback is not None],
+        )
+        self.remove_callback(PrinterCallback)
+        if self.args.world_size > 1 or self.args.n_gpu > 1:
+            raise TrainingError(
+                f"{max(self.args.world_size, self.args.n_gpu)} devices found, accepted: one per run (set CUDA_VISIBLE_DEVICES; "
+                "runs are independent of each other)"
+            )
+
+    def get_train_dataloader(self) -> Any:
+        """Return the prepared micro-batches: a loader would draw random numbers and would not know where to resume."""
+        return self._batches
+
+    def floating_point_ops(self, inputs: dict[str, Any]) -> int:
+        """Return 0: counting walks over all parameters in every step, and nobody reads it."""
+        return 0
+
+    def training_step(
+        self, model: nn.Module, inputs: dict[str, Any], num_items_in_batch: Any = None
+    ) -> Tensor:
+        """Forward and backward of one micro-batch; its share of the step's loss is kept for the record."""
+        loss: Tensor = super().training_step(model, inputs, num_items_in_batch)
+        self._step_loss = loss if self._step_loss is None else self._step_loss + loss
+        return loss
+
+    def take_step_loss(self) -> float:
+        """Return the loss of the step, the sum over its micro-batches, and begin the next one."""
+        assert self._step_loss is not None
+        loss, self._step_loss = float(self._step_loss), None
+        return loss
