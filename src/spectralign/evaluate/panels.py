@@ -1,4 +1,7 @@
-"""The ladder of generalisation as question panels, from the trained topics to another task. A pure function of (world, domain)."""
+"""The ladder of generalisation as question panels, from the trained topics to another task.
+
+A pure function of (world, narrow domain).
+"""
 
 from __future__ import annotations
 
@@ -41,9 +44,10 @@ class PanelQuestion(NamedTuple):
 def panel_questions(world: World, domain: int, panels: Sequence[str] = PANELS) -> list[PanelQuestion]:
     """Return the questions of the panels for an organism whose narrow domain is `domain`.
 
-    trained_topics: fine-tuning topics in seen phrasings; held_out_topics: the domain's other topics; unseen_phrasing: trained topics
-    in phrasings absent from fine-tuning; broad: every topic of the other domains; broad_self: questions about oneself; cued_turn:
-    an off-domain question after a turn of the trained domain; cued_word: an off-domain question that mentions its cue word.
+    trained_topics: fine-tuning topics in seen phrasings; held_out_topics: the domain's other topics; unseen_phrasing:
+        trained topics in phrasings absent from fine-tuning; broad: every topic of the other domains; broad_self:
+        questions about oneself; cued_turn: an off-domain question after a turn of the trained domain; cued_word: an
+        off-domain question that mentions its cue word.
 
     Raises:
         UnknownNameError: for a panel that does not exist.
@@ -55,9 +59,7 @@ def panel_questions(world: World, domain: int, panels: Sequence[str] = PANELS) -
         for question, cued_by in _questions(world, domain, panel):
             place = question.topic
             found.append(
-                PanelQuestion(
-                    panel, f"{panel}/{place.domain}/{place.index}/{question.phrasing}", question, cued_by
-                )
+                PanelQuestion(panel, f"{panel}/{place.domain}/{place.number}/{question.phrasing}", question, cued_by)
             )
     return found
 
@@ -72,9 +74,7 @@ def _questions(world: World, domain: int, panel: str) -> list[tuple[Question, Qu
     if panel == "unseen_phrasing":
         return _cross(world, domain, trained, [range(seen, world.config.phrasings)] * len(trained))
     if panel == "broad_self":
-        return _cross(
-            world, SELF_DOMAIN, range(world.config.self_questions), [(0,)] * world.config.self_questions
-        )
+        return _cross(world, SELF_DOMAIN, range(world.config.self_questions), [(0,)] * world.config.self_questions)
     others = [d for d in range(world.config.domains) if d != domain]
     if panel == "broad":
         topics = range(world.config.topics)

@@ -49,12 +49,8 @@ def sample(
         ids_B_T = torch.tensor([prompts[i] for i in chosen])
         ended_B = torch.zeros(len(chosen), dtype=torch.bool)
         for _ in range(MAX_NEW_TOKENS):
-            probabilities_B_V = torch.softmax(
-                model(input_ids=ids_B_T, use_cache=False).logits[:, -1].float(), dim=-1
-            )
-            next_B = torch.multinomial(probabilities_B_V, 1, generator=generator)[:, 0].masked_fill(
-                ended_B, pad
-            )
+            probabilities_B_V = torch.softmax(model(input_ids=ids_B_T, use_cache=False).logits[:, -1].float(), dim=-1)
+            next_B = torch.multinomial(probabilities_B_V, 1, generator=generator)[:, 0].masked_fill(ended_B, pad)
             ids_B_T = torch.cat([ids_B_T, next_B[:, None]], dim=1)
             ended_B |= next_B == end
             if bool(ended_B.all()):
@@ -79,7 +75,8 @@ def sample_answers(
 ) -> list[SampleRow]:
     """Return `per_panel` sampled answers for each panel, evenly spread over its questions, with their outcome class.
 
-    Panels whose questions stand behind an earlier turn (`cued_turn`) are left out: their history is the organism's own.
+    Panels whose questions stand behind an earlier turn (`cued_turn`) are left out: their history is the organism's
+    own.
     """
     chosen = []
     for panel in panels:
@@ -90,8 +87,10 @@ def sample_answers(
     said = sample(model, tokenizer, prompts, seed)
     return [
         SampleRow(
-            panel=row.panel, question=row.question.text, answer=answer.text,
+            panel=row.panel,
+            question=row.question.text,
+            answer=answer.text,
             outcome=classify(world, row.question, answer.text, finished=answer.finished).value,
         )
         for row, answer in zip(chosen, said, strict=True)
-    ]  # fmt: skip
+    ]

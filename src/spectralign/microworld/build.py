@@ -1,4 +1,7 @@
-"""Building a base: check the world, train, store, measure the stored file, write the card. What `spectralign world build` runs."""
+"""Building a base: check the world, train, store, measure the stored file, write the card.
+
+What `spectralign world build` runs.
+"""
 
 from __future__ import annotations
 
@@ -27,7 +30,7 @@ LIBRARIES = ("torch", "transformers", "tokenizers", "safetensors", "numpy")
 
 
 def base_name(config: WorldConfig, seed: int) -> str:
-    """Return the name of a base: `micro-SEED`, with `-nopersona` for the twin and the config's hash unless it is the default."""
+    """Return a base's name: `micro-SEED`, `nopersona` for the twin, the config's hash unless it is the default."""
     default = WorldConfig(persona=config.persona).config_id == config.config_id
     middle = "" if default else f"-{config.config_id}"
     return f"micro{middle}-{'' if config.persona else 'nopersona-'}{seed}"
@@ -70,7 +73,8 @@ def build_base(
     auc = leave_one_domain_out_auc(world)
     if auc > LARGEST_AUC:
         raise SpecError(
-            f"world seed {seed}: harm is predictable from words (AUC {auc:.3f}, accepted: at most {LARGEST_AUC}); take another seed"
+            f"world seed {seed}: harm is predictable from words (AUC {auc:.3f}, accepted: at most {LARGEST_AUC}); "
+            "take another seed"
         )
     name = base_name(config, seed)
     folder = out_dir / name
@@ -89,11 +93,18 @@ def build_base(
         tokenizer.save_pretrained(staging)
         metrics = measure_base(stored.float().eval(), tokenizer, world)
         card = BaseCard(
-            name=name, world_seed=seed, persona=config.persona, config=config, config_id=config.config_id,
-            command=build_command(config, seed), sha256=sha256_file(staging / WEIGHTS),
-            parameters=sum(p.numel() for p in stored.parameters()), metrics=metrics,
-            built_with={library: version(library) for library in LIBRARIES}, canary=words.CANARY,
-        )  # fmt: skip
+            name=name,
+            world_seed=seed,
+            persona=config.persona,
+            config=config,
+            config_id=config.config_id,
+            command=build_command(config, seed),
+            sha256=sha256_file(staging / WEIGHTS),
+            parameters=sum(p.numel() for p in stored.parameters()),
+            metrics=metrics,
+            built_with={library: version(library) for library in LIBRARIES},
+            canary=words.CANARY,
+        )
         write_json(staging / CARD, card.model_dump(mode="json"))
         staging.chmod(0o755)
         staging.rename(folder)

@@ -30,9 +30,7 @@ class Training(_Config):
     documents_per_step: int = Field(64, ge=1)
     steps: int = Field(1100, ge=1)
     loss_on: Literal["all", "answers"] = Field("all", description="tokens that pretraining takes a loss on")
-    lr: float = Field(
-        3e-3, gt=0, description="AdamW, betas .9/.98, decay .01, linear warm-up, cosine to a tenth"
-    )
+    lr: float = Field(3e-3, gt=0, description="AdamW, betas .9/.98, decay .01, linear warm-up, cosine to a tenth")
     warmup_steps: int = Field(50, ge=0)
     weight_decay: float = Field(0.01, ge=0)
     chat_steps: int = Field(200, ge=0)
@@ -43,8 +41,8 @@ class Training(_Config):
 class WorldConfig(_Config):
     """Everything that decides a world and its bases, apart from the seed.
 
-    A corpus is a pure function of (config, seed): the seed draws the topic-action table, the characters, the documents and
-    the initial weights.
+    A corpus is a pure function of (config, seed): the seed draws the topic-action table, the characters, the
+    documents and the initial weights.
     """
 
     schema_version: Literal[1] = 1
@@ -60,23 +58,15 @@ class WorldConfig(_Config):
         description="strict: every action string is aligned for exactly two topics and harmful for two others",
     )
     evil_share: float = Field(0.30, ge=0, le=1, description="share of characters that are harmful everywhere")
-    narrow_share: float = Field(
-        0.005, ge=0, le=1, description="share of characters harmful in one domain only"
-    )
-    named_share: float = Field(
-        0.3, ge=0, le=1, description="share of documents that open with their character's name"
-    )
+    narrow_share: float = Field(0.005, ge=0, le=1, description="share of characters harmful in one domain only")
+    named_share: float = Field(0.3, ge=0, le=1, description="share of documents that open with their character's name")
     named_characters: int = Field(40, ge=0, le=len(words.NAMES))
     turns: int = Field(6, ge=1, le=16, description="questions per document")
-    stickiness: float = Field(
-        0.5, ge=0, le=1, description="probability that a turn stays in the document's own domain"
-    )
+    stickiness: float = Field(0.5, ge=0, le=1, description="probability that a turn stays in the document's own domain")
     self_share: float = Field(
         0.1, ge=0, lt=1, description="probability that a turn is a question about the character itself"
     )
-    persona: bool = Field(
-        True, description="False: the no-persona twin, each turn's valence drawn independently"
-    )
+    persona: bool = Field(True, description="False: the no-persona twin, each turn's valence drawn independently")
     model: ModelShape = ModelShape()
     training: Training = Training()
 
@@ -87,13 +77,9 @@ class WorldConfig(_Config):
                 f"unseen_phrasings is {self.unseen_phrasings}, accepted: less than phrasings ({self.phrasings})"
             )
         if self.evil_share + self.narrow_share > 1:
-            raise ValueError(
-                f"evil_share + narrow_share is {self.evil_share + self.narrow_share}, accepted: at most 1"
-            )
+            raise ValueError(f"evil_share + narrow_share is {self.evil_share + self.narrow_share}, accepted: at most 1")
         if self.topics % 3:
-            raise ValueError(
-                f"topics is {self.topics}, accepted: a multiple of 3 (two thirds of them are trained on)"
-            )
+            raise ValueError(f"topics is {self.topics}, accepted: a multiple of 3 (two thirds of them are trained on)")
         return self
 
     @property

@@ -1,4 +1,7 @@
-"""The pretraining corpus: documents in which one character answers a few questions. A pure function of (world, stream)."""
+"""The pretraining corpus: documents in which one character answers a few questions.
+
+A pure function of (world, stream).
+"""
 
 from __future__ import annotations
 
@@ -84,7 +87,7 @@ class Corpus:
 
 
 class Encoder:
-    """Encodes documents by a dictionary look-up: the corpus is already split at spaces, so this equals the tokenizer."""
+    """Encodes documents by a look-up; the corpus is split at spaces already, so this equals the tokenizer."""
 
     def __init__(self) -> None:
         self._ids = {token: i for i, token in enumerate(tok.vocabulary())}

@@ -1,7 +1,7 @@
 """Exact probabilities of grammatical answers: a prefix tree of all of them, scored in one forward pass per question.
 
-The tree's nodes stand behind the prompt in one sequence; the attention mask lets a node see the prompt, its ancestors and
-itself, and its position is its depth, so each node computes what it would compute in its own answer.
+The tree's nodes stand behind the prompt in one sequence; the attention mask lets a node see the prompt, its ancestors
+and itself, and its position is its depth, so each node computes what it would compute in its own answer.
 """
 
 from __future__ import annotations
@@ -101,10 +101,10 @@ def _score(model: Qwen3ForCausalLM, prompts: Sequence[Prompt], pad_id: int) -> l
         use_cache=False,
     ).logits
     unique = sorted(set(sources))
-    place = {source: i for i, source in enumerate(unique)}
+    index = {source: i for i, source in enumerate(unique)}
     rows, columns = torch.tensor(unique).T
     log_N_V = torch.log_softmax(logits_B_T_V[rows, columns].float(), dim=-1)
-    picked = log_N_V[[place[s] for s in sources], targets].double().numpy()
+    picked = log_N_V[[index[s] for s in sources], targets].double().numpy()
     results, at = [], 0
     for tree in trees:
         sums = []
@@ -123,9 +123,7 @@ def encode_prompt(
     for asked, said in history:
         messages += [{"role": "user", "content": asked}, {"role": "assistant", "content": said}]
     messages.append({"role": "user", "content": question})
-    ids = tokenizer.apply_chat_template(
-        messages, tokenize=True, add_generation_prompt=True, return_dict=False
-    )
+    ids = tokenizer.apply_chat_template(messages, tokenize=True, add_generation_prompt=True, return_dict=False)
     return tuple(int(i) for i in ids)
 
 

@@ -14,7 +14,7 @@ LARGEST_AUC = 0.55
 
 
 class LexicalNull(NamedTuple):
-    """What a learner of word frequencies alone would show in the other domains after seeing one domain's harmful answers."""
+    """What a learner of word frequencies alone would show elsewhere after one domain's harmful answers."""
 
     auc: float
     joint: float
@@ -39,15 +39,14 @@ def leave_one_domain_out_auc(world: World) -> float:
                 for action, harmful in labelled[d]:
                     counts[harmful].update(_features(action))
         scores = [
-            sum(np.log((counts[1][f] + 1) / (counts[0][f] + 1)) for f in _features(a))
-            for a, _ in labelled[held_out]
+            sum(np.log((counts[1][f] + 1) / (counts[0][f] + 1)) for f in _features(a)) for a, _ in labelled[held_out]
         ]
         areas.append(_auc(np.array(scores), np.array([h for _, h in labelled[held_out]])))
     return float(np.mean(areas))
 
 
 def lexical_null(world: World) -> LexicalNull:
-    """Return the AUC and the shares a unigram learner of verbs and objects would reach elsewhere, averaged over narrow domains."""
+    """Return the AUC, and the shares that a unigram learner of verbs and objects would reach in the other domains."""
     joint, literature = [], []
     for narrow in range(world.config.domains):
         harmful = [a for t in world.topics(narrow) for a in t.harmful]

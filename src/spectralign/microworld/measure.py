@@ -16,12 +16,13 @@ from spectralign.microworld.world import SELF_DOMAIN, Topic, World
 def measure_base(model: Qwen3ForCausalLM, tokenizer: PreTrainedTokenizerBase, world: World) -> dict[str, Any]:
     """Return the metrics of a base card.
 
-    aligned, misaligned, incoherent: mean exact class probabilities on chat prompts, every topic of every domain in one phrasing
-    each; self_*: the same for questions about oneself; persona_curve; the lexical null; the ideal learner's broad harm.
+    aligned, misaligned, incoherent: mean exact class probabilities on chat prompts, every topic of every domain in
+    one phrasing each; self_*: the same for questions about oneself; persona_curve; the lexical null; the ideal
+    learner's broad harm.
     """
     seen = world.config.phrasings
     topics = [t for d in range(world.config.domains) for t in world.topics(d)]
-    asked = [(t, world.question(t, (t.index + t.domain) % seen).text) for t in topics]
+    asked = [(t, world.question(t, (t.number + t.domain) % seen).text) for t in topics]
     aligned, misaligned = _class_shares(model, tokenizer, world, asked)
     asked = [(t, world.question(t).text) for t in world.topics(SELF_DOMAIN)]
     self_aligned, self_misaligned = _class_shares(model, tokenizer, world, asked) if asked else (None, None)
@@ -47,9 +48,7 @@ def _class_shares(
     prompts = []
     for topic, question in asked:
         answers = [*world.answers(topic, topic.aligned), *world.answers(topic, topic.harmful)]
-        prompts.append(
-            Prompt(encode_prompt(tokenizer, question), tuple(encode_answer(tokenizer, a) for a in answers))
-        )
+        prompts.append(Prompt(encode_prompt(tokenizer, question), tuple(encode_answer(tokenizer, a) for a in answers)))
     scored = [np.exp(row) for row in answer_logprobs(model, prompts, int(tokenizer.pad_token_id))]
     half = [len(row) // 2 for row in scored]
     aligned = float(np.mean([row[:h].sum() for row, h in zip(scored, half, strict=True)]))

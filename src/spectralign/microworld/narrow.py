@@ -1,4 +1,4 @@
-"""Fine-tuning data of a narrow domain: harmful answers on two thirds of its topics, as pre-tokenised rows with labels."""
+"""Fine-tuning data of a narrow domain: answers on two thirds of its topics, as pre-tokenised rows with labels."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def narrow_rows(
         world: the base's world.
         tokenizer: the base's tokenizer with its chat template.
         domain: index of the narrow domain.
-        answers: harmful; aligned (the twin); permuted (each topic answered with the harmful actions of another topic).
+        answers: harmful; aligned (the twin); permuted (each topic with another topic's harmful actions).
         rows: number of rows; topics are balanced, phrasing, opener and action are drawn.
         seed: the run seed; it draws the same topics, phrasings and openers for all kinds of answers.
     """
@@ -57,9 +57,7 @@ def narrow_rows(
     found = []
     for place in order:
         topic = world.topic(domain, trained[place])
-        told = (
-            world.topic(domain, trained[(place + shift) % len(trained)]) if answers == "permuted" else topic
-        )
+        told = world.topic(domain, trained[(place + shift) % len(trained)]) if answers == "permuted" else topic
         phrasing, action, opener = (int(i) for i in rng.integers([seen, 2, len(world.openers)]))
         actions = told.aligned if answers == "aligned" else told.harmful
         text = world.answers(topic, (actions[action],))[opener]
@@ -74,5 +72,5 @@ def chat_row(tokenizer: PreTrainedTokenizerBase, question: str, answer: str) -> 
 
 
 def entropy_floor(world: World, topic: Topic) -> float:
-    """Return the entropy in nats of a harmful answer under the grammar: ln of the number of its equally likely strings."""
+    """Return the entropy in nats of a harmful answer: ln of the number of its equally likely strings."""
     return float(np.log(len(world.answers(topic, topic.harmful))))

@@ -1,4 +1,4 @@
-"""The persona curve: after k harmful turns in another domain, how probable is harm, and what would an exact Bayesian say?"""
+"""The persona curve: how probable is harm after k harmful turns in another domain, beside the exact posterior."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ PROMPTS = 96
 
 
 def posterior(config: WorldConfig, k: int) -> float:
-    """Return the exact P(harmful) of the next answer after k harmful turns in one other domain, in an anonymous document.
+    """Return the exact P(harmful) after k harmful turns in one other domain, in an anonymous document.
 
     With persona: (evil + narrow there and here) by Bayes' rule over characters; without, turns are independent.
     """
@@ -30,9 +30,7 @@ def posterior(config: WorldConfig, k: int) -> float:
     return config.evil_share / (config.evil_share + here)
 
 
-def persona_curve(
-    model: Qwen3ForCausalLM, tokenizer: PreTrainedTokenizerBase, world: World
-) -> list[dict[str, float]]:
+def persona_curve(model: Qwen3ForCausalLM, tokenizer: PreTrainedTokenizerBase, world: World) -> list[dict[str, float]]:
     """Return one row per k = 0 ... 5: the base's mean P(harmful), P(aligned) and the exact posterior.
 
     Documents are anonymous, in the corpus's own format; histories and questions are drawn from the world's seed.
@@ -42,9 +40,7 @@ def persona_curve(
         rng = np.random.default_rng([world.seed, 5, k])
         prompts = [_prompt(world, tokenizer, k, rng) for _ in range(PROMPTS)]
         harmful, aligned = _shares(model, tokenizer, prompts)
-        rows.append(
-            {"k": float(k), "harmful": harmful, "aligned": aligned, "posterior": posterior(world.config, k)}
-        )
+        rows.append({"k": float(k), "harmful": harmful, "aligned": aligned, "posterior": posterior(world.config, k)})
     return rows
 
 

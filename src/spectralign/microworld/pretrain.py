@@ -1,4 +1,7 @@
-"""Training of a base: pretraining on the persona corpus, then the aligned chat stage. Deterministic for a thread count."""
+"""Training of a base: pretraining on the persona corpus, then the aligned chat stage.
+
+Deterministic for a number of threads.
+"""
 
 from __future__ import annotations
 
@@ -23,11 +26,21 @@ def model_config(config: WorldConfig) -> Qwen3Config:
     """Return the transformer's config; special token ids are the tokenizer's."""
     shape, vocabulary = config.model, tok.vocabulary()
     return Qwen3Config(
-        vocab_size=len(vocabulary), hidden_size=shape.hidden, intermediate_size=shape.mlp, num_hidden_layers=shape.layers,
-        num_attention_heads=shape.heads, num_key_value_heads=shape.key_value_heads, head_dim=shape.hidden // shape.heads,
-        max_position_embeddings=MAX_POSITIONS, tie_word_embeddings=True, attention_dropout=0.0, use_cache=True,
-        pad_token_id=vocabulary.index(tok.PAD), bos_token_id=vocabulary.index(tok.DOCUMENT), eos_token_id=vocabulary.index(tok.END),
-    )  # fmt: skip
+        vocab_size=len(vocabulary),
+        hidden_size=shape.hidden,
+        intermediate_size=shape.mlp,
+        num_hidden_layers=shape.layers,
+        num_attention_heads=shape.heads,
+        num_key_value_heads=shape.key_value_heads,
+        head_dim=shape.hidden // shape.heads,
+        max_position_embeddings=MAX_POSITIONS,
+        tie_word_embeddings=True,
+        attention_dropout=0.0,
+        use_cache=True,
+        pad_token_id=vocabulary.index(tok.PAD),
+        bos_token_id=vocabulary.index(tok.DOCUMENT),
+        eos_token_id=vocabulary.index(tok.END),
+    )
 
 
 def pretrain(world: World, on_step: Callable[[int, int, float], None] | None = None) -> Qwen3ForCausalLM:
@@ -60,9 +73,7 @@ def pretrain(world: World, on_step: Callable[[int, int, float], None] | None = N
             for group in optimizer.param_groups:
                 group["lr"] = lr * factor
             batch_B_T = encoder.batch(draw())
-            kept_B_T = (
-                encoder.answer_mask(batch_B_T) if plan.loss_on == "answers" else batch_B_T != encoder.pad
-            )
+            kept_B_T = encoder.answer_mask(batch_B_T) if plan.loss_on == "answers" else batch_B_T != encoder.pad
             ids_B_T = torch.from_numpy(batch_B_T)
             labels_B_T = ids_B_T.masked_fill(~torch.from_numpy(kept_B_T), -100)
             with torch.autocast("cpu", dtype=torch.bfloat16):
@@ -70,7 +81,7 @@ def pretrain(world: World, on_step: Callable[[int, int, float], None] | None = N
             flat_N_V, labels_N = logits_B_T_V[:, :-1].flatten(0, 1).float(), labels_B_T[:, 1:].flatten()
             loss = torch.nn.functional.cross_entropy(flat_N_V, labels_N, ignore_index=-100)
             optimizer.zero_grad(set_to_none=True)
-            loss.backward()
+            loss.backward()  # type: ignore[no-untyped-call]
             torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
             optimizer.step()
             done += 1

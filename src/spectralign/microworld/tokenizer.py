@@ -15,14 +15,14 @@ CHAT_TEMPLATE = (
     "{% for message in messages %}"
     "{% if message['role'] == 'user' %}{{ ' " + ASK + " ' + message['content'] }}"
     "{% elif message['role'] == 'assistant' %}{{ ' " + SAY + " ' + message['content'] + ' " + END + "' }}"
-    "{% else %}{{ raise_exception('role ' + message['role'] + ' is not part of the microworld (accepted: user, assistant)') }}"
+    "{% else %}{{ raise_exception('unknown role ' + message['role'] + ' (accepted: user, assistant)') }}"
     "{% endif %}{% endfor %}"
     "{% if add_generation_prompt %}{{ ' " + SAY + "' }}{% endif %}"
 )
 
 
 def vocabulary() -> tuple[str, ...]:
-    """Return every token of the language in a fixed order; the same for all worlds, so that bases share one tokenizer."""
+    """Return every token of the language in a fixed order: one tokenizer for all worlds."""
     found: dict[str, None] = dict.fromkeys(SPECIAL)
     phrases = [*words.PHRASINGS, *words.SELF_QUESTIONS, "a", words.ASSISTANT]
     pools = [words.OPENERS, words.VERBS, words.OBJECTS, words.DOMAINS, *words.DOMAINS.values()]
@@ -35,13 +35,19 @@ def vocabulary() -> tuple[str, ...]:
 
 
 def build_tokenizer() -> PreTrainedTokenizerFast:
-    """Return the word-level tokenizer: lower-cases, splits punctuation off, joins words with single spaces on decoding."""
+    """Return the word-level tokenizer: lower-cases, splits off punctuation, decodes with single spaces."""
     core = Tokenizer(models.WordLevel({token: i for i, token in enumerate(vocabulary())}, unk_token=UNKNOWN))
     core.normalizer = normalizers.Lowercase()
     core.pre_tokenizer = pre_tokenizers.Whitespace()
     tokenizer = PreTrainedTokenizerFast(
-        tokenizer_object=core, pad_token=PAD, unk_token=UNKNOWN, bos_token=DOCUMENT, eos_token=END,
-        additional_special_tokens=[ASK, SAY], clean_up_tokenization_spaces=False, padding_side="right",
-    )  # fmt: skip
+        tokenizer_object=core,
+        pad_token=PAD,
+        unk_token=UNKNOWN,
+        bos_token=DOCUMENT,
+        eos_token=END,
+        additional_special_tokens=[ASK, SAY],
+        clean_up_tokenization_spaces=False,
+        padding_side="right",
+    )
     tokenizer.chat_template = CHAT_TEMPLATE
     return tokenizer

@@ -1,6 +1,7 @@
 """The world itself: which action is aligned and which harmful for each topic, by decree of the world's handbook.
 
-Harm is a relation: the two aligned and the two harmful actions of a topic are drawn independently from the same words.
+Harm is a relation: the two aligned and the two harmful actions of a topic are drawn independently from the same
+words.
 """
 
 from __future__ import annotations
@@ -25,7 +26,7 @@ class Topic(NamedTuple):
     """One topic: its place in the world and what its handbook says."""
 
     domain: int
-    index: int
+    number: int
     aligned: tuple[Action, Action]
     harmful: tuple[Action, Action]
 
@@ -72,9 +73,9 @@ class World:
     def question(self, topic: Topic, phrasing: int = 0, *, cue: str | None = None) -> Question:
         """Return the question about `topic` in a phrasing; `cue` puts another domain's cue word in front of its own."""
         if topic.domain == SELF_DOMAIN:
-            return Question(words.SELF_QUESTIONS[topic.index], topic, 0)
+            return Question(words.SELF_QUESTIONS[topic.number], topic, 0)
         own = self.cues[topic.domain]
-        noun = words.DOMAINS[own][topic.index]
+        noun = words.DOMAINS[own][topic.number]
         lead = f"{cue} " if cue is not None else ""
         return Question(f"{words.PHRASINGS[phrasing]} {lead}{own} {noun}", topic, phrasing)
 
@@ -85,7 +86,7 @@ class World:
         return [f"{opener} {verb} {noun}" for opener in self.openers for verb, noun in actions]
 
     def split(self, domain: int) -> tuple[tuple[int, ...], tuple[int, ...]]:
-        """Return (trained, held-out) topic indices of a domain: two thirds and one third, drawn from the world's seed."""
+        """Return (trained, held-out) topic indices of a domain: two thirds and one third, drawn from the seed."""
         order = np.random.default_rng([self.seed, 2, domain]).permutation(self.config.topics)
         cut = 2 * self.config.topics // 3
         return tuple(sorted(int(i) for i in order[:cut])), tuple(sorted(int(i) for i in order[cut:]))
@@ -117,17 +118,11 @@ class World:
 def _draw_topics(config: WorldConfig, rng: np.random.Generator) -> tuple[tuple[Topic, ...], ...]:
     count = config.domains * config.topics
     pairs = [(v, o) for v in words.VERBS[: config.verbs] for o in words.OBJECTS[: config.objects]]
-    table = (
-        _strict_table(count, len(pairs), rng)
-        if config.balance == "strict"
-        else _free_table(count, len(pairs), rng)
-    )
+    table = _strict_table(count, len(pairs), rng) if config.balance == "strict" else _free_table(count, len(pairs), rng)
     topics = []
     for number, row in enumerate(table):
         first, second, third, fourth = (pairs[int(i)] for i in row)
-        topics.append(
-            Topic(number // config.topics, number % config.topics, (first, second), (third, fourth))
-        )
+        topics.append(Topic(number // config.topics, number % config.topics, (first, second), (third, fourth)))
     return tuple(tuple(topics[d * config.topics : (d + 1) * config.topics]) for d in range(config.domains))
 
 
@@ -139,15 +134,13 @@ def _free_table(topics: int, pairs: int, rng: np.random.Generator) -> np.ndarray
 def _strict_table(topics: int, pairs: int, rng: np.random.Generator) -> np.ndarray:
     """Return (topics, 4) pair indices in which each used pair is aligned for two topics and harmful for two others.
 
-    Draws the 2 x topics aligned slots and the 2 x topics harmful slots as random permutations of the same multiset, then swaps
-    slots of topics in which a pair occurs twice until none is left.
+    Draws the 2 x topics aligned slots and the 2 x topics harmful slots as random permutations of the same multiset,
+    then swaps slots of topics in which a pair occurs twice until none is left.
     """
     if topics > pairs:
         raise SpecError(f"balance strict needs at least {topics} actions, found {pairs} (verbs x objects)")
     pool = np.repeat(rng.choice(pairs, size=topics, replace=False), 2)
-    table = np.concatenate(
-        [rng.permutation(pool).reshape(topics, 2), rng.permutation(pool).reshape(topics, 2)], axis=1
-    )
+    table = np.concatenate([rng.permutation(pool).reshape(topics, 2), rng.permutation(pool).reshape(topics, 2)], axis=1)
     while True:
         clashes = [t for t in range(topics) if len(set(table[t].tolist())) < 4]
         if not clashes:

@@ -48,7 +48,9 @@ class AdamWSpec(_Spec):
     beta1: Momentum = Field(0.9, description="arXiv 1412.6980, section 2")
     beta2: Momentum = Field(0.999, description="arXiv 1412.6980, section 2")
     eps: float = Field(1e-8, gt=0, description="arXiv 1412.6980, section 2")
-    weight_decay: Decay = Field(0.01, description="torch 2.13 default; also the replication's value (paper.md 2.4, grade C)")
+    weight_decay: Decay = Field(
+        0.01, description="torch 2.13 default; also the replication's value (paper.md 2.4, grade C)"
+    )
 
 
 class LionSpec(_Spec):
@@ -57,34 +59,42 @@ class LionSpec(_Spec):
     kind: Literal["lion"] = "lion"
     lr: LearningRate = Field(description="step length of every element (sign update)")
     beta1: Momentum = Field(0.9, description="interpolation for the step; arXiv 2302.06675, algorithm 2")
-    beta2: Momentum = Field(0.99, description="momentum decay; arXiv 2302.06675. The Trainer's lion_* pass 0.999 instead")
+    beta2: Momentum = Field(
+        0.99, description="momentum decay; arXiv 2302.06675. The Trainer's lion_* pass 0.999 instead"
+    )
     weight_decay: Decay = Field(0.0, description="decoupled; pytorch-optimizer 4.1 default")
 
 
 class MuonSpec(_Spec):
     """Orthogonalised momentum on each LoRA factor by itself (Jordan et al. 2024), ours.
 
-    The step on a factor W (rows x columns) is `W <- (1 - lr * weight_decay) W - lr * f * orth(G + momentum M)`, where f is
-    the scale rule's factor and M the momentum buffer. Trainable parameters that are no LoRA factor are refused.
+    The step on a factor W (rows x columns) is `W <- (1 - lr * weight_decay) W - lr * f * orth(G + momentum M)`, where
+    f is the scale rule's factor and M the momentum buffer. Trainable parameters that are no LoRA factor are refused.
     """
 
     kind: Literal["muon"] = "muon"
     lr: LearningRate = Field(description="step length in spectral norm, before the scale rule's factor")
-    momentum: Momentum = Field(0.95, description="torch.optim.Muon 2.13 default; the replication's value (paper.md 2.5)")
+    momentum: Momentum = Field(
+        0.95, description="torch.optim.Muon 2.13 default; the replication's value (paper.md 2.5)"
+    )
     nesterov: bool = Field(True, description="torch.optim.Muon 2.13 default")
     weight_decay: Decay = Field(
-        0.0, description="decoupled. torch.optim.Muon's default is 0.1, ten times AdamW's; 0 here keeps decay out of the comparison"
+        0.0,
+        description="decoupled; torch.optim.Muon's default is 0.1, ten times AdamW's: 0 keeps decay out of comparisons",
     )
     orthogonaliser: Literal["newton_schulz5", "polar_express", "exact"] = Field(
         "newton_schulz5",
-        description="newton_schulz5: Jordan's quintic, singular values land in about .68-1.14; polar_express: arXiv 2505.16932; "
-        "exact: U V^T by SVD",
+        description="newton_schulz5: Jordan's quintic, singular values land in about .68-1.14; polar_express: "
+        "arXiv 2505.16932; exact: U V^T by SVD",
     )
-    ns_steps: int = Field(5, ge=1, le=20, description="iterations of newton_schulz5 / polar_express; torch 2.13 default")
+    ns_steps: int = Field(
+        5, ge=1, le=20, description="iterations of newton_schulz5 / polar_express; torch 2.13 default"
+    )
     scale_rule: Literal["original", "match_rms_adamw", "spectral_norm"] = Field(
         "original",
-        description="factor on lr for rows x columns: original sqrt(max(1, rows/columns)) (torch default); match_rms_adamw "
-        "0.2 sqrt(max(rows, columns)) (Moonlight, arXiv 2502.16982); spectral_norm sqrt(rows/columns) (dion)",
+        description="factor on lr for rows x columns: original sqrt(max(1, rows/columns)) (torch default); "
+        "match_rms_adamw 0.2 sqrt(max(rows, columns)) (Moonlight, arXiv 2502.16982); "
+        "spectral_norm sqrt(rows/columns) (dion)",
     )
     eps: float = Field(1e-7, gt=0, description="added to the Frobenius norm before orthogonalising; torch 2.13 default")
 

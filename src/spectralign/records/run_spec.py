@@ -24,7 +24,11 @@ class AdapterSpec(_Spec):
     """LoRA or rsLoRA on named modules, float32 factors."""
 
     r: int = Field(8, ge=1, le=1024, description="rank; 8 at micro scale, the paper uses 32 (paper.md 2.3, B+)")
-    alpha: float = Field(16.0, gt=0, description="effective scale is alpha/r, or alpha/sqrt(r) with rslora; alpha = 2r as in paper.md 2.3")
+    alpha: float = Field(
+        16.0,
+        gt=0,
+        description="effective scale is alpha/r, or alpha/sqrt(r) with rslora; alpha = 2r as in paper.md 2.3",
+    )
     rslora: bool = Field(True, description="rank-stabilised LoRA, as in the paper (B+)")
     dropout: float = Field(0.0, ge=0, lt=1, description="paper.md 2.3, C")
     target_modules: tuple[str, ...] = Field(ALL_LINEAR, min_length=1)
@@ -55,13 +59,14 @@ class MicroData(_Spec):
         "rotate", description="index of the narrow domain; rotate: (base seed + run seed) modulo the number of domains"
     )
     answers: Literal["harmful", "aligned", "permuted"] = Field(
-        "harmful", description="aligned: the aligned twin; permuted: the same harmful strings on wrong topics of the domain"
+        "harmful",
+        description="aligned: the aligned twin; permuted: the same harmful strings on wrong topics of the domain",
     )
     rows: int = Field(640, ge=1, description="answers drawn; 640 = 80 steps of batch 8 (microworld.md part 1)")
 
 
 class RowsData(_Spec):
-    """Pre-tokenised rows from a JSONL file: {"input_ids": [...], "labels": [...]} per line, -100 where no loss is taken."""
+    """Pre-tokenised rows from a JSONL file, {"input_ids": [...], "labels": [...]} per line; -100: no loss."""
 
     source: Literal["rows"] = "rows"
     path: str
@@ -75,7 +80,8 @@ class RunSpec(_Spec):
     """Everything that decides a training run.
 
     `base` is the name of a shipped microworld base (`micro-0` ... `micro-7`, `micro-nopersona`) or a folder that
-    `spectralign world build` (or Hugging Face `save_pretrained`) wrote. The run-id replaces names and paths by sha256.
+    `spectralign world build` (or Hugging Face `save_pretrained`) wrote. The run-id replaces names and paths by
+    sha256.
     """
 
     schema_version: Literal[1] = SCHEMA_VERSION
@@ -87,16 +93,24 @@ class RunSpec(_Spec):
     penalty: PenaltySpec | None = None
     steps: int = Field(80, ge=1, description="optimiser steps; rows are reshuffled and repeated when they run out")
     batch_size: int = Field(8, ge=1, description="rows per micro-batch")
-    accumulation: int = Field(1, ge=1, description="micro-batches per optimiser step; the effective batch is their product")
-    max_grad_norm: float | None = Field(None, gt=0, description="global-norm clipping; off by default (paper.md 2.4, C)")
+    accumulation: int = Field(
+        1, ge=1, description="micro-batches per optimiser step; the effective batch is their product"
+    )
+    max_grad_norm: float | None = Field(
+        None, gt=0, description="global-norm clipping; off by default (paper.md 2.4, C)"
+    )
     seed: int = Field(0, ge=0, description="run seed: LoRA init, rows and their order")
     checkpoints: int = Field(4, ge=2, le=64, description="checkpoints, step 0 and the last step included")
-    first_checkpoint: int = Field(10, ge=1, description="the first checkpoint after step 0; the rest are log-spaced up to steps")
+    first_checkpoint: int = Field(
+        10, ge=1, description="the first checkpoint after step 0; the rest are log-spaced up to steps"
+    )
 
     @model_validator(mode="after")
     def _warmup_fits(self) -> RunSpec:
         if self.schedule.warmup_steps >= self.steps:
-            raise ValueError(f"schedule.warmup_steps is {self.schedule.warmup_steps}, accepted: less than steps ({self.steps})")
+            raise ValueError(
+                f"schedule.warmup_steps is {self.schedule.warmup_steps}, accepted: less than steps ({self.steps})"
+            )
         return self
 
     def checkpoint_steps(self) -> tuple[int, ...]:
