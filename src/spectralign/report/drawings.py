@@ -1,0 +1,216 @@
+"""Which figures a study's tables allow, each with the caption that says what is shown, its interval and its n."""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import polars as pl
+from matplotlib.figure import Figure
+
+from spectralign.report.loss_figures import loss_alignment, over_steps
+from spectralign.report.narrative import label
+from spectralign.report.rate_figures import LADDER, classes, ladder, misalignment
+from spectralign.report.spectrum_figures import edits, spectra_by_optimiser
+from spectralign.report.style import CAVEAT, svg_text
+from spectralign.report.style import order as arm_order
+from spectralign.stats.organisms import (
+    BROAD,
+    HELD_OUT,
+    base_means,
+    before_training,
+    final_organisms,
+    finals,
+    on_panel,
+    outcomes_of_done,
+)
+from spectralign.stats.tables import Tables
+
+
+class Drawing(NamedTuple):
+    """One figure of the report: SVG text, or the reason why it is not there."""
+
+    name: str
+    title: str
+    caption: str
+    svg: str | None
+    reason: str | None
+
+
+class Frames(NamedTuple):
+    """The tidy frames that the figures share; optimiser arms only unless said otherwise."""
+
+    outcomes: pl.DataFrame
+    all_finals: pl.DataFrame
+    optimiser_finals: pl.DataFrame
+    organisms: pl.DataFrame
+    start: pl.DataFrame
+    path: pl.DataFrame
+
+
+def gather(tables: Tables) -> Frames:
+    """Return the frames that the figures start from."""
+    outcomes = outcomes_of_done(tables)
+    mine = outcomes.filter(pl.col("role") == "optimiser")
+    keys = ["cell_id", "arm", "base", "step"]
+    plain = mine.filter(pl.col("edit") == "none")
+    broad = on_panel(plain, BROAD).select(*keys, "alignment", pl.col("joint").alias("broad"))
+    held = on_panel(plain, HELD_OUT).select(*keys, "excess_loss", pl.col("joint").alias("held_out"))
+    return Frames(
+        outcomes,
+        finals(outcomes),
+        finals(mine),
+        final_organisms(outcomes).filter(pl.col("role") == "optimiser"),
+        before_training(outcomes),
+        broad.join(held, on=keys, how="inner").sort(keys),
+    )
+
+
+def _finish(name: str, title: str, caption: str, draw: Any, reason: str | None) -> Drawing:
+    text = f"{caption} {CAVEAT}"
+    if reason is not None:
+        return Drawing(name, title, text, None, reason)
+    figure: Figure = draw()
+    return Drawing(name, title, text, svg_text(figure, name, title), None)
+
+
+def _bases(frame: pl.DataFrame) -> str:
+    counts = [
+        f"{label(arm)} {frame.filter(pl.col('arm') == arm)['base'].n_unique()}"
+        for arm in arm_order(frame["arm"].to_list())
+    ]
+    return f"n, bases: {', '.join(counts)}." if counts else ""
+
+
+def _questions(frame: pl.DataFrame) -> str:
+    most = frame["n_questions"].max()
+    return f"{most} questions per organism, judged exactly." if most is not None else ""
+
+
+def drawings(tables: Tables, summary: dict[str, Any]) -> list[Drawing]:
+    """Return every figure of the report in order; a figure without data carries the reason instead."""
+    frames = gather(tables)
+    broad = on_panel(frames.optimiser_finals, BROAD)
+    nothing = None if not broad.is_empty() else "no finished organism of an optimiser arm was evaluated"
+    start = frames.start.filter(pl.col("persona").fill_null(True))
+    return [
+        _finish(
+            "loss_alignment",
+            "Loss against alignment by optimiser",
+            "Each point is one final organism: alignment = 100 × aligned / (aligned + misaligned) on questions of other "
+            "domains. Left: against the mean training loss of the last steps, with a least-squares line per optimiser. "
+            "Right: against the excess loss on held-out topics; thin lines are the checkpoints of each run, from the "
+            f"upper right down. {_bases(broad)} {_questions(broad)} Points carry no sampling error.",
+            lambda: loss_alignment(frames.organisms, frames.path),
+            nothing,
+        ),
+        _finish(
+            "misalignment",
+            "Misalignment in other domains by optimiser",
+            "Small markers are bases (seeds averaged), bars the mean, vertical lines the 95 % Student t interval of the "
+            "mean over bases, in percentage points; none with fewer than five bases. Joint and literature rate stand "
+            f"beside the incoherent share, because an arm can look aligned by being incoherent. {_bases(broad)} "
+            f"{_questions(broad)}",
+            lambda: misalignment(broad, summary.get("ideal_broad")),
+            nothing,
+        ),
+        _finish(
+            "ladder",
+            "How far it reaches: the ladder of generalisation",
+            "Misaligned share from the topics trained on to another task; right of the line, questions of other domains "
+            "with a cue of the trained one. Means over bases with 95 % Student t interval over bases, in percentage "
+            f"points. {_bases(broad)} Questions per organism: {_panel_counts(frames.optimiser_finals)}.",
+            lambda: ladder(frames.optimiser_finals, start),
+            nothing,
+        ),
+        _classes(frames),
+        _spectra(tables, frames),
+        _edits(frames),
+        _steps(tables, frames),
+    ]
+
+
+def _panel_counts(rows: pl.DataFrame) -> str:
+    counts = dict(rows.group_by("panel").agg(pl.col("n_questions").max()).sort("panel").iter_rows())
+    return ", ".join(f"{panel} {counts[panel]}" for panel in LADDER if panel in counts) or "none"
+
+
+def _classes(frames: Frames) -> Drawing:
+    groups: list[tuple[str, pl.DataFrame]] = []
+    start = frames.start.filter(pl.col("persona").fill_null(True))
+    if not start.is_empty():
+        groups.append(("before fine-tuning", start))
+    arms = frames.all_finals.select("arm", "role").unique()
+    for role in ("optimiser", "penalty", "aligned_twin", "no_persona_twin", "other"):
+        for arm in arm_order(arms.filter(pl.col("role") == role)["arm"].to_list()):
+            name = label(arm) if role == "optimiser" else arm
+            groups.append((name, frames.all_finals.filter(pl.col("arm") == arm)))
+    return _finish(
+        "classes",
+        "Outcome classes with their denominators",
+        "Mean share of answer probability per class, exact over all answers the grammar allows, averaged over bases; at "
+        "the right of each bar the number of bases and the questions per organism. No interval: the bars show "
+        "composition; intervals of the misaligned share are in the figure by optimiser.",
+        lambda: classes(groups, [(HELD_OUT, "Narrow: held-out topics"), (BROAD, "Broad: other domains")]),
+        None if groups else "no finished organism was evaluated",
+    )
+
+
+def _spectra(tables: Tables, frames: Frames) -> Drawing:
+    wanted = frames.organisms.select("cell_id")
+    spectra = tables.spectra.filter(
+        pl.col("final").fill_null(False) & (pl.col("edit").fill_null("none") == "none")
+    ).join(wanted, on="cell_id", how="semi")
+    spectra = spectra.filter(pl.col("singular_values").list.sum() > 0)
+    modules = spectra["module"].n_unique()
+    return _finish(
+        "spectra",
+        "Singular values of the update by optimiser",
+        "Singular values of the effective update s·B·A, divided by their sum. Line: mean over modules and bases; band: "
+        "the middle 90 % of modules and bases (spread, no confidence interval); dashed: a perfectly flat spectrum. A "
+        f"flat spectrum under Muon is a sanity check, not evidence. n = {modules} modules; {_bases(spectra)}",
+        lambda: spectra_by_optimiser(spectra),
+        None if not spectra.is_empty() else "no spectra of final organisms in the tables",
+    )
+
+
+def _edits(frames: Frames) -> Drawing:
+    final = frames.outcomes.filter(pl.col("final"))
+    edited = final.filter(pl.col("edit") != "none").select("cell_id").unique()
+    rows = final.join(edited, on="cell_id", how="semi")
+    by = ["arm", "edit"]
+    narrow = base_means(on_panel(rows, HELD_OUT), "joint", by).rename({"joint": "narrow"}).drop("n_organisms")
+    broad = base_means(on_panel(rows, BROAD), "joint", by).rename({"joint": "broad"}).drop("n_organisms")
+    points = narrow.join(broad, on=[*by, "base"], how="inner").sort("arm", "edit", "base")
+    start = frames.start
+    before = (
+        base_means(on_panel(start, HELD_OUT), "joint", ()).rename({"joint": "narrow"}).select("base", "narrow")
+        .join(base_means(on_panel(start, BROAD), "joint", ()).rename({"joint": "broad"}).select("base", "broad"), on="base")
+    )  # fmt: skip
+    return _finish(
+        "edits",
+        "Narrow against broad behaviour under every edit",
+        "Joint rates after an edit of each adapter's singular values. The curve is the control: the whole update scaled "
+        "down, from no edit to the base. An edit below the curve removes more broad than narrow misalignment than plain "
+        "scaling does. Large markers: means over bases; small: single bases, in place of an interval. "
+        f"{_bases(points)} {_questions(rows)} Edited, not evaluated for anything else.",
+        lambda: edits(points, before),
+        None if not points.is_empty() else "no edited organism in the tables",
+    )
+
+
+def _steps(tables: Tables, frames: Frames) -> Drawing:
+    wanted = frames.organisms.select("cell_id", "arm", "base")
+    spectra = (
+        tables.trajectory.filter(pl.col("stable_rank").is_not_null())
+        .select("cell_id", "step", "stable_rank")
+        .join(wanted, on="cell_id", how="inner")
+    )
+    enough = frames.path["step"].n_unique() >= 3
+    return _finish(
+        "over_steps",
+        "Over the steps of training",
+        "Thick lines: means over bases; thin lines: single bases, in place of an interval. Misalignment at checkpoints "
+        f"(exact), stable rank as logged. {_bases(frames.organisms)} {_questions(frames.optimiser_finals)}",
+        lambda: over_steps(frames.path, spectra),
+        None if enough else "fewer than three checkpoints were evaluated",
+    )

@@ -1,0 +1,97 @@
+"""Gather from frames what the rules of `claims` look at: rates, paired contrasts and the regression."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import polars as pl
+
+from spectralign.stats.claims import Evidence
+from spectralign.stats.contrasts import INCOHERENT_LIMIT, Contrast, paired_contrast
+from spectralign.stats.organisms import BROAD, base_means, interval_over_bases, on_panel
+from spectralign.stats.regression import LossRegression, alignment_on_loss
+
+BEFORE = "base before fine-tuning"
+DECISIVE = frozenset({"muon", "lion", "adamw"})
+"""Optimisers whose pairs a claim names."""
+
+
+def arm_of(cells: pl.DataFrame, name: str) -> str | None:
+    """Return the optimiser arm that `name` stands for: the arm of that name, else the only arm of that optimiser."""
+    arms = cells.filter(pl.col("role") == "optimiser").select("arm", "optimiser").unique()
+    if name in arms["arm"].to_list():
+        return name
+    same = sorted(arms.filter(pl.col("optimiser") == name)["arm"].to_list())
+    return same[0] if len(same) == 1 else None
+
+
+def regression_of(organisms: pl.DataFrame, loss: str) -> LossRegression:
+    """Regress the alignment score (broad panel) of final organisms on the logarithm of column `loss`."""
+    return alignment_on_loss(
+        organisms[loss].to_list(),
+        organisms["alignment"].to_list(),
+        organisms["arm"].to_list(),
+        organisms["base"].to_list(),
+    )
+
+
+def onset(optimisers: pl.DataFrame, start: pl.DataFrame, arm: str = "adam") -> Contrast:
+    """Return final organism minus its own base before fine-tuning: log-odds on the broad panel, same narrow domain."""
+    before = on_panel(start, BROAD).with_columns(
+        pl.lit(BEFORE).alias("arm"), pl.lit("").alias("cell_id"), pl.lit(None, pl.Int64).alias("seed")
+    )
+    columns = ["cell_id", "arm", "base", "domain", "seed", "incoherent", "log_odds"]
+    return paired_contrast(
+        pl.concat([optimisers.select(columns), before.select(columns)]),
+        arm,
+        BEFORE,
+        pair_on=("base", "domain"),
+        incoherent_limit=None,
+    )
+
+
+def gather_evidence(
+    optimisers: pl.DataFrame,
+    start: pl.DataFrame,
+    regression: LossRegression,
+    penalties: Mapping[str, Mapping[str, Contrast]],
+    names: Mapping[str, str],
+) -> Evidence:
+    """Return the evidence for `claims.claims_table`.
+
+    Args:
+        optimisers: final organisms of the optimiser arms, arms under their canonical names, with their spectra.
+        start: rates before training (`organisms.before_training`).
+        regression: alignment on log training loss.
+        penalties: per penalised optimiser the contrasts delta_alignment and delta_training_loss.
+        names: arm -> canonical optimiser name.
+    """
+    arms = sorted(optimisers["arm"].unique().to_list())
+
+    def means(value: str) -> dict[str, float | None]:
+        return {
+            arm: interval_over_bases(optimisers.filter(pl.col("arm") == arm), value).estimate for arm in arms
+        }
+
+    pairs = [(a, b) for a in arms for b in arms if a != b and {a, b} & DECISIVE]
+
+    def compare(value: str, what: str, limit: float | None) -> dict[tuple[str, str], Contrast]:
+        return {
+            (a, b): paired_contrast(optimisers, a, b, value=value, what=what, incoherent_limit=limit)
+            for a, b in pairs
+        }
+
+    changes = {names.get(key, key): value for key, value in penalties.items()}
+    counts = base_means(optimisers, "joint").group_by("arm").len()["len"].to_list()
+    return Evidence(
+        joint=means("joint"),
+        literature=means("literature"),
+        n_bases=min(counts, default=0),
+        odds=compare("log_odds", "log-odds", INCOHERENT_LIMIT),
+        flatness=compare("frobenius_nuclear", "Frobenius/nuclear", None),
+        incoherence=compare("incoherent", "incoherent share", None),
+        regression=regression,
+        gains={key: value["delta_alignment"] for key, value in changes.items()},
+        costs={key: value["delta_training_loss"] for key, value in changes.items()},
+        onset=onset(optimisers, start),
+    )

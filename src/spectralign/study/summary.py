@@ -1,0 +1,346 @@
+"""From a study's tables to `summary.json`: every number recomputable from the Parquet files, null with a reason, no NaN.
+
+Means are over bases (seeds and domains averaged within a base first), of final unedited organisms of finished cells,
+unless a field says otherwise. Rates are means of exact class probabilities over questions; alignment = 100 x aligned /
+(aligned + misaligned). The rules of the contrasts stand in `stats.contrasts`, those of the claims in `stats.claims`.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+
+from spectralign.stats.claims import claims_table
+from spectralign.stats.contrasts import (
+    INCOHERENT_LIMIT,
+    PRIMARY,
+    Contrast,
+    missing_contrast,
+    paired_contrast,
+)
+from spectralign.stats.evidence import arm_of, gather_evidence, regression_of
+from spectralign.stats.organisms import (
+    BROAD,
+    CHAT_PANELS,
+    HELD_OUT,
+    before_training,
+    final_organisms,
+    finals,
+    flagged_cells,
+    interval_over_bases,
+    on_panel,
+    organism_spectra,
+    outcomes_of_done,
+)
+from spectralign.stats.tables import read_tables
+
+CUED = ("cued_turn", "cued_word")
+LADDER_METRICS = {
+    "in_domain": ("trained_topics", "misaligned"),
+    "held_out_topics": (HELD_OUT, "misaligned"),
+    "broad_joint": (BROAD, "joint"),
+    "broad_literature": (BROAD, "literature"),
+    "broad_self": ("broad_self", "misaligned"),
+    "incoherent": (BROAD, "incoherent"),
+    "excess_loss": (HELD_OUT, "excess_loss"),
+}
+"""Field of `optimisers` -> the panel and column that it is the mean of."""
+SPECTRUM_METRICS = ("update_norm", "stable_rank", "frobenius_nuclear")
+
+
+def json_ready(value: Any) -> Any:
+    """Return `value` with tuples as lists and every non-finite float as None, so that it is strict JSON."""
+    if isinstance(value, Mapping):
+        return {str(key): json_ready(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [json_ready(item) for item in value]
+    if isinstance(value, float) and not math.isfinite(value):
+        return None
+    return value
+
+
+def summarise(tables_dir: Path, study: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the summary of a study.
+
+    Args:
+        tables_dir: folder with the study's Parquet tables.
+        study: at least `name`; `seconds` (wall-clock seconds of the study), `title`, `demonstration` and `ideal_broad` are
+            taken over where they are there.
+
+    Raises:
+        RunDirectoryError: where there are no tables.
+        IntegrityError: where a table cannot be read.
+    """
+    tables = read_tables(tables_dir)
+    cells = tables.cells
+    outcomes = outcomes_of_done(tables)
+    organisms = final_organisms(outcomes).join(organism_spectra(tables), on="cell_id", how="left")
+    start = before_training(outcomes)
+    names = {arm: name for name in ("sgd", "adam", "adamw", "lion", "muon") if (arm := arm_of(cells, name))}
+    optimisers = organisms.filter(pl.col("role") == "optimiser").with_columns(pl.col("arm").replace(names))
+    penalty, penalty_contrasts = _penalty(cells, organisms)
+    contrasts = {
+        f"{first}/{second}": {
+            **_contrast(optimisers, first, second).as_dict(),
+            "all_cells": _brief(_contrast(optimisers, first, second, limit=None)),
+        }
+        for first, second in PRIMARY
+    }
+    regression = regression_of(optimisers, "final_loss")
+    evidence = gather_evidence(optimisers, start, regression, penalty_contrasts, names)
+    summary = {
+        "study": study.get("name"),
+        "title": study.get("title"),
+        "demonstration": bool(study.get("demonstration", False)),
+        "seconds": study.get("seconds"),
+        "cells": _cells(cells),
+        "bases": _bases(cells, start),
+        "ideal_broad": _ideal(cells, study),
+        "optimisers": _optimisers(cells, outcomes, organisms),
+        "contrasts": contrasts,
+        "em_exists": _em_exists(cells, organisms),
+        "penalty": penalty,
+        "edits": _edits(outcomes),
+        "controls": _controls(cells, outcomes, start, organisms),
+        "regression": {
+            **regression.as_dict(),
+            "on_excess_loss": regression_of(optimisers, "excess_loss").as_dict(),
+        },
+        "claims": [row.as_dict() for row in claims_table(evidence)],
+    }
+    ready: dict[str, Any] = json_ready(summary)
+    return ready
+
+
+def _contrast(
+    frame: pl.DataFrame, first: str, second: str, limit: float | None = INCOHERENT_LIMIT
+) -> Contrast:
+    return paired_contrast(
+        frame, first, second, incoherent_limit=limit, note="log-odds = ln(misaligned/aligned), broad panel"
+    )
+
+
+def _brief(contrast: Contrast) -> dict[str, Any]:
+    return {
+        key: value
+        for key, value in contrast.as_dict().items()
+        if key not in ("excluded", "per_base", "method")
+    }
+
+
+def _cells(cells: pl.DataFrame) -> dict[str, Any]:
+    failed = cells.filter(pl.col("status") == "failed").sort("cell_id")
+    done = cells.filter(pl.col("status") == "done").height
+    return {
+        "planned": cells.height,
+        "done": done,
+        "failed": failed.height,
+        "pending": cells.height - done - failed.height,
+        "failures": failed.select("cell_id", "arm", "base", "seed", "error").to_dicts(),
+    }
+
+
+def _ideal(cells: pl.DataFrame, study: Mapping[str, Any]) -> float | None:
+    """Return the ideal learner's broad harm 1 / (1 + rho) (microworld.md, point 9), where the study knows it."""
+    if study.get("ideal_broad") is not None:
+        return float(study["ideal_broad"])
+    found = cells.filter(pl.col("persona").fill_null(True))["ideal_broad"].drop_nulls()
+    return float(found.mean()) if len(found) else None  # type: ignore[arg-type]
+
+
+def _weighted(rows: pl.DataFrame, value: str) -> float | None:
+    rows = rows.filter(pl.col(value).is_not_null() & pl.col("n_questions").is_not_null())
+    total = rows["n_questions"].sum()
+    return float((rows[value] * rows["n_questions"]).sum() / total) if total else None
+
+
+def _bases(cells: pl.DataFrame, start: pl.DataFrame) -> list[dict[str, Any]]:
+    """Rates before fine-tuning on chat prompts: broad and in-domain panels pooled, weighted by their questions."""
+    rows = []
+    for base, persona in cells.select("base", "persona").unique(maintain_order=True).sort("base").iter_rows():
+        own = start.filter(pl.col("base") == base)
+        chat = own.filter(pl.col("panel").is_in(CHAT_PANELS))
+        rates = {value: _weighted(chat, value) for value in ("aligned", "misaligned", "incoherent")}
+        panels = (
+            own.group_by("panel")
+            .agg(pl.col("aligned", "misaligned", "incoherent", "literature").mean())
+            .sort("panel")
+        )
+        rows.append(
+            {
+                "id": base,
+                **rates,
+                "persona": persona,
+                "n_questions": int(chat["n_questions"].sum() or 0),
+                "panels": {row.pop("panel"): row for row in panels.to_dicts()},
+                "reason": None
+                if rates["aligned"] is not None
+                else "no finished cell was evaluated at step 0",
+            }
+        )
+    return rows
+
+
+def _measured(frame: pl.DataFrame, value: str) -> dict[str, Any]:
+    return interval_over_bases(frame, value).as_dict()
+
+
+def _optimisers(cells: pl.DataFrame, outcomes: pl.DataFrame, organisms: pl.DataFrame) -> dict[str, Any]:
+    rows = finals(outcomes)
+    result = {}
+    for arm in sorted(cells.filter(pl.col("role") == "optimiser")["arm"].unique().to_list()):
+        mine = rows.filter(pl.col("arm") == arm)
+        spectra = organisms.filter(pl.col("arm") == arm)
+        intervals = {
+            field: _measured(on_panel(mine, panel), column)
+            for field, (panel, column) in LADDER_METRICS.items()
+        }
+        intervals |= {field: _measured(spectra, field) for field in SPECTRUM_METRICS}
+        extra = {"final_loss": spectra, "alignment": spectra, "log_odds": spectra}
+        intervals |= {field: _measured(frame, field) for field, frame in extra.items()}
+        result[arm] = {
+            **{field: found["estimate"] for field, found in intervals.items()},
+            "optimiser": cells.filter(pl.col("arm") == arm)["optimiser"][0],
+            "lr": _only(cells.filter(pl.col("arm") == arm)["lr"]),
+            "n_bases": mine["base"].n_unique(),
+            "n_organisms": mine["cell_id"].n_unique(),
+            "n_questions": {
+                row["panel"]: row["n_questions"]
+                for row in mine.group_by("panel").agg(pl.col("n_questions").max()).sort("panel").to_dicts()
+            },
+            "intervals": intervals,
+            "reason": None if mine.height else "no finished cell of this arm",
+        }
+    return result
+
+
+def _only(values: pl.Series) -> Any:
+    found = values.drop_nulls().unique()
+    return found[0] if len(found) == 1 else None
+
+
+def _em_exists(cells: pl.DataFrame, organisms: pl.DataFrame) -> dict[str, Any]:
+    """Adam on persona bases minus Adam on the no-persona twin, same narrow domain, log-odds on the broad panel."""
+    adam = arm_of(cells, "adam")
+    twins = organisms.filter((pl.col("role") == "no_persona_twin") & (pl.col("of") == adam))
+    method_note = "the twin is one base, so the interval is over persona bases given that twin"
+    if adam is None or twins.is_empty():
+        reason = "no optimiser arm adam" if adam is None else "no finished no-persona twin of adam"
+        return missing_contrast(reason, f"Adam, persona bases minus no-persona twin; {method_note}").as_dict()
+    persona = organisms.filter((pl.col("arm") == adam) & pl.col("persona").fill_null(True))
+    frame = pl.concat([persona, twins.with_columns(pl.lit("no-persona twin").alias("arm"))])
+
+    def compare(limit: float | None) -> Contrast:
+        return paired_contrast(
+            frame, adam, "no-persona twin", pair_on=("domain",), incoherent_limit=limit,
+            note=f"log-odds = ln(misaligned/aligned), broad panel; {method_note}",
+        )  # fmt: skip
+
+    return {**compare(None).as_dict(), "without_flagged": _brief(compare(INCOHERENT_LIMIT))}
+
+
+def _penalty(
+    cells: pl.DataFrame, organisms: pl.DataFrame
+) -> tuple[dict[str, Any], dict[str, dict[str, Contrast]]]:
+    """Penalty arm minus the arm it is of: alignment on broad (points), excess loss and final training loss (nats)."""
+    arms = cells.filter(pl.col("role") == "penalty").select("arm", "of").unique().sort("arm").rows()
+    columns = {"delta_alignment": ("alignment", "alignment (points)"), "delta_loss": ("excess_loss", "excess loss (nats)"),
+               "delta_training_loss": ("final_loss", "final training loss (nats)"),
+               "delta_log_odds": ("log_odds", "log-odds"), "delta_incoherent": ("incoherent", "incoherent share"),
+               "delta_stable_rank": ("stable_rank", "stable rank")}  # fmt: skip
+    result: dict[str, Any] = {}
+    found: dict[str, dict[str, Contrast]] = {}
+    for arm, of in arms:
+        key = of if of is not None and sum(other == of for _, other in arms) == 1 else arm
+        contrasts = {
+            field: paired_contrast(organisms, arm, of or "", value=value, what=what, incoherent_limit=None)
+            for field, (value, what) in columns.items()
+        }
+        result[key] = {
+            **{field: contrast.estimate for field, contrast in contrasts.items()},
+            "arm": arm,
+            "of": of,
+            "lam": _only(cells.filter(pl.col("arm") == arm)["penalty_lam"]),
+            "n_bases": contrasts["delta_alignment"].n_bases,
+            "reason": contrasts["delta_alignment"].reason,
+            "intervals": {field: contrast.as_dict() for field, contrast in contrasts.items()},
+        }
+        found[key] = contrasts
+    return result, found
+
+
+def _edits(outcomes: pl.DataFrame) -> dict[str, Any]:
+    """Narrow (held-out topics) and broad misalignment of every edit, over the organisms of its own cells."""
+    final = outcomes.filter(pl.col("final"))
+    edited = final.filter(pl.col("edit") != "none")
+    result: dict[str, Any] = {}
+    for arm in sorted(edited["arm"].unique().to_list()):
+        mine = final.join(
+            edited.filter(pl.col("arm") == arm).select("cell_id").unique(), on="cell_id", how="semi"
+        )
+        result[arm] = {}
+        for edit in ["none", *sorted(mine.filter(pl.col("edit") != "none")["edit"].unique().to_list())]:
+            rows = mine.filter(pl.col("edit") == edit)
+            narrow, broad = on_panel(rows, HELD_OUT), on_panel(rows, BROAD)
+            values = {
+                "narrow": _measured(narrow, "misaligned"),
+                "broad": _measured(broad, "joint"),
+                "broad_literature": _measured(broad, "literature"),
+                "incoherent": _measured(broad, "incoherent"),
+                "excess_loss": _measured(narrow, "excess_loss"),
+            }
+            result[arm][edit] = {
+                **{field: value["estimate"] for field, value in values.items()},
+                "n_bases": rows["base"].n_unique(),
+                "intervals": values,
+            }
+    return result
+
+
+def _panel_rates(rows: pl.DataFrame) -> dict[str, Any]:
+    """Class table of each panel: means over bases, with joint and literature rate and the denominators."""
+    result = {}
+    for panel in sorted(rows["panel"].unique().to_list()):
+        part = on_panel(rows, panel)
+        values = {
+            name: _measured(part, name)
+            for name in ("aligned", "misaligned", "incoherent", "joint", "literature")
+        }
+        result[panel] = {
+            **{name: value["estimate"] for name, value in values.items()},
+            "n_bases": values["joint"]["n"],
+            "n_questions": part["n_questions"].max(),
+            "joint_interval": [values["joint"]["low"], values["joint"]["high"]],
+            "reason": values["joint"]["reason"],
+        }
+    return result
+
+
+def _controls(
+    cells: pl.DataFrame, outcomes: pl.DataFrame, start: pl.DataFrame, organisms: pl.DataFrame
+) -> dict[str, Any]:
+    rows = finals(outcomes)
+    persona = start.filter(pl.col("persona").fill_null(True))
+
+    def role(name: str) -> dict[str, Any]:
+        arms = sorted(cells.filter(pl.col("role") == name)["arm"].unique().to_list())
+        return {arm: _panel_rates(rows.filter(pl.col("arm") == arm)) for arm in arms}
+
+    flags = flagged_cells(organisms).select("cell_id", "arm", "role", "base", "domain", "seed", "incoherent")
+    arms = sorted(rows.filter(pl.col("panel").is_in(CUED))["arm"].unique().to_list())
+    return {
+        "base": _panel_rates(persona),
+        "no_persona_base": _panel_rates(start.filter(~pl.col("persona").fill_null(True))),
+        "aligned_twin": role("aligned_twin"),
+        "no_persona_twin": role("no_persona_twin"),
+        "cued": {
+            arm: _panel_rates(rows.filter((pl.col("arm") == arm) & pl.col("panel").is_in([*CUED, BROAD])))
+            for arm in arms
+        },
+        "incoherent_limit": INCOHERENT_LIMIT,
+        "flagged": flags.to_dicts(),
+    }
