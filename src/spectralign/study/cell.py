@@ -1,0 +1,290 @@
+"""One cell, inside a worker: train, then evaluate stage by stage. What is on disk already is not done again.
+
+Every stage leaves one file under its own id, so a new judge or one more edit never trains a model anew. Organisms are
+evaluated from their saved checkpoints: one PEFT model per base and adapter shape is kept, and tensors are put into it.
+"""
+
+from __future__ import annotations
+
+import math
+import shutil
+import socket
+import time
+from collections import OrderedDict
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from spectralign.records.canonical import canonical_json, sha256_file
+from spectralign.records.edits import EditSpec
+from spectralign.records.errors import AdapterError, IntegrityError, SpecError, TrainingError
+from spectralign.records.files import atomic_path, write_json
+from spectralign.records.run_spec import MicroData, RunSpec
+from spectralign.study.claims import claimed
+from spectralign.study.layout import PlannedCell, Stage, claim_file, failure_file, is_complete, stages_of
+from spectralign.study.plan import Cell
+from spectralign.study.worker import problem_of
+
+KEPT_MODELS = 4
+"""PEFT models kept per worker, 4 MB each at micro scale; cells come base by base, so few are in use at a time."""
+
+EXACT_VERSION = 1
+"""Part of every verdict-id of the exact judge; raised when its numbers change their meaning."""
+
+
+class _Loaded(NamedTuple):
+    """A base with an adapter of some shape, ready for tensors."""
+
+    model: Any
+    tokenizer: Any
+    world: Any
+
+
+_models: OrderedDict[str, _Loaded] = OrderedDict()
+
+
+def warm_up() -> None:
+    """Import what every cell needs, once per worker, and keep torch to one thread."""
+    import polars
+    import torch
+
+    import spectralign.evaluate.exact
+    import spectralign.evaluate.sample
+    import spectralign.microworld.bases
+    import spectralign.optim.build
+    import spectralign.spectrum.edits
+    import spectralign.train.run
+    import spectralign.train.trainer  # noqa: F401
+
+    torch.set_num_threads(1)
+    polars.thread_pool_size()
+
+
+def resolve_cell(payload: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a cell with its run-id, its world's facts and its stages, as a JSON-able `PlannedCell`.
+
+    Args:
+        payload: {"cell": a Cell as JSON}.
+
+    Raises:
+        SpectralignError: an unknown base, a base whose sha256 is not its card's, data without a microworld.
+    """
+    from spectralign.evaluate.panels import LIGHT_PANELS, PANELS, PANELS_VERSION
+    from spectralign.microworld.bases import load_card
+    from spectralign.microworld.judge import JUDGE_VERSION
+    from spectralign.microworld.narrow import resolve_domain
+    from spectralign.microworld.world import World
+    from spectralign.records.run_spec import run_id
+    from spectralign.train.run import resolve_inputs
+
+    cell = Cell.model_validate(payload["cell"])
+    if not isinstance(cell.spec.data, MicroData):
+        raise SpecError(
+            f"cell {cell.cell_id!r}: data.source is {cell.spec.data.source!r}; the exact judge of a study needs 'micro'"
+        )
+    inputs = resolve_inputs(cell.spec)
+    card = load_card(cell.spec.base)
+    domain = resolve_domain(cell.spec.data.domain, World(card.config, card.world_seed), cell.spec.seed)
+    identity = run_id(cell.spec, inputs)
+    bank = {"world": card.config_id, "world_seed": card.world_seed, "domain": domain, "version": PANELS_VERSION}
+    judge = {"exact": EXACT_VERSION, "strings": JUDGE_VERSION}
+    return PlannedCell(
+        cell=cell,
+        run_id=identity,
+        base_seed=card.world_seed,
+        persona=card.persona,
+        domain=domain,
+        ideal_broad=card.config.ideal_broad,
+        stages=tuple(stages_of(cell, identity, bank, judge, tuple(PANELS), tuple(LIGHT_PANELS))),
+    ).model_dump(mode="json")
+
+
+def execute_cell(payload: Mapping[str, Any]) -> dict[str, Any]:
+    """Train and evaluate one cell, if no living process is at it already.
+
+    Args:
+        payload: {"planned": a PlannedCell as JSON, "runs": folder of all runs, "study_dir": folder of the study}.
+
+    Returns:
+        {"status": "done", "busy" (another process is at it) or "found" (done already), "seconds": of this attempt}.
+    """
+    planned = PlannedCell.model_validate(payload["planned"])
+    runs, study_dir = Path(payload["runs"]), Path(payload["study_dir"])
+    return attempt(planned, runs, study_dir, _execute)
+
+
+def attempt(planned: PlannedCell, runs: Path, study_dir: Path, work: Any) -> dict[str, Any]:
+    """Run `work(planned, runs)` under the run's claim; where it fails, leave a record before the claim is released."""
+    start = time.perf_counter()
+    failure = failure_file(study_dir, planned.cell_id)
+    with claimed(claim_file(runs, planned.run_id)) as mine:
+        if not mine:
+            return {"status": "busy", "seconds": 0.0}
+        fresh = not is_complete(planned, runs)
+        if fresh:
+            try:
+                work(planned, runs)
+            except Exception as error:
+                problem = problem_of(error)
+                write_failure(study_dir, planned, problem.error, problem.kind, problem.traceback)
+                raise
+        failure.unlink(missing_ok=True)
+    return {"status": "done" if fresh else "found", "seconds": time.perf_counter() - start}
+
+
+def write_failure(study_dir: Path, planned: PlannedCell, error: str, kind: str, traceback: str) -> None:
+    """Write the record of a failed cell; a disk that is full does not hide the first error behind a second."""
+    record = {
+        "cell_id": planned.cell_id,
+        "run_id": planned.run_id,
+        "error": error,
+        "kind": kind,
+        "traceback": traceback,
+        "time": time.time(),
+        "host": socket.gethostname(),
+    }
+    try:
+        write_json(failure_file(study_dir, planned.cell_id), record)
+    except OSError:
+        return
+
+
+def _execute(planned: PlannedCell, runs: Path) -> None:
+    from spectralign.train.run import train_run
+
+    directory = train_run(planned.cell.spec, runs)
+    if directory.name != planned.run_id:
+        raise IntegrityError(
+            f"the inputs of cell {planned.cell_id!r} changed while the study ran: "
+            f"run {planned.run_id} was planned, {directory.name} came out"
+        )
+    for stage in planned.stages:
+        if not stage.file(directory).is_file():
+            run_stage(stage, planned, directory)
+
+
+def run_stage(stage: Stage, planned: PlannedCell, directory: Path) -> None:
+    """Evaluate one organism and write its verdicts, whole or not at all.
+
+    Raises:
+        TrainingError: where a probability is not finite.
+    """
+    from spectralign.evaluate.exact import evaluate_exact
+    from spectralign.evaluate.sample import sample_answers
+
+    start = time.perf_counter()
+    spec = planned.cell.spec
+    folder = edited_adapter(directory, stage.edit) if stage.edit else directory / "checkpoints" / f"step-{stage.step}"
+    model, tokenizer, world = organism(spec, directory, folder, None if stage.edit else stage.step)
+    rows: Sequence[Mapping[str, Any]]
+    if stage.kind == "exact":
+        rows = evaluate_exact(model, world, tokenizer, domain=planned.domain, panels=stage.panels)
+    else:
+        rows = sample_answers(
+            model,
+            tokenizer,
+            world,
+            domain=planned.domain,
+            panels=stage.panels,
+            per_panel=stage.per_panel,
+            seed=spec.seed,
+        )
+    _check_finite(rows, stage, planned)
+    record = stage.model_dump(mode="json")
+    write_json(stage.folder(directory) / "stage.json", {**record, "seconds": round(time.perf_counter() - start, 4)})
+    _write_parquet(rows, stage.file(directory))
+
+
+def _check_finite(rows: Sequence[Mapping[str, Any]], stage: Stage, planned: PlannedCell) -> None:
+    if not rows:
+        raise TrainingError(
+            f"cell {planned.cell_id!r}, step {stage.step}, edit {stage.edit_id}: the evaluation has no rows"
+        )
+    for row in rows:
+        for name, value in row.items():
+            if isinstance(value, float) and not math.isfinite(value):
+                raise TrainingError(
+                    f"cell {planned.cell_id!r}, step {stage.step}, edit {stage.edit_id}: {name} is {value} for "
+                    f"{row.get('question_id', row.get('question'))!r}"
+                )
+
+
+def _write_parquet(rows: Sequence[Mapping[str, Any]], path: Path) -> None:
+    import polars as pl
+
+    with atomic_path(path) as temporary:
+        pl.DataFrame([dict(row) for row in rows], infer_schema_length=None).write_parquet(temporary)
+
+
+def edited_adapter(directory: Path, edit: EditSpec) -> Path:
+    """Return the folder of an edited final adapter, made now where it does not exist, with its spectrum beside it."""
+    from spectralign.spectrum.edits import edit_adapter_folder
+    from spectralign.spectrum.metrics import spectrum_table
+    from spectralign.spectrum.pairs import pairs_from_folder
+    from spectralign.train.organism import adapter_folder
+
+    source, target = adapter_folder(directory, "final"), adapter_folder(directory, "final", edit.edit_id)
+    if not (target / "spectrum.json").is_file():
+        if target.exists():  # made by an attempt that was killed before the spectrum
+            shutil.rmtree(target)
+        edit_adapter_folder(source, target, edit)
+        write_json(target / "spectrum.json", spectrum_table(pairs_from_folder(target)))
+    return target
+
+
+def organism(spec: RunSpec, directory: Path, folder: Path, recorded_step: int | None) -> _Loaded:
+    """Return base and adapter as one PEFT model in eval mode, from this worker's store of models.
+
+    Args:
+        spec: the run's spec.
+        directory: the run directory.
+        folder: the adapter's folder.
+        recorded_step: the checkpoint whose sha256 the `done` marker holds; None for an edited adapter.
+
+    Raises:
+        IntegrityError: base or adapter are not those of the run.
+        AdapterError: the adapter does not fit the spec.
+    """
+    import torch
+    from peft import set_peft_model_state_dict
+    from safetensors.torch import load_file
+
+    from spectralign.train.adapter import ADAPTER
+    from spectralign.train.directory import read_done
+
+    loaded = _loaded(spec, directory)
+    weights = folder / "adapter_model.safetensors"
+    if recorded_step is not None:
+        recorded, found = read_done(directory).get("adapter_sha256", {}).get(str(recorded_step)), sha256_file(weights)
+        if recorded != found:
+            raise IntegrityError(f"{weights} has sha256 {found}, the run's record says {recorded}")
+    tensors = load_file(weights)
+    expected = sum("lora_" in name for name, _ in loaded.model.named_parameters())
+    with torch.no_grad():
+        result = set_peft_model_state_dict(loaded.model, tensors, adapter_name=ADAPTER)
+    if result.unexpected_keys or len(tensors) != expected:
+        raise AdapterError(
+            f"{weights} holds {len(tensors)} tensors, expected {expected} (unknown: {result.unexpected_keys[:2]})"
+        )
+    return loaded
+
+
+def _loaded(spec: RunSpec, directory: Path) -> _Loaded:
+    from spectralign.microworld.bases import load_base
+    from spectralign.train.adapter import attach_adapter
+    from spectralign.train.directory import read_inputs
+    from spectralign.train.inputs import base_sha256, find_base
+
+    expected, found = read_inputs(directory).base_sha256, base_sha256(find_base(spec.base))
+    if expected != found:
+        raise IntegrityError(f"base {spec.base} has sha256 {found}, run {directory.name} was trained on {expected}")
+    key = canonical_json([spec.base, found, spec.adapter.model_dump(mode="json")])
+    if key not in _models:
+        base = load_base(spec.base, verify=False)
+        model = attach_adapter(base.model, spec.adapter, 0, base.card.name)
+        model.eval()
+        _models[key] = _Loaded(model, base.tokenizer, base.world)
+        while len(_models) > KEPT_MODELS:
+            _models.popitem(last=False)
+    _models.move_to_end(key)
+    return _models[key]

@@ -1,0 +1,261 @@
+"""Running a study: resolve, plan, execute, wait for what others hold. The tables come after (`results`)."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import yaml
+
+from spectralign.records import errors
+from spectralign.records.errors import IntegrityError, RunDirectoryError, SpecError, SpectralignError
+from spectralign.records.files import append_jsonl, write_text
+from spectralign.records.study_spec import StudySpec
+from spectralign.study.claims import is_claimed
+from spectralign.study.executor import Executor, LocalExecutor, Task
+from spectralign.study.layout import (
+    COMMANDS_FILE,
+    STUDY_FILE,
+    PlannedCell,
+    check_run_directory,
+    claim_file,
+    is_complete,
+    measured_seconds,
+    read_failure,
+    read_plan,
+    runs_folder,
+    study_folder,
+    write_plan,
+)
+from spectralign.study.plan import Cell, estimated_seconds, expand
+from spectralign.study.worker import Problem
+
+POLL_SECONDS = 0.25
+BUSY_SECONDS = 1.0
+"""How often a cell that another command holds is looked at again."""
+
+
+class CellTasks(NamedTuple):
+    """The functions that workers run, by name (`package.module:function`)."""
+
+    resolve: str = "spectralign.study.cell:resolve_cell"
+    execute: str = "spectralign.study.cell:execute_cell"
+    warm_up: str | None = "spectralign.study.cell:warm_up"
+
+
+class Failure(NamedTuple):
+    """A cell that failed, with its error in one line."""
+
+    cell_id: str
+    error: str
+
+
+class StudyRun(NamedTuple):
+    """What a command achieved.
+
+    Attributes:
+        study_dir: folder of the study.
+        planned: number of cells.
+        done: cells that are done now.
+        executed: cells that this command did itself.
+        failed: cells whose last attempt failed.
+        seconds: wall time of this command's work.
+    """
+
+    study_dir: Path
+    planned: int
+    done: int
+    executed: int
+    failed: tuple[Failure, ...]
+    seconds: float
+
+
+class StudyObserver:
+    """Sees a study run; every method does nothing here. The command line draws its progress with one."""
+
+    def resolving(self, done: int, total: int) -> None:
+        """Cells' names are being resolved into run-ids."""
+
+    def planned(self, total: int, done: int, estimate: float, workers: int) -> None:
+        """The plan stands; `done` cells were finished before, the rest take about `estimate` seconds."""
+
+    def finished(self, cell_id: str, error: str | None, seconds: float | None) -> None:
+        """A cell is done (error None; seconds None where another command did it) or failed."""
+
+    def working(self, in_flight: Sequence[str], elsewhere: int) -> None:
+        """Called several times a second: cells at work here, and number of cells that another command is at."""
+
+
+def run_study(
+    study: StudySpec,
+    out: Path,
+    *,
+    workers: int = 0,
+    observer: StudyObserver | None = None,
+    tasks: CellTasks | None = None,
+    executor: Executor | None = None,
+) -> StudyRun:
+    """Do all cells of a study that are not done; failed ones are tried again, finished ones never.
+
+    Args:
+        study: the study.
+        out: folder of runs and studies.
+        workers: processes; 0 means one per core.
+        observer: sees the progress.
+        tasks: the functions that do the work.
+        executor: another engine than local processes; it is cancelled at the end.
+
+    Raises:
+        SpectralignError: bad input, a full disk, a foreign folder; what is on disk stays valid.
+        KeyboardInterrupt: Ctrl-C; all workers are stopped first.
+    """
+    start, observer, tasks = time.monotonic(), observer or StudyObserver(), tasks or CellTasks()
+    cells = expand(study)
+    study_dir, runs = study_folder(out, study.name), runs_folder(out)
+    local = LocalExecutor(workers, tasks.warm_up) if executor is None else None
+    engine: Executor = local if local is not None else executor  # type: ignore[assignment]
+    try:
+        planned = resolve(cells, engine, tasks, observer)
+        for cell in planned:
+            check_run_directory(runs / cell.run_id)
+        seconds_by = measured_seconds(_earlier_plan(study_dir), runs)
+        write_text(study_dir / STUDY_FILE, study_text(study))
+        write_plan(study_dir, planned)
+        todo = [cell for cell in planned if not is_complete(cell, runs)]
+        count = local.workers if local is not None else max(1, workers)
+        estimate = estimated_seconds([cell.cell for cell in todo], seconds_by, count)
+        observer.planned(len(planned), len(planned) - len(todo), estimate, count)
+        executed, failed = _execute(todo, engine, tasks, observer, runs, study_dir)
+    finally:
+        engine.cancel()
+    seconds = time.monotonic() - start
+    done = sum(is_complete(cell, runs) for cell in planned)
+    if executed or failed:
+        row = {
+            "ended": time.time(),
+            "seconds": round(seconds, 2),
+            "executed": executed,
+            "failed": len(failed),
+            "workers": count,
+        }
+        append_jsonl(study_dir / COMMANDS_FILE, row)
+    return StudyRun(study_dir, len(planned), done, executed, tuple(failed), seconds)
+
+
+def study_text(study: StudySpec) -> str:
+    """Return the study as YAML, overrides included, so that the folder can repeat itself."""
+    return yaml.safe_dump(study.model_dump(mode="json", exclude_defaults=True), sort_keys=False, allow_unicode=True)
+
+
+def _earlier_plan(study_dir: Path) -> list[PlannedCell]:
+    try:
+        return read_plan(study_dir)
+    except (RunDirectoryError, IntegrityError):
+        return []
+
+
+def raised(problem: Problem) -> SpectralignError:
+    """Return the error that a problem in a worker stands for, in its own class."""
+    known = getattr(errors, problem.kind, None)
+    if isinstance(known, type) and issubclass(known, SpectralignError):
+        return known(problem.error)
+    return errors.TrainingError(problem.error)
+
+
+def resolve(cells: Sequence[Cell], engine: Executor, tasks: CellTasks, observer: StudyObserver) -> list[PlannedCell]:
+    """Return the cells with their run-ids and stages, in order.
+
+    Raises:
+        SpectralignError: of the first cell that cannot be resolved, or where two cells are the same run.
+    """
+    for cell in cells:
+        engine.submit(Task(cell.cell_id, tasks.resolve, {"cell": cell.model_dump(mode="json")}))
+    found: dict[str, PlannedCell] = {}
+    observer.resolving(0, len(cells))
+    while len(found) < len(cells):
+        for outcome in engine.poll(POLL_SECONDS):
+            if outcome.problem is not None:
+                raise raised(outcome.problem)
+            found[outcome.key] = PlannedCell.model_validate(outcome.result)
+            observer.resolving(len(found), len(cells))
+    planned = [found[cell.cell_id] for cell in cells]
+    seen: dict[str, str] = {}
+    for one in planned:
+        if one.run_id in seen:
+            raise SpecError(
+                f"study {one.cell.study!r}: duplicate cells: {seen[one.run_id]!r} and {one.cell_id!r} are the same run "
+                f"({one.run_id}), because their bases and data are the same by content"
+            )
+        seen[one.run_id] = one.cell_id
+    return planned
+
+
+def _execute(
+    todo: Sequence[PlannedCell],
+    engine: Executor,
+    tasks: CellTasks,
+    observer: StudyObserver,
+    runs: Path,
+    study_dir: Path,
+) -> tuple[int, list[Failure]]:
+    from spectralign.study.cell import write_failure
+
+    began = time.time()
+    open_cells = {cell.cell_id: cell for cell in todo}
+    elsewhere: dict[str, float] = {}
+    failed: list[Failure] = []
+    executed = 0
+
+    def submit(cell: PlannedCell) -> None:
+        payload: dict[str, Any] = {
+            "planned": cell.model_dump(mode="json"),
+            "runs": str(runs),
+            "study_dir": str(study_dir),
+        }
+        engine.submit(Task(cell.cell_id, tasks.execute, payload))
+
+    def close(cell_id: str, error: str | None, seconds: float | None) -> None:
+        open_cells.pop(cell_id)
+        elsewhere.pop(cell_id, None)
+        if error is not None:
+            failed.append(Failure(cell_id, error))
+        observer.finished(cell_id, error, seconds)
+
+    for cell in todo:
+        submit(cell)
+    while open_cells:
+        for outcome in engine.poll(POLL_SECONDS):
+            cell = open_cells[outcome.key]
+            if outcome.problem is not None:
+                if outcome.problem.fatal:
+                    raise RunDirectoryError(
+                        f"{outcome.problem.error}; finished cells are safe: make room and run the same command again"
+                    )
+                if read_failure(study_dir, cell.cell_id) is None or outcome.problem.kind == "WorkerDied":
+                    write_failure(
+                        study_dir, cell, outcome.problem.error, outcome.problem.kind, outcome.problem.traceback
+                    )
+                close(cell.cell_id, outcome.problem.error, None)
+            elif outcome.result["status"] == "busy":
+                elsewhere[cell.cell_id] = time.monotonic()
+            else:
+                fresh = outcome.result["status"] == "done"
+                executed += fresh
+                close(cell.cell_id, None, outcome.result["seconds"] if fresh else None)
+        for cell_id, looked in list(elsewhere.items()):
+            if time.monotonic() - looked < BUSY_SECONDS:
+                continue
+            elsewhere[cell_id] = time.monotonic()
+            cell, failure = open_cells[cell_id], read_failure(study_dir, cell_id)
+            if is_complete(cell, runs):
+                close(cell_id, None, None)
+            elif not is_claimed(claim_file(runs, cell.run_id)):
+                if failure is not None and failure.get("time", 0.0) >= began:
+                    close(cell_id, str(failure.get("error")), None)
+                else:
+                    del elsewhere[cell_id]
+                    submit(cell)
+        observer.working(engine.in_flight(), len(elsewhere))
+    return executed, failed

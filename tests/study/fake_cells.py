@@ -1,0 +1,132 @@
+"""Fakes for the executor's tests: cells that train nothing, count their executions and misbehave on demand.
+
+Workers find these functions by name (`fake_cells:execute`), as they find the real ones. What a cell does follows from
+its learning rate, so that a study file alone decides it.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import signal
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+from spectralign.records.canonical import content_id
+from spectralign.records.errors import TrainingError, UnknownNameError
+from spectralign.records.files import write_json, write_text
+from spectralign.records.run_spec import ResolvedInputs, run_id
+from spectralign.records.study_spec import StudySpec
+from spectralign.study.cell import attempt
+from spectralign.study.layout import PlannedCell, stages_of
+from spectralign.study.plan import Cell
+from spectralign.study.run import CellTasks, run_study
+
+FAILS, DIES, FULL, SLOW, QUICK = 1e-6, 2e-6, 3e-6, 4e-6, 5e-6
+"""Learning rates that make a cell raise, die by SIGKILL, meet a full disk, or take 0.3 seconds."""
+
+TASKS = CellTasks("fake_cells:resolve", "fake_cells:execute", "fake_cells:warm_up")
+
+
+def warm_up() -> None:
+    """Nothing to import."""
+
+
+def no_start() -> None:
+    raise UnknownNameError("nothing here")
+
+
+def dies_at_start() -> None:
+    os._exit(3)
+
+
+def resolve(payload: dict[str, Any]) -> dict[str, Any]:
+    cell = Cell.model_validate(payload["cell"])
+    if cell.spec.base == "missing":
+        raise UnknownNameError("unknown base 'missing'; did you mean 'micro-0'?")
+    inputs = ResolvedInputs(
+        base_sha256=content_id(cell.spec.base),
+        config_sha256="",
+        tokenizer_sha256="",
+        template_sha256="",
+        data_sha256="",
+    )
+    identity = run_id(cell.spec, inputs)
+    return PlannedCell(
+        cell=cell,
+        run_id=identity,
+        base_seed=0,
+        persona=True,
+        domain=0,
+        ideal_broad=None,
+        stages=tuple(stages_of(cell, identity, "bank", "judge", ("broad",), ("broad",))),
+    ).model_dump(mode="json")
+
+
+def execute(payload: dict[str, Any]) -> dict[str, Any]:
+    return attempt(
+        PlannedCell.model_validate(payload["planned"]), Path(payload["runs"]), Path(payload["study_dir"]), work
+    )
+
+
+def work(planned: PlannedCell, runs: Path) -> None:
+    lr = planned.cell.spec.optimiser.lr
+    directory = runs / planned.run_id
+    marks = runs / ".marks"
+    marks.mkdir(parents=True, exist_ok=True)
+    (marks / f"{planned.cell_id}.{time.time_ns()}.{os.getpid()}").touch()
+    if lr == FAILS and not (runs / ".healed").exists():
+        raise TrainingError("the loss is not finite\n(step 3)")
+    if lr == DIES and not (runs / ".healed").exists():
+        os.kill(os.getpid(), signal.SIGKILL)
+    if lr == FULL:
+        raise OSError(errno.ENOSPC, "No space left on device")
+    if lr == SLOW:
+        time.sleep(0.3)
+    inputs = ResolvedInputs(
+        base_sha256=content_id(planned.cell.spec.base),
+        config_sha256="",
+        tokenizer_sha256="",
+        template_sha256="",
+        data_sha256="",
+    )
+    write_json(directory / "spec.json", planned.cell.spec.model_dump(mode="json"))
+    write_json(directory / "inputs.json", inputs.model_dump(mode="json"))
+    for stage in planned.stages:
+        write_text(stage.file(directory), "verdicts")
+    write_json(directory / "done", {"seconds": 0.1})
+
+
+def executions(out: Path) -> dict[str, int]:
+    """Return how often the work of each cell was begun."""
+    counts: dict[str, int] = {}
+    for mark in (out / "runs" / ".marks").glob("*"):
+        cell = mark.name.rsplit(".", 2)[0]
+        counts[cell] = counts.get(cell, 0) + 1
+    return counts
+
+
+def study(seeds: int, lr: float = QUICK, name: str = "fake", **arms: float) -> StudySpec:
+    """Return a study with one arm `good` and further arms by name, each with a learning rate."""
+    rates = {"good": lr, **arms}
+    return StudySpec.model_validate(
+        {
+            "name": name,
+            "grid": {"seed": list(range(seeds))},
+            "samples": 0,
+            "arms": {
+                arm: {"role": "optimiser", "set": {"optimiser": {"kind": "adam", "lr": rate}}}
+                for arm, rate in rates.items()
+            },
+        }
+    )
+
+
+if __name__ == "__main__":  # python fake_cells.py OUT SEEDS WORKERS: a real parent, to be killed
+    try:
+        result = run_study(study(int(sys.argv[2]), SLOW), Path(sys.argv[1]), workers=int(sys.argv[3]), tasks=TASKS)
+    except KeyboardInterrupt:
+        sys.exit(130)
+    print(f"executed {result.executed} done {result.done}", flush=True)
