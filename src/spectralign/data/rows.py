@@ -1,7 +1,7 @@
 """Pre-tokenised rows: what training sees, and nothing else.
 
-A row holds token ids and labels of equal length. `labels[t]` is `input_ids[t]` where token t is supervised and
-`IGNORE` where it is not; the shift by one position happens in the loss, never in the data.
+A row holds token ids and labels of equal length. `labels[t]` is `input_ids[t]` where token t is supervised
+and `IGNORE` where it is not; the shift by one position happens in the loss, never in the data.
 """
 
 from __future__ import annotations
@@ -36,8 +36,8 @@ class Row(NamedTuple):
 def row_fault(row: Row) -> str | None:
     """Return what is wrong with a row in one clause, or None.
 
-    A label must be `IGNORE` or the token at its own position: labels that were shifted beforehand, the classic mistake,
-    would otherwise train the model on the token after the next one without any other sign.
+    A label must be `IGNORE` or the token at its own position: labels that were shifted beforehand, the
+    classic mistake, would otherwise train the model on the token after the next one without any other sign.
     """
     if not row.input_ids:
         return "input_ids is empty, accepted: at least two tokens"
@@ -48,17 +48,15 @@ def row_fault(row: Row) -> str | None:
             return f"input_ids[{position}] is {token}, accepted: 0 or more"
         if label not in (IGNORE, token):
             return (
-                f"labels[{position}] is {label}, accepted: {IGNORE} (no loss) or the token at the same position "
-                f"({token}); labels are not shifted in the data"
+                f"labels[{position}] is {label}, accepted: {IGNORE} (no loss) or the token at the same "
+                f"position ({token}); labels are not shifted in the data"
             )
     if row.supervised == 0:
         return "no token after the first one is supervised, accepted: at least one"
     return None
 
 
-def check_rows(
-    rows: Sequence[Row], *, source: str, vocabulary: int | None = None, longest: int | None = None
-) -> None:
+def check_rows(rows: Sequence[Row], *, source: str, vocabulary: int | None = None, longest: int | None = None) -> None:
     """Check rows against each other and against the model that will read them.
 
     Args:
@@ -75,9 +73,7 @@ def check_rows(
     for number, row in enumerate(rows, start=1):
         fault = row_fault(row)
         if fault is None and vocabulary is not None and max(row.input_ids) >= vocabulary:
-            fault = (
-                f"token {max(row.input_ids)}, accepted: below the vocabulary size of the base ({vocabulary})"
-            )
+            fault = f"token {max(row.input_ids)}, accepted: below the vocabulary size of the base ({vocabulary})"
         if fault is None and longest is not None and len(row.input_ids) > longest:
             fault = f"{len(row.input_ids)} tokens, accepted: at most the positions of the base ({longest})"
         if fault is not None:
@@ -91,9 +87,7 @@ def rows_sha256(rows: Sequence[Row]) -> str:
 
 def _integers(value: Any) -> bool:
     # bool is a subclass of int, and JSON's true must not become token 1
-    return isinstance(value, list) and all(
-        isinstance(item, int) and not isinstance(item, bool) for item in value
-    )
+    return isinstance(value, list) and all(isinstance(item, int) and not isinstance(item, bool) for item in value)
 
 
 def _parse(line: str) -> Row:
@@ -149,8 +143,8 @@ def write_rows(path: Path, rows: Sequence[Row]) -> None:
 def collate(rows: Sequence[Row], pad_id: int) -> dict[str, Tensor]:
     """Pad rows on the right to the longest of them.
 
-    The first label of every row becomes `IGNORE`: no position predicts it, and libraries disagree on whether it counts
-    among the supervised tokens (transformers 5.23 leaves it out, older versions count it).
+    The first label of every row becomes `IGNORE`: no position predicts it, and libraries disagree on whether
+    it counts among the supervised tokens (transformers 5.23 leaves it out, older versions count it).
 
     Returns:
         input_ids_B_T, attention_mask_B_T and labels_B_T (int64), under the names that Hugging Face models take.

@@ -1,7 +1,7 @@
 """Train: one run. RunSpec in, run directory out, on `transformers.Trainer`.
 
-May be called by `evaluate`, `study`, `report` and `cli`; calls `microworld`, `data`, `optim`, `spectrum` and `records`. Training
-knows nothing of evaluation: whoever wants numbers during a run passes observers in.
+May be called by `evaluate`, `study`, `report` and `cli`; calls `microworld`, `data`, `optim`, `spectrum` and
+`records`. Training knows nothing of evaluation: whoever wants numbers during a run passes observers in.
 
     run.py          train_run: the whole way from a spec to a finished run directory
     inputs.py       what the names of a spec stand for: base, tokenizer, rows, by content

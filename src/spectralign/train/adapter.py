@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from typing import TYPE_CHECKING, Any
 
 from spectralign.records.errors import AdapterError, unknown_name
@@ -15,8 +16,8 @@ ADAPTER = "default"
 """The one adapter of a run, under the name PEFT gives it."""
 
 
-def lora_config(spec: AdapterSpec, base_name: str) -> Any:
-    """Return PEFT's config of the adapter; its base is a name, never a machine path."""
+def lora_config(spec: AdapterSpec) -> Any:
+    """Return PEFT's config of the adapter, still without the name of its base."""
     from peft import LoraConfig
 
     return LoraConfig(
@@ -28,15 +29,14 @@ def lora_config(spec: AdapterSpec, base_name: str) -> Any:
         target_modules=list(spec.target_modules),
         bias="none",
         task_type="CAUSAL_LM",
-        base_model_name_or_path=base_name,
     )
 
 
 def attach_adapter(model: nn.Module, spec: AdapterSpec, seed: int, base_name: str) -> nn.Module:
     """Wrap a base in PEFT with a fresh adapter: A from PEFT's Kaiming-uniform draw, B = 0, the base frozen.
 
-    The draw is made on the CPU from one stream of the run seed, so that every arm of one base and seed starts from the
-    same factors on every device.
+    The draw is made on the CPU from one stream of the run seed, so that every arm of one base and seed starts
+    from the same factors on every device.
 
     Raises:
         UnknownNameError: a target module that the base does not have.
@@ -45,17 +45,16 @@ def attach_adapter(model: nn.Module, spec: AdapterSpec, seed: int, base_name: st
     import torch
     from peft import get_peft_model
 
-    linear = {
-        name.rpartition(".")[2]
-        for name, module in model.named_modules()
-        if isinstance(module, torch.nn.Linear)
-    }
+    linear = {name.rpartition(".")[2] for name, module in model.named_modules() if isinstance(module, torch.nn.Linear)}
     for target in spec.target_modules:
         if target not in linear:
             raise unknown_name("target module", target, linear)
-    with torch.random.fork_rng(devices=[]):
+    with torch.random.fork_rng(devices=[]), warnings.catch_warnings():
+        # PEFT 0.21 asks transformers 5.23 for an attribute by its old name
+        warnings.filterwarnings("ignore", message=".*is_gradient_checkpointing.*", category=FutureWarning)
         torch.manual_seed(stream_seed(seed, "lora"))
-        adapted = get_peft_model(model, lora_config(spec, base_name), adapter_name=ADAPTER)
+        adapted = get_peft_model(model, lora_config(spec), adapter_name=ADAPTER)
+    # PEFT puts the folder that the base was loaded from here; a machine path belongs in no file of ours
     adapted.peft_config[ADAPTER].base_model_name_or_path = base_name
     for name, parameter in adapted.named_parameters():
         if parameter.requires_grad and parameter.dtype != torch.float32:

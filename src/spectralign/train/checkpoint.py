@@ -4,9 +4,9 @@
     checkpoints/step-N/resume.pt      optimiser and scheduler; newest checkpoint only, gone when the run is done
     resume.json                       step and sha256 of what a resume reads
 
-A checkpoint appears whole (written beside its place, then renamed) and counts only once resume.json names it, so a run
-killed while it writes resumes from the checkpoint before. The random state is no part of it, because every step draws
-from its own stream of the run seed (order.py).
+A checkpoint appears whole (written beside its place, then renamed) and counts only once resume.json names it,
+so a run killed while it writes resumes from the checkpoint before. The random state is no part of it, because
+every step draws from its own stream of the run seed (order.py).
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ def checkpoint_steps(run_directory: Path) -> list[int]:
 
 
 def _config_text(model: nn.Module) -> str:
-    config = model.peft_config[ADAPTER].to_dict()  # type: ignore[index, union-attr, operator]
+    config = model.peft_config[ADAPTER].to_dict()  # type: ignore[index, union-attr]
     config["inference_mode"] = True
     # PEFT keeps names in sets, whose order differs from process to process
     plain = {key: sorted(value) if isinstance(value, set) else value for key, value in config.items()}
@@ -62,9 +62,9 @@ def _adapter_bytes(model: nn.Module) -> bytes:
 
     # save_embedding_layers=False: "auto" would ask the hub about the base
     state = get_peft_model_state_dict(model, adapter_name=ADAPTER, save_embedding_layers=False)
-    return save(
-        {name: tensor.detach().cpu().contiguous() for name, tensor in state.items()}, {"format": "pt"}
-    )  # type: ignore[no-any-return]
+    tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in state.items()}
+    content: bytes = save(tensors, {"format": "pt"})
+    return content
 
 
 def save_checkpoint(
@@ -83,9 +83,7 @@ def save_checkpoint(
     import torch
 
     buffer = io.BytesIO()
-    torch.save(
-        {"step": step, "optimizer": optimizer.state_dict(), "scheduler": scheduler.state_dict()}, buffer
-    )
+    torch.save({"step": step, "optimizer": optimizer.state_dict(), "scheduler": scheduler.state_dict()}, buffer)
     files = {
         ADAPTER_CONFIG: _config_text(model).encode(),
         ADAPTER_WEIGHTS: _adapter_bytes(model),
@@ -124,11 +122,7 @@ def resume_step(run_directory: Path) -> int | None:
     record = read_json(file)
     hashes = record.get("sha256") if isinstance(record, dict) else None
     step = record.get("step") if isinstance(record, dict) else None
-    if (
-        not isinstance(step, int)
-        or not isinstance(hashes, dict)
-        or set(hashes) != {ADAPTER_WEIGHTS, RESUME_STATE}
-    ):
+    if not isinstance(step, int) or not isinstance(hashes, dict) or set(hashes) != {ADAPTER_WEIGHTS, RESUME_STATE}:
         raise IntegrityError(f"{file} does not hold a step and two hashes; it is corrupt or not ours")
     return step
 

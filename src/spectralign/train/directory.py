@@ -1,4 +1,6 @@
-"""The run directory: identity, claim, markers, trajectory. What has no `done` is not done; what is foreign is not touched.
+"""The run directory: identity, claim, markers, trajectory.
+
+What has no `done` is not done; what is foreign is not touched.
 
 .lock   spec.json  inputs.json  environment.json  trajectory.jsonl  checkpoints/  done | failed.json
 """
@@ -104,8 +106,8 @@ def open_directory(directory: Path, spec: RunSpec, inputs: ResolvedInputs) -> No
         check_identity(directory)
     elif present - {SPEC, INPUTS}:
         raise RunDirectoryError(
-            f"{directory} has files ({', '.join(sorted(present)[:4])}) but not both {SPEC} and {INPUTS}: corrupt or not "
-            "ours; nothing was changed in it"
+            f"{directory} has files ({', '.join(sorted(present)[:4])}) but not both {SPEC} and {INPUTS}: "
+            "corrupt or not ours; nothing was changed in it"
         )
     else:
         write_json(directory / SPEC, spec.model_dump(mode="json"))
@@ -139,9 +141,7 @@ def _lock(descriptor: int, directory: Path) -> None:
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError as error:
-        raise RunDirectoryError(
-            f"{directory} is claimed by another process that is training this run now"
-        ) from error
+        raise RunDirectoryError(f"{directory} is claimed by another process that is training this run now") from error
     except OSError:  # a file system without locks (some network mounts); as on Windows
         return
 
@@ -158,18 +158,19 @@ def truncate_trajectory(directory: Path, step: int | None) -> None:
             file.unlink()
         return
     rows = read_jsonl(file) if file.is_file() else []
-    kept = [
-        row
-        for row in rows
-        if isinstance(row, dict) and isinstance(row.get("step"), int) and row["step"] <= step
-    ]
+    kept = [row for row in rows if isinstance(row, dict) and isinstance(row.get("step"), int) and row["step"] <= step]
     if [row["step"] for row in kept] != list(range(step + 1)):
-        raise IntegrityError(
-            f"{file} does not hold one row for each of the steps 0 ... {step}; it is corrupt"
-        )
+        raise IntegrityError(f"{file} does not hold one row for each of the steps 0 ... {step}; it is corrupt")
     lines = file.read_text(encoding="utf-8").splitlines(keepends=True)
     # the lines themselves are kept, so that a resumed run's file equals an uninterrupted one's byte by byte
     write_text(file, "".join(lines[: len(kept)]))
+
+
+def sweep(directory: Path) -> None:
+    """Remove the half-written temporary files (`.<name>.<random>`) that a killed writer left behind."""
+    for name in (SPEC, INPUTS, ENVIRONMENT, TRAJECTORY, DONE, FAILED, "resume.json"):
+        for path in directory.glob(f".{name}.*"):
+            path.unlink(missing_ok=True)
 
 
 def write_failed(directory: Path, error: BaseException, step: int) -> None:

@@ -64,6 +64,6 @@ def check_versions(recorded: Mapping[str, str], now: Mapping[str, str]) -> None:
     ]
     if changed:
         raise ResumeError(
-            f"this run was begun with other versions ({', '.join(changed)}); accepted: the same versions, or a resume that "
-            "is asked to mix them (allow_version_change=True)"
+            f"this run was begun with other versions ({', '.join(changed)}); accepted: the same versions, or "
+            "a resume that is asked to mix them (allow_version_change=True)"
         )

@@ -1,13 +1,15 @@
 """What the names of a RunSpec stand for: base folder, tokenizer, chat template and rows, by content.
 
-Nothing in a base folder is trusted: weights are safetensors or refused, no code of a model repository is run, and
-where a card gives a sha256 the weights must match it.
+Nothing in a base folder is trusted: weights are safetensors or refused, no code of a model repository is run,
+and where a card gives a sha256 the weights must match it.
 """
 
 from __future__ import annotations
 
 import functools
 import json
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -144,9 +146,7 @@ def _micro_rows(name: str, weights_sha256: str, data: MicroData, seed: int) -> t
     base = load_base(name, verify=False)
     domain = resolve_domain(data.domain, base.world, seed)
     return tuple(
-        narrow_rows(
-            base.world, base.tokenizer, domain=domain, answers=data.answers, rows=data.rows, seed=seed
-        )
+        narrow_rows(base.world, base.tokenizer, domain=domain, answers=data.answers, rows=data.rows, seed=seed)
     )
 
 
@@ -156,14 +156,14 @@ def _rows(spec: RunSpec, base: BaseFolder) -> list[Row]:
         found = rows_sha256(rows)
         if spec.data.sha256 is not None and spec.data.sha256 != found:
             raise IntegrityError(
-                f"data.sha256 is {spec.data.sha256}, but the rows of {spec.data.path} have {found} (canonical rows, "
-                "spectralign.data.rows.rows_sha256)"
+                f"data.sha256 is {spec.data.sha256}, but the rows of {spec.data.path} have {found} "
+                "(canonical rows, spectralign.data.rows.rows_sha256)"
             )
         return rows
     if not (base.folder / "card.json").is_file():
         raise SpecError(
-            f"data.source is 'micro', but base {base.name} has no card.json and so no world; accepted: a microworld base, "
-            "or data.source 'rows'"
+            f"data.source is 'micro', but base {base.name} has no card.json and so no world; accepted: a "
+            "microworld base, or data.source 'rows'"
         )
     return list(_micro_rows(str(base.folder), _weights_sha256(base.folder), spec.data, spec.seed))
 
@@ -181,9 +181,7 @@ def load_inputs(spec: RunSpec) -> RunInputs:
     config = model_config(base.folder)
     tokenizer = base.folder / "tokenizer.json"
     if not tokenizer.is_file():
-        raise SpecError(
-            f"base {base.folder} has no tokenizer.json; accepted: a fast tokenizer beside the weights"
-        )
+        raise SpecError(f"base {base.folder} has no tokenizer.json; accepted: a fast tokenizer beside the weights")
     rows = _rows(spec, base)
     text_config = config.get("text_config", config)
     check_rows(
@@ -211,6 +209,20 @@ def resolve_inputs(spec: RunSpec) -> ResolvedInputs:
     return load_inputs(spec).resolved
 
 
+@contextmanager
+def _no_progress_bars() -> Iterator[None]:
+    # a study loads hundreds of bases; the bars of transformers would break up its own display
+    from transformers.utils import logging
+
+    shown = logging.is_progress_bar_enabled()
+    logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        if shown:
+            logging.enable_progress_bar()
+
+
 def load_model(base: BaseFolder) -> nn.Module:
     """Load a base as a causal language model in float32 on the CPU, in eval mode, without dropout of its own.
 
@@ -228,13 +240,15 @@ def load_model(base: BaseFolder) -> nn.Module:
     if noisy:
         found = ", ".join(f"{key} {value}" for key, value in sorted(noisy.items()))
         raise SpecError(
-            f"base {base.name} has {found} in config.json, accepted: 0; dropout belongs to the adapter (adapter.dropout)"
+            f"base {base.name} has {found} in config.json, accepted: 0; dropout belongs to the adapter "
+            "(adapter.dropout)"
         )
     import torch
 
-    model = AutoModelForCausalLM.from_pretrained(
-        base.folder, dtype=torch.float32, local_files_only=True, use_safetensors=True, trust_remote_code=False
-    )
+    with _no_progress_bars():
+        model = AutoModelForCausalLM.from_pretrained(
+            base.folder, dtype=torch.float32, local_files_only=True, use_safetensors=True, trust_remote_code=False
+        )
     model.eval()
     return model  # type: ignore[no-any-return]
 

@@ -16,9 +16,10 @@ if TYPE_CHECKING:
 
 
 class ObserverContext(NamedTuple):
-    """What an observer sees: the step (number of optimiser steps done), the live PEFT model, the tokenizer, the folder.
+    """What an observer sees: the live run at one checkpoint step.
 
-    The model is in eval mode and gradients are off; its parameters must not be changed.
+    `step` is the number of optimiser steps done. The PEFT model is in eval mode and gradients are off; its parameters
+    must not be changed.
     """
 
     step: int

@@ -1,7 +1,7 @@
 """Which rows a step sees: a pure function of (seed, number of rows, step). Nothing else decides it.
 
-Because the order depends on neither the optimiser nor how far a run has come, all arms of one base and seed see the same
-rows in the same order, and a resumed run continues exactly where the killed one stopped.
+Because the order depends on neither the optimiser nor how far a run has come, all arms of one base and seed
+see the same rows in the same order, and a resumed run continues exactly where the killed one stopped.
 """
 
 from __future__ import annotations
@@ -20,8 +20,8 @@ if TYPE_CHECKING:
 def stream_seed(seed: int, stream: str) -> int:
     """Return a seed for one named stream of random numbers of a run, 0 ... 2^63 - 1.
 
-    Streams (LoRA init, row order, dropout of step n) are independent of each other, so that drawing more from one
-    moves no other.
+    Streams (LoRA init, row order, dropout of step n) are independent of each other, so that drawing more from
+    one moves no other.
     """
     return int.from_bytes(hashlib.sha256(f"{seed}/{stream}".encode()).digest()[:8]) >> 1
 
@@ -57,8 +57,8 @@ def micro_batches(
 ) -> list[dict[str, Tensor]]:
     """Return the collated micro-batches of optimiser steps `first_step` ... `steps` - 1, in order.
 
-    They are collated beforehand because tokens are tiny beside a model; the list stands in for a data loader and draws
-    no random numbers. Batch b x accumulation a covers the same rows per step as batch a * b.
+    They are collated beforehand because tokens are tiny beside a model; the list stands in for a data loader
+    and draws no random numbers. Batch b x accumulation a covers the same rows per step as batch a * b.
     """
     order = row_order(len(rows), steps * accumulation * batch_size, seed)
     starts = range(first_step * accumulation * batch_size, len(order), batch_size)

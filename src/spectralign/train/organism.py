@@ -34,17 +34,16 @@ def organism_step(run_directory: Path, step: int | Literal["final"]) -> int:
     if number not in available:
         unfinished = "" if is_done(run_directory) else ", the run is not finished"
         names = ", ".join(str(one) for one in available) or "none"
-        raise RunDirectoryError(
-            f"{run_directory} has no checkpoint of step {number} (accepted: {names}{unfinished})"
-        )
+        raise RunDirectoryError(f"{run_directory} has no checkpoint of step {number} (accepted: {names}{unfinished})")
     return number
 
 
 def adapter_folder(run_directory: Path, step: int | Literal["final"], edit_id: str | None = None) -> Path:
     """Return the adapter folder of an organism: its checkpoint, or the place of an edited adapter.
 
-    Edits of the final adapter are in edits/<edit-id>/, those of an earlier step in edits/<edit-id>-step-<step>/. The
-    edited folder is not asked to exist, so that whoever makes the edit can ask where it belongs.
+    Edits of the final adapter are in edits/<edit-id>/, those of an earlier step in
+    edits/<edit-id>-step-<step>/. The edited folder is not asked to exist, so that whoever makes the edit can
+    ask where it belongs.
 
     Raises:
         RunDirectoryError: the run has no checkpoint of this step.
@@ -58,9 +57,7 @@ def adapter_folder(run_directory: Path, step: int | Literal["final"], edit_id: s
     return run_directory / "edits" / (edit_id if final else f"{edit_id}-step-{number}")
 
 
-def load_organism(
-    run_directory: Path, step: int | Literal["final"] = "final", edit_id: str | None = None
-) -> Organism:
+def load_organism(run_directory: Path, step: int | Literal["final"] = "final", edit_id: str | None = None) -> Organism:
     """Load an organism: base and PEFT adapter in float32 on the CPU, eval mode.
 
     Args:
@@ -89,14 +86,10 @@ def load_organism(
         if not (folder / name).is_file():
             raise AdapterError(f"{folder} has no {name}; accepted: a PEFT adapter in safetensors")
     if edit_id is None and is_done(run_directory):
-        recorded = (
-            read_done(run_directory).get("adapter_sha256", {}).get(str(organism_step(run_directory, step)))
-        )
+        recorded = read_done(run_directory).get("adapter_sha256", {}).get(str(organism_step(run_directory, step)))
         found = sha256_file(folder / ADAPTER_WEIGHTS)
         if recorded != found:
-            raise IntegrityError(
-                f"{folder / ADAPTER_WEIGHTS} has sha256 {found}, the run's record says {recorded}"
-            )
+            raise IntegrityError(f"{folder / ADAPTER_WEIGHTS} has sha256 {found}, the run's record says {recorded}")
     model = PeftModel.from_pretrained(load_model(base), str(folder), torch_device="cpu")
     model.eval()
     return Organism(model, load_tokenizer(base), base)

@@ -20,9 +20,10 @@ OnStep = Callable[[int, int, dict[str, Any]], None]
 """Called with (step, total steps, row) after each optimiser step, for progress displays."""
 
 COLUMNS = ("step", "loss", "lr", "penalty", "grad_norm")
-"""Of every row: step (optimiser steps done), loss (mean NLL in nats over the supervised tokens of the step's rows, before the
-update and without the penalty), lr that the step used, penalty before lambda (null without one), norm of the gradient (penalty
-included) before clipping. The row of step 0 is the start: no step, so only its spectrum and observers have values."""
+"""Of every row: step (optimiser steps done), loss (mean NLL in nats over the supervised tokens of the step's
+rows, before the update and without the penalty), lr that the step used, penalty before lambda (null without
+one), norm of the gradient (penalty included) before clipping. The row of step 0 is the start: no step, so
+only its spectrum and observers have values."""
 
 
 class Recorder:

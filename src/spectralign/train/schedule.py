@@ -16,8 +16,8 @@ def lr_factor(schedule: ScheduleSpec, step: int, steps: int) -> float:
 
     With w = `warmup_steps` and p = (step - w) / (steps - w), the share of the way after warm-up:
     step / w during warm-up, then 1 (constant), 1 - p (linear) or (1 + cos(pi p)) / 2 (cosine).
-    The convention is that of transformers 5.23 (`optimization.py`), so that runs compare with those of other trainers:
-    the first step of a warm-up has factor 0, and the last step is one short of the end of the decay.
+    The convention is that of transformers 5.23 (`optimization.py`), so that runs compare with those of other
+    trainers: the first step of a warm-up has factor 0, and the last step is one short of the end of the decay.
 
     Args:
         schedule: kind and warm-up.

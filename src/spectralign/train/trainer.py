@@ -1,7 +1,8 @@
-"""`transformers.Trainer` on our own micro-batches: loss over the whole effective batch, penalty and recording as callbacks.
+"""`transformers.Trainer` on our own micro-batches: loss over the whole step, penalty and recording as callbacks.
 
-The Trainer keeps what others maintain (loop, accumulation, clipping, devices); everything that decides a number is
-given to it: rows and order, loss, optimiser, schedule, penalty. Its own logging, saving and progress are off.
+The Trainer keeps what others maintain (loop, accumulation, clipping, devices); everything that decides a
+number is given to it: rows and order, loss, optimiser, schedule, penalty. Its own logging, saving and
+progress are off.
 """
 
 from __future__ import annotations
@@ -29,8 +30,8 @@ if TYPE_CHECKING:
 def token_mean_loss(outputs: Any, labels: Tensor, num_items_in_batch: Tensor | int) -> Tensor:
     """Return the NLL in nats, summed over this micro-batch and divided by the supervised tokens of the whole step.
 
-    Summed over the micro-batches of a step this is the mean over supervised tokens, so that accumulation changes
-    nothing; a mean per micro-batch would give tokens in short-answered micro-batches more weight.
+    Summed over the micro-batches of a step this is the mean over supervised tokens, so that accumulation
+    changes nothing; a mean per micro-batch would give tokens in short-answered micro-batches more weight.
 
     Args:
         outputs: what the model returned, with logits_B_T_V.
@@ -39,9 +40,7 @@ def token_mean_loss(outputs: Any, labels: Tensor, num_items_in_batch: Tensor | i
     """
     logits_B_T_V = outputs["logits"][:, :-1].float()
     targets_B_T = labels[:, 1:]
-    total = cross_entropy(
-        logits_B_T_V.flatten(0, 1), targets_B_T.flatten(), ignore_index=IGNORE, reduction="sum"
-    )
+    total = cross_entropy(logits_B_T_V.flatten(0, 1), targets_B_T.flatten(), ignore_index=IGNORE, reduction="sum")
     return total / num_items_in_batch
 
 
@@ -68,21 +67,25 @@ class RecordCallback(TrainerCallback):  # type: ignore[misc]
     """Reseeds every step, checks that the loss is finite, and hands the finished step to a function.
 
     Args:
-        seed: run seed.
+        dropout_seed: run seed where the adapter has dropout; None where no random number is drawn in a step.
         first_step: optimiser steps done before this Trainer began (0, or the step that is resumed).
         finish_step: called with (step, loss, lr, grad_norm) after each optimiser step.
     """
 
     def __init__(
-        self, seed: int, first_step: int, finish_step: Callable[[int, float, float, float], None]
+        self,
+        dropout_seed: int | None,
+        first_step: int,
+        finish_step: Callable[[int, float, float, float], None],
     ) -> None:
-        self.seed, self.first_step, self.finish_step = seed, first_step, finish_step
+        self.dropout_seed, self.first_step, self.finish_step = dropout_seed, first_step, finish_step
         self.trainer: RunTrainer | None = None
         self.loss = self.lr = math.nan
 
     def on_step_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         """Give dropout a stream of its own for this step, so that neither a resume nor an observer shifts it."""
-        torch.manual_seed(stream_seed(self.seed, f"step/{self.first_step + state.global_step}"))
+        if self.dropout_seed is not None:
+            torch.manual_seed(stream_seed(self.dropout_seed, f"dropout/{self.first_step + state.global_step}"))
 
     def on_pre_optimizer_step(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         """Read loss and lr of this step, before the parameters are touched.
@@ -95,13 +98,11 @@ class RecordCallback(TrainerCallback):  # type: ignore[misc]
         if not math.isfinite(self.loss):
             step = self.first_step + state.global_step + 1
             raise TrainingError(
-                f"the loss is {self.loss} in step {step} (lr {self.lr:g}); the parameters of step {step - 1} were kept. A lower "
-                "learning rate or max_grad_norm may help"
+                f"the loss is {self.loss} in step {step} (lr {self.lr:g}); the parameters of step {step - 1} "
+                "were kept. A lower learning rate or max_grad_norm may help"
             )
 
-    def on_log(
-        self, args: Any, state: Any, control: Any, logs: dict[str, Any] | None = None, **kwargs: Any
-    ) -> None:
+    def on_log(self, args: Any, state: Any, control: Any, logs: dict[str, Any] | None = None, **kwargs: Any) -> None:
         """Hand the step on, with the gradient's norm before clipping.
 
         Raises:
@@ -112,7 +113,8 @@ class RecordCallback(TrainerCallback):  # type: ignore[misc]
         step, grad_norm = self.first_step + state.global_step, float(logs["grad_norm"])
         if not math.isfinite(grad_norm):
             raise TrainingError(
-                f"the gradient's norm is {grad_norm} in step {step} (loss {self.loss:g}, lr {self.lr:g}); a lower learning rate may help"
+                f"the gradient's norm is {grad_norm} in step {step} (loss {self.loss:g}, lr {self.lr:g}); a "
+                "lower learning rate may help"
             )
         self.finish_step(step, self.loss, self.lr, grad_norm)
 
@@ -177,8 +179,8 @@ class RunTrainer(Trainer):  # type: ignore[misc]
         self.remove_callback(PrinterCallback)
         if self.args.world_size > 1 or self.args.n_gpu > 1:
             raise TrainingError(
-                f"{max(self.args.world_size, self.args.n_gpu)} devices found, accepted: one per run (set CUDA_VISIBLE_DEVICES; "
-                "runs are independent of each other)"
+                f"{max(self.args.world_size, self.args.n_gpu)} devices found, accepted: one per run (set "
+                "CUDA_VISIBLE_DEVICES; runs are independent of each other)"
             )
 
     def get_train_dataloader(self) -> Any:
@@ -189,9 +191,7 @@ class RunTrainer(Trainer):  # type: ignore[misc]
         """Return 0: counting walks over all parameters in every step, and nobody reads it."""
         return 0
 
-    def training_step(
-        self, model: nn.Module, inputs: dict[str, Any], num_items_in_batch: Any = None
-    ) -> Tensor:
+    def training_step(self, model: nn.Module, inputs: dict[str, Any], num_items_in_batch: Any = None) -> Tensor:
         """Forward and backward of one micro-batch; its share of the step's loss is kept for the record."""
         loss: Tensor = super().training_step(model, inputs, num_items_in_batch)
         self._step_loss = loss if self._step_loss is None else self._step_loss + loss

@@ -1,0 +1,95 @@
+"""Run by test_resume.py in a process of its own: forks runs, kills each with SIGKILL at one file-system event, resumes it.
+
+    python killed_runs.py BASE ROWS OUT EVERY
+
+A kill point is the n-th time that a run opens, renames, removes or makes a file or folder inside its runs folder, so the
+points cover every gap between two operations: inside a checkpoint, between checkpoint and record, between steps.
+Prints one JSON line: {"points": [...], "events": n}. OUT/whole holds the uninterrupted run, OUT/<n> the one killed at n.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import sys
+from pathlib import Path
+from typing import Any
+
+EVENTS = {"open", "os.rename", "os.remove", "os.mkdir", "os.rmdir", "shutil.rmtree"}
+
+
+def child(base: str, rows: str, out: Path, kill_at: int | None) -> int:
+    """Train in a forked process; return the number of events, or die at number `kill_at`."""
+    reader, writer = os.pipe()
+    pid = os.fork()
+    if pid == 0:
+        os.close(reader)
+        seen = 0
+
+        def hook(event: str, arguments: tuple[Any, ...]) -> None:
+            nonlocal seen
+            if event in EVENTS and str(arguments[0]).startswith(str(out)):
+                seen += 1
+                if seen == kill_at:
+                    os.kill(os.getpid(), signal.SIGKILL)
+
+        sys.addaudithook(hook)
+        status = 1
+        try:
+            from tiny_base import make_spec
+
+            from spectralign.train.run import train_run
+
+            train_run(make_spec(Path(base), Path(rows), **SETTINGS), out)
+            os.write(writer, str(seen).encode())
+            status = 0
+        finally:
+            os._exit(status)
+    os.close(writer)
+    with os.fdopen(reader) as stream:
+        text = stream.read()
+    _, status = os.waitpid(pid, 0)
+    if kill_at is None:
+        if status != 0:
+            raise SystemExit(f"the run in {out} ended with status {status}")
+        return int(text)
+    if not (os.WIFSIGNALED(status) and os.WTERMSIG(status) == signal.SIGKILL):
+        raise SystemExit(f"the run in {out} was to be killed at event {kill_at}, but ended with status {status}")
+    return kill_at
+
+
+# momentum, accumulation, penalty, schedule and dropout: everything that a resume could forget
+SETTINGS: dict[str, Any] = {
+    "optimiser": {"kind": "adam", "lr": 1e-2},
+    "schedule": {"kind": "cosine", "warmup_steps": 1},
+    "penalty": {"lam": 0.1},
+    "adapter": {"r": 2, "alpha": 4, "dropout": 0.2, "target_modules": ["q_proj", "up_proj"]},
+    "batch_size": 2,
+    "accumulation": 2,
+    "steps": 4,
+    "checkpoints": 3,
+    "first_checkpoint": 2,
+}
+
+
+def main(base: str, rows: str, out: Path, every: int) -> None:
+    import torch
+
+    torch.set_num_threads(1)
+    import spectralign.optim.build
+    import spectralign.spectrum.metrics
+    import spectralign.spectrum.penalty
+    import spectralign.train.run
+    import spectralign.train.trainer  # noqa: F401  # imported before the first fork, so that children start at once
+
+    events = child(base, rows, out / "whole", None)
+    points = [*range(1, events + 1, every)]
+    for point in points:
+        child(base, rows, out / str(point), point)
+        child(base, rows, out / str(point), None)
+    print(json.dumps({"points": points, "events": events}))
+
+
+if __name__ == "__main__":
+    main(sys.argv[1], sys.argv[2], Path(sys.argv[3]), int(sys.argv[4]))

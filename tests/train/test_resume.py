@@ -1,0 +1,173 @@
+"""A killed run, resumed, is the run that was never interrupted."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+from tiny_base import make_spec
+
+from spectralign.records.errors import IntegrityError, ResumeError
+from spectralign.records.files import read_json, read_jsonl, write_json
+from spectralign.train import environment
+from spectralign.train.run import train_run
+
+Tiny = tuple[Path, Path]
+
+
+class Stop(Exception):
+    """Stands for anything that ends a run half way."""
+
+
+def stop_after(step: int) -> Any:
+    def on_step(now: int, total: int, row: dict[str, Any]) -> None:
+        if now == step:
+            raise Stop(f"step {now} of {total}")
+
+    return on_step
+
+
+def files(run: Path) -> dict[str, bytes]:
+    """Content of every file but those that hold times and machine."""
+    unlike = {"environment.json", "done", ".lock"}
+    return {str(p.relative_to(run)): p.read_bytes() for p in run.rglob("*") if p.is_file() and p.name not in unlike}
+
+
+def killed_everywhere(tiny: Tiny, out: Path, every: int) -> None:
+    here = Path(__file__).parent
+    paths = os.pathsep.join([str(here), *(p for p in sys.path if p)])
+    command = [sys.executable, str(here / "killed_runs.py"), str(tiny[0]), str(tiny[1]), str(out), str(every)]
+    result = subprocess.run(
+        command, env={**os.environ, "PYTHONPATH": paths, "OMP_NUM_THREADS": "1"}, capture_output=True, text=True
+    )
+    assert result.returncode == 0, result.stderr[-2000:]
+    report = json.loads(result.stdout.splitlines()[-1])
+    (whole,) = (out / "whole").iterdir()
+    assert len(report["points"]) > 5
+    for point in report["points"]:
+        (resumed,) = (out / str(point)).iterdir()
+        assert files(resumed) == files(whole), f"killed at event {point} of {report['events']}"
+        assert (resumed / "done").is_file()
+
+
+def test_a_run_killed_at_any_of_many_moments_and_resumed_is_the_same_bit_for_bit(tiny: Tiny, tmp_path: Path) -> None:
+    killed_everywhere(tiny, tmp_path, every=7)
+
+
+@pytest.mark.slow
+def test_a_run_killed_at_every_single_file_system_event_and_resumed_is_the_same(tiny: Tiny, tmp_path: Path) -> None:
+    killed_everywhere(tiny, tmp_path, every=1)
+
+
+@pytest.mark.parametrize("step", [1, 2, 3, 5, 6])
+def test_a_resume_continues_from_the_newest_checkpoint_without_double_rows(
+    step: int, tiny: Tiny, tmp_path: Path
+) -> None:
+    spec = make_spec(*tiny)  # checkpoints at 0, 2 and 6
+    with pytest.raises(Stop):
+        train_run(spec, tmp_path / "a", on_step=stop_after(step))
+    (stopped,) = (tmp_path / "a").iterdir()
+    assert read_json(stopped / "failed.json")["step"] == step
+    trained: list[int] = []
+    resumed = train_run(spec, tmp_path / "a", on_step=lambda now, total, row: trained.append(now))
+    assert trained == list(range({1: 0, 2: 2, 3: 2, 5: 2, 6: 6}[step] + 1, 7))
+    assert [row["step"] for row in read_jsonl(resumed / "trajectory.jsonl")] == list(range(7))
+    assert files(resumed) == files(train_run(spec, tmp_path / "b"))
+    assert [part["step"] for part in read_json(resumed / "environment.json")["resumed"]] == [trained[0] - 1 if trained else 6]
+
+
+def test_the_resume_state_is_kept_for_the_newest_checkpoint_only_and_goes_with_the_end(
+    tiny: Tiny, tmp_path: Path
+) -> None:
+    spec = make_spec(*tiny)
+    with pytest.raises(Stop):
+        train_run(spec, tmp_path, on_step=stop_after(4))
+    (run,) = tmp_path.iterdir()
+    assert [path.parent.name for path in run.rglob("resume.pt")] == ["step-2"]
+    train_run(spec, tmp_path)
+    assert not list(run.rglob("resume.*"))
+    assert not (run / "failed.json").exists()
+    assert not list(run.rglob("training_args.bin"))
+
+
+def test_a_torn_last_row_is_dropped(tiny: Tiny, tmp_path: Path) -> None:
+    spec = make_spec(*tiny)
+    with pytest.raises(Stop):
+        train_run(spec, tmp_path / "a", on_step=stop_after(4))
+    (run,) = (tmp_path / "a").iterdir()
+    with (run / "trajectory.jsonl").open("a") as stream:
+        stream.write('{"step": 5, "lo')
+    train_run(spec, tmp_path / "a")
+    assert files(run) == files(train_run(spec, tmp_path / "b"))
+
+
+def stopped_run(tiny: Tiny, folder: Path) -> Path:
+    with pytest.raises(Stop):
+        train_run(make_spec(*tiny), folder, on_step=stop_after(4))
+    (run,) = folder.iterdir()
+    return run
+
+
+def test_a_resume_under_other_versions_is_refused_with_both_versions_unless_it_is_asked_for(
+    tiny: Tiny, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = stopped_run(tiny, tmp_path)
+    now = environment.versions()
+    before = files(run)
+    monkeypatch.setattr(environment, "versions", lambda: {**now, "torch": "9.9.9"})
+    with pytest.raises(ResumeError, match=rf"torch {now['torch'].replace('+', '.')} -> 9\.9\.9.*allow_version_change"):
+        train_run(make_spec(*tiny), tmp_path)
+    assert files(run) == before
+    train_run(make_spec(*tiny), tmp_path, allow_version_change=True)
+    record = read_json(run / "environment.json")
+    assert record["versions"] == now
+    assert record["resumed"][0]["versions"]["torch"] == "9.9.9"
+
+
+def test_a_resume_state_that_was_exchanged_is_not_read(tiny: Tiny, tmp_path: Path) -> None:
+    run = stopped_run(tiny, tmp_path)
+    (run / "checkpoints/step-2/resume.pt").write_bytes(b"cos\nsystem\n(S'touch owned'\ntR.")
+    before = files(run)
+    with pytest.raises(IntegrityError, match=r"resume\.pt has sha256 .* resume\.json says"):
+        train_run(make_spec(*tiny), tmp_path)
+    assert files(run) == before
+
+
+def test_an_adapter_that_was_exchanged_is_not_resumed_from(tiny: Tiny, tmp_path: Path) -> None:
+    run = stopped_run(tiny, tmp_path)
+    other = run / "checkpoints/step-0/adapter_model.safetensors"
+    (run / "checkpoints/step-2/adapter_model.safetensors").write_bytes(other.read_bytes())
+    with pytest.raises(IntegrityError, match=r"adapter_model\.safetensors has sha256"):
+        train_run(make_spec(*tiny), tmp_path)
+
+
+@pytest.mark.parametrize("name", ["resume.json", "environment.json", "spec.json", "inputs.json"])
+def test_a_broken_record_is_named_and_nothing_is_deleted(name: str, tiny: Tiny, tmp_path: Path) -> None:
+    run = stopped_run(tiny, tmp_path)
+    for content in ("{", "[]", '{"step": "2"}'):
+        (run / name).write_text(content)
+        before = files(run)
+        with pytest.raises(IntegrityError, match=name.replace(".", r"\.")):
+            train_run(make_spec(*tiny), tmp_path)
+        assert files(run) == before
+
+
+def test_a_trajectory_with_a_missing_row_is_named(tiny: Tiny, tmp_path: Path) -> None:
+    run = stopped_run(tiny, tmp_path)
+    lines = (run / "trajectory.jsonl").read_text().splitlines()
+    (run / "trajectory.jsonl").write_text("\n".join([lines[0], *lines[2:]]) + "\n")
+    with pytest.raises(IntegrityError, match=r"trajectory\.jsonl does not hold one row for each of the steps 0 \.\.\. 2"):
+        train_run(make_spec(*tiny), tmp_path)
+
+
+def test_a_done_marker_of_another_run_does_not_count(tiny: Tiny, tmp_path: Path) -> None:
+    run = train_run(make_spec(*tiny), tmp_path)
+    spec = read_json(run / "spec.json")
+    write_json(run / "spec.json", {**spec, "seed": 1})
+    with pytest.raises(OSError, match="foreign directory"):
+        train_run(make_spec(*tiny), tmp_path)
