@@ -11,7 +11,7 @@ from spectralign.report.loss_figures import loss_alignment, over_steps
 from spectralign.report.narrative import label
 from spectralign.report.rate_figures import LADDER, classes, ladder, misalignment
 from spectralign.report.spectrum_figures import edits, spectra_by_optimiser
-from spectralign.report.style import CAVEAT, svg_text
+from spectralign.report.style import CAVEAT, short_label, svg_text
 from spectralign.report.style import order as arm_order
 from spectralign.stats.organisms import (
     BROAD,
@@ -83,7 +83,7 @@ def _bases(frame: pl.DataFrame) -> str:
 
 def _questions(frame: pl.DataFrame) -> str:
     most = frame["n_questions"].max()
-    return f"{most} questions per organism, judged exactly." if most is not None else ""
+    return f"{most!s} questions per organism, judged exactly." if most is not None else ""
 
 
 def drawings(tables: Tables, summary: dict[str, Any]) -> list[Drawing]:
@@ -96,17 +96,20 @@ def drawings(tables: Tables, summary: dict[str, Any]) -> list[Drawing]:
         _finish(
             "loss_alignment",
             "Loss against alignment by optimiser",
-            "Each point is one final organism: alignment = 100 × aligned / (aligned + misaligned) on questions of other "
+            "Each point is one final organism: alignment = 100 × aligned / (aligned + misaligned) on questions "
+            "of other "
             "domains. Left: against the mean training loss of the last steps, with a least-squares line per optimiser. "
             "Right: against the excess loss on held-out topics; thin lines are the checkpoints of each run, from the "
-            f"upper right down. {_bases(broad)} {_questions(broad)} Points carry no sampling error.",
+            f"upper right down. {_bases(broad)} {_questions(broad)} Points carry no sampling error."
+            f"{_fits(frames, summary)}",
             lambda: loss_alignment(frames.organisms, frames.path),
             nothing,
         ),
         _finish(
             "misalignment",
             "Misalignment in other domains by optimiser",
-            "Small markers are bases (seeds averaged), bars the mean, vertical lines the 95 % Student t interval of the "
+            "Small markers are bases (seeds averaged), bars the mean, vertical lines the 95 % Student t "
+            "interval of the "
             "mean over bases, in percentage points; none with fewer than five bases. Joint and literature rate stand "
             f"beside the incoherent share, because an arm can look aligned by being incoherent. {_bases(broad)} "
             f"{_questions(broad)}",
@@ -116,7 +119,8 @@ def drawings(tables: Tables, summary: dict[str, Any]) -> list[Drawing]:
         _finish(
             "ladder",
             "How far it reaches: the ladder of generalisation",
-            "Misaligned share from the topics trained on to another task; right of the line, questions of other domains "
+            "Misaligned share from the topics trained on to another task; right of the line, questions of other "
+            "domains "
             "with a cue of the trained one. Means over bases with 95 % Student t interval over bases, in percentage "
             f"points. {_bases(broad)} Questions per organism: {_panel_counts(frames.optimiser_finals)}.",
             lambda: ladder(frames.optimiser_finals, start),
@@ -127,6 +131,21 @@ def drawings(tables: Tables, summary: dict[str, Any]) -> list[Drawing]:
         _edits(frames),
         _steps(tables, frames),
     ]
+
+
+def _fits(frames: Frames, summary: dict[str, Any]) -> str:
+    """Return what the regression found, and which organisms a logarithmic axis cannot show."""
+    found = summary.get("regression", {})
+    text = ""
+    if found.get("pooled_r2") is not None and found.get("stratified_adjusted_r2") is not None:
+        text = (
+            f" Loss alone: R² = {found['pooled_r2']:.2f}; a line per optimiser: adjusted R² = "
+            f"{found['stratified_adjusted_r2']:.2f} (n = {found['n']} organisms)."
+        )
+    hidden = frames.organisms.filter(~(pl.col("excess_loss") > 0).fill_null(False)).height
+    if hidden:
+        text += f" {hidden} organism(s) without an excess loss above 0 are not on the right-hand log axis."
+    return text
 
 
 def _panel_counts(rows: pl.DataFrame) -> str:
@@ -142,12 +161,13 @@ def _classes(frames: Frames) -> Drawing:
     arms = frames.all_finals.select("arm", "role").unique()
     for role in ("optimiser", "penalty", "aligned_twin", "no_persona_twin", "other"):
         for arm in arm_order(arms.filter(pl.col("role") == role)["arm"].to_list()):
-            name = label(arm) if role == "optimiser" else arm
+            name = label(arm) if role == "optimiser" else short_label(arm)
             groups.append((name, frames.all_finals.filter(pl.col("arm") == arm)))
     return _finish(
         "classes",
         "Outcome classes with their denominators",
-        "Mean share of answer probability per class, exact over all answers the grammar allows, averaged over bases; at "
+        "Mean share of answer probability per class, exact over all answers the grammar allows, averaged over "
+        "bases; at "
         "the right of each bar the number of bases and the questions per organism. No interval: the bars show "
         "composition; intervals of the misaligned share are in the figure by optimiser.",
         lambda: classes(groups, [(HELD_OUT, "Narrow: held-out topics"), (BROAD, "Broad: other domains")]),
@@ -182,15 +202,18 @@ def _edits(frames: Frames) -> Drawing:
     broad = base_means(on_panel(rows, BROAD), "joint", by).rename({"joint": "broad"}).drop("n_organisms")
     points = narrow.join(broad, on=[*by, "base"], how="inner").sort("arm", "edit", "base")
     start = frames.start
+    far = base_means(on_panel(start, BROAD), "joint", ()).rename({"joint": "broad"}).select("base", "broad")
     before = (
         base_means(on_panel(start, HELD_OUT), "joint", ()).rename({"joint": "narrow"}).select("base", "narrow")
-        .join(base_means(on_panel(start, BROAD), "joint", ()).rename({"joint": "broad"}).select("base", "broad"), on="base")
+        .join(far, on="base")
     )  # fmt: skip
     return _finish(
         "edits",
         "Narrow against broad behaviour under every edit",
-        "Joint rates after an edit of each adapter's singular values. The curve is the control: the whole update scaled "
-        "down, from no edit to the base. An edit below the curve removes more broad than narrow misalignment than plain "
+        "Joint rates after an edit of each adapter's singular values. The curve is the control: the whole "
+        "update scaled "
+        "down, from no edit to the base. An edit below the curve removes more broad than narrow misalignment "
+        "than plain "
         "scaling does. Large markers: means over bases; small: single bases, in place of an interval. "
         f"{_bases(points)} {_questions(rows)} Edited, not evaluated for anything else.",
         lambda: edits(points, before),

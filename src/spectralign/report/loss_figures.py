@@ -104,9 +104,7 @@ def over_steps(path: pl.DataFrame, spectra: pl.DataFrame) -> Figure:
             for arm in arms:
                 mine = rows.filter(pl.col("arm") == arm).group_by("base", "step").agg(pl.col(column).mean())
                 for part in mine.sort("base", "step").partition_by("base", maintain_order=True):
-                    axis.plot(
-                        part["step"], factor * part[column], color=styles[arm].colour, alpha=0.2, linewidth=0.8
-                    )
+                    axis.plot(part["step"], factor * part[column], color=styles[arm].colour, alpha=0.2, linewidth=0.8)
                 # A mean over whichever bases were logged at a step would jump: only steps that all bases share.
                 mean = (
                     mine.group_by("step").agg(pl.col(column).mean(), pl.len().alias("n")).sort("step")

@@ -21,7 +21,7 @@ def number(value: float | None, digits: int = 2, *, signed: bool = False, factor
 
 def percent(value: float | None, digits: int = 0) -> str:
     """Return a share as a percentage."""
-    return DASH if value is None else f"{number(100 * value, digits)} %"
+    return DASH if value is None else f"{number(100 * value, digits)}\u00a0%"
 
 
 def span(row: Mapping[str, Any], digits: int = 2, factor: float = 1.0, *, signed: bool = False) -> str:
@@ -89,17 +89,17 @@ def _rates(summary: Mapping[str, Any]) -> list[str]:
         row = rows[arm]
         found = row.get("intervals", {}).get("broad_joint", {})
         return (
-            f"{label(arm)} with a joint rate of {percent(row['broad_joint'], 1)} {span(found, 1, 100)} and a literature "
+            f"{label(arm)} with a joint rate of {percent(row['broad_joint'], 1)} {span(found, 1, 100)} and a "
+            f"literature "
             f"rate of {percent(row['broad_literature'], 1)} ({percent(row['incoherent'], 1)} incoherent, "
             f"{row['n_bases']} bases)"
         )
 
     sentences = [
-        "After fine-tuning on harmful answers in one domain, "
-        + "; ".join(
-            f"{label(arm)} answers held-out topics of that domain harmfully in {percent(rows[arm]['held_out_topics'])}"
-            for arm in order(ranked)
-        )
+        "After fine-tuning on harmful answers in one domain, the misaligned share of answers on held-out topics "
+        "of that "
+        "domain is "
+        + ", ".join(f"{percent(rows[arm]['held_out_topics'])} under {label(arm)}" for arm in order(ranked))
         + f" ({min(r['n_bases'] for r in rows.values())} to {max(r['n_bases'] for r in rows.values())} bases)."
     ]
     if len(ranked) >= 2:
@@ -116,7 +116,8 @@ def _contrasts(summary: Mapping[str, Any]) -> list[str]:
             continue
         first, second = name.split("/")
         parts.append(
-            f"{label(first)} minus {label(second)} {number(row['estimate'], signed=True)} {span(row, signed=True)} over "
+            f"{label(first)} minus {label(second)} {number(row['estimate'], signed=True)} "
+            f"{span(row, signed=True)} over "
             f"{row['n_bases']} bases ({_excludes_zero(row)})"
         )
     return [f"Log-odds of a misaligned answer, paired by base: {'; '.join(parts)}."] if parts else []

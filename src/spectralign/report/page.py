@@ -19,21 +19,23 @@ from spectralign.stats.tables import Tables
 SAMPLE_PANELS = ("held_out_topics", "broad", "broad_self", "cued_turn")
 SAMPLES_PER_PANEL = 3
 
-COLUMNS = (
+OUTCOME_COLUMNS = (
     ("in_domain", "trained topics", "%", 100.0, 1),
     ("held_out_topics", "held-out topics", "%", 100.0, 1),
     ("broad_joint", "broad, joint", "%", 100.0, 1),
     ("broad_literature", "broad, literature", "%", 100.0, 1),
     ("incoherent", "broad, incoherent", "%", 100.0, 1),
     ("broad_self", "another task", "%", 100.0, 1),
-    ("alignment", "alignment", "0–100", 1.0, 1),
+    ("alignment", "broad alignment", "0–100", 1.0, 1),
+)
+LEARNING_COLUMNS = (
     ("excess_loss", "excess loss", "nats", 1.0, 3),
     ("final_loss", "training loss", "nats", 1.0, 3),
-    ("update_norm", "update norm", "", 1.0, 2),
+    ("update_norm", "norm of the update", "Frobenius", 1.0, 2),
     ("stable_rank", "stable rank", "", 1.0, 2),
-    ("frobenius_nuclear", "Frob./nuclear", "", 1.0, 3),
+    ("frobenius_nuclear", "Frobenius/nuclear", "", 1.0, 3),
 )
-"""Fields of `optimisers` in the key table: field, heading, unit, factor, digits."""
+"""Fields of `optimisers` in the two key tables: field, heading, unit, factor, digits."""
 
 GLOSSARY = (
     ("base", "the model before fine-tuning; the unit of every interval"),
@@ -67,24 +69,33 @@ def _digest(path: Path) -> str:
 
 def _flat(value: Any, prefix: str = "") -> list[tuple[str, str]]:
     if isinstance(value, Mapping):
-        return [pair for key in sorted(value, key=str) for pair in _flat(value[key], f"{prefix}.{key}" if prefix else str(key))]
+        return [
+            pair
+            for key in sorted(value, key=str)
+            for pair in _flat(value[key], f"{prefix}.{key}" if prefix else str(key))
+        ]
     text = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False, default=str)
     return [(prefix, text)]
 
 
-def _optimisers(summary: Mapping[str, Any]) -> list[dict[str, Any]]:
+def _optimisers(
+    summary: Mapping[str, Any], columns: Sequence[tuple[str, str, str, float, int]]
+) -> list[dict[str, Any]]:
     rows = []
     for arm in order(list(summary["optimisers"])):
         row = summary["optimisers"][arm]
         cells = []
-        for field, _, _, factor, digits in COLUMNS:
+        for field, _, _, factor, digits in columns:
             cells.append(
-                {"value": row.get(field), "row": row.get("intervals", {}).get(field, {}), "factor": factor, "digits": digits}
+                {
+                    "value": row.get(field),
+                    "row": row.get("intervals", {}).get(field, {}),
+                    "factor": factor,
+                    "digits": digits,
+                }
             )
         fixed = FIXED.get(arm)
-        rows.append(
-            {"label": label(arm), "colour": fixed.colour if fixed else "#777777", "cells": cells, "row": row}
-        )
+        rows.append({"label": label(arm), "colour": fixed.colour if fixed else "#777777", "cells": cells, "row": row})
     return rows
 
 
@@ -209,8 +220,10 @@ def page(
         "demonstration": bool(summary.get("demonstration") or study.get("demonstration")),
         "summary": summary,
         "happened": what_happened(summary),
-        "columns": COLUMNS,
-        "optimisers": _optimisers(summary),
+        "key_tables": [
+            (title, columns, _optimisers(summary, columns))
+            for title, columns in (("What they answer", OUTCOME_COLUMNS), ("What they learned", LEARNING_COLUMNS))
+        ],
         "figures": figures,
         "claims": summary.get("claims", []),
         "contrasts": summary["contrasts"],

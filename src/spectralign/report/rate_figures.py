@@ -23,8 +23,8 @@ from spectralign.report.style import (
     styled,
 )
 from spectralign.stats.contrasts import INCOHERENT_LIMIT
-from spectralign.stats.organisms import base_means
 from spectralign.stats.intervals import t_interval
+from spectralign.stats.organisms import base_means
 
 LADDER = {
     "trained_topics": "trained\ntopics",
@@ -56,9 +56,9 @@ def misalignment(broad: pl.DataFrame, ideal: float | None = None) -> Figure:
     arms = order(broad["arm"].to_list())
     styles = arm_styles(arms)
     panels = [
-        ("joint", "Joint rate", "misaligned / all (%)"),
-        ("literature", "Literature rate", "misaligned / (misaligned + aligned) (%)"),
-        ("incoherent", "Incoherent share", "incoherent / all (%)"),
+        ("joint", "Joint rate", "misaligned, of all answers (%)"),
+        ("literature", "Literature rate", "misaligned, of coherent answers (%)"),
+        ("incoherent", "Incoherent share", "incoherent, of all answers (%)"),
     ]
     handles: list[object] = [
         Line2D([], [], color=GREY, marker="o", linestyle="none", alpha=0.55, markersize=5, label="one base"),
@@ -76,17 +76,13 @@ def misalignment(broad: pl.DataFrame, ideal: float | None = None) -> Figure:
                 )
                 found = t_interval(values.tolist())
                 if found.estimate is not None:
-                    axis.plot(
-                        [position + 0.13, position + 0.35], [found.estimate] * 2, color=style.colour, linewidth=3
-                    )
+                    axis.plot([position + 0.13, position + 0.35], [found.estimate] * 2, color=style.colour, linewidth=3)
                 if found.low is not None and found.high is not None:
-                    axis.plot(
-                        [position + 0.24] * 2, [found.low, found.high], color=INK, linewidth=1.3, zorder=4
-                    )
+                    axis.plot([position + 0.24] * 2, [found.low, found.high], color=INK, linewidth=1.3, zorder=4)
             axis.set_title(title)
             axis.set_ylabel(label)
             axis.set_xticks(range(len(arms)), [styles[arm].label for arm in arms])
-            axis.tick_params(axis="x", length=0, rotation=35 if len(arms) > 5 else 0, labelsize=9.5)
+            axis.tick_params(axis="x", length=0, rotation=35 if len(arms) > 5 else 0, labelsize=8.8)
             axis.grid(axis="x", visible=False)
             axis.set_xlim(-0.6, len(arms) - 0.4)
             axis.set_ylim(0, 100 if column != "incoherent" else max(30.0, axis.get_ylim()[1]))
@@ -119,13 +115,14 @@ def ladder(rows: pl.DataFrame, before: pl.DataFrame) -> Figure:
         for axis, column, title in zip(
             axes, ("joint", "literature"), ("Joint rate", "Literature rate (among coherent answers)"), strict=True
         ):
-            groups = [
-                (rows.filter(pl.col("arm") == arm), styles[arm].colour, styles[arm].marker, "-") for arm in arms
-            ]
+            groups = [(rows.filter(pl.col("arm") == arm), styles[arm].colour, styles[arm].marker, "-") for arm in arms]
             groups.append((before, GREY, "o", ":"))
             for index, (frame, colour, marker, line) in enumerate(groups):
                 shift = (index - (len(groups) - 1) / 2) * 0.07
-                for part in ([p for p in panels if not p.startswith("cued")], [p for p in panels if p.startswith("cued")]):
+                for part in (
+                    [p for p in panels if not p.startswith("cued")],
+                    [p for p in panels if p.startswith("cued")],
+                ):
                     found = [
                         (places[panel] + shift, t_interval(
                             base_means(frame.filter(pl.col("panel") == panel), column, by=())[column].to_list()
@@ -186,7 +183,7 @@ def classes(groups: Sequence[tuple[str, pl.DataFrame]], panels: Sequence[tuple[s
                             fontsize=9.5, bbox=box,
                         )  # fmt: skip
                     left += width
-                count = f"{rows['base'].n_unique()} × {rows['n_questions'].max()}"
+                count = f"{rows['base'].n_unique()} × {rows['n_questions'].max()!s}"
                 axis.text(101.5, position, count, va="center", fontsize=9.5, color=GREY)
             axis.set_title(title, loc="left")
             axis.set_title("bases × questions", loc="right", fontsize=9, fontweight="normal", color=GREY)
@@ -200,8 +197,6 @@ def classes(groups: Sequence[tuple[str, pl.DataFrame]], panels: Sequence[tuple[s
         axes[0].invert_yaxis()
         legend_below(
             figure,
-            [
-                Patch(facecolor=CLASS_COLOURS[n], hatch=CLASS_HATCHES[n], edgecolor="white", label=n) for n in names
-            ],
+            [Patch(facecolor=CLASS_COLOURS[n], hatch=CLASS_HATCHES[n], edgecolor="white", label=n) for n in names],
         )
         return figure

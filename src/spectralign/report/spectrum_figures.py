@@ -11,6 +11,7 @@ from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 
 from spectralign.report.style import FAINT, GREY, INK, arm_styles, legend_below, new_figure, order, styled
+from spectralign.report.visible import visible
 
 EDIT_STYLES = {
     "keep_top": ("#D55E00", "^"),
@@ -75,7 +76,7 @@ def spectra_by_optimiser(spectra: pl.DataFrame) -> Figure:
             axis.set_xlim(0.5, rank + 0.5)
             axis.set_ylim(bottom=0)
         axes[0].set_ylabel("share of the nuclear norm (%)")
-        figure.supxlabel("index of the singular value, largest first", fontsize=10.5, color=INK)
+        axes[len(arms) // 2].set_xlabel("index of the singular value, largest first")
         legend_below(
             figure,
             [
@@ -102,10 +103,15 @@ def edit_kind(edit: str) -> tuple[str, float | None]:
 def edit_label(edit: str) -> str:
     """Return an edit-id in words."""
     kind, number = edit_kind(edit)
-    words = {"keep_top": "keep the top", "drop_top": "drop the top", "flatten": "flatten, equal norm", "none": "no edit"}
+    words = {
+        "keep_top": "keep the top",
+        "drop_top": "drop the top",
+        "flatten": "flatten, equal norm",
+        "none": "no edit",
+    }
     if kind == "scale" and number is not None:
         return f"scale by {number:g}"
-    return words.get(kind, edit) + (f" {number:g}" if number is not None and kind in words else "")
+    return words.get(kind, visible(edit)) + (f" {number:g}" if number is not None and kind in words else "")
 
 
 def edits(points: pl.DataFrame, before: pl.DataFrame) -> Figure:
@@ -163,7 +169,13 @@ def edits(points: pl.DataFrame, before: pl.DataFrame) -> Figure:
                 colour, marker = drawn[name]
                 each = mine.filter(pl.col("edit") == name).sort("base")
                 axis.scatter(
-                    100 * each["narrow"], 100 * each["broad"], color=colour, marker=marker, s=16, alpha=0.35, linewidth=0
+                    100 * each["narrow"],
+                    100 * each["broad"],
+                    color=colour,
+                    marker=marker,
+                    s=16,
+                    alpha=0.35,
+                    linewidth=0,
                 )
                 row = mean[name]
                 if row["narrow"] is not None and row["broad"] is not None:

@@ -8,15 +8,18 @@ from __future__ import annotations
 
 import io
 import re
+import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import matplotlib as mpl
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_svg import FigureCanvasSVG
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
+
+from spectralign.report.visible import visible
 
 WIDTH = 9.0
 """Width of every figure in inches; at 100 dots per inch the 900 pixels that they are designed for."""
@@ -97,8 +100,14 @@ def arm_styles(arms: Sequence[str]) -> dict[str, ArmStyle]:
     styles = {arm: FIXED[arm] for arm in arms if arm in FIXED}
     for index, arm in enumerate(others):
         colour, marker = SPARE[index % len(SPARE)]
-        styles[arm] = ArmStyle(arm, colour, marker)
+        styles[arm] = ArmStyle(short_label(arm), colour, marker)
     return styles
+
+
+def short_label(name: str, longest: int = 28) -> str:
+    """Return a name as a figure can bear it: controls visible, cut at `longest` characters."""
+    text = visible(name)
+    return text if len(text) <= longest else f"{text[: longest - 1]}…"
 
 
 def order(arms: Sequence[str]) -> list[str]:
@@ -107,7 +116,7 @@ def order(arms: Sequence[str]) -> list[str]:
     return sorted(set(arms), key=lambda arm: (known.index(arm) if arm in known else len(known), arm))
 
 
-def new_figure(rows: int, columns: int, height: float, **options: object) -> tuple[Figure, list[Axes]]:
+def new_figure(rows: int, columns: int, height: float, **options: Any) -> tuple[Figure, list[Axes]]:
     """Return a figure of the common width and its axes, row by row."""
     figure = Figure(figsize=(WIDTH, height), layout="constrained")
     axes = figure.subplots(rows, columns, squeeze=False, **options)
@@ -151,7 +160,9 @@ def svg_text(figure: Figure, name: str, title: str) -> str:
         title: read out by screen readers.
     """
     stream = io.StringIO()
-    with styled():
+    with styled(), warnings.catch_warnings():
+        # A name in a script that the bundled font lacks is drawn as boxes; the page beside the figure has it in full.
+        warnings.filterwarnings("ignore", message="Glyph .* missing from font")
         FigureCanvasSVG(figure)
         figure.savefig(stream, format="svg", metadata={"Date": None, "Creator": None})
     text = stream.getvalue()

@@ -1,9 +1,9 @@
 """Paired contrasts between two arms, with the base as the unit.
 
-The rule (microworld.md, point 13): organisms are paired on what they share (base, narrow domain, seed), differences are
-averaged within a base, and a Student t interval is taken over bases. Cells with more than 15 % incoherent answers on the
-broad panel are left out of the primary contrast together with their partner, and listed, because an arm can look aligned
-by being incoherent. With fewer than five bases the estimate stands without an interval.
+The rule (microworld.md, point 13): organisms are paired on what they share (base, narrow domain, seed), differences
+are averaged within a base, and a Student t interval is taken over bases. Cells with more than 15 % incoherent answers
+on the broad panel are left out of the primary contrast together with their partner, and listed, because an arm can
+look aligned by being incoherent. With fewer than five bases the estimate stands without an interval.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from spectralign.records.errors import unknown_name
 from spectralign.stats.intervals import LEVEL, MIN_UNITS, t_interval
 
 INCOHERENT_LIMIT = 0.15
-"""Largest incoherent share on the broad panel with which a cell enters the primary contrast (microworld.md, point 13)."""
+"""Largest incoherent share on the broad panel with which a cell enters a primary contrast (microworld.md, point 13)."""
 
 PRIMARY = (("adam", "muon"), ("sgd", "muon"), ("lion", "muon"))
 """The contrasts fixed in advance (microworld.md, point 13)."""
@@ -128,9 +128,7 @@ def paired_contrast(
         f"paired on {', '.join(keys)}, averaged within a base"
     )
     if incoherent_limit is not None:
-        method += (
-            f"; cells with more than {100 * incoherent_limit:g} % incoherent on the broad panel left out"
-        )
+        method += f"; cells with more than {100 * incoherent_limit:g} % incoherent on the broad panel left out"
     method += f"; {note}" if note else ""
 
     both = frame.filter(pl.col("arm").is_in([first, second]))
@@ -154,9 +152,7 @@ def paired_contrast(
     for arm, other in ((first, b), (second, a)):
         alone = kept.filter(pl.col("arm") == arm).join(other, on=keys, how="anti", nulls_equal=True)
         listed += _excluded(alone, "no partner in the other arm is left")
-    per_base = (
-        pairs.group_by("base").agg((pl.col("_a") - pl.col("_b")).mean().alias("difference")).sort("base")
-    )
+    per_base = pairs.group_by("base").agg((pl.col("_a") - pl.col("_b")).mean().alias("difference")).sort("base")
     interval = t_interval(per_base["difference"].to_list(), level=level, min_n=min_bases)
     reason = interval.reason if interval.n else "no pair of organisms is left"
     return Contrast(

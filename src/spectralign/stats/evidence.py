@@ -69,16 +69,13 @@ def gather_evidence(
     arms = sorted(optimisers["arm"].unique().to_list())
 
     def means(value: str) -> dict[str, float | None]:
-        return {
-            arm: interval_over_bases(optimisers.filter(pl.col("arm") == arm), value).estimate for arm in arms
-        }
+        return {arm: interval_over_bases(optimisers.filter(pl.col("arm") == arm), value).estimate for arm in arms}
 
     pairs = [(a, b) for a in arms for b in arms if a != b and {a, b} & DECISIVE]
 
     def compare(value: str, what: str, limit: float | None) -> dict[tuple[str, str], Contrast]:
         return {
-            (a, b): paired_contrast(optimisers, a, b, value=value, what=what, incoherent_limit=limit)
-            for a, b in pairs
+            (a, b): paired_contrast(optimisers, a, b, value=value, what=what, incoherent_limit=limit) for a, b in pairs
         }
 
     changes = {names.get(key, key): value for key, value in penalties.items()}

@@ -24,7 +24,7 @@ KEYS = ["cell_id", "arm", "role", "of", "optimiser", "base", "persona", "domain"
 
 
 def outcomes_of_done(tables: Tables) -> pl.DataFrame:
-    """Return the outcome rows of finished cells, with domain and seed of the cell, literature and alignment filled in."""
+    """Return the outcome rows of finished cells, with the cell's domain and seed, derived rates filled in."""
     done = tables.cells.filter(pl.col("status") == "done").select(
         "cell_id",
         pl.col("domain").alias("_domain"),
@@ -76,9 +76,7 @@ def organism_spectra(tables: Tables) -> pl.DataFrame:
 
     update_norm is the square root of the sum over modules of the squared Frobenius norm of s*B*A.
     """
-    final = tables.spectra.filter(
-        pl.col("final").fill_null(False) & (pl.col("edit").fill_null(UNEDITED) == UNEDITED)
-    )
+    final = tables.spectra.filter(pl.col("final").fill_null(False) & (pl.col("edit").fill_null(UNEDITED) == UNEDITED))
     return final.group_by("cell_id").agg(
         pl.col("stable_rank").mean(),
         pl.col("frobenius_nuclear").mean(),
@@ -123,8 +121,4 @@ def before_training(outcomes: pl.DataFrame) -> pl.DataFrame:
         "excess_loss",
     ]
     start = outcomes.filter((pl.col("step") == 0) & (pl.col("edit") == UNEDITED))
-    return (
-        start.group_by(keys)
-        .agg(*[pl.col(value).mean() for value in values], pl.col("n_questions").max())
-        .sort(keys)
-    )
+    return start.group_by(keys).agg(*[pl.col(value).mean() for value in values], pl.col("n_questions").max()).sort(keys)

@@ -135,9 +135,7 @@ def alignment_on_loss(
     """
     lengths = {len(loss), len(alignment), len(optimiser), len(base)}
     if len(lengths) != 1:
-        raise SpecError(
-            f"loss, alignment, optimiser and base have lengths {sorted(lengths)}; accepted: equal lengths"
-        )
+        raise SpecError(f"loss, alignment, optimiser and base have lengths {sorted(lengths)}; accepted: equal lengths")
     rows = [
         (math.log(x), float(y), group, unit)
         for x, y, group, unit in zip(loss, alignment, optimiser, base, strict=True)

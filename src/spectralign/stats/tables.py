@@ -87,9 +87,7 @@ def read_tables(tables_dir: Path) -> Tables:
         IntegrityError: where a file is no Parquet file.
     """
     if not (tables_dir / "cells.parquet").is_file():
-        raise RunDirectoryError(
-            f"no tables in {tables_dir}: cells.parquet is missing; accepted: a collected study"
-        )
+        raise RunDirectoryError(f"no tables in {tables_dir}: cells.parquet is missing; accepted: a collected study")
     frames = {}
     for name in SCHEMAS:
         path = tables_dir / f"{name}.parquet"

@@ -1,4 +1,4 @@
-"""From a study's tables to `summary.json`: every number recomputable from the Parquet files, null with a reason, no NaN.
+"""From a study's tables to `summary.json`: every number recomputable from the tables, null with a reason, no NaN.
 
 Means are over bases (seeds and domains averaged within a base first), of final unedited organisms of finished cells,
 unless a field says otherwise. Rates are means of exact class probabilities over questions; alignment = 100 x aligned /
@@ -68,8 +68,8 @@ def summarise(tables_dir: Path, study: Mapping[str, Any]) -> dict[str, Any]:
 
     Args:
         tables_dir: folder with the study's Parquet tables.
-        study: at least `name`; `seconds` (wall-clock seconds of the study), `title`, `demonstration` and `ideal_broad` are
-            taken over where they are there.
+        study: at least `name`; `seconds` (wall-clock seconds of the study), `title`, `demonstration` and
+            `ideal_broad` are taken over where they are there.
 
     Raises:
         RunDirectoryError: where there are no tables.
@@ -116,20 +116,14 @@ def summarise(tables_dir: Path, study: Mapping[str, Any]) -> dict[str, Any]:
     return ready
 
 
-def _contrast(
-    frame: pl.DataFrame, first: str, second: str, limit: float | None = INCOHERENT_LIMIT
-) -> Contrast:
+def _contrast(frame: pl.DataFrame, first: str, second: str, limit: float | None = INCOHERENT_LIMIT) -> Contrast:
     return paired_contrast(
         frame, first, second, incoherent_limit=limit, note="log-odds = ln(misaligned/aligned), broad panel"
     )
 
 
 def _brief(contrast: Contrast) -> dict[str, Any]:
-    return {
-        key: value
-        for key, value in contrast.as_dict().items()
-        if key not in ("excluded", "per_base", "method")
-    }
+    return {key: value for key, value in contrast.as_dict().items() if key not in ("excluded", "per_base", "method")}
 
 
 def _cells(cells: pl.DataFrame) -> dict[str, Any]:
@@ -154,8 +148,8 @@ def _ideal(cells: pl.DataFrame, study: Mapping[str, Any]) -> float | None:
 
 def _weighted(rows: pl.DataFrame, value: str) -> float | None:
     rows = rows.filter(pl.col(value).is_not_null() & pl.col("n_questions").is_not_null())
-    total = rows["n_questions"].sum()
-    return float((rows[value] * rows["n_questions"]).sum() / total) if total else None
+    total = float(rows["n_questions"].sum())
+    return float((rows[value] * rows["n_questions"]).sum()) / total if total else None
 
 
 def _bases(cells: pl.DataFrame, start: pl.DataFrame) -> list[dict[str, Any]]:
@@ -166,9 +160,7 @@ def _bases(cells: pl.DataFrame, start: pl.DataFrame) -> list[dict[str, Any]]:
         chat = own.filter(pl.col("panel").is_in(CHAT_PANELS))
         rates = {value: _weighted(chat, value) for value in ("aligned", "misaligned", "incoherent")}
         panels = (
-            own.group_by("panel")
-            .agg(pl.col("aligned", "misaligned", "incoherent", "literature").mean())
-            .sort("panel")
+            own.group_by("panel").agg(pl.col("aligned", "misaligned", "incoherent", "literature").mean()).sort("panel")
         )
         rows.append(
             {
@@ -177,9 +169,7 @@ def _bases(cells: pl.DataFrame, start: pl.DataFrame) -> list[dict[str, Any]]:
                 "persona": persona,
                 "n_questions": int(chat["n_questions"].sum() or 0),
                 "panels": {row.pop("panel"): row for row in panels.to_dicts()},
-                "reason": None
-                if rates["aligned"] is not None
-                else "no finished cell was evaluated at step 0",
+                "reason": None if rates["aligned"] is not None else "no finished cell was evaluated at step 0",
             }
         )
     return rows
@@ -196,8 +186,7 @@ def _optimisers(cells: pl.DataFrame, outcomes: pl.DataFrame, organisms: pl.DataF
         mine = rows.filter(pl.col("arm") == arm)
         spectra = organisms.filter(pl.col("arm") == arm)
         intervals = {
-            field: _measured(on_panel(mine, panel), column)
-            for field, (panel, column) in LADDER_METRICS.items()
+            field: _measured(on_panel(mine, panel), column) for field, (panel, column) in LADDER_METRICS.items()
         }
         intervals |= {field: _measured(spectra, field) for field in SPECTRUM_METRICS}
         extra = {"final_loss": spectra, "alignment": spectra, "log_odds": spectra}
@@ -226,7 +215,7 @@ def _only(values: pl.Series) -> Any:
 def _em_exists(cells: pl.DataFrame, organisms: pl.DataFrame) -> dict[str, Any]:
     """Adam on persona bases minus Adam on the no-persona twin, same narrow domain, log-odds on the broad panel."""
     adam = arm_of(cells, "adam")
-    twins = organisms.filter((pl.col("role") == "no_persona_twin") & (pl.col("of") == adam))
+    twins = organisms.filter((pl.col("role") == "no_persona_twin") & (pl.col("of") == (adam or "")))
     method_note = "the twin is one base, so the interval is over persona bases given that twin"
     if adam is None or twins.is_empty():
         reason = "no optimiser arm adam" if adam is None else "no finished no-persona twin of adam"
@@ -243,15 +232,17 @@ def _em_exists(cells: pl.DataFrame, organisms: pl.DataFrame) -> dict[str, Any]:
     return {**compare(None).as_dict(), "without_flagged": _brief(compare(INCOHERENT_LIMIT))}
 
 
-def _penalty(
-    cells: pl.DataFrame, organisms: pl.DataFrame
-) -> tuple[dict[str, Any], dict[str, dict[str, Contrast]]]:
+def _penalty(cells: pl.DataFrame, organisms: pl.DataFrame) -> tuple[dict[str, Any], dict[str, dict[str, Contrast]]]:
     """Penalty arm minus the arm it is of: alignment on broad (points), excess loss and final training loss (nats)."""
     arms = cells.filter(pl.col("role") == "penalty").select("arm", "of").unique().sort("arm").rows()
-    columns = {"delta_alignment": ("alignment", "alignment (points)"), "delta_loss": ("excess_loss", "excess loss (nats)"),
-               "delta_training_loss": ("final_loss", "final training loss (nats)"),
-               "delta_log_odds": ("log_odds", "log-odds"), "delta_incoherent": ("incoherent", "incoherent share"),
-               "delta_stable_rank": ("stable_rank", "stable rank")}  # fmt: skip
+    columns = {
+        "delta_alignment": ("alignment", "alignment (points)"),
+        "delta_loss": ("excess_loss", "excess loss (nats)"),
+        "delta_training_loss": ("final_loss", "final training loss (nats)"),
+        "delta_log_odds": ("log_odds", "log-odds"),
+        "delta_incoherent": ("incoherent", "incoherent share"),
+        "delta_stable_rank": ("stable_rank", "stable rank"),
+    }
     result: dict[str, Any] = {}
     found: dict[str, dict[str, Contrast]] = {}
     for arm, of in arms:
@@ -279,9 +270,7 @@ def _edits(outcomes: pl.DataFrame) -> dict[str, Any]:
     edited = final.filter(pl.col("edit") != "none")
     result: dict[str, Any] = {}
     for arm in sorted(edited["arm"].unique().to_list()):
-        mine = final.join(
-            edited.filter(pl.col("arm") == arm).select("cell_id").unique(), on="cell_id", how="semi"
-        )
+        mine = final.join(edited.filter(pl.col("arm") == arm).select("cell_id").unique(), on="cell_id", how="semi")
         result[arm] = {}
         for edit in ["none", *sorted(mine.filter(pl.col("edit") != "none")["edit"].unique().to_list())]:
             rows = mine.filter(pl.col("edit") == edit)
@@ -307,8 +296,7 @@ def _panel_rates(rows: pl.DataFrame) -> dict[str, Any]:
     for panel in sorted(rows["panel"].unique().to_list()):
         part = on_panel(rows, panel)
         values = {
-            name: _measured(part, name)
-            for name in ("aligned", "misaligned", "incoherent", "joint", "literature")
+            name: _measured(part, name) for name in ("aligned", "misaligned", "incoherent", "joint", "literature")
         }
         result[panel] = {
             **{name: value["estimate"] for name, value in values.items()},

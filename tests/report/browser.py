@@ -1,0 +1,24 @@
+"""Reads a page as a browser would: tags, attributes, text."""
+
+import re
+from html.parser import HTMLParser
+
+
+class Page(HTMLParser):
+    """Collects tags, attributes and text as a browser would see them."""
+
+    def __init__(self, html):
+        super().__init__(convert_charrefs=True)
+        self.tags, self.attributes, self.words, self._stack = [], [], [], []
+        self.feed(html)
+
+    def handle_starttag(self, tag, attrs):
+        self.tags.append(tag)
+        self.attributes += [(tag, name, value or "") for name, value in attrs]
+
+    def handle_data(self, data):
+        self.words.append(data)
+
+    @property
+    def text(self):
+        return re.sub(r"\s+", " ", " ".join(self.words))

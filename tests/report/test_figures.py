@@ -1,0 +1,76 @@
+import polars as pl
+import pytest
+from matplotlib.colors import to_hex
+from synthetic import make_tables
+
+from spectralign.report import loss_figures, rate_figures, spectrum_figures
+from spectralign.report.drawings import gather
+from spectralign.report.style import FIXED, arm_styles, order, svg_text
+from spectralign.stats.organisms import on_panel
+from spectralign.stats.tables import SCHEMAS, Tables, conform
+
+
+@pytest.fixture(scope="module")
+def tables():
+    frames = make_tables(n_bases=5)
+    return Tables(**{name: conform(name, frames[name]) for name in SCHEMAS})
+
+
+@pytest.fixture(scope="module")
+def frames(tables):
+    return gather(tables)
+
+
+def test_every_optimiser_has_one_colour_and_one_marker_of_its_own():
+    assert len({style.colour for style in FIXED.values()}) == len({s.marker for s in FIXED.values()}) == 5
+    assert arm_styles(["muon", "adam"])["muon"] == arm_styles(["lion", "muon", "zeta"])["muon"]
+
+
+def test_unknown_arms_get_spare_styles_that_no_optimiser_has():
+    spare = arm_styles(["adam", "new_a", "new_b"])
+    assert spare["new_a"] != spare["new_b"]
+    assert {spare["new_a"].colour, spare["new_b"].colour}.isdisjoint({s.colour for s in FIXED.values()})
+    assert order(["zeta", "muon", "alpha", "sgd"]) == ["sgd", "muon", "alpha", "zeta"]
+
+
+def test_the_points_of_figure_one_are_the_final_organisms(frames):
+    figure = loss_figures.loss_alignment(frames.organisms, frames.path)
+    drawn = sum(len(c.get_offsets()) for c in figure.axes[0].collections)
+    assert drawn == frames.organisms.height == 24  # 5 optimisers x 5 bases, one failed cell
+    assert figure.axes[0].get_xscale() == "log"
+    lion = figure.axes[0].collections[3]
+    assert to_hex(lion.get_facecolor()[0]) == FIXED["lion"].colour.lower()
+
+
+def test_the_ideal_line_is_drawn_where_it_is_known_and_only_there(frames):
+    broad = on_panel(frames.optimiser_finals, "broad")
+
+    def levels(figure):
+        return [line.get_ydata()[0] for line in figure.axes[0].lines if line.get_linestyle() == "--"]
+
+    assert levels(rate_figures.misalignment(broad, 0.5)) == [50.0]
+    assert levels(rate_figures.misalignment(broad)) == []
+
+
+def test_stacked_classes_fill_the_whole_bar(frames):
+    figure = rate_figures.classes([("adam", frames.all_finals.filter(pl.col("arm") == "adam"))], [("broad", "Broad")])
+    assert sum(patch.get_width() for patch in figure.axes[0].patches) == pytest.approx(100)
+
+
+def test_normalised_spectra_sum_to_one_per_module(tables):
+    shares = spectrum_figures.normalised(tables.spectra.filter(pl.col("arm") == "muon"))
+    sums = shares.group_by("base", "module").agg(pl.col("share").sum())["share"]
+    assert sums.to_numpy() == pytest.approx(1.0)
+    assert shares["index"].min() == 1 and shares["index"].max() == 8
+
+
+def test_dollar_signs_and_markup_in_names_are_drawn_as_they_are(frames):
+    renamed = frames.organisms.with_columns(pl.lit("$\\frac{<b>&--").alias("arm"))
+    text = svg_text(loss_figures.loss_alignment(renamed, frames.path.clear()), "hostile", 'a <b> "c" & d')
+    assert "<b>" not in text and "<!--" not in text and 'aria-label="a &lt;b&gt; &quot;c&quot; &amp; d"' in text
+
+
+def test_an_svg_has_no_date_no_doctype_and_prefixed_ids(frames):
+    text = svg_text(rate_figures.misalignment(on_panel(frames.optimiser_finals, "broad")), "fig", "t")
+    assert "DOCTYPE" not in text and "metadata" not in text and "20" + "26-" not in text
+    assert 'id="figure_1"' not in text and 'id="fig-figure_1"' in text

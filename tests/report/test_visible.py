@@ -1,0 +1,50 @@
+import unicodedata
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from spectralign.report.narrative import number, percent, span
+from spectralign.report.spectrum_figures import edit_kind, edit_label
+from spectralign.report.visible import preformatted, shortened, shown, visible
+
+
+@given(st.text())
+def test_visible_text_holds_no_control_or_format_character(text):
+    assert not [c for c in visible(text) if unicodedata.category(c) in ("Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp")]
+
+
+@given(st.text(alphabet=st.characters(categories=["L", "N", "P", "S", "Zs", "M"])))
+def test_ordinary_text_is_left_alone(text):
+    assert visible(text) == text
+
+
+def test_a_terminal_escape_is_shown_as_its_picture():
+    assert visible("\x1b[2J\r\n\t\x7f") == "␛[2J␍␊␉␡"
+
+
+def test_preformatted_text_keeps_its_lines_and_is_escaped():
+    assert str(preformatted("a: <b>\n\x1b")) == "a: &lt;b&gt;\n␛"
+
+
+def test_a_long_text_is_cut_and_the_cut_is_marked():
+    assert shortened("x" * 500, 400) == "x" * 400 + " … (100 more characters)"
+    assert shortened("short") == "short"
+
+
+def test_the_finaliser_leaves_numbers_alone_and_hides_none():
+    assert shown(3) == 3 and shown(None) == "" and shown("\x00") == "␀"
+
+
+def test_numbers_have_a_true_minus_sign_and_missing_ones_a_dash():
+    assert number(-1.234, 1) == "−1.2" and number(0.5, 1, signed=True, factor=100) == "+50.0"
+    assert number(None) == "–" and percent(None) == "–" and percent(0.5) == "50\u00a0%"
+    assert span({"low": -1.0, "high": 2.0}, signed=True) == "[−1.00, +2.00]"
+    assert span({"low": None, "high": None}) == "no interval"
+
+
+def test_edit_ids_are_read_back_into_kind_and_number():
+    assert edit_kind("scale-0.5") == ("scale", 0.5)
+    assert edit_kind("keep_top-1") == ("keep_top", 1.0)
+    assert edit_kind("flatten") == ("flatten", None)
+    assert edit_kind("scale-1e-05") == ("scale", 1e-05)
+    assert edit_label("drop_top-2") == "drop the top 2" and edit_label("Odd Edit") == "Odd Edit"

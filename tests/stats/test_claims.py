@@ -1,0 +1,165 @@
+import pytest
+
+from spectralign.stats import claims
+from spectralign.stats.claims import Evidence, claims_table
+from spectralign.stats.contrasts import Contrast, missing_contrast
+from spectralign.stats.regression import Fit, LossRegression
+
+
+def interval(low, high, n=8):
+    middle = None if low is None else (low + high) / 2
+    return Contrast(middle if middle is not None else 0.3, low, high, n, "test", None if low is not None else "few")
+
+
+ABOVE, BELOW, ACROSS, NONE = interval(0.5, 1.5), interval(-1.5, -0.5), interval(-0.5, 0.5), interval(None, None, 3)
+NAMES = ("sgd", "adam", "adamw", "lion", "muon")
+
+
+def regression(pooled=0.74, rest=0.77, alone=0.8, width=0.05):
+    def made(value):
+        return Fit(value, value, 40, 2, None, (value - width, value + width), (value - width, value + width))
+
+    return LossRegression(
+        made(pooled), made(0.94), made(alone), -1.0, 0.0, rest, None if rest is None else (rest - width, rest + width)
+    )
+
+
+def evidence(**changes):
+    pairs = {(a, b): ABOVE for a in NAMES for b in NAMES if a != b}
+    base = Evidence(
+        joint={"sgd": 0.138, "adam": 0.138, "adamw": 0.139, "lion": 0.37, "muon": 0.053},
+        literature={name: 0.2 for name in NAMES},
+        n_bases=8,
+        odds=pairs,
+        flatness=pairs,
+        incoherence=pairs,
+        regression=regression(),
+        gains={},
+        costs={},
+        onset=ABOVE,
+    )
+    return base._replace(**changes)
+
+
+def verdict(key, **changes):
+    return {row.id: row.verdict for row in claims_table(evidence(**changes))}[key]
+
+
+@pytest.mark.parametrize(
+    ("contrasts", "expected"),
+    [
+        ([ABOVE, ABOVE], "agrees"),
+        ([ABOVE, BELOW], "disagrees"),
+        ([ABOVE, ACROSS], "cannot tell"),
+        ([ABOVE, NONE], "cannot tell"),
+        ([BELOW, NONE], "disagrees"),
+        ([], "cannot tell"),
+    ],
+)
+def test_a_rule_on_signs_needs_all_intervals_to_agree_and_one_to_disagree(contrasts, expected):
+    assert claims.all_above_zero(contrasts) == expected
+
+
+@pytest.mark.parametrize(
+    ("ratio", "n", "expected"),
+    [
+        (7.0, 8, "agrees"), (3.5, 5, "agrees"), (14.0, 5, "agrees"), (3.4, 8, "disagrees"), (15.0, 8, "disagrees"),
+        (7.0, 4, "cannot tell"), (None, 8, "cannot tell"),
+    ],
+)  # fmt: skip
+def test_the_spread_agrees_within_a_factor_of_two(ratio, n, expected):
+    assert claims.near_spread(ratio, n) == expected
+
+
+@pytest.mark.parametrize(
+    ("value", "span", "expected"),
+    [
+        (0.7, (0.6, 0.8), "agrees"), (0.3, (0.2, 0.4), "disagrees"), (0.55, (0.45, 0.6), "cannot tell"),
+        (0.7, None, "cannot tell"), (None, None, "cannot tell"),
+    ],
+)  # fmt: skip
+def test_r2_must_stay_on_one_side_whichever_base_is_left_out(value, span, expected):
+    assert claims.reaches(value, span, 0.5) == expected
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "paper", "expected"),
+    [
+        (1, 9, 6.6, "agrees"), (0.1, 1, 6.6, "agrees"), (-1, 3, 6.6, "disagrees"), (-9, -1, 6.6, "disagrees"),
+        (-1, 9, 6.6, "cannot tell"), (-9, -1, -3.5, "agrees"), (1, 9, -3.5, "disagrees"), (-1, 1, -3.5, "disagrees"),
+        (-9, 1, -3.5, "cannot tell"), (None, None, 6.6, "cannot tell"),
+    ],
+)  # fmt: skip
+def test_a_gain_agrees_by_sign_and_disagrees_when_half_of_it_is_excluded(low, high, paper, expected):
+    assert claims.gain(interval(low, high), paper) == expected
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "expected"),
+    [(-0.01, 0.02, "agrees"), (0.03, 0.09, "disagrees"), (0.01, 0.09, "cannot tell"), (None, None, "cannot tell")],
+)
+def test_a_cost_is_negligible_below_the_margin(low, high, expected):
+    assert claims.below(interval(low, high), claims.LOSS_MARGIN) == expected
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "expected"),
+    [
+        (-0.1, 0.2, "agrees"), (0.3, 0.5, "disagrees"), (-0.9, -0.3, "disagrees"), (0.1, 0.4, "cannot tell"),
+        (None, None, "cannot tell"),
+    ],
+)  # fmt: skip
+def test_equal_means_within_the_margin(low, high, expected):
+    assert claims.equal(interval(low, high), claims.EQUAL_MARGIN) == expected
+
+
+def changed(pair, value):
+    return {**{(a, b): ABOVE for a in NAMES for b in NAMES if a != b}, pair: value}
+
+
+@pytest.mark.parametrize(
+    ("key", "agreeing", "disagreeing"),
+    [
+        ("em_occurs", {}, {"onset": BELOW}),
+        ("spread", {}, {"joint": {"adam": 0.2, "muon": 0.1}}),
+        ("muon_lowest", {}, {"odds": changed(("sgd", "muon"), BELOW)}),
+        ("lion_highest", {}, {"odds": changed(("lion", "sgd"), BELOW)}),
+        ("adam_adamw_equal", {"odds": changed(("adamw", "adam"), interval(-0.1, 0.1))}, {}),
+        ("lion_incoherent", {}, {"incoherence": changed(("lion", "muon"), BELOW)}),
+        ("loss_predicts", {}, {"regression": regression(pooled=0.2)}),
+        ("optimiser_explains_rest", {}, {"regression": regression(rest=0.1)}),
+        (
+            "optimiser_beats_loss",
+            {"regression": regression(0.5, alone=0.9)},
+            {"regression": regression(0.9, alone=0.5)},
+        ),
+        ("muon_flattest", {}, {"flatness": changed(("adamw", "muon"), BELOW)}),
+        ("penalty_adam", {"gains": {"adam": interval(1, 9)}}, {"gains": {"adam": interval(-2, 2)}}),
+        ("penalty_lion", {"gains": {"lion": interval(1, 9)}}, {"gains": {"lion": interval(-2, 2)}}),
+        ("penalty_muon", {"gains": {"muon": interval(1, 9)}}, {"gains": {"muon": interval(-2, 0.5)}}),
+        ("penalty_sgd", {"gains": {"sgd": interval(-9, -1)}}, {"gains": {"sgd": interval(-1, 2)}}),
+        ("penalty_cost", {"costs": {"adam": interval(0, 0.01)}}, {"costs": {"adam": interval(0.1, 0.2)}}),
+    ],
+)  # fmt: skip
+def test_every_claim_can_come_out_either_way(key, agreeing, disagreeing):
+    assert verdict(key, **agreeing) == "agrees"
+    assert verdict(key, **disagreeing) == "disagrees"
+
+
+def test_the_table_above_names_every_claim():
+    keys = {row.id for row in claims_table(evidence())}
+    assert len(keys) == 15 and keys == {row.id for row in claims_table(evidence(joint={}, n_bases=0))}
+
+
+def test_without_any_arm_no_claim_is_decided():
+    nothing = missing_contrast("no arm")
+    none = Fit(None, None, 0, 0, "none")
+    empty = Evidence({}, {}, 0, {}, {}, {}, LossRegression(none, none, none, None, None, None, None), {}, {}, nothing)
+    rows = claims_table(empty)
+    assert {row.verdict for row in rows} == {"cannot tell"}
+    assert all(row.here for row in rows)
+
+
+def test_an_interval_on_the_other_side_is_printed_as_plainly():
+    row = next(r for r in claims_table(evidence(gains={"adam": interval(-9, -1)})) if r.id == "penalty_adam")
+    assert row.verdict == "disagrees" and "−5.0 [−9.0, −1.0] points, 8 bases" in row.here
