@@ -1,10 +1,10 @@
-"""Run by test_resume.py in a process of its own: forks runs, kills each with SIGKILL at one file-system event, resumes it.
+"""Run by test_resume.py in a process of its own: forks runs, kills each with SIGKILL at one moment, resumes it.
 
     python killed_runs.py BASE ROWS OUT EVERY
 
-A kill point is the n-th time that a run opens, renames, removes or makes a file or folder inside its runs folder, so the
-points cover every gap between two operations: inside a checkpoint, between checkpoint and record, between steps.
-Prints one JSON line: {"points": [...], "events": n}. OUT/whole holds the uninterrupted run, OUT/<n> the one killed at n.
+A moment is the n-th time that a run opens, renames, removes or makes a file or folder inside its runs folder, so they
+cover every gap between two operations: inside a checkpoint, between checkpoint and record, between steps. Prints one
+JSON line: {"points": [...], "events": n}. OUT/whole holds the uninterrupted run, OUT/<n> the one killed at n.
 """
 
 from __future__ import annotations
@@ -78,6 +78,7 @@ def main(base: str, rows: str, out: Path, every: int) -> None:
 
     torch.set_num_threads(1)
     import spectralign.optim.build
+
     import spectralign.spectrum.metrics
     import spectralign.spectrum.penalty
     import spectralign.train.run

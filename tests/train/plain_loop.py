@@ -1,7 +1,7 @@
 """The obvious twin of `train_run`: a plain loop that a reader can check line by line.
 
-It shares with the package the optimiser builder, the LoRA start and the row order (tested on their own), and has its own
-loading, masking, loss, accumulation, clipping, schedule and penalty.
+It shares with the package the optimiser builder, the LoRA start and the row order (tested on their own), and has its
+own loading, masking, loss, clipping, schedule and way for the penalty; accumulation it does not need.
 """
 
 from __future__ import annotations
@@ -12,10 +12,10 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from spectralign.optim.build import build_optimizer
 from transformers import AutoModelForCausalLM
 
 from spectralign.data.rows import Row, read_rows
-from spectralign.optim.build import build_optimizer
 from spectralign.records.run_spec import RunSpec
 from spectralign.spectrum.pairs import pairs_from_model
 from spectralign.spectrum.penalty import spectral_penalty

@@ -42,7 +42,9 @@ def assert_same_run(spec: RunSpec, run: Path, *, rtol: float = 2e-4) -> None:
     expected = {name.replace(".default.weight", ".weight"): tensor for name, tensor in plain.factors.items()}
     assert found.keys() == expected.keys()
     for name, tensor in expected.items():
-        torch.testing.assert_close(found[name], tensor, rtol=10 * rtol, atol=2e-5, msg=lambda text, n=name: f"{n}: {text}")
+        torch.testing.assert_close(
+            found[name], tensor, rtol=10 * rtol, atol=2e-5, msg=lambda text, n=name: f"{n}: {text}"
+        )
 
 
 @pytest.mark.parametrize("name", OPTIMISERS)

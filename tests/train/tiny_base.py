@@ -1,4 +1,4 @@
-"""A tiny Qwen3 base with a word-level tokenizer, and rows with 1 to 12 supervised tokens: training without the microworld."""
+"""Training without the microworld: a tiny Qwen3 base, a word-level tokenizer, rows with 1 to 12 supervised tokens."""
 
 from __future__ import annotations
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 from spectralign.records.errors import AdapterError, unknown_name
@@ -32,6 +34,14 @@ def lora_config(spec: AdapterSpec) -> Any:
     )
 
 
+@contextmanager
+def without_peft_warnings() -> Iterator[None]:
+    """Silence one warning that nobody here can mend: PEFT 0.21 asks transformers 5.23 for an attribute's old name."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message=".*is_gradient_checkpointing.*", category=FutureWarning)
+        yield
+
+
 def attach_adapter(model: nn.Module, spec: AdapterSpec, seed: int, base_name: str) -> nn.Module:
     """Wrap a base in PEFT with a fresh adapter: A from PEFT's Kaiming-uniform draw, B = 0, the base frozen.
 
@@ -49,9 +59,7 @@ def attach_adapter(model: nn.Module, spec: AdapterSpec, seed: int, base_name: st
     for target in spec.target_modules:
         if target not in linear:
             raise unknown_name("target module", target, linear)
-    with torch.random.fork_rng(devices=[]), warnings.catch_warnings():
-        # PEFT 0.21 asks transformers 5.23 for an attribute by its old name
-        warnings.filterwarnings("ignore", message=".*is_gradient_checkpointing.*", category=FutureWarning)
+    with torch.random.fork_rng(devices=[]), without_peft_warnings():
         torch.manual_seed(stream_seed(seed, "lora"))
         adapted = get_peft_model(model, lora_config(spec), adapter_name=ADAPTER)
     # PEFT puts the folder that the base was loaded from here; a machine path belongs in no file of ours

@@ -11,7 +11,6 @@ every step draws from its own stream of the run seed (order.py).
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
 import io
 import json
@@ -185,8 +184,10 @@ def discard_after(run_directory: Path, step: int) -> None:
 
 
 def drop_resume_state(run_directory: Path) -> None:
-    """Remove the resume state of a finished run; the adapters stay."""
-    with contextlib.suppress(FileNotFoundError):
-        (run_directory / RESUME_RECORD).unlink()
+    """Remove the resume state of a finished run; the adapters stay. Costs nothing where it is gone already."""
+    record = run_directory / RESUME_RECORD
+    if not record.is_file():
+        return
     for step in checkpoint_steps(run_directory):
         (checkpoint_folder(run_directory, step) / RESUME_STATE).unlink(missing_ok=True)
+    record.unlink(missing_ok=True)  # last, so that a run killed in between is tidied by the next call

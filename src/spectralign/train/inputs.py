@@ -138,15 +138,17 @@ def model_config(folder: Path) -> dict[str, Any]:
 
 
 @functools.lru_cache(maxsize=64)
-def _micro_rows(name: str, weights_sha256: str, data: MicroData, seed: int) -> tuple[Row, ...]:
-    # weights_sha256 is in the key only: another base under the same name means other rows
-    from spectralign.microworld.bases import load_base
+def _micro_rows(base: BaseFolder, weights_sha256: str, data: MicroData, seed: int) -> tuple[Row, ...]:
+    # weights_sha256 is in the key only: another base in the same folder means other rows
+    from spectralign.microworld.bases import load_card
     from spectralign.microworld.narrow import narrow_rows, resolve_domain
+    from spectralign.microworld.world import World
 
-    base = load_base(name, verify=False)
-    domain = resolve_domain(data.domain, base.world, seed)
+    card = load_card(str(base.folder))
+    world = World(card.config, card.world_seed)
+    domain = resolve_domain(data.domain, world, seed)
     return tuple(
-        narrow_rows(base.world, base.tokenizer, domain=domain, answers=data.answers, rows=data.rows, seed=seed)
+        narrow_rows(world, load_tokenizer(base), domain=domain, answers=data.answers, rows=data.rows, seed=seed)
     )
 
 
@@ -165,7 +167,7 @@ def _rows(spec: RunSpec, base: BaseFolder) -> list[Row]:
             f"data.source is 'micro', but base {base.name} has no card.json and so no world; accepted: a "
             "microworld base, or data.source 'rows'"
         )
-    return list(_micro_rows(str(base.folder), _weights_sha256(base.folder), spec.data, spec.seed))
+    return list(_micro_rows(base, _weights_sha256(base.folder), spec.data, spec.seed))
 
 
 def load_inputs(spec: RunSpec) -> RunInputs:

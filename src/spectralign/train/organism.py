@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 from spectralign.records.canonical import sha256_file
 from spectralign.records.errors import AdapterError, IntegrityError, RunDirectoryError
+from spectralign.train.adapter import without_peft_warnings
 from spectralign.train.checkpoint import ADAPTER_CONFIG, ADAPTER_WEIGHTS, checkpoint_folder, checkpoint_steps
 from spectralign.train.directory import is_done, read_done, read_inputs, read_spec
 from spectralign.train.inputs import BaseFolder, base_sha256, find_base, load_model, load_tokenizer
@@ -90,6 +91,7 @@ def load_organism(run_directory: Path, step: int | Literal["final"] = "final", e
         found = sha256_file(folder / ADAPTER_WEIGHTS)
         if recorded != found:
             raise IntegrityError(f"{folder / ADAPTER_WEIGHTS} has sha256 {found}, the run's record says {recorded}")
-    model = PeftModel.from_pretrained(load_model(base), str(folder), torch_device="cpu")
+    with without_peft_warnings():
+        model = PeftModel.from_pretrained(load_model(base), str(folder), torch_device="cpu")
     model.eval()
     return Organism(model, load_tokenizer(base), base)

@@ -84,16 +84,20 @@ def train_run(
     inputs = load_inputs(spec)
     folder = run_directory(spec, runs_dir, inputs.resolved)
     if directory.is_done(folder):
-        directory.check_identity(folder)
-        return folder
+        return _finished(folder)
     _check_device(device)
     with same_random_state(), _deterministic(device):
         parts = _build(spec, inputs)
         with directory.claimed(folder):
             if directory.is_done(folder):  # another process finished it since we looked
-                directory.check_identity(folder)
-                return folder
+                return _finished(folder)
             _train(spec, inputs, parts, folder, observers, on_step, allow_version_change, device)
+    return folder
+
+
+def _finished(folder: Path) -> Path:
+    directory.check_identity(folder)
+    checkpoint.drop_resume_state(folder)  # a run killed right after its last mark still has it
     return folder
 
 

@@ -1,0 +1,165 @@
+"""RunSpec and run-id: what is part of the id, what is not, which specs are refused."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from pydantic import ValidationError
+
+from spectralign.records.optimisers import OPTIMISERS
+from spectralign.records.run_spec import ResolvedInputs, RunSpec, run_id
+
+INPUTS = ResolvedInputs(
+    base_sha256="a" * 64,
+    config_sha256="b" * 64,
+    tokenizer_sha256="c" * 64,
+    template_sha256="d" * 64,
+    data_sha256="e" * 64,
+)
+SPEC: dict[str, Any] = {
+    "base": "micro-0",
+    "optimiser": {"kind": "adam", "lr": 1e-3},
+    "penalty": {"lam": 0.1},
+    "max_grad_norm": 1.0,
+}
+
+OTHER_VALUES: dict[str, Any] = {
+    "adapter.r": 4,
+    "adapter.alpha": 8.0,
+    "adapter.rslora": False,
+    "adapter.dropout": 0.1,
+    "adapter.target_modules": ("q_proj",),
+    "schedule.kind": "cosine",
+    "schedule.warmup_steps": 6,
+    "penalty.lam": 0.2,
+    "penalty.form": "cholesky_g1",
+    "penalty": None,
+    "optimiser.lr": 2e-3,
+    "optimiser.beta1": 0.8,
+    "optimiser.beta2": 0.99,
+    "optimiser.eps": 1e-6,
+    "optimiser.weight_decay": 0.1,
+    "optimiser": {"kind": "adamw", "lr": 1e-3},
+    "steps": 81,
+    "batch_size": 4,
+    "accumulation": 2,
+    "max_grad_norm": None,
+    "seed": 1,
+    "checkpoints": 5,
+    "first_checkpoint": 11,
+}
+
+NO_PART_OF_THE_ID = {"base", "data", "schema_version", "penalty.kind", "optimiser.kind"}
+"""base and data are there by content; the others have one accepted value (or are changed as a whole)."""
+
+
+def changed(path: str, value: Any) -> RunSpec:
+    body = RunSpec.model_validate(SPEC).model_dump()
+    target = body
+    *parents, last = path.split(".")
+    for parent in parents:
+        target = target[parent]
+    target[last] = value
+    return RunSpec.model_validate(body)
+
+
+def leaf_fields(spec: RunSpec) -> set[str]:
+    found = set()
+    for name, value in spec.model_dump().items():
+        found |= {f"{name}.{key}" for key in value} if isinstance(value, dict) and name != "data" else {name}
+    return found
+
+
+@pytest.mark.parametrize("path", OTHER_VALUES)
+def test_every_field_that_changes_a_result_changes_the_id(path: str) -> None:
+    spec = RunSpec.model_validate(SPEC)
+    assert run_id(changed(path, OTHER_VALUES[path]), INPUTS) != run_id(spec, INPUTS)
+
+
+def test_no_field_was_forgotten_in_the_test_above() -> None:
+    fields = leaf_fields(RunSpec.model_validate(SPEC))
+    assert fields - NO_PART_OF_THE_ID == set(OTHER_VALUES) - {"penalty", "optimiser"}
+
+
+@pytest.mark.parametrize("kind", OPTIMISERS)
+def test_every_field_of_every_optimiser_is_part_of_the_id(kind: str) -> None:
+    other: dict[str, Any] = {"orthogonaliser": "exact", "scale_rule": "spectral_norm", "ns_steps": 6}
+    model = OPTIMISERS[kind]
+    base = model.model_validate({"lr": 0.01}).model_dump()
+    ids = {run_id(RunSpec.model_validate({"optimiser": base}), INPUTS)}
+    for name in set(base) - {"kind"}:
+        if isinstance(base[name], bool):
+            value: Any = not base[name]
+        else:
+            value = other[name] if name in other else base[name] / 2 + 0.01
+        ids.add(run_id(RunSpec.model_validate({"optimiser": {**base, name: value}}), INPUTS))
+    assert len(ids) == len(base)
+
+
+def test_names_and_paths_are_no_part_of_the_id() -> None:
+    spec = RunSpec.model_validate(SPEC)
+    moved = changed("base", "/somewhere/else/base")
+    rows = changed("data", {"source": "rows", "path": "rows.jsonl"})
+    assert run_id(moved, INPUTS) == run_id(rows, INPUTS) == run_id(spec, INPUTS)
+
+
+@pytest.mark.parametrize("field", ResolvedInputs.model_fields)
+def test_the_content_behind_the_names_is_part_of_the_id(field: str) -> None:
+    spec = RunSpec.model_validate(SPEC)
+    assert run_id(spec, INPUTS.model_copy(update={field: "f" * 64})) != run_id(spec, INPUTS)
+
+
+def test_the_id_does_not_depend_on_how_a_spec_was_written() -> None:
+    spec = RunSpec.model_validate(SPEC)
+    explicit = RunSpec.model_validate_json(spec.model_dump_json())
+    reordered = RunSpec.model_validate(dict(reversed(list(spec.model_dump().items()))))
+    assert run_id(explicit, INPUTS) == run_id(reordered, INPUTS) == run_id(spec, INPUTS)
+    assert len(run_id(spec, INPUTS)) == 16
+
+
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [
+        ({"step": 3}, "Extra inputs are not permitted"),
+        ({"adapter": {"rank": 8}}, "Extra inputs are not permitted"),
+        ({"optimiser": {"kind": "adam", "lr": 1e-3, "momentum": 0.9}}, "Extra inputs are not permitted"),
+        ({"optimiser": {"kind": "moun", "lr": 1e-3}}, "does not match any of the expected tags"),
+        ({"optimiser": {"kind": "adam"}}, "Field required"),
+        ({"optimiser": {"kind": "adam", "lr": -1}}, "greater than 0"),
+        ({"optimiser": {"kind": "adam", "lr": float("nan")}}, "finite number|less than"),
+        ({"steps": 0}, "greater than or equal to 1"),
+        ({"steps": "many"}, "valid integer"),
+        ({"max_grad_norm": 0}, "greater than 0"),
+        ({"penalty": {"lam": -0.1}}, "greater than or equal to 0"),
+        ({"data": {"source": "rows"}}, "Field required"),
+        ({"data": {"source": "micro", "domain": "round"}}, "rotate"),
+        ({"steps": 5}, r"schedule\.warmup_steps is 5, accepted: less than steps \(5\)"),
+        ({"schema_version": 2}, "Input should be 1"),
+    ],
+)
+def test_a_spec_that_is_not_accepted_says_where_and_why(fields: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValidationError, match=message):
+        RunSpec.model_validate({**SPEC, **fields})
+
+
+def test_a_spec_cannot_be_changed_after_it_was_made() -> None:
+    spec = RunSpec.model_validate(SPEC)
+    with pytest.raises(ValidationError, match="frozen"):
+        spec.steps = 3  # type: ignore[misc]
+
+
+@pytest.mark.parametrize(
+    ("fields", "expected"),
+    [
+        ({}, (0, 10, 28, 80)),
+        ({"checkpoints": 2}, (0, 80)),
+        ({"checkpoints": 3, "first_checkpoint": 20}, (0, 20, 80)),
+        ({"steps": 8, "first_checkpoint": 10}, (0, 8)),
+        ({"steps": 12, "checkpoints": 6, "first_checkpoint": 10}, (0, 10, 11, 12)),
+    ],
+)
+def test_checkpoints_are_log_spaced_and_hold_the_first_and_the_last_step(
+    fields: dict[str, Any], expected: tuple[int, ...]
+) -> None:
+    assert RunSpec.model_validate({**SPEC, **fields}).checkpoint_steps() == expected
