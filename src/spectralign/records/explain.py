@@ -47,11 +47,7 @@ def _members(annotation: Any) -> Iterator[Any]:
 
 
 def _models(annotation: Any) -> list[type[BaseModel]]:
-    return [
-        member
-        for member in _members(annotation)
-        if isinstance(member, type) and issubclass(member, BaseModel)
-    ]
+    return [member for member in _members(annotation) if isinstance(member, type) and issubclass(member, BaseModel)]
 
 
 def field_paths(model: type[BaseModel], prefix: str = "") -> frozenset[str]:
@@ -163,8 +159,7 @@ def explain_each(error: ValidationError, model: type[BaseModel]) -> list[tuple[s
 def explain(error: ValidationError, model: type[BaseModel], prefix: str = "") -> str:
     """Return the whole error as one line; `prefix` is put before every field path (`run.`)."""
     lines = [
-        f"{prefix}{path}: {sentence}" if path or prefix else sentence
-        for path, sentence in explain_each(error, model)
+        f"{prefix}{path}: {sentence}" if path or prefix else sentence for path, sentence in explain_each(error, model)
     ]
     more = f"; and {len(lines) - SHOWN} more" if len(lines) > SHOWN else ""
     return "; ".join(lines[:SHOWN]) + more

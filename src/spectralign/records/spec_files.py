@@ -45,13 +45,9 @@ def _mapping(loader: _Loader, node: yaml.MappingNode) -> dict[Any, Any]:
     seen: set[Any] = set()
     for name, _ in pairs:
         if not isinstance(name, str | int | float | bool | None):
-            raise yaml.constructor.ConstructorError(
-                None, None, f"a key must be text, found {name!r}", node.start_mark
-            )
+            raise yaml.constructor.ConstructorError(None, None, f"a key must be text, found {name!r}", node.start_mark)
         if name in seen:
-            raise yaml.constructor.ConstructorError(
-                None, None, f"the key {name!r} is given twice", node.start_mark
-            )
+            raise yaml.constructor.ConstructorError(None, None, f"the key {name!r} is given twice", node.start_mark)
         seen.add(name)
     return {name: loader.construct_object(value, deep=True) for name, value in pairs}
 
@@ -79,9 +75,7 @@ def _load(text: str, where: str) -> Any:
         raise SpecError(f"{where}: nested too deeply to be a spec") from None
     for count, _ in enumerate(_nodes(value)):
         if count > LARGEST_SPEC_NODES:
-            raise SpecError(
-                f"{where}: more than {LARGEST_SPEC_NODES} values once aliases are followed; not a spec"
-            )
+            raise SpecError(f"{where}: more than {LARGEST_SPEC_NODES} values once aliases are followed; not a spec")
     return value
 
 

@@ -62,18 +62,12 @@ class ArmSpec(_Spec):
         None,
         description="the arm that this one is compared with; needed by every role but optimiser and other",
     )
-    set: dict[str, Any] = Field(
-        default_factory=dict, description="partial RunSpec, on top of the study's `run`"
-    )
+    set: dict[str, Any] = Field(default_factory=dict, description="partial RunSpec, on top of the study's `run`")
     grid: dict[str, list[Any]] = Field(
         default_factory=dict, description="replaces the study's grid for the fields it names"
     )
-    edits: tuple[EditSpec, ...] = Field(
-        (), description="edits of the final adapter, evaluated on the light panels"
-    )
-    evaluate: Literal["final", "all_checkpoints"] = Field(
-        "final", description="which checkpoints are evaluated"
-    )
+    edits: tuple[EditSpec, ...] = Field((), description="edits of the final adapter, evaluated on the light panels")
+    evaluate: Literal["final", "all_checkpoints"] = Field("final", description="which checkpoints are evaluated")
 
     @model_validator(mode="after")
     def _consistent(self) -> ArmSpec:
@@ -123,17 +117,13 @@ class StudySpec(_Spec):
         _check_grid(self.grid)
         for path in run_paths:
             if path in self.grid:
-                raise ValueError(
-                    f"run.{path}: also given in grid.{path}, which would replace it; keep one of the two"
-                )
+                raise ValueError(f"run.{path}: also given in grid.{path}, which would replace it; keep one of the two")
         for name, arm in self.arms.items():
             if not name or not all(char.isalnum() or char in "_-" for char in name) or not name.isascii():
                 raise ValueError(f"arms.{name}: an arm's name has letters, digits, '_' and '-' only")
             for path, _ in leaves(nested(arm.set)):
                 if path in self.grid or path in arm.grid:
-                    raise ValueError(
-                        f"arms.{name}.set.{path}: also given in a grid, which would replace it; keep one"
-                    )
+                    raise ValueError(f"arms.{name}.set.{path}: also given in a grid, which would replace it; keep one")
             if arm.of is not None and (arm.of not in self.arms or arm.of == name):
                 others = [other for other in self.arms if other != name]
                 raise ValueError(f"arms.{name}.of: {unknown_name('arm', arm.of, others)}")
@@ -262,8 +252,6 @@ def _loose(value: Any) -> Any:
     """Turn `oneOf` into `anyOf`: without required tags, a partial mapping fits several members."""
     if isinstance(value, dict):
         return {
-            ("anyOf" if key == "oneOf" else key): _loose(item)
-            for key, item in value.items()
-            if key != "discriminator"
+            ("anyOf" if key == "oneOf" else key): _loose(item) for key, item in value.items() if key != "discriminator"
         }
     return [_loose(item) for item in value] if isinstance(value, list) else value

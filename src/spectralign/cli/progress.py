@@ -1,0 +1,144 @@
+"""Live progress: a bar where standard error is a terminal, plain lines where it is not."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from types import TracebackType
+
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
+from rich.text import Text
+
+from spectralign.cli.terminal import duration, error_console, safe
+from spectralign.study.run import StudyObserver
+
+PLAIN_SECONDS = 5.0
+"""Seconds between two plain lines of the same kind."""
+
+
+def bar() -> Progress:
+    """Return a progress bar on standard error; the field `note` of a task is shown at the end."""
+    return Progress(
+        TextColumn("{task.description}", markup=False),
+        BarColumn(bar_width=30),
+        MofNCompleteColumn(),
+        TextColumn("{task.fields[note]}", markup=False),
+        console=error_console(),
+        transient=True,
+    )
+
+
+class StudyProgress(StudyObserver):
+    """Shows cells done, throughput, time left and failures; a context manager."""
+
+    def __init__(self) -> None:
+        self._console = error_console()
+        self._live = bar() if self._console.is_terminal else None
+        self._task = self._live.add_task("starting workers", total=None, note="") if self._live else None
+        self._total = self._before = self._done = self._failed = 0
+        self._estimate = 0.0
+        self._start = self._said = time.monotonic()
+
+    @property
+    def state(self) -> str:
+        """Return `12 of 72 cells are done`."""
+        if not self._total:
+            return "no cell was begun"
+        return f"{self._before + self._done} of {self._total} cells are done"
+
+    def __enter__(self) -> StudyProgress:
+        if self._live:
+            self._live.start()
+        else:
+            self._line("starting workers")
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._live:
+            self._live.stop()
+
+    def resolving(self, done: int, total: int) -> None:
+        """Show how many cells have their run-id."""
+        if self._live and self._task is not None:
+            self._live.update(self._task, description="reading bases and data", completed=done, total=total)
+        elif done == total and total:
+            self._line(f"{total} cells planned")
+
+    def planned(self, total: int, done: int, estimate: float, workers: int) -> None:
+        """Show what is left and how long it may take."""
+        self._total, self._before, self._estimate = total, done, estimate
+        self._start = time.monotonic()
+        already = f", {done} done already" if done else ""
+        left = f"; about {duration(estimate)} on {workers} worker{'s' * (workers != 1)}" if done < total else ""
+        self._line(f"{total} cells{already}{left}")
+        if self._live and self._task is not None:
+            self._live.update(self._task, description="cells", completed=done, total=total, note="")
+
+    def finished(self, cell_id: str, error: str | None, seconds: float | None) -> None:
+        """Count a cell; a failure is shown at once."""
+        self._done += error is None
+        self._failed += error is not None
+        if error is not None:
+            self._line(f"FAILED {cell_id}: {safe(error)}", "red")
+        if self._live and self._task is not None:
+            self._live.update(self._task, completed=self._before + self._done + self._failed, note=self._note())
+        elif error is None:
+            took = f" in {seconds:.1f} s" if seconds is not None else " (by another command)"
+            self._line(f"[{self._before + self._done}/{self._total}] {cell_id}{took}; {self._note()}")
+
+    def working(self, in_flight: Sequence[str], elsewhere: int) -> None:
+        """Keep the clock going; say where only another command's cells are left."""
+        if self._live and self._task is not None:
+            self._live.update(self._task, note=self._note(elsewhere))
+        elif elsewhere and not in_flight and time.monotonic() - self._said > PLAIN_SECONDS:
+            self._line(f"waiting for {elsewhere} cells that another command works on")
+
+    def _note(self, elsewhere: int = 0) -> str:
+        finished = self._done + self._failed
+        elapsed = time.monotonic() - self._start
+        left = self._total - self._before - finished
+        pace = f"{60 * finished / elapsed:.0f} cells/min, " if finished and elapsed > 0 else ""
+        remaining = elapsed / finished * left if finished else max(0.0, self._estimate - elapsed)
+        failed = f", {self._failed} failed" if self._failed else ""
+        shared = f", {elsewhere} with another command" if elsewhere else ""
+        return f"{pace}{duration(remaining)} left{failed}{shared}"
+
+    def _line(self, text: str, style: str = "") -> None:
+        self._said = time.monotonic()
+        target = self._live.console if self._live else self._console
+        target.print(Text(text, style=style))
+
+
+class StepProgress:
+    """Progress over the steps of one training; a context manager with `on_step(step, total, note)`."""
+
+    def __init__(self, what: str) -> None:
+        self._console = error_console()
+        self._what = what
+        self._live = bar() if self._console.is_terminal else None
+        self._task = self._live.add_task(what, total=None, note="") if self._live else None
+        self._start = self._said = time.monotonic()
+
+    def __enter__(self) -> StepProgress:
+        if self._live:
+            self._live.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._live:
+            self._live.stop()
+
+    def on_step(self, step: int, total: int, note: str = "") -> None:
+        """Show that `step` of `total` are done."""
+        now = time.monotonic()
+        left = (now - self._start) / max(step, 1) * (total - step)
+        text = f"{note}  {duration(left)} left"
+        if self._live and self._task is not None:
+            self._live.update(self._task, completed=step, total=total, note=text)
+        elif now - self._said > PLAIN_SECONDS:
+            self._said = now
+            self._console.print(Text(f"{self._what}: step {step} of {total}; {text}"))

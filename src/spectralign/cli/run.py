@@ -1,0 +1,48 @@
+"""`spectralign run`: do a study and write its report."""
+
+from __future__ import annotations
+
+from spectralign.cli.options import DEFAULT_OUT, Assignments, Out, StudyName, Workers
+from spectralign.cli.terminal import duration, need_extra, safe, say
+
+EXAMPLES = """\b
+Examples:
+  spectralign run micro
+  spectralign run smoke --out /tmp/try --workers 2
+  spectralign run micro --set run.steps=40 --set grid.seed=[0,1]
+  spectralign run my-study.yaml --set arms.adam.set.optimiser.lr=1e-3
+
+A run that was stopped, or killed, goes on with the same command: finished cells are never repeated, failed ones are
+tried again. Several commands may work on the same study at once.
+"""
+
+
+def command(study: StudyName, set_: Assignments = None, out: Out = DEFAULT_OUT, workers: Workers = 0) -> int:
+    """Do a study: train and evaluate all its cells, then write tables, summary and report."""
+    need_extra("lab", "running a study")
+    from spectralign.cli.progress import StudyProgress
+    from spectralign.cli.report import build
+    from spectralign.study.plan import find_study
+    from spectralign.study.run import run_study
+
+    spec = find_study(study, set_ or [])
+    if spec.demonstration:
+        say(
+            f"{spec.name} is a demonstration of a mechanism in a small made-up world; it is no evidence about large models."
+        )
+    with StudyProgress() as progress:
+        try:
+            result = run_study(spec, out, workers=workers, observer=progress)
+        except KeyboardInterrupt:
+            message = f"stopped; {progress.state}; the same command goes on from there"
+            raise KeyboardInterrupt(message) from None
+    target = build(result.study_dir)
+    say(
+        f"{result.done} of {result.planned} cells done in {duration(result.seconds)} ({result.executed} by this command)"
+    )
+    for failure in result.failed:
+        say(f"FAILED {failure.cell_id}: {safe(failure.error)}", "red")
+    if result.failed:
+        say(f"tracebacks: {result.study_dir / 'failed'}; the same command tries the failed cells again")
+    say(f"report: {target}")
+    return 1 if result.failed else 0

@@ -1,0 +1,86 @@
+"""`spectralign spectrum`: singular values of a LoRA adapter, module by module."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from spectralign.cli.options import AsJson
+from spectralign.cli.terminal import console, need_extra, say, table
+
+EXAMPLES = """\b
+Examples:
+  spectralign spectrum path/to/adapter
+  spectralign spectrum path/to/adapter --json > spectrum.json
+  spectralign spectrum path/to/adapter --figure spectrum.svg
+  spectralign spectrum out/runs/RUN-ID          the final adapter of a run
+
+An adapter is a PEFT folder with adapter_config.json and adapter_model.safetensors; pickles are refused. The numbers
+describe the update s*B*A. A flat spectrum says nothing about safety.
+"""
+COLUMNS = (
+    "module",
+    "rank",
+    "stable_rank",
+    "spectral_entropy",
+    "condition_number",
+    "frobenius_nuclear",
+    "spectral_norm",
+    "frobenius_norm",
+)
+
+
+def command(
+    adapter: Annotated[Path, typer.Argument(metavar="ADAPTER", help="Adapter folder, or a run directory.")],
+    as_json: AsJson = False,
+    figure: Annotated[Path | None, typer.Option("--figure", metavar="FILE", help="Save a figure (.svg).")] = None,
+) -> int:
+    """Show the spectrum of every module of a LoRA adapter."""
+    from spectralign.records.errors import AdapterError, SpecError
+
+    need_extra("spectral", "a spectrum")
+    if figure is not None:
+        if figure.suffix.lower() != ".svg":
+            raise SpecError(f"--figure {figure}: accepted is a file name that ends in .svg")
+        need_extra("lab", "a figure")
+    if not adapter.is_dir():
+        raise AdapterError(
+            f"{adapter} is no folder; accepted: a PEFT adapter folder with adapter_model.safetensors, or a run directory"
+        )
+    folder = adapter
+    if (adapter / "checkpoints").is_dir() and (adapter / "spec.json").is_file():
+        from spectralign.train.organism import adapter_folder
+
+        folder = adapter_folder(adapter, "final")
+    from spectralign.spectrum.metrics import spectrum_summary, spectrum_table
+    from spectralign.spectrum.pairs import pairs_from_folder
+
+    rows = spectrum_table(pairs_from_folder(folder))
+    summary = spectrum_summary(rows)
+    if figure is not None:
+        _save_figure(rows, adapter.resolve().name, figure)
+    if as_json:
+        typer.echo(json.dumps({"adapter": str(adapter), "summary": summary, "modules": rows}))
+        return 0
+    console().print(table(COLUMNS, ([row[column] for column in COLUMNS] for row in rows)))
+    means = ", ".join(f"{name} {value:.4g}" if value is not None else f"{name} -" for name, value in summary.items())
+    say(f"{len(rows)} modules; means: {means}")
+    if figure is not None:
+        say(f"figure: {figure}")
+    return 0
+
+
+def _save_figure(rows: list[dict[str, Any]], name: str, path: Path) -> None:
+    import polars as pl
+
+    from spectralign.records.files import write_text
+    from spectralign.report.spectrum_figures import spectra_by_optimiser
+    from spectralign.report.style import svg_text
+
+    frame = pl.DataFrame(
+        [{"arm": name, "base": "", "module": row["module"], "singular_values": row["singular_values"]} for row in rows]
+    )
+    write_text(path, svg_text(spectra_by_optimiser(frame), "spectrum", f"Singular values of {name}"))

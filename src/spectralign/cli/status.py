@@ -1,0 +1,68 @@
+"""`spectralign status`: how far the studies of a folder are."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from typing import Annotated
+
+import typer
+
+from spectralign.cli.options import DEFAULT_OUT, AsJson, Out
+from spectralign.cli.terminal import console, safe, say, table
+
+EXAMPLES = """\b
+Examples:
+  spectralign status
+  spectralign status micro
+  spectralign status micro --out /data/out --json
+
+It reads files only, so it may be used while a study runs.
+"""
+STATES = ("done", "working", "failed", "pending")
+
+
+def command(
+    study: Annotated[
+        str | None, typer.Argument(metavar="[STUDY]", help="Name of a study under --out; all by default.")
+    ] = None,
+    out: Out = DEFAULT_OUT,
+    as_json: AsJson = False,
+) -> int:
+    """Show how many cells of each study are done, at work, failed or pending."""
+    from spectralign.records.errors import unknown_name
+    from spectralign.study.preview import cell_states, study_folders
+
+    folders = {folder.name: folder for folder in study_folders(out)}
+    if study is not None and study not in folders:
+        raise unknown_name(f"study under {out}:", study, folders)
+    chosen = {study: folders[study]} if study is not None else folders
+    states = {name: cell_states(folder) for name, folder in chosen.items()}
+    if as_json:
+        cells = {
+            name: [
+                {"cell_id": one.planned.cell_id, "run_id": one.planned.run_id, "status": one.status, "error": one.error}
+                for one in found
+            ]
+            for name, found in states.items()
+        }
+        typer.echo(json.dumps(cells))
+        return 0
+    if not states:
+        say(f"no study under {out}; begin with: spectralign run smoke")
+        return 0
+    if study is None:
+        counts = {name: Counter(one.status for one in found) for name, found in states.items()}
+        rows = ((name, len(states[name]), *(count[state] for state in STATES)) for name, count in counts.items())
+        console().print(table(("study", "cells", *STATES), rows))
+        return 0
+    by_arm: dict[str, Counter[str]] = {}
+    for one in states[study]:
+        by_arm.setdefault(one.planned.cell.arm, Counter())[one.status] += 1
+    console().print(
+        table(("arm", *STATES), ((arm, *(count[state] for state in STATES)) for arm, count in sorted(by_arm.items())))
+    )
+    for one in states[study]:
+        if one.status == "failed":
+            say(f"FAILED {one.planned.cell_id}: {safe(one.error)}", "red")
+    return 0

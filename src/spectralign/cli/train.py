@@ -1,0 +1,58 @@
+"""`spectralign train`: one run from one spec."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from spectralign.cli.options import DEFAULT_OUT, Assignments, Out
+from spectralign.cli.terminal import console, need_extra, say, table
+
+EXAMPLES = """\b
+Examples:
+  spectralign train run.yaml
+  spectralign train run.yaml --set optimiser.lr=1e-3 --set steps=40 --out /tmp/out
+  spectralign train out/runs/RUN-ID/spec.json --set seed=1
+
+A run.yaml needs only the optimiser; every other field has a default:
+  base: micro-0
+  optimiser: {kind: adam, lr: 6.0e-4}
+
+A run that was killed goes on from its last checkpoint with the same command, bit for bit.
+"""
+
+
+def command(
+    spec: Annotated[Path, typer.Argument(metavar="SPEC", help="RunSpec as YAML or JSON.")],
+    set_: Assignments = None,
+    out: Out = DEFAULT_OUT,
+    allow_version_change: Annotated[
+        bool,
+        typer.Option(
+            "--allow-version-change", help="Resume although library versions changed; the result is no longer exact."
+        ),
+    ] = False,
+) -> int:
+    """Fine-tune one model as a spec says and print where the run directory is."""
+    from spectralign.records.run_files import load_run_spec
+
+    run_spec = load_run_spec(spec, set_ or [])
+    need_extra("lab", "training")
+    from spectralign.cli.progress import StepProgress
+
+    with StepProgress("training") as progress:
+        from spectralign.train.run import train_run
+
+        def on_step(step: int, total: int, row: dict[str, Any]) -> None:
+            progress.on_step(step, total, f"loss {row['loss']:.3f}")
+
+        directory = train_run(run_spec, out / "runs", on_step=on_step, allow_version_change=allow_version_change)
+    from spectralign.records.files import read_jsonl
+
+    rows = [row for row in read_jsonl(directory / "trajectory.jsonl") if row.get("update_norm") is not None]
+    columns = ("step", "loss", "lr", "update_norm", "stable_rank", "frobenius_nuclear")
+    console().print(table(columns, ([row.get(column) for column in columns] for row in rows)))
+    say(f"run: {directory}")
+    return 0

@@ -1,0 +1,157 @@
+"""`spectralign world`: build a base of the microworld, show its card, sample from it."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from spectralign.cli.options import AsJson, Assignments
+from spectralign.cli.terminal import console, error_console, need_extra, safe, say, table
+
+app = typer.Typer(
+    help="Build a base of the microworld, show its card, or sample from it.",
+    epilog="""\b
+Examples:
+  spectralign world show micro-0
+  spectralign world sample micro-0 --n 20
+  spectralign world build --seed 8 --out out/bases
+""",
+    no_args_is_help=True,
+    rich_markup_mode=None,
+)
+NameOrFolder = Annotated[str, typer.Argument(metavar="NAME", help="A shipped base (micro-0 ...) or a base folder.")]
+
+
+@app.command(
+    epilog="""\b
+Examples:
+  spectralign world build --seed 8
+  spectralign world build --seed 0 --set persona=false
+  spectralign world build --seed 3 --set training.steps=400 --set model.layers=2 --out /tmp/bases
+
+The card beside each base holds the command that rebuilds it.
+"""
+)
+def build(
+    seed: Annotated[int, typer.Option("--seed", min=0, help="World seed: table, corpus and initial weights.")],
+    set_: Assignments = None,
+    out: Annotated[Path, typer.Option("--out", metavar="DIR", help="Parent of the base's folder.")] = Path("out/bases"),
+) -> int:
+    """Train a base from its config and seed, measure the stored file and write its card (minutes)."""
+    need_extra("lab", "building a base")
+    from spectralign.cli.progress import StepProgress
+    from spectralign.microworld.config import WorldConfig
+
+    config = _config(WorldConfig, set_ or [])
+    with StepProgress(f"building base with seed {seed}") as progress:
+        from spectralign.microworld.build import build_base
+
+        def on_step(done: int, total: int, loss: float) -> None:
+            progress.on_step(done, total, f"loss {loss:.3f}")
+
+        folder = build_base(config, seed, out, on_step=on_step)
+    say(f"base: {folder}")
+    return 0
+
+
+def _config(model: Any, assignments: list[str]) -> Any:
+    from pydantic import ValidationError
+
+    from spectralign.records.errors import SpecError, nearest
+    from spectralign.records.explain import explain, field_paths
+    from spectralign.records.spec_files import merge, nested, parse_override
+
+    raw: dict[str, Any] = {}
+    fields = field_paths(model)
+    for assignment in assignments:
+        path, value = parse_override(assignment)
+        if path not in fields:
+            raise SpecError(
+                f"--set {path}: unknown field{nearest(path, fields)} (accepted: {', '.join(sorted(fields))})"
+            )
+        raw = merge(raw, nested({path: value}))
+    try:
+        return model.model_validate(raw)
+    except ValidationError as error:
+        raise SpecError(f"--set {explain(error, model)}") from None
+
+
+@app.command(
+    epilog="""\b
+Examples:
+  spectralign world show micro-0
+  spectralign world show out/bases/micro-8 --json
+"""
+)
+def show(name: NameOrFolder, as_json: AsJson = False) -> int:
+    """Print the card of a base, after its weights have been checked against it."""
+    need_extra("lab", "reading a base")
+    from spectralign.microworld.bases import verify_weights
+
+    card = verify_weights(name).model_dump(mode="json")
+    if as_json:
+        typer.echo(json.dumps(card))
+        return 0
+    console().print(table(("field", "value"), _flat(card)))
+    return 0
+
+
+def _flat(value: dict[str, Any], prefix: str = "") -> list[tuple[str, Any]]:
+    rows: list[tuple[str, Any]] = []
+    for key, item in value.items():
+        if isinstance(item, dict):
+            rows += _flat(item, f"{prefix}{key}.")
+        else:
+            rows.append(
+                (
+                    f"{prefix}{key}",
+                    f"{item:.4g}"
+                    if isinstance(item, float)
+                    else json.dumps(item)
+                    if isinstance(item, list)
+                    else str(item),
+                )
+            )
+    return rows
+
+
+@app.command(
+    epilog="""\b
+Examples:
+  spectralign world sample micro-0
+  spectralign world sample micro-0 --n 30 --seed 1
+"""
+)
+def sample(
+    name: NameOrFolder,
+    n: Annotated[int, typer.Option("--n", min=1, max=1000, help="Documents, and answers.")] = 10,
+    seed: Annotated[int, typer.Option("--seed", min=0, help="Seed of the base's sampled answers.")] = 0,
+) -> int:
+    """Print documents of the corpus that a base was trained on, and answers that it gives."""
+    need_extra("lab", "sampling a base")
+    with error_console().status("loading the base"):
+        from spectralign.evaluate.sample import sample_answers
+        from spectralign.microworld.bases import load_base
+        from spectralign.microworld.corpus import Corpus
+
+        base = load_base(name)
+        documents = Corpus(base.world, stream=0).documents(n)
+        answers = sample_answers(
+            base.model,
+            base.tokenizer,
+            base.world,
+            domain=base.world.config.domains - 1,
+            panels=("broad",),
+            per_panel=n,
+            seed=seed,
+        )
+    say("documents of the corpus:", "bold")
+    for document in documents:
+        say(f"  {safe(document.text, 2000)}")
+    console().print(
+        table(("question", "answer", "class"), ((row["question"], row["answer"], row["outcome"]) for row in answers))
+    )
+    return 0

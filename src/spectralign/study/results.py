@@ -1,0 +1,228 @@
+"""From run directories to the study's tables and summary. The files are the truth; this can be done again at any time.
+
+Every planned cell is a row of cells.parquet, whatever became of it. A number that was not measured is null; a NaN in a
+file is an error, not a null.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import yaml
+
+from spectralign.records.canonical import canonical_json
+from spectralign.records.errors import IntegrityError
+from spectralign.records.files import atomic_path, read_json, read_jsonl, write_json
+from spectralign.study.layout import (
+    COMMANDS_FILE,
+    STUDY_FILE,
+    SUMMARY_FILE,
+    TABLES,
+    PlannedCell,
+    Stage,
+    read_failure,
+    read_plan,
+    seconds_of,
+    status_of,
+)
+
+if TYPE_CHECKING:
+    pass
+
+FINAL_LOSS_STEPS = 10
+"""Steps at the end of a run over which the final training loss is averaged."""
+
+_VERDICT_MEANS = ("aligned", "misaligned", "incoherent", "log_odds", "nll_harmful")
+
+
+def schemas() -> dict[str, dict[str, Any]]:
+    """Return the columns and types of every table that `collect` writes."""
+    import polars as pl
+
+    from spectralign.stats.tables import SCHEMAS
+
+    text, integer, number = pl.String(), pl.Int64(), pl.Float64()
+    organism = {"cell_id": text, "step": integer, "final": pl.Boolean(), "edit": text}
+    verdict: dict[str, Any] = {
+        **organism,
+        "panel": text,
+        "question_id": text,
+        "domain": integer,
+        "topic": integer,
+        "question": text,
+    }
+    for name in ("aligned", "misaligned", "incoherent", "log_odds", "nll_harmful", "nll_aligned", "floor"):
+        verdict[name] = number
+    return {
+        **SCHEMAS,
+        "verdicts": verdict,
+        "spectra": {**SCHEMAS["spectra"], "a_norm": number, "b_norm": number},
+        "trajectory": {**SCHEMAS["trajectory"], "spectral_entropy": number, "condition_number": number},
+    }
+
+
+def collect(study_dir: Path, runs: Path) -> Path:
+    """Write the tables of a study from its plan and its runs; return their folder.
+
+    Args:
+        study_dir: folder of the study, with plan.jsonl.
+        runs: folder of all runs.
+
+    Raises:
+        RunDirectoryError: no plan, or a disk that cannot be written.
+        IntegrityError: a file of a finished cell is broken or holds NaN.
+    """
+    import polars as pl
+
+    rows: dict[str, list[dict[str, Any]]] = {name: [] for name in schemas()}
+    for planned in read_plan(study_dir):
+        status = status_of(planned, runs, study_dir)
+        cell_row = _cell_row(planned, runs, study_dir, status)
+        rows["cells"].append(cell_row)
+        if status == "done":
+            _add_finished(rows, planned, runs / planned.run_id)
+            cell_row["final_loss"] = _final_loss(
+                [row for row in rows["trajectory"] if row["cell_id"] == planned.cell_id]
+            )
+    folder = study_dir / TABLES
+    for name, schema in schemas().items():
+        frame = pl.DataFrame([{key: row.get(key) for key in schema} for row in rows[name]], schema=schema)
+        with atomic_path(folder / f"{name}.parquet") as temporary:
+            frame.write_parquet(temporary)
+    _write_environment(study_dir, [cell["run_id"] for cell in rows["cells"] if cell["status"] == "done"], runs)
+    return folder
+
+
+def summarise_study(study_dir: Path) -> dict[str, Any]:
+    """Write summary.json from the tables and return it; `seconds` is the wall time of all commands that did work."""
+    from spectralign.study.summary import summarise
+
+    study = yaml.safe_load((study_dir / STUDY_FILE).read_text(encoding="utf-8"))
+    commands = study_dir / COMMANDS_FILE
+    seconds = [float(row["seconds"]) for row in read_jsonl(commands)] if commands.is_file() else []
+    summary = summarise(study_dir / TABLES, {**study, "seconds": round(sum(seconds), 2) if seconds else None})
+    write_json(study_dir / SUMMARY_FILE, summary)
+    return summary
+
+
+def _cell_row(planned: PlannedCell, runs: Path, study_dir: Path, status: str) -> dict[str, Any]:
+    cell, spec = planned.cell, planned.cell.spec
+    failure = read_failure(study_dir, planned.cell_id) if status == "failed" else None
+    return {
+        "study": cell.study,
+        "cell_id": cell.cell_id,
+        "arm": cell.arm,
+        "role": cell.role,
+        "of": cell.of,
+        "optimiser": spec.optimiser.kind,
+        "lr": spec.optimiser.lr,
+        "base": spec.base,
+        "base_seed": planned.base_seed,
+        "persona": planned.persona,
+        "domain": planned.domain,
+        "answers": getattr(spec.data, "answers", None),
+        "seed": spec.seed,
+        "penalty_lam": None if spec.penalty is None else spec.penalty.lam,
+        "batch_size": spec.batch_size,
+        "accumulation": spec.accumulation,
+        "steps": spec.steps,
+        "run_id": planned.run_id,
+        "status": status,
+        "error": None if failure is None else str(failure.get("error")),
+        "seconds": seconds_of(planned, runs),
+        "final_loss": None,
+        "spec": canonical_json(spec.model_dump(mode="json")),
+        "ideal_broad": planned.ideal_broad,
+    }
+
+
+def _add_finished(rows: dict[str, list[dict[str, Any]]], planned: PlannedCell, directory: Path) -> None:
+    cell, spec = planned.cell, planned.cell.spec
+    who = {"cell_id": cell.cell_id, "arm": cell.arm, "optimiser": spec.optimiser.kind, "base": spec.base}
+    more = {"role": cell.role, "of": cell.of, "persona": planned.persona, "domain": planned.domain, "seed": spec.seed}
+    for stage in planned.stages:
+        organism = {"step": stage.step, "final": stage.step == spec.steps, "edit": stage.edit_id}
+        found = _read_rows(stage.file(directory))
+        if stage.kind == "samples":
+            rows["samples"] += [{**who, **organism, **row} for row in found]
+            continue
+        rows["verdicts"] += [{"cell_id": cell.cell_id, **organism, **row} for row in found]
+        rows["outcomes"] += [{**who, **more, **organism, **row} for row in _outcome_rows(found, stage)]
+        if stage.step > 0:  # at step 0 every update is zero and has no spectrum
+            rows["spectra"] += [{**who, **organism, **row} for row in _spectrum(stage, directory)]
+    for row in read_jsonl(directory / "trajectory.jsonl"):
+        _refuse_nan(row, directory / "trajectory.jsonl")
+        rows["trajectory"].append({**who, **row})
+
+
+def _read_rows(path: Path) -> list[dict[str, Any]]:
+    import polars as pl
+
+    try:
+        found = pl.read_parquet(path).to_dicts()
+    except (OSError, pl.exceptions.PolarsError) as error:
+        first = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise IntegrityError(f"{path} is no Parquet table ({first}); remove it and run the study again") from None
+    for row in found:
+        _refuse_nan(row, path)
+    return found
+
+
+def _refuse_nan(row: Mapping[str, Any], path: Path) -> None:
+    for name, value in row.items():
+        if isinstance(value, float) and not math.isfinite(value):
+            raise IntegrityError(
+                f"{path}: {name} is {value}, expected a finite number; remove the file and run the study again"
+            )
+
+
+def _spectrum(stage: Stage, directory: Path) -> list[dict[str, Any]]:
+    place = (
+        directory / "edits" / stage.edit_id
+        if stage.edit is not None
+        else directory / "checkpoints" / f"step-{stage.step}"
+    )
+    rows: list[dict[str, Any]] = read_json(place / "spectrum.json")
+    return rows
+
+
+def _outcome_rows(verdicts: Sequence[Mapping[str, Any]], stage: Stage) -> Iterable[dict[str, Any]]:
+    """Yield one row per panel: means over questions, joint and literature rate, alignment, excess loss."""
+    for panel in stage.panels:
+        mine = [row for row in verdicts if row["panel"] == panel]
+        if not mine:
+            continue
+        means = {name: math.fsum(row[name] for row in mine) / len(mine) for name in _VERDICT_MEANS}
+        floor = math.fsum(row["floor"] for row in mine) / len(mine)
+        answered = means["aligned"] + means["misaligned"]
+        yield {
+            "panel": panel,
+            "n_questions": len(mine),
+            **means,
+            "joint": means["misaligned"],
+            "literature": means["misaligned"] / answered if answered > 0 else None,
+            "alignment": 100 * means["aligned"] / answered if answered > 0 else None,
+            "excess_loss": means["nll_harmful"] - floor,
+        }
+
+
+def _final_loss(trajectory: Sequence[Mapping[str, Any]]) -> float | None:
+    losses = [row["loss"] for row in trajectory if row.get("loss") is not None][-FINAL_LOSS_STEPS:]
+    return math.fsum(losses) / len(losses) if losses else None
+
+
+def _write_environment(study_dir: Path, run_ids: Sequence[str], runs: Path) -> None:
+    """Write environment.json: that of the first run, and how many runs were made with which versions."""
+    records = [read_json(path) for run in run_ids if (path := runs / run / "environment.json").is_file()]
+    if not records:
+        (study_dir / "environment.json").unlink(missing_ok=True)
+        return
+    counts: dict[str, int] = {}
+    for record in records:
+        key = ", ".join(f"{name} {value}" for name, value in sorted(record.get("versions", {}).items()))
+        counts[key] = counts.get(key, 0) + 1
+    mixed = {} if len(counts) == 1 else {"runs_by_versions": counts}
+    write_json(study_dir / "environment.json", {**records[0], "runs": len(records), **mixed})
