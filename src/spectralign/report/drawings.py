@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 import polars as pl
 from matplotlib.figure import Figure
 
-from spectralign.report.loss_figures import loss_alignment, over_steps
+from spectralign.report.loss_figures import FURTHEST, loss_alignment, over_steps
 from spectralign.report.narrative import label
 from spectralign.report.rate_figures import LADDER, classes, ladder, misalignment
 from spectralign.report.spectrum_figures import edits, spectra_by_optimiser
@@ -89,6 +89,7 @@ def _questions(frame: pl.DataFrame) -> str:
 def drawings(tables: Tables, summary: dict[str, Any]) -> list[Drawing]:
     """Return every figure of the report in order; a figure without data carries the reason instead."""
     frames = gather(tables)
+    ideal = summary.get("ideal_broad")
     broad = on_panel(frames.optimiser_finals, BROAD)
     nothing = None if not broad.is_empty() else "no finished organism of an optimiser arm was evaluated"
     start = frames.start.filter(pl.col("persona").fill_null(True))
@@ -96,41 +97,45 @@ def drawings(tables: Tables, summary: dict[str, Any]) -> list[Drawing]:
         _finish(
             "loss_alignment",
             "Loss against alignment by optimiser",
-            "Each point is one final organism: alignment = 100 × aligned / (aligned + misaligned) on questions "
-            "of other "
-            "domains. Left: against the mean training loss of the last steps, with a least-squares line per optimiser. "
-            "Right: against the excess loss on held-out topics; thin lines are the checkpoints of each run, from the "
-            f"upper right down. {_bases(broad)} {_questions(broad)} Points carry no sampling error."
+            "Each point is one final organism: alignment = 100 × aligned / (aligned + misaligned) on questions of "
+            "other domains. Left: against the mean training loss of the last steps, with a least-squares line per "
+            "optimiser. Right: against the excess loss on held-out topics; thin lines are the checkpoints of a "
+            f"run, from the upper right down. {_bases(broad)} {_questions(broad)} Points carry no sampling error."
+            f" Checkpoints beyond {FURTHEST:g} times the largest final excess loss are off the axis.{_ideal(ideal)}"
             f"{_fits(frames, summary)}",
-            lambda: loss_alignment(frames.organisms, frames.path),
+            lambda: loss_alignment(frames.organisms, frames.path, ideal),
             nothing,
         ),
         _finish(
             "misalignment",
             "Misalignment in other domains by optimiser",
-            "Small markers are bases (seeds averaged), bars the mean, vertical lines the 95 % Student t "
-            "interval of the "
-            "mean over bases, in percentage points; none with fewer than five bases. Joint and literature rate stand "
-            f"beside the incoherent share, because an arm can look aligned by being incoherent. {_bases(broad)} "
-            f"{_questions(broad)}",
-            lambda: misalignment(broad, summary.get("ideal_broad")),
+            "Small markers are bases (seeds averaged), bars the mean, vertical lines the 95 % Student t interval "
+            "of the mean over bases, in percentage points; none with fewer than five bases. Joint and literature "
+            "rate stand beside the incoherent share, because an arm can look aligned by being incoherent. "
+            f"{_bases(broad)} {_questions(broad)}{_ideal(ideal)}",
+            lambda: misalignment(broad, ideal),
             nothing,
         ),
         _finish(
             "ladder",
             "How far it reaches: the ladder of generalisation",
             "Misaligned share from the topics trained on to another task; right of the line, questions of other "
-            "domains "
-            "with a cue of the trained one. Means over bases with 95 % Student t interval over bases, in percentage "
-            f"points. {_bases(broad)} Questions per organism: {_panel_counts(frames.optimiser_finals)}.",
-            lambda: ladder(frames.optimiser_finals, start),
+            "domains with a cue of the trained one. Means over bases with 95 % Student t interval over bases, in "
+            f"percentage points. {_bases(broad)} Questions per organism: {_panel_counts(frames.optimiser_finals)}.",
+            lambda: ladder(frames.optimiser_finals, start, ideal),
             nothing,
         ),
         _classes(frames),
         _spectra(tables, frames),
-        _edits(frames),
-        _steps(tables, frames),
+        _edits(frames, ideal),
+        _steps(tables, frames, ideal),
     ]
+
+
+def _ideal(ideal: float | None) -> str:
+    if ideal is None:
+        return ""
+    return " Dashed: an ideal learner of the corpus; only misalignment beyond it is an illogical link."
 
 
 def _fits(frames: Frames, summary: dict[str, Any]) -> str:
@@ -167,9 +172,8 @@ def _classes(frames: Frames) -> Drawing:
         "classes",
         "Outcome classes with their denominators",
         "Mean share of answer probability per class, exact over all answers the grammar allows, averaged over "
-        "bases; at "
-        "the right of each bar the number of bases and the questions per organism. No interval: the bars show "
-        "composition; intervals of the misaligned share are in the figure by optimiser.",
+        "bases; at the right of each bar the number of bases and the questions per organism. No interval: the bars "
+        "show composition; intervals of the misaligned share are in the figure by optimiser.",
         lambda: classes(groups, [(HELD_OUT, "Narrow: held-out topics"), (BROAD, "Broad: other domains")]),
         None if groups else "no finished organism was evaluated",
     )
@@ -193,7 +197,7 @@ def _spectra(tables: Tables, frames: Frames) -> Drawing:
     )
 
 
-def _edits(frames: Frames) -> Drawing:
+def _edits(frames: Frames, ideal: float | None) -> Drawing:
     final = frames.outcomes.filter(pl.col("final"))
     edited = final.filter(pl.col("edit") != "none").select("cell_id").unique()
     rows = final.join(edited, on="cell_id", how="semi")
@@ -210,18 +214,16 @@ def _edits(frames: Frames) -> Drawing:
     return _finish(
         "edits",
         "Narrow against broad behaviour under every edit",
-        "Joint rates after an edit of each adapter's singular values. The curve is the control: the whole "
-        "update scaled "
-        "down, from no edit to the base. An edit below the curve removes more broad than narrow misalignment "
-        "than plain "
-        "scaling does. Large markers: means over bases; small: single bases, in place of an interval. "
-        f"{_bases(points)} {_questions(rows)} Edited, not evaluated for anything else.",
-        lambda: edits(points, before),
+        "Joint rates after an edit of each adapter's singular values. The curve is the control: the whole update "
+        "scaled down, from no edit to the base. An edit below the curve removes more broad than narrow "
+        "misalignment than plain scaling does. Large markers: means over bases; small: single bases, in place of "
+        f"an interval. {_bases(points)} {_questions(rows)} Edited, not evaluated for anything else.",
+        lambda: edits(points, before, ideal),
         None if not points.is_empty() else "no edited organism in the tables",
     )
 
 
-def _steps(tables: Tables, frames: Frames) -> Drawing:
+def _steps(tables: Tables, frames: Frames, ideal: float | None) -> Drawing:
     wanted = frames.organisms.select("cell_id", "arm", "base")
     spectra = (
         tables.trajectory.filter(pl.col("stable_rank").is_not_null())
@@ -234,6 +236,6 @@ def _steps(tables: Tables, frames: Frames) -> Drawing:
         "Over the steps of training",
         "Thick lines: means over bases; thin lines: single bases, in place of an interval. Misalignment at checkpoints "
         f"(exact), stable rank as logged. {_bases(frames.organisms)} {_questions(frames.optimiser_finals)}",
-        lambda: over_steps(frames.path, spectra),
+        lambda: over_steps(frames.path, spectra, ideal),
         None if enough else "fewer than three checkpoints were evaluated",
     )

@@ -9,7 +9,20 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormatter
 
-from spectralign.report.style import GREY, arm_handles, arm_styles, legend_below, new_figure, order, styled
+from spectralign.report.style import (
+    GREY,
+    arm_handles,
+    arm_styles,
+    ideal_handles,
+    ideal_line,
+    legend_below,
+    new_figure,
+    order,
+    styled,
+)
+
+FURTHEST = 8.0
+"""Checkpoints beyond this multiple of the largest final excess loss are off the axis: they would dwarf the rest."""
 
 
 def _plain(value: float, _position: int) -> str:
@@ -32,15 +45,18 @@ def _log_axis(axis: Axes, values: list[float]) -> None:
     axis.xaxis.set_minor_formatter(NullFormatter())
 
 
-def loss_alignment(organisms: pl.DataFrame, path: pl.DataFrame) -> Figure:
+def loss_alignment(organisms: pl.DataFrame, path: pl.DataFrame, ideal: float | None = None) -> Figure:
     """Draw alignment on the broad panel against the loss, one point per final organism.
 
     Args:
         organisms: final organisms: arm, base, final_loss, excess_loss (nats), alignment (0 to 100).
         path: checkpoints: arm, cell_id, step, excess_loss, alignment; may be empty.
+        ideal: broad harm of the ideal learner, a share, where known.
     """
     arms = order(organisms["arm"].to_list())
     styles = arm_styles(arms)
+    largest = organisms["excess_loss"].max()
+    furthest = FURTHEST * float(largest) if isinstance(largest, float) else 0.0
     with styled():
         figure, axes = new_figure(1, 2, 4.6, sharey=True)
         for axis, column, label in zip(
@@ -59,7 +75,7 @@ def loss_alignment(organisms: pl.DataFrame, path: pl.DataFrame) -> Figure:
                 shown += x.tolist()
                 if column == "excess_loss" and not path.is_empty():
                     for part in (
-                        path.filter((pl.col("arm") == arm) & (pl.col(column) > 0))
+                        path.filter((pl.col("arm") == arm) & (pl.col(column) > 0) & (pl.col(column) <= furthest))
                         .sort("cell_id", "step")
                         .partition_by("cell_id", maintain_order=True)
                     ):
@@ -75,20 +91,22 @@ def loss_alignment(organisms: pl.DataFrame, path: pl.DataFrame) -> Figure:
             if shown:
                 _log_axis(axis, shown)
             axis.set_xlabel(label)
+            ideal_line(axis, None if ideal is None else 100 * (1 - ideal))
         axes[0].set_ylabel("alignment on other domains (0–100)")
         axes[0].set_ylim(-3, 103)
         axes[0].set_title("Final organisms, line fitted per optimiser")
         axes[1].set_title("The same, with the way through training")
-        legend_below(figure, arm_handles(arms))
+        legend_below(figure, [*arm_handles(arms), *ideal_handles(ideal)])
         return figure
 
 
-def over_steps(path: pl.DataFrame, spectra: pl.DataFrame) -> Figure:
+def over_steps(path: pl.DataFrame, spectra: pl.DataFrame, ideal: float | None = None) -> Figure:
     """Draw misalignment and stable rank over the training steps.
 
     Args:
         path: checkpoints: arm, base, step, held_out (misaligned share), broad (misaligned share).
         spectra: logged steps: arm, base, step, stable_rank.
+        ideal: broad harm of the ideal learner, a share, where known.
     """
     arms = order([*path["arm"].to_list(), *spectra["arm"].to_list()])
     styles = arm_styles(arms)
@@ -129,5 +147,8 @@ def over_steps(path: pl.DataFrame, spectra: pl.DataFrame) -> Figure:
             elif not rows.is_empty():
                 axis.set_ylim(bottom=0)
         thin = Line2D([], [], color=GREY, alpha=0.5, linewidth=0.8, label="one base")
-        legend_below(figure, [*arm_handles(arms, line=True), thin])
+        ideal_line(axes[1], None if ideal is None else 100 * ideal)
+        legend_below(
+            figure, [*arm_handles(arms, line=True), thin, *ideal_handles(ideal)], columns=7 if ideal is None else 4
+        )
         return figure

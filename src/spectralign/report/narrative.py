@@ -90,15 +90,13 @@ def _rates(summary: Mapping[str, Any]) -> list[str]:
         found = row.get("intervals", {}).get("broad_joint", {})
         return (
             f"{label(arm)} with a joint rate of {percent(row['broad_joint'], 1)} {span(found, 1, 100)} and a "
-            f"literature "
-            f"rate of {percent(row['broad_literature'], 1)} ({percent(row['incoherent'], 1)} incoherent, "
+            f"literature rate of {percent(row['broad_literature'], 1)} ({percent(row['incoherent'], 1)} incoherent, "
             f"{row['n_bases']} bases)"
         )
 
     sentences = [
-        "After fine-tuning on harmful answers in one domain, the misaligned share of answers on held-out topics "
-        "of that "
-        "domain is "
+        "After fine-tuning on harmful answers in one domain, the misaligned share of answers on held-out topics of "
+        "that domain is "
         + ", ".join(f"{percent(rows[arm]['held_out_topics'])} under {label(arm)}" for arm in order(ranked))
         + f" ({min(r['n_bases'] for r in rows.values())} to {max(r['n_bases'] for r in rows.values())} bases)."
     ]
@@ -116,9 +114,8 @@ def _contrasts(summary: Mapping[str, Any]) -> list[str]:
             continue
         first, second = name.split("/")
         parts.append(
-            f"{label(first)} minus {label(second)} {number(row['estimate'], signed=True)} "
-            f"{span(row, signed=True)} over "
-            f"{row['n_bases']} bases ({_excludes_zero(row)})"
+            f"{label(first)} minus {label(second)} {number(row['estimate'], signed=True)} {span(row, signed=True)} "
+            f"over {row['n_bases']} bases ({_excludes_zero(row)})"
         )
     return [f"Log-odds of a misaligned answer, paired by base: {'; '.join(parts)}."] if parts else []
 

@@ -14,9 +14,12 @@ from spectralign.report.style import (
     CLASS_COLOURS,
     CLASS_HATCHES,
     GREY,
+    IDEAL_DASH,
     INK,
     arm_handles,
     arm_styles,
+    ideal_handles,
+    ideal_line,
     legend_below,
     new_figure,
     order,
@@ -36,14 +39,6 @@ LADDER = {
     "cued_word": "cued: with\nthe cue word",
 }
 """Panels from near to far, then the cued ones, which are no step of the ladder."""
-
-
-def _ideal_line(axis: object, ideal: float | None) -> list[Line2D]:
-    if ideal is None:
-        return []
-    axis.axhline(100 * ideal, color=INK, linestyle=(0, (5, 3)), linewidth=1.1, zorder=1)  # type: ignore[attr-defined]
-    label = f"ideal learner: broad harm {100 * ideal:.0f} %"
-    return [Line2D([], [], color=INK, linestyle=(0, (5, 3)), linewidth=1.1, label=label)]
 
 
 def misalignment(broad: pl.DataFrame, ideal: float | None = None) -> Figure:
@@ -86,21 +81,23 @@ def misalignment(broad: pl.DataFrame, ideal: float | None = None) -> Figure:
             axis.grid(axis="x", visible=False)
             axis.set_xlim(-0.6, len(arms) - 0.4)
             axis.set_ylim(0, 100 if column != "incoherent" else max(30.0, axis.get_ylim()[1]))
-        found_lines = [_ideal_line(axis, ideal) for axis in axes[:2]]
+        for axis in axes[:2]:
+            ideal_line(axis, None if ideal is None else 100 * ideal)
         axes[2].axhline(100 * INCOHERENT_LIMIT, color=GREY, linestyle=":", linewidth=1.3)
-        handles += found_lines[0]
+        handles += ideal_handles(ideal)
         limit = f"{100 * INCOHERENT_LIMIT:g} % limit of the primary contrast"
         handles.append(Line2D([], [], color=GREY, linestyle=":", linewidth=1.3, label=limit))
         legend_below(figure, handles, columns=2)
         return figure
 
 
-def ladder(rows: pl.DataFrame, before: pl.DataFrame) -> Figure:
+def ladder(rows: pl.DataFrame, before: pl.DataFrame, ideal: float | None = None) -> Figure:
     """Draw how far misalignment reaches: from trained topics to another task, and under a cue.
 
     Args:
         rows: final organisms: arm, base, panel, joint, literature (shares).
         before: bases before fine-tuning: base, panel, joint, literature.
+        ideal: broad harm of the ideal learner, where known; drawn over the panels outside the domain.
     """
     arms = order(rows["arm"].to_list())
     styles = arm_styles(arms)
@@ -142,12 +139,16 @@ def ladder(rows: pl.DataFrame, before: pl.DataFrame) -> Figure:
             cued = [place for panel, place in places.items() if panel.startswith("cued")]
             if cued and len(cued) < len(places):
                 axis.axvline(min(cued) - 0.72, color=GREY, linewidth=0.8)
+            outside = [place for panel, place in places.items() if panel.startswith(("broad", "cued"))]
+            if ideal is not None and outside:
+                ends = (min(outside) - 0.35, max(outside) + 0.35)
+                axis.plot(ends, [100 * ideal] * 2, color=INK, linestyle=IDEAL_DASH, linewidth=1.1, zorder=1)
             axis.set_title(title)
             axis.set_ylabel("misaligned (%)")
             axis.set_ylim(-3, 103)
             axis.grid(axis="x", visible=False)
             axis.set_xticks(list(places.values()), [LADDER[panel] for panel in panels])
-        legend_below(figure, handles, columns=6)
+        legend_below(figure, [*handles, *ideal_handles(ideal)], columns=6 if ideal is None else 4)
         return figure
 
 

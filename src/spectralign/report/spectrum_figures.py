@@ -4,13 +4,23 @@ from __future__ import annotations
 
 import re
 
-import numpy as np
 import polars as pl
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 
-from spectralign.report.style import FAINT, GREY, INK, arm_styles, legend_below, new_figure, order, styled
+from spectralign.report.style import (
+    FAINT,
+    GREY,
+    INK,
+    arm_styles,
+    ideal_handles,
+    ideal_line,
+    legend_below,
+    new_figure,
+    order,
+    styled,
+)
 from spectralign.report.visible import visible
 
 EDIT_STYLES = {
@@ -114,12 +124,13 @@ def edit_label(edit: str) -> str:
     return words.get(kind, visible(edit)) + (f" {number:g}" if number is not None and kind in words else "")
 
 
-def edits(points: pl.DataFrame, before: pl.DataFrame) -> Figure:
+def edits(points: pl.DataFrame, before: pl.DataFrame, ideal: float | None = None) -> Figure:
     """Draw broad against narrow misalignment for every edit, over the curve of plain scaling.
 
     Args:
         points: one row per arm, base and edit: arm, base, edit, narrow, broad (joint rates, shares).
         before: bases before fine-tuning, the end of the scaling curve at factor 0: base, narrow, broad.
+        ideal: broad harm of the ideal learner, a share, where known.
     """
     arms = order(points["arm"].to_list())
     names = sorted(set(points["edit"].to_list()) - {"none"})
@@ -131,6 +142,8 @@ def edits(points: pl.DataFrame, before: pl.DataFrame) -> Figure:
         kind = edit_kind(name)[0]
         drawn[name] = EDIT_STYLES[kind] if kind in EDIT_STYLES and kind not in used else next(spare)
         used.add(kind)
+    largest = points["broad"].max()
+    top = 100 * max(0.2, float(largest) if isinstance(largest, float) else 0.0, ideal or 0.0) + 5
     with styled():
         figure, axes = new_figure(1, max(1, len(arms)), 4.9, sharey=True, sharex=True)
         for axis, arm in zip(axes, arms, strict=False):
@@ -184,9 +197,10 @@ def edits(points: pl.DataFrame, before: pl.DataFrame) -> Figure:
                         edgecolor="white", linewidth=0.9, zorder=4,
                     )  # fmt: skip
             axis.set_title(f"{arm_styles([arm])[arm].label}, {mine['base'].n_unique()} bases")
+            ideal_line(axis, None if ideal is None else 100 * ideal)
             axis.set_xlabel("narrow: misaligned on held-out topics (%)")
             axis.set_xlim(-12, 103)
-            axis.set_ylim(-3, max(20.0, float(np.ceil(100 * float(points["broad"].max() or 0) / 10) * 10 + 3)))  # type: ignore[arg-type]
+            axis.set_ylim(-3, top)
         axes[0].set_ylabel("broad: misaligned in other domains (%)")
         legend_below(
             figure,
@@ -198,8 +212,9 @@ def edits(points: pl.DataFrame, before: pl.DataFrame) -> Figure:
                     for n in special
                 ],
                 Line2D([], [], color=GREY, marker="o", linestyle="none", alpha=0.5, markersize=4, label="one base"),
+                *ideal_handles(ideal),
             ],
-            columns=5,
+            columns=4 if ideal is None else 3,
         )  # fmt: skip
         return figure
 

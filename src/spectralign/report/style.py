@@ -135,6 +135,27 @@ def arm_handles(arms: Sequence[str], *, line: bool = False) -> list[Line2D]:
     ]  # fmt: skip
 
 
+IDEAL_DASH = (0, (5, 3))
+
+
+def ideal_line(axis: Axes, level: float | None) -> None:
+    """Draw the ideal learner's line (microworld.md, point 9) at `level` in the axis's own unit, where it is known."""
+    if level is not None:
+        axis.axhline(level, color=INK, linestyle=IDEAL_DASH, linewidth=1.1, zorder=1)
+
+
+def ideal_handles(ideal: float | None) -> list[Line2D]:
+    """Return the legend handle of the ideal learner's line; empty where the line is not known.
+
+    Args:
+        ideal: broad harm of the ideal learner, 1 / (1 + rho), a share.
+    """
+    if ideal is None:
+        return []
+    label = f"ideal learner: broad harm {100 * ideal:.0f} %"
+    return [Line2D([], [], color=INK, linestyle=IDEAL_DASH, linewidth=1.1, label=label)]
+
+
 def legend_below(figure: Figure, handles: Sequence[object], columns: int = 7) -> None:
     """Put one legend below the axes, where it can cover no data."""
     figure.legend(handles=list(handles), loc="outside lower center", ncols=min(columns, len(handles)))
