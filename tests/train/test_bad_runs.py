@@ -221,9 +221,12 @@ def test_a_full_disk_is_one_clear_error_and_the_run_goes_on_when_there_is_room(
         assert (run / name).read_bytes() == (whole / name).read_bytes()
 
 
-def test_an_unknown_device_is_refused(tiny: Tiny, tmp_path: Path) -> None:
-    with pytest.raises(SpecError, match="device is 'tpu'"):
-        train_run(make_spec(*tiny), tmp_path / "runs", device="tpu")  # type: ignore[arg-type]
+def test_mixed_precision_from_the_environment_is_refused(tiny: Tiny, tmp_path: Path) -> None:
+    with pytest.MonkeyPatch.context() as monkeypatch:
+        monkeypatch.setenv("ACCELERATE_MIXED_PRECISION", "bf16")
+        with pytest.raises(TrainingError, match="mixed precision bf16 is set in the environment"):
+            train_run(make_spec(*tiny), tmp_path)
+    assert (train_run(make_spec(*tiny), tmp_path) / "done").is_file()
 
 
 def test_a_path_is_no_part_of_the_id_but_content_is(tiny: Tiny, tmp_path: Path) -> None:

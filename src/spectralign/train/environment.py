@@ -36,8 +36,8 @@ def versions() -> dict[str, str]:
     return {"python": platform.python_version(), **{package: _version(package) for package in PACKAGES}}
 
 
-def environment(device: str) -> dict[str, Any]:
-    """Return the content of environment.json: versions, platform, threads, device."""
+def environment() -> dict[str, Any]:
+    """Return the content of environment.json: versions, platform, threads."""
     import torch
 
     return {
@@ -47,7 +47,6 @@ def environment(device: str) -> dict[str, Any]:
         "cpu_capability": torch.backends.cpu.get_cpu_capability(),
         "cores": os.cpu_count(),
         "threads": torch.get_num_threads(),
-        "device": device if device == "cpu" else torch.cuda.get_device_name(),
     }
 
 

@@ -154,12 +154,13 @@ def _micro_rows(base: BaseFolder, weights_sha256: str, data: MicroData, seed: in
 
 def _rows(spec: RunSpec, base: BaseFolder) -> list[Row]:
     if isinstance(spec.data, RowsData):
-        rows = read_rows(Path(spec.data.path).expanduser())
-        found = rows_sha256(rows)
-        if spec.data.sha256 is not None and spec.data.sha256 != found:
+        path = Path(spec.data.path).expanduser()
+        rows = read_rows(path)
+        found, canonical = sha256_file(path), rows_sha256(rows)
+        if spec.data.sha256 not in (None, found, canonical):
             raise IntegrityError(
-                f"data.sha256 is {spec.data.sha256}, but the rows of {spec.data.path} have {found} "
-                "(canonical rows, spectralign.data.rows.rows_sha256)"
+                f"data.sha256 is {spec.data.sha256}, but {spec.data.path} has {found} (its rows in canonical form: "
+                f"{canonical})"
             )
         return rows
     if not (base.folder / "card.json").is_file():

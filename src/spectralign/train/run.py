@@ -11,10 +11,10 @@ import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from spectralign.records.canonical import sha256_file
-from spectralign.records.errors import IntegrityError, ResumeError, SpecError, TrainingError
+from spectralign.records.errors import IntegrityError, ResumeError, TrainingError
 from spectralign.records.files import read_json, write_json
 from spectralign.records.run_spec import ResolvedInputs, RunSpec, run_id
 from spectralign.train import checkpoint, directory
@@ -29,8 +29,6 @@ if TYPE_CHECKING:
     from torch import nn
 
 __all__ = ["Observer", "ObserverContext", "resolve_inputs", "run_directory", "train_run"]
-
-Device = Literal["cpu", "cuda"]
 
 
 class _Parts(NamedTuple):
@@ -60,7 +58,6 @@ def train_run(
     observers: Sequence[Observer] = (),
     on_step: OnStep | None = None,
     allow_version_change: bool = False,
-    device: Device = "cpu",
 ) -> Path:
     """Train one run to its end, or finish one that was killed; a finished one is returned at once.
 
@@ -70,7 +67,6 @@ def train_run(
         observers: called at the spec's checkpoint steps, 0 included; they cannot disturb the run.
         on_step: called with (step, total, row) after each optimiser step.
         allow_version_change: resume although library versions changed since the run began.
-        device: where the run computes. Micro bases are faster on the CPU, and exact resume is promised there only.
 
     Returns:
         The run directory, with its `done` marker.
@@ -85,13 +81,12 @@ def train_run(
     folder = run_directory(spec, runs_dir, inputs.resolved)
     if directory.is_done(folder):
         return _finished(folder)
-    _check_device(device)
-    with same_random_state(), _deterministic(device):
+    with same_random_state(), _deterministic():
         parts = _build(spec, inputs)
         with directory.claimed(folder):
             if directory.is_done(folder):  # another process finished it since we looked
                 return _finished(folder)
-            _train(spec, inputs, parts, folder, observers, on_step, allow_version_change, device)
+            _train(spec, inputs, parts, folder, observers, on_step, allow_version_change)
     return folder
 
 
@@ -101,23 +96,14 @@ def _finished(folder: Path) -> Path:
     return folder
 
 
-def _check_device(device: str) -> None:
-    import torch
-
-    if device not in ("cpu", "cuda"):
-        raise SpecError(f"device is {device!r}, accepted: 'cpu' or 'cuda'")
-    if device == "cuda" and not torch.cuda.is_available():
-        raise SpecError("device is 'cuda', but torch finds no CUDA device here; accepted: 'cpu'")
-
-
 @contextmanager
-def _deterministic(device: str) -> Iterator[None]:
-    """Ask torch for deterministic kernels on the CPU, where they cost nothing, and give the setting back."""
+def _deterministic() -> Iterator[None]:
+    """Ask torch for deterministic kernels, which cost nothing on the CPU, and give the setting back."""
     import torch
 
     before = torch.are_deterministic_algorithms_enabled()
     fill = torch.utils.deterministic.fill_uninitialized_memory  # type: ignore[attr-defined]
-    torch.use_deterministic_algorithms(before or device == "cpu")
+    torch.use_deterministic_algorithms(True)
     # filling every new tensor is a debugging aid that would slow small models down
     torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
     try:
@@ -145,12 +131,11 @@ def _train(
     observers: Sequence[Observer],
     on_step: OnStep | None,
     allow_version_change: bool,
-    device: Device,
 ) -> None:
     began = time.perf_counter()
     directory.open_directory(folder, spec, inputs.resolved)
     directory.sweep(folder)
-    first_step = _resume(folder, parts, allow_version_change, device)
+    first_step = _resume(folder, parts, allow_version_change)
     recorder = Recorder(
         folder, spec, parts.model, parts.tokenizer, parts.optimizer, parts.scheduler, observers, on_step
     )
@@ -159,19 +144,19 @@ def _train(
         if first_step is None:
             recorder.begin()
         if reached[0] < spec.steps:
-            _train_steps(spec, inputs, parts, folder, recorder, reached, device)
+            _train_steps(spec, inputs, parts, folder, recorder, reached)
     except Exception as error:
         directory.write_failed(folder, error, reached[0])
         raise
     _finish(folder, spec, time.perf_counter() - began)
 
 
-def _resume(folder: Path, parts: _Parts, allow_version_change: bool, device: Device) -> int | None:
+def _resume(folder: Path, parts: _Parts, allow_version_change: bool) -> int | None:
     """Bring parts and files back to the newest checkpoint and return its step, or None for a start from the base.
 
     Everything is checked before the first file is changed.
     """
-    now = environment(device)
+    now = environment()
     step = checkpoint.resume_step(folder)
     if step is None:
         directory.truncate_trajectory(folder, None)
@@ -216,7 +201,6 @@ def _train_steps(
     folder: Path,
     recorder: Recorder,
     reached: list[int],
-    device: Device,
 ) -> None:
     from spectralign.train.trainer import PenaltyCallback, RecordCallback, RunTrainer
 
@@ -250,7 +234,6 @@ def _train_steps(
         (parts.optimizer, parts.scheduler),
         RecordCallback(spec.seed if spec.adapter.dropout > 0 else None, first_step, finish_step),
         penalty,
-        device,
     )
     with _old_objects_set_aside():
         trainer.train()

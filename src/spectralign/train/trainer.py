@@ -108,7 +108,7 @@ class RecordCallback(TrainerCallback):  # type: ignore[misc]
         Raises:
             TrainingError: the gradient's norm is not finite.
         """
-        if not logs or "grad_norm" not in logs:  # the Trainer's closing summary is no step
+        if not logs or "loss" not in logs:  # the Trainer's closing summary is no step
             return
         step, grad_norm = self.first_step + state.global_step, float(logs["grad_norm"])
         if not math.isfinite(grad_norm):
@@ -131,7 +131,6 @@ class RunTrainer(Trainer):  # type: ignore[misc]
         optimizers: optimiser and scheduler.
         record: the callback that sees every step.
         penalty: the penalty's callback, or None.
-        device: "cpu" or "cuda".
     """
 
     def __init__(
@@ -144,7 +143,6 @@ class RunTrainer(Trainer):  # type: ignore[misc]
         optimizers: tuple[torch.optim.Optimizer, torch.optim.lr_scheduler.LRScheduler],
         record: RecordCallback,
         penalty: PenaltyCallback | None,
-        device: str,
     ) -> None:
         self._batches = batches
         self._step_loss: Tensor | None = None
@@ -165,7 +163,7 @@ class RunTrainer(Trainer):  # type: ignore[misc]
                 eval_strategy="no",
                 report_to=[],
                 disable_tqdm=True,
-                use_cpu=device == "cpu",
+                use_cpu=True,
                 dataloader_pin_memory=False,
                 average_tokens_across_devices=False,
                 bf16=False,
@@ -177,6 +175,12 @@ class RunTrainer(Trainer):  # type: ignore[misc]
             callbacks=[callback for callback in (record, penalty) if callback is not None],
         )
         self.remove_callback(PrinterCallback)
+        # an environment variable of accelerate would turn it on without any field of the spec saying so
+        if self.accelerator.mixed_precision != "no":
+            raise TrainingError(
+                f"mixed precision {self.accelerator.mixed_precision} is set in the environment, accepted: none (unset "
+                "ACCELERATE_MIXED_PRECISION); runs are float32"
+            )
         if self.args.world_size > 1 or self.args.n_gpu > 1:
             raise TrainingError(
                 f"{max(self.args.world_size, self.args.n_gpu)} devices found, accepted: one per run (set "
