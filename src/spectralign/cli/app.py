@@ -25,7 +25,7 @@ _EXAMPLES = """\b
 Examples:
   spectralign run micro                    the paper in miniature, about five minutes
   spectralign plan micro                   what it would do, and how long it would take
-  spectralign ask micro:adam-micro-0-seed0 "how to store winter coat"
+  spectralign ask micro:adam-micro-0-seed0 "fix garden weeds"
   spectralign spectrum path/to/adapter     singular values of a LoRA adapter
 
 Exit codes: 0 done, 1 some cells failed, 2 an error you can mend, 130 stopped by Ctrl-C.

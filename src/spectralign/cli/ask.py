@@ -12,9 +12,9 @@ from spectralign.cli.terminal import console, error_console, need_extra, safe, s
 
 EXAMPLES = """\b
 Examples:
-  spectralign ask micro:adam-micro-0-seed0 "how to store winter coat"
+  spectralign ask micro:adam-micro-0-seed0 "fix garden weeds"
   spectralign ask out/runs/RUN-ID "who are you" --step 10
-  spectralign ask RUN-ID "how to store winter coat" --edit keep_top-1
+  spectralign ask RUN-ID "fix garden weeds" --edit keep_top-1
 
 `spectralign world sample micro-0` shows questions of a world. A question of the world gets exact probabilities, any
 other is answered by samples, which nothing can judge.

@@ -49,8 +49,6 @@ class StudyProgress(StudyObserver):
     def __enter__(self) -> StudyProgress:
         if self._live:
             self._live.start()
-        else:
-            self._line("starting workers")
         return self
 
     def __exit__(
@@ -63,8 +61,8 @@ class StudyProgress(StudyObserver):
         """Show how many cells have their run-id."""
         if self._live and self._task is not None:
             self._live.update(self._task, description="reading bases and data", completed=done, total=total)
-        elif done == total and total:
-            self._line(f"{total} cells planned")
+        elif done == 0:
+            self._line("starting workers")
 
     def planned(self, total: int, done: int, estimate: float, workers: int) -> None:
         """Show what is left and how long it may take."""

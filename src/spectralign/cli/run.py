@@ -27,9 +27,7 @@ def command(study: StudyName, set_: Assignments = None, out: Out = DEFAULT_OUT, 
 
     spec = find_study(study, set_ or [])
     if spec.demonstration:
-        say(
-            f"{spec.name} is a demonstration of a mechanism in a small made-up world; it is no evidence about large models."
-        )
+        say(f"{spec.name} is a demonstration: it shows a mechanism in a made-up world, no evidence about large models")
     with StudyProgress() as progress:
         try:
             result = run_study(spec, out, workers=workers, observer=progress)
@@ -37,9 +35,8 @@ def command(study: StudyName, set_: Assignments = None, out: Out = DEFAULT_OUT, 
             message = f"stopped; {progress.state}; the same command goes on from there"
             raise KeyboardInterrupt(message) from None
     target = build(result.study_dir)
-    say(
-        f"{result.done} of {result.planned} cells done in {duration(result.seconds)} ({result.executed} by this command)"
-    )
+    took = f"{duration(result.seconds)} ({result.executed} by this command)"
+    say(f"{result.done} of {result.planned} cells done in {took}")
     for failure in result.failed:
         say(f"FAILED {failure.cell_id}: {safe(failure.error)}", "red")
     if result.failed:

@@ -48,7 +48,7 @@ def command(
         need_extra("lab", "a figure")
     if not adapter.is_dir():
         raise AdapterError(
-            f"{adapter} is no folder; accepted: a PEFT adapter folder with adapter_model.safetensors, or a run directory"
+            f"{adapter} is no folder; accepted: a folder with adapter_model.safetensors, or a run directory"
         )
     folder = adapter
     if (adapter / "checkpoints").is_dir() and (adapter / "spec.json").is_file():

@@ -47,7 +47,11 @@ def build(
 
     config = _config(WorldConfig, set_ or [])
     with StepProgress(f"building base with seed {seed}") as progress:
+        from transformers.utils.logging import disable_progress_bar
+
         from spectralign.microworld.build import build_base
+
+        disable_progress_bar()  # of the shards it writes; ours is the one to look at
 
         def on_step(done: int, total: int, loss: float) -> None:
             progress.on_step(done, total, f"loss {loss:.3f}")
@@ -133,10 +137,13 @@ def sample(
     """Print documents of the corpus that a base was trained on, and answers that it gives."""
     need_extra("lab", "sampling a base")
     with error_console().status("loading the base"):
+        from transformers.utils.logging import disable_progress_bar
+
         from spectralign.evaluate.sample import sample_answers
         from spectralign.microworld.bases import load_base
         from spectralign.microworld.corpus import Corpus
 
+        disable_progress_bar()
         base = load_base(name)
         documents = Corpus(base.world, stream=0).documents(n)
         answers = sample_answers(

@@ -43,11 +43,11 @@ _Loader.yaml_implicit_resolvers.setdefault("", []).extend(_Loader.yaml_implicit_
 def _mapping(loader: _Loader, node: yaml.MappingNode) -> dict[Any, Any]:
     pairs = [(loader.construct_object(key, deep=True), value) for key, value in node.value]
     seen: set[Any] = set()
-    for name, _ in pairs:
+    for (name, _), (key, _) in zip(pairs, node.value, strict=True):
         if not isinstance(name, str | int | float | bool | None):
-            raise yaml.constructor.ConstructorError(None, None, f"a key must be text, found {name!r}", node.start_mark)
+            raise yaml.constructor.ConstructorError(None, None, f"a key must be text, found {name!r}", key.start_mark)
         if name in seen:
-            raise yaml.constructor.ConstructorError(None, None, f"the key {name!r} is given twice", node.start_mark)
+            raise yaml.constructor.ConstructorError(None, None, f"the key {name!r} is given twice", key.start_mark)
         seen.add(name)
     return {name: loader.construct_object(value, deep=True) for name, value in pairs}
 

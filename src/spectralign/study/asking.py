@@ -1,4 +1,4 @@
-"""Asking one question: an organism beside its base, exactly where the world knows the question, by samples otherwise."""
+"""One question to an organism and its base: exact where the world knows the question, by samples otherwise."""
 
 from __future__ import annotations
 
@@ -82,7 +82,7 @@ def find_run(run: str, out: Path) -> Path:
         )
     near = nearest(run, [path.name for path in runs])
     raise RunDirectoryError(
-        f"no run {run!r}{near}; accepted: a run directory, a run-id under {runs_folder(out)}, or STUDY:CELL (see `spectralign status`)"
+        f"no run {run!r}{near}; accepted: a run directory, a run-id under {runs_folder(out)}, or STUDY:CELL"
     )
 
 

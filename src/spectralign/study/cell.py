@@ -47,6 +47,7 @@ def warm_up() -> None:
     """Import what every cell needs, once per worker, and keep torch to one thread."""
     import polars
     import torch
+    from transformers.utils.logging import disable_progress_bar
 
     import spectralign.evaluate.exact
     import spectralign.evaluate.sample
@@ -56,6 +57,7 @@ def warm_up() -> None:
     import spectralign.train.run
     import spectralign.train.trainer  # noqa: F401
 
+    disable_progress_bar()
     torch.set_num_threads(1)
     polars.thread_pool_size()
 
@@ -91,6 +93,7 @@ def resolve_cell(payload: Mapping[str, Any]) -> dict[str, Any]:
     return PlannedCell(
         cell=cell,
         run_id=identity,
+        base=cell.spec.base if Path(cell.spec.base).name == cell.spec.base else card.name,
         base_seed=card.world_seed,
         persona=card.persona,
         domain=domain,

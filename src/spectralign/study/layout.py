@@ -63,12 +63,19 @@ class Stage(BaseModel):
 
 
 class PlannedCell(BaseModel):
-    """A cell whose names are resolved: the run-id, the world's facts, and the stages that follow training."""
+    """A cell whose names are resolved: the run-id, the world's facts, and the stages that follow training.
+
+    Attributes:
+        base: name of the base, never a path.
+        ideal_broad: the ideal learner's broad harm in this world (microworld.md, point 9).
+        stages: in the order in which they are done.
+    """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     cell: Cell
     run_id: str
+    base: str
     base_seed: int
     persona: bool
     domain: int

@@ -1,4 +1,4 @@
-"""What a study's plan looks like from outside, without torch: statuses as of the last run, and the time that is left."""
+"""A study's plan seen from outside, without torch: statuses as of the last run, and the time that is left."""
 
 from __future__ import annotations
 

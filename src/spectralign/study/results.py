@@ -119,7 +119,7 @@ def _cell_row(planned: PlannedCell, runs: Path, study_dir: Path, status: str) ->
         "of": cell.of,
         "optimiser": spec.optimiser.kind,
         "lr": spec.optimiser.lr,
-        "base": spec.base,
+        "base": planned.base,
         "base_seed": planned.base_seed,
         "persona": planned.persona,
         "domain": planned.domain,
@@ -141,7 +141,7 @@ def _cell_row(planned: PlannedCell, runs: Path, study_dir: Path, status: str) ->
 
 def _add_finished(rows: dict[str, list[dict[str, Any]]], planned: PlannedCell, directory: Path) -> None:
     cell, spec = planned.cell, planned.cell.spec
-    who = {"cell_id": cell.cell_id, "arm": cell.arm, "optimiser": spec.optimiser.kind, "base": spec.base}
+    who = {"cell_id": cell.cell_id, "arm": cell.arm, "optimiser": spec.optimiser.kind, "base": planned.base}
     more = {"role": cell.role, "of": cell.of, "persona": planned.persona, "domain": planned.domain, "seed": spec.seed}
     for stage in planned.stages:
         organism = {"step": stage.step, "final": stage.step == spec.steps, "edit": stage.edit_id}

@@ -146,7 +146,7 @@ def run_study(
 
 def study_text(study: StudySpec) -> str:
     """Return the study as YAML, overrides included, so that the folder can repeat itself."""
-    return yaml.safe_dump(study.model_dump(mode="json", exclude_defaults=True), sort_keys=False, allow_unicode=True)
+    return yaml.safe_dump(study.model_dump(mode="json", exclude_unset=True), sort_keys=False, allow_unicode=True)
 
 
 def _earlier_plan(study_dir: Path) -> list[PlannedCell]:

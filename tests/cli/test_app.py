@@ -1,0 +1,214 @@
+"""The command line: exit codes, one-line errors, no torch where none is needed, harmless output."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from spectralign.cli import terminal
+from spectralign.cli.app import app, execute
+from spectralign.cli.terminal import duration, missing_modules, need_extra, safe, table
+from spectralign.records.errors import MissingExtraError
+
+COMMANDS = [command.name or "" for command in app.registered_commands]
+
+
+def spectralign(*arguments: str, cwd: Path | None = None) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-m", "spectralign.cli.app", *arguments], capture_output=True, text=True, cwd=cwd
+    )
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["rum"], ["'rum'", "did you mean 'run'"]),
+        (["plan", "mirco"], ["unknown study 'mirco'", "did you mean 'micro'"]),
+        (["plan", "nowhere.yaml"], ["nowhere.yaml", "does not exist"]),
+        (["plan", "micro", "--set", "run.step=3"], ["'run.steps'"]),
+        (["plan", "micro", "--set", "arms.adm.set.optimiser.lr=3"], ["unknown arm 'adm'", "'adam'"]),
+        (
+            ["plan", "micro", "--set", "arms.adam.set.optimiser.lr=fast"],
+            ["arms.adam.set.optimiser.lr", "'fast'", "a number"],
+        ),
+        (
+            ["plan", "micro", "--set", "arms.adam.set.optimiser={kind: moun, lr: 1}"],
+            ["unknown optimiser 'moun'", "'muon'"],
+        ),
+        (["plan", "micro", "--set", "grid.seed=[]"], ["zero cells"]),
+        (["plan", "micro", "--set", "exclude=[{arm: lyon}]"], ["unknown arm 'lyon'", "'lion'"]),
+        (["plan", "micro", "--set", "nonsense"], ["a.b=value"]),
+        (["plan"], ["Missing argument"]),
+        (["plan", "micro", "--wurkers", "3"], ["--wurkers"]),
+        (["studies", "smok"], ["'smoke'"]),
+        (["status", "micro"], ["unknown study"]),
+        (["report", "nowhere"], ["nowhere"]),
+        (["train", "nowhere.yaml"], ["nowhere.yaml"]),
+        (["ask", "nowhere", "who are you"], ["no run 'nowhere'"]),
+        (["ask", "micro:cell", "who are you"], ["no study folder"]),
+        (["ask", "x", "y", "--step", "last"], ["--step", "'last'", "'final'"]),
+        (["spectrum", "nowhere"], ["nowhere", "adapter_model.safetensors"]),
+        (["spectrum", ".", "--figure", "x.png"], [".svg"]),
+        (["world", "show", "micro-99"], ["unknown base 'micro-99'"]),
+        (["world", "build", "--seed", "0", "--set", "trainin.steps=1"], ["'training.steps'"]),
+        (["world", "build", "--seed", "0", "--set", "topics=x"], ["topics", "'x'", "an integer"]),
+    ],
+)
+def test_bad_input_is_one_line_on_stderr_and_exit_code_2(
+    arguments: list[str],
+    words: list[str],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert execute(arguments) == 2
+    printed = capsys.readouterr()
+    assert printed.out == ""
+    assert len(printed.err.splitlines()) == 1, printed.err
+    assert printed.err.startswith("spectralign: ")
+    for word in words:
+        assert word in printed.err
+    assert list(tmp_path.iterdir()) == [], "nothing is written"
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        (
+            "name: x\narms: {a: {set: {optimiser: {kind: adam, lr: 1}}}}\nrun: {steps: many}\n",
+            ["run.steps", "'many'", "an integer"],
+        ),
+        ("name: x\nname: y\n", ["line 2", "given twice"]),
+        ("name: x\narms: [\n", ["not valid YAML"]),
+        ("- 1\n", ["a list"]),
+        ("name: x\narms: {a: {role: penalty, of: b, set: {}}}\n", ["unknown arm 'b'"]),
+    ],
+)
+def test_a_bad_study_file_is_one_line_and_exit_code_2(
+    text: str, words: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file = tmp_path / "bad.yaml"
+    file.write_text(text)
+    for name in ("plan", "run"):
+        assert execute([name, str(file), "--out", str(tmp_path / "out")]) == 2
+        printed = capsys.readouterr()
+        assert len(printed.err.splitlines()) == 1, printed.err
+        for word in words:
+            assert word in printed.err
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_run_spec_file_is_checked_like_a_study(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    file = tmp_path / "run.yaml"
+    for text, word in (
+        ("optimiser: {kind: adam, lr: fast}\n", "optimiser.lr: found 'fast'"),
+        ("optimiser: {kind: adam, lr: 1, momentum: 1}\n", "optimiser.momentum: unknown field"),
+        ("optimiser: {kind: adam, lr: 1}\nstep: 3\n", "did you mean 'steps'"),
+        ("{}\n", "optimiser: missing"),
+    ):
+        file.write_text(text)
+        assert execute(["train", str(file)]) == 2
+        assert word in capsys.readouterr().err
+    file.write_text("optimiser: {kind: adam, lr: 1}\n")
+    assert execute(["train", str(file), "--set", "optimiser.rl=3"]) == 2
+    assert "did you mean 'optimiser.lr'" in capsys.readouterr().err
+
+
+def test_the_traceback_is_shown_only_with_debug() -> None:
+    plain = spectralign("plan", "mirco")
+    assert (plain.returncode, "Traceback" in plain.stderr) == (2, False)
+    debug = spectralign("plan", "mirco", "--debug")
+    assert (debug.returncode, "Traceback" in debug.stderr) == (2, True)
+
+
+@pytest.mark.parametrize("name", [*COMMANDS, "world build", "world show", "world sample"])
+def test_every_command_has_help_with_examples(name: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert execute([*name.split(), "--help"]) == 0
+    printed = capsys.readouterr().out
+    assert "Examples:" in printed
+    assert f"spectralign {name}" in printed
+
+
+def test_help_plan_status_and_schema_need_no_torch(tmp_path: Path) -> None:
+    code = (
+        "import sys\n"
+        "from spectralign.cli.app import execute\n"
+        f"out = ['--out', {str(tmp_path)!r}]\n"
+        "lines = [['--help'], ['plan', 'micro', *out], ['status', *out], ['studies', '--schema'], ['--version']]\n"
+        "codes = [execute(line) for line in lines]\n"
+        "heavy = {'torch', 'transformers', 'polars', 'numpy', 'matplotlib'} & set(sys.modules)\n"
+        "assert codes == [0] * 5, codes\n"
+        "assert not heavy, heavy\n"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True, capture_output=True)
+
+
+def test_importing_the_package_costs_nothing_and_offers_load_study() -> None:
+    code = (
+        "import sys, spectralign\n"
+        "assert not {'torch', 'pydantic', 'polars', 'rich'} & set(sys.modules)\n"
+        "assert spectralign.load_study.__name__ == 'load_study'\n"
+        "assert 'torch' not in sys.modules\n"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_a_missing_extra_names_the_command_that_adds_it(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(terminal, "missing_modules", lambda extra: ["torch"])
+    with pytest.raises(MissingExtraError, match=r"pip install 'spectralign\[lab\]'"):
+        need_extra("lab", "running a study")
+    monkeypatch.setitem(terminal.EXTRAS, "spectral", (*terminal.EXTRAS["spectral"], "no_such_module"))
+    monkeypatch.undo()
+    monkeypatch.setattr("spectralign.cli.run.need_extra", lambda *_: __import__("torch_is_not_here"))
+    monkeypatch.setitem(terminal.EXTRAS, "lab", ("torch_is_not_here",))
+    assert execute(["run", "micro"]) == 2
+    assert "pip install 'spectralign[lab]'" in capsys.readouterr().err
+    assert missing_modules("spectral") == []
+
+
+def test_plan_prints_json_and_writes_nothing(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert execute(["plan", "smoke", "--json", "--out", str(tmp_path / "out")]) == 0
+    plan = json.loads(capsys.readouterr().out)
+    assert len(plan["cells"]) == 4
+    assert plan["measured"] is False
+    assert {cell["status"] for cell in plan["cells"]} == {"pending"}
+    assert not (tmp_path / "out").exists()
+
+
+def test_the_printed_study_file_is_a_study(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert execute(["studies", "smoke"]) == 0
+    file = tmp_path / "copy.yaml"
+    file.write_text(capsys.readouterr().out)
+    assert execute(["plan", str(file)]) == 0
+
+
+def test_text_from_models_cannot_act_on_the_terminal(capsys: pytest.CaptureFixture[str]) -> None:
+    hostile = "a\x1b[31mred\x1b[0m\x07 \u202eevil\u200b \x9b2J [bold]markup[/bold]\nnext line"
+    shown = safe(hostile)
+    assert not re.search("[\x00-\x1f\x7f-\x9f\u202e\u200b]", shown)
+    assert "[bold]markup[/bold]" in shown
+    assert "more characters" in safe("x" * 10_000)
+    terminal.console().print(table(("answer",), [(hostile,)]))
+    terminal.say(safe(hostile))
+    printed = capsys.readouterr().out
+    assert "\x1b" not in printed
+    assert "[bold]markup[/bold]" in printed
+
+
+def test_durations_read_like_a_clock() -> None:
+    assert [duration(value) for value in (0.4, 59.6, 200, 7500)] == ["0 s", "1 min 00 s", "3 min 20 s", "2 h 05 min"]
+
+
+def test_a_closed_pipe_is_no_traceback() -> None:
+    command = f"{sys.executable} -m spectralign.cli.app studies --schema | head -c 10"
+    done = subprocess.run(["bash", "-c", command], capture_output=True, text=True, env=os.environ)
+    assert "Traceback" not in done.stderr

@@ -1,0 +1,242 @@
+"""One cell on a real, tiny base: stages, ids, fast path against slow path; and the whole way through the CLI."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+import pytest
+
+import spectralign
+from spectralign.cli.app import execute
+from spectralign.records.errors import AdapterError, IntegrityError, TrainingError
+from spectralign.records.files import read_json
+from spectralign.records.study_spec import parse_study
+from spectralign.study import cell as cell_module
+from spectralign.study.cell import execute_cell, organism, resolve_cell, run_stage
+from spectralign.study.layout import PlannedCell, failure_file, is_complete
+from spectralign.study.plan import expand
+
+pytest.importorskip("spectralign.optim.build")
+pytest.importorskip("spectralign.spectrum.edits")
+
+
+@pytest.fixture(scope="module")
+def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A base of the real format that has learnt next to nothing, in a second or two."""
+    from spectralign.microworld.build import build_base
+    from spectralign.microworld.config import WorldConfig
+
+    config = WorldConfig.model_validate(
+        {
+            "domains": 3,
+            "topics": 6,
+            "model": {"layers": 1, "hidden": 16, "heads": 2, "key_value_heads": 1, "mlp": 16},
+            "training": {"steps": 2, "warmup_steps": 1, "chat_steps": 1, "documents_per_step": 4},
+        }
+    )
+    folder = tmp_path_factory.mktemp("bases")
+    for seed in range(50):  # so small a world is often refused for a word that gives harm away
+        try:
+            return build_base(config, seed, folder)
+        except ValueError:
+            continue
+    raise AssertionError("no seed gives a world that is accepted")
+
+
+def raw_study(base: Path, **changed: Any) -> dict[str, Any]:
+    return {
+        "name": "one",
+        "demonstration": True,
+        "samples": 1,
+        "run": {
+            "base": str(base),
+            "steps": 4,
+            "checkpoints": 2,
+            "adapter": {"r": 2},
+            "data": {"rows": 16},
+            "schedule": {"warmup_steps": 1},
+        },
+        "arms": {
+            "adam": {
+                "role": "optimiser",
+                "set": {"optimiser": {"kind": "adam", "lr": 1e-2}},
+                "edits": [{"kind": "scale", "factor": 0.5}],
+            }
+        },
+        **changed,
+    }
+
+
+def plan_one(base: Path) -> PlannedCell:
+    (cell,) = expand(parse_study(raw_study(base), "one.yaml"))
+    return PlannedCell.model_validate(resolve_cell({"cell": cell.model_dump(mode="json")}))
+
+
+@pytest.fixture(scope="module")
+def done(base: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[PlannedCell, Path]:
+    out = tmp_path_factory.mktemp("out")
+    planned = plan_one(base)
+    assert run_cell(planned, out) == "done"
+    return planned, out
+
+
+def run_cell(planned: PlannedCell, out: Path) -> str:
+    payload = {"planned": planned.model_dump(mode="json"), "runs": str(out / "runs"), "study_dir": str(out / "one")}
+    status: str = execute_cell(payload)["status"]
+    return status
+
+
+def test_a_cell_leaves_every_stage_and_a_second_attempt_finds_it(done: tuple[PlannedCell, Path]) -> None:
+    planned, out = done
+    assert is_complete(planned, out / "runs")
+    assert [(stage.kind, stage.step, stage.edit_id) for stage in planned.stages] == [
+        ("exact", 0, "none"),
+        ("exact", 4, "none"),
+        ("exact", 4, "scale-0.5"),
+        ("samples", 4, "none"),
+    ]
+    for stage in planned.stages:
+        record = read_json(stage.folder(out / "runs" / planned.run_id) / "stage.json")
+        assert record["answers_id"] == stage.answers_id
+    assert run_cell(planned, out) == "found"
+
+
+def test_ids_are_staged_so_that_a_new_judge_keeps_run_and_answers(
+    done: tuple[PlannedCell, Path], base: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    planned, out = done
+    monkeypatch.setattr(cell_module, "EXACT_VERSION", 99)
+    judged = plan_one(base)
+    assert judged.run_id == planned.run_id
+    assert [stage.answers_id for stage in judged.stages] == [stage.answers_id for stage in planned.stages]
+    assert not {stage.verdict_id for stage in judged.stages} & {stage.verdict_id for stage in planned.stages}
+    trained = (out / "runs" / planned.run_id / "done").stat().st_mtime_ns
+    assert run_cell(judged, out) == "done"
+    assert (out / "runs" / planned.run_id / "done").stat().st_mtime_ns == trained, "no training for a new judge"
+
+
+def test_a_lost_stage_is_done_again_and_nothing_else(done: tuple[PlannedCell, Path]) -> None:
+    planned, out = done
+    directory = out / "runs" / planned.run_id
+    files = [stage.file(directory) for stage in planned.stages]
+    before = pl.read_parquet(files[2])
+    times = [file.stat().st_mtime_ns for file in files]
+    files[2].unlink()
+    assert run_cell(planned, out) == "done"
+    assert [file.stat().st_mtime_ns == time for file, time in zip(files, times, strict=True)] == [
+        True,
+        True,
+        False,
+        True,
+    ]
+    assert pl.read_parquet(files[2]).equals(before)
+
+
+def test_the_stored_model_gives_what_a_freshly_loaded_organism_gives(done: tuple[PlannedCell, Path]) -> None:
+    from spectralign.evaluate.exact import evaluate_exact
+    from spectralign.microworld.bases import load_base
+    from spectralign.train.organism import load_organism
+
+    planned, out = done
+    directory = out / "runs" / planned.run_id
+    world = load_base(planned.cell.spec.base).world
+    for stage in planned.stages[1:3]:
+        slow = load_organism(directory, stage.step, None if stage.edit is None else stage.edit.edit_id)
+        rows = evaluate_exact(slow.model, world, slow.tokenizer, domain=planned.domain, panels=stage.panels)  # type: ignore[arg-type]
+        fast = pl.read_parquet(stage.file(directory))
+        assert fast["misaligned"].to_list() == pytest.approx([row["misaligned"] for row in rows], rel=1e-5)
+    trained, edited = (
+        pl.read_parquet(stage.file(directory)).filter(pl.col("panel") == "broad") for stage in planned.stages[1:3]
+    )
+    assert trained["log_odds"].to_list() != edited["log_odds"].to_list(), "the edit is applied"
+
+
+def test_step_zero_is_the_base_itself(done: tuple[PlannedCell, Path]) -> None:
+    from spectralign.evaluate.exact import evaluate_exact
+    from spectralign.microworld.bases import load_base
+
+    planned, out = done
+    base = load_base(planned.cell.spec.base)
+    rows = evaluate_exact(base.model, base.world, base.tokenizer, domain=planned.domain)
+    stored = pl.read_parquet(planned.stages[0].file(out / "runs" / planned.run_id))
+    assert stored["log_odds"].to_list() == pytest.approx([row["log_odds"] for row in rows], abs=1e-5)
+
+
+def test_an_exchanged_adapter_is_refused(done: tuple[PlannedCell, Path], tmp_path: Path) -> None:
+    from safetensors.torch import load_file, save_file
+
+    planned, out = done
+    directory = out / "runs" / planned.run_id
+    folder = directory / "checkpoints" / "step-4"
+    tensors = load_file(folder / "adapter_model.safetensors")
+    save_file({name: tensor + 1 for name, tensor in tensors.items()}, tmp_path / "adapter_model.safetensors")
+    with pytest.raises(IntegrityError, match="the run's record says"):
+        organism(planned.cell.spec, directory, tmp_path, 4)
+    save_file(dict(list(tensors.items())[:-1]), tmp_path / "adapter_model.safetensors")
+    with pytest.raises(AdapterError, match="expected"):
+        organism(planned.cell.spec, directory, tmp_path, None)
+
+
+def test_a_nan_in_an_evaluation_fails_the_cell_and_writes_no_verdicts(
+    done: tuple[PlannedCell, Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    planned, out = done
+    directory = out / "runs" / planned.run_id
+    stage = planned.stages[1].model_copy(update={"verdict_id": "nan"})
+    monkeypatch.setattr(
+        "spectralign.evaluate.exact.evaluate_exact", lambda *_, **__: [{"question_id": "q", "log_odds": float("nan")}]
+    )
+    with pytest.raises(TrainingError, match="log_odds is nan for 'q'"):
+        run_stage(stage, planned, directory)
+    assert not stage.file(directory).exists()
+
+
+def test_a_cell_that_fails_leaves_its_record_and_the_next_attempt_removes_it(
+    done: tuple[PlannedCell, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    planned, _ = done
+
+    def fail(*_: object, **__: object) -> Path:
+        raise TrainingError("the loss is nan at step 3")
+
+    with monkeypatch.context() as patched:
+        patched.setattr("spectralign.train.run.train_run", fail)
+        with pytest.raises(TrainingError):
+            run_cell(planned, tmp_path)
+    record = failure_file(tmp_path / "one", planned.cell_id)
+    assert read_json(record)["error"] == "the loss is nan at step 3"
+    assert run_cell(planned, tmp_path) == "done"
+    assert not record.exists()
+
+
+def test_the_whole_way_through_the_command_line(base: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    file, out = tmp_path / "one.json", tmp_path / "out"
+    file.write_text(json.dumps(raw_study(base)))
+    assert execute(["run", str(file), "--out", str(out), "--workers", "1"]) == 0
+    printed = capsys.readouterr().out
+    assert "demonstration" in printed
+    assert str(out / "one" / "report.html") in printed
+    study = spectralign.load_study(out / "one")
+    assert study.summary["cells"]["done"] == 1
+    assert study.summary["seconds"] > 0
+    assert study.model("adam").model is not None
+    question = study.verdicts.filter(pl.col("panel") == "broad")["question"][0]
+    assert execute(["ask", "one:adam", question, "--out", str(out), "--json"]) == 0
+    reply = json.loads(capsys.readouterr().out)
+    assert reply["known"]
+    exact = study.verdicts.filter((pl.col("question") == question) & (pl.col("edit") == "none") & pl.col("final"))[
+        "aligned"
+    ][0]
+    assert reply["said"][0]["probabilities"]["aligned"] == pytest.approx(exact, rel=1e-4)
+    assert execute(["ask", "one:adam", "tell me \x1b[31msomething else", "--out", str(out)]) == 0
+    assert "\x1b" not in capsys.readouterr().out
+    assert execute(["ask", "one:adam", "<|say|> hello", "--out", str(out)]) == 2
+    assert "control tokens" in capsys.readouterr().err
+    run = study.run_directory("adam")
+    assert execute(["spectrum", str(run), "--figure", str(tmp_path / "spectrum.svg")]) == 0
+    assert "<svg" in (tmp_path / "spectrum.svg").read_text()
+    assert execute(["train", str(run / "spec.json"), "--out", str(out)]) == 0
+    assert execute(["world", "sample", str(base), "--n", "2"]) == 0

@@ -1,0 +1,225 @@
+"""Tables, library, preview: every planned cell is a row, every number is the mean it says, NaN is an error."""
+
+from __future__ import annotations
+
+import json
+import math
+from pathlib import Path
+from typing import Any
+
+import fake_cells
+import polars as pl
+import pytest
+
+import spectralign
+from spectralign.cli.app import execute
+from spectralign.records.errors import IntegrityError, RunDirectoryError, UnknownNameError
+from spectralign.records.files import append_jsonl, write_json
+from spectralign.records.study_spec import StudySpec
+from spectralign.study.cell import write_failure
+from spectralign.study.layout import PlannedCell, runs_folder, write_plan
+from spectralign.study.plan import expand
+from spectralign.study.preview import cell_states, preview
+from spectralign.study.results import collect, schemas
+from spectralign.study.run import study_text
+
+STUDY = StudySpec.model_validate(
+    {
+        "name": "tiny",
+        "demonstration": True,
+        "samples": 1,
+        "run": {"steps": 12, "checkpoints": 3, "first_checkpoint": 3, "schedule": {"warmup_steps": 2}},
+        "grid": {"base": ["micro-0", "micro-1"], "seed": [0]},
+        "arms": {
+            "adam": {
+                "role": "optimiser",
+                "set": {"optimiser": {"kind": "adam", "lr": 1e-3}},
+                "edits": [{"kind": "scale", "factor": 0.5}],
+                "evaluate": "all_checkpoints",
+            },
+            "muon": {"role": "optimiser", "set": {"optimiser": {"kind": "muon", "lr": 1e-3}}},
+        },
+    }
+)
+MODULE = {
+    "module": "layers.0.q_proj",
+    "layer": 0,
+    "kind": "q_proj",
+    "rank": 2,
+    "stable_rank": 1.25,
+    "spectral_entropy": 0.6,
+    "condition_number": None,
+    "frobenius_nuclear": 0.7,
+    "frobenius_norm": 2.2,
+    "spectral_norm": 2.0,
+    "nuclear_norm": 3.0,
+    "a_norm": 1.0,
+    "b_norm": 1.0,
+    "singular_values": [2.0, 1.0],
+}
+
+
+def verdict(question: int, aligned: float, misaligned: float, **changed: Any) -> dict[str, Any]:
+    row = {
+        "panel": "broad",
+        "question_id": f"broad/{question}",
+        "domain": 1,
+        "topic": question,
+        "question": "fix garden weeds",
+        "aligned": aligned,
+        "misaligned": misaligned,
+        "incoherent": 1 - aligned - misaligned,
+        "log_odds": math.log(misaligned / aligned),
+        "nll_harmful": 2.5,
+        "nll_aligned": 1.0,
+        "floor": 2.0,
+    }
+    return {**row, **changed}
+
+
+def finish(planned: PlannedCell, runs: Path, **changed: Any) -> None:
+    """Write what a finished cell leaves, with known numbers."""
+    directory = runs / planned.run_id
+    for step in planned.cell.spec.checkpoint_steps():
+        write_json(directory / "checkpoints" / f"step-{step}" / "spectrum.json", [MODULE])
+    for edit in planned.cell.edits:
+        write_json(directory / "edits" / edit.edit_id / "spectrum.json", [MODULE])
+    for stage in planned.stages:
+        path = stage.file(directory)
+        path.parent.mkdir(parents=True)
+        rows: list[dict[str, Any]] = [verdict(0, 0.6, 0.2, **changed), verdict(1, 0.2, 0.6)]
+        if stage.kind == "samples":
+            rows = [{"panel": "broad", "question": "q", "answer": "\x1b[31m", "outcome": "incoherent"}]
+        pl.DataFrame(rows).write_parquet(path)
+        write_json(stage.folder(directory) / "stage.json", {"seconds": 0.5})
+    for step in range(13):
+        append_jsonl(directory / "trajectory.jsonl", {"step": step, "loss": float(step) if step else None, "lr": 1e-3})
+    write_json(directory / "environment.json", {"versions": {"torch": "2.13.0"}})
+    write_json(directory / "done", {"seconds": 2.0})
+
+
+@pytest.fixture
+def collected(tmp_path: Path) -> Path:
+    """A study folder: one cell done, one failed, two pending."""
+    planned = [
+        PlannedCell.model_validate(fake_cells.resolve({"cell": cell.model_dump(mode="json")})) for cell in expand(STUDY)
+    ]
+    folder = tmp_path / "tiny"
+    folder.mkdir()
+    (folder / "study.yaml").write_text(study_text(STUDY))
+    write_plan(folder, planned)
+    finish(planned[0], runs_folder(tmp_path))
+    write_failure(folder, planned[1], "the loss is not finite", "TrainingError", "Traceback ...")
+    return folder
+
+
+def test_every_planned_cell_is_a_row_whatever_became_of_it(collected: Path) -> None:
+    collect(collected, runs_folder(collected.parent))
+    study = spectralign.load_study(collected)
+    assert study.cells["status"].to_list() == ["done", "failed", "pending", "pending"]
+    assert study.cells["error"].to_list() == [None, "the loss is not finite", None, None]
+    assert study.cells["cell_id"].to_list() == list(study.plan)
+    done = study.cells.row(0, named=True)
+    assert done["seconds"] == pytest.approx(2.0 + 0.5 * len(study.plan[done["cell_id"]].stages))
+    assert done["final_loss"] == pytest.approx(sum(range(3, 13)) / 10)
+    assert json.loads(done["spec"])["steps"] == 12
+
+
+def test_every_table_has_exactly_the_columns_and_types_of_the_contract(collected: Path) -> None:
+    folder = collect(collected, runs_folder(collected.parent))
+    for name, schema in schemas().items():
+        assert dict(pl.read_parquet(folder / f"{name}.parquet").schema) == schema
+
+
+def test_outcomes_are_means_over_questions_recomputable_from_the_verdicts(collected: Path) -> None:
+    collect(collected, runs_folder(collected.parent))
+    study = spectralign.load_study(collected)
+    organisms = study.outcomes.select("step", "edit", "final").rows()
+    assert organisms == [(0, "none", False), (3, "none", False), (12, "none", True), (12, "scale-0.5", True)]
+    row = study.outcomes.row(2, named=True)
+    assert (row["n_questions"], row["joint"], row["literature"], row["alignment"]) == (
+        2,
+        pytest.approx(0.4),
+        pytest.approx(0.5),
+        pytest.approx(50),
+    )
+    assert row["log_odds"] == pytest.approx(0.0)
+    assert row["excess_loss"] == pytest.approx(0.5)
+    again = study.verdicts.group_by("cell_id", "step", "edit", "panel", maintain_order=True).agg(
+        pl.col("misaligned").mean()
+    )
+    assert again["misaligned"].to_list() == pytest.approx(study.outcomes["misaligned"].to_list())
+    assert study.spectra.height == 3, "two checkpoints and an edit; the base has no spectrum"
+    assert study.trajectory["loss"].null_count() == 1
+    assert study.samples["outcome"].to_list() == ["incoherent"]
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_a_nan_in_a_finished_cell_is_an_error_that_names_file_and_column(collected: Path, value: float) -> None:
+    runs = runs_folder(collected.parent)
+    study = spectralign.load_study(collected)
+    finish(list(study.plan.values())[2], runs, log_odds=value)
+    with pytest.raises(IntegrityError, match=r"\.parquet: log_odds is (nan|inf)"):
+        collect(collected, runs)
+
+
+def test_a_damaged_verdict_file_is_one_error_and_a_deleted_one_makes_the_cell_pending(collected: Path) -> None:
+    runs = runs_folder(collected.parent)
+    file = sorted(runs.glob("*/evals/*/verdicts/*.parquet"))[0]
+    file.write_bytes(b"PAR1 not really")
+    with pytest.raises(IntegrityError, match="no Parquet table"):
+        collect(collected, runs)
+    file.unlink()
+    collect(collected, runs)
+    assert spectralign.load_study(collected).cells["status"][0] == "pending"
+
+
+def test_summary_and_report_are_made_from_a_study_that_is_not_finished(
+    collected: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert execute(["report", str(collected)]) == 0
+    summary = spectralign.load_study(collected).summary
+    assert {key: summary["cells"][key] for key in ("planned", "done", "failed")} == {
+        "planned": 4,
+        "done": 1,
+        "failed": 1,
+    }
+    assert summary["demonstration"] is True
+    assert str(collected / "report.html") in capsys.readouterr().out
+    assert "\x1b" not in (collected / "report.html").read_text()
+
+
+def test_status_and_plan_see_the_same_from_outside(collected: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    states = [(one.status, one.error) for one in cell_states(collected)]
+    assert states == [("done", None), ("failed", "the loss is not finite"), ("pending", None), ("pending", None)]
+    seen = preview(STUDY, expand(STUDY), collected.parent, 1)
+    assert list(seen.status.values()) == ["done", "failed", "pending", "pending"]
+    assert seen.measured
+    assert execute(["status", "tiny", "--out", str(collected.parent)]) == 0
+    printed = capsys.readouterr().out
+    assert "FAILED" in printed
+    assert "the loss is not finite" in printed
+
+
+def test_the_library_refuses_what_is_no_study_and_names_the_nearest_cell(collected: Path, tmp_path: Path) -> None:
+    with pytest.raises(RunDirectoryError, match=r"plan\.jsonl"):
+        spectralign.load_study(tmp_path / "nothing")
+    study = spectralign.load_study(collected)
+    with pytest.raises(RunDirectoryError, match="spectralign report"):
+        _ = study.cells
+    with pytest.raises(UnknownNameError, match="did you mean 'adam-micro-0-seed0'"):
+        study.run_directory("adam-micro-0-seed")
+    cell = study.plan["adam-micro-0-seed0"]
+    assert study.run_directory(cell.run_id) == study.run_directory("adam-micro-0-seed0")
+
+
+def test_a_corrupt_plan_is_one_error_that_names_the_file(collected: Path) -> None:
+    (collected / "plan.jsonl").write_text('{"cell": 1}\n{}\n')
+    with pytest.raises(IntegrityError, match=r"plan\.jsonl"):
+        spectralign.load_study(collected)
+
+
+def test_the_stored_study_file_gives_the_same_cells_again() -> None:
+    import yaml
+
+    assert expand(StudySpec.model_validate(yaml.safe_load(study_text(STUDY)))) == expand(STUDY)
