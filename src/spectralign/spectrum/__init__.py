@@ -1,8 +1,8 @@
 """Spectrum: LoRA pairs, singular values of their update, metrics, the spectral penalty and edits.
 
-Lives here: everything that is computed from the two factors of an adapter and nothing else. Any higher room may call it,
-and so may an engineer who wants this part alone. It calls torch, `spectralign.records.errors` and
-`spectralign.records.files`; safetensors is imported only when a folder is read or written.
+Lives here: everything that is computed from the two factors of an adapter and nothing else. Any higher room
+may call it, and so may an engineer who wants this part alone. It calls torch, `spectralign.records.errors`
+and `spectralign.records.files`; safetensors is imported only when a folder is read or written.
 """
 
 from spectralign.spectrum.metrics import (

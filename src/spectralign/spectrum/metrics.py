@@ -1,7 +1,8 @@
-"""The paper's four metrics of a spectrum (Appendix A.3), norms, and the table with one row per adapted module.
+"""The paper's four metrics of a spectrum (Appendix A.3), norms, and a table with one row per module.
 
-All four metrics are free of scale and of gauge: (A, B) -> (C A, B C^-1) leaves them as they are. Where a metric has no
-value (a zero update; the condition number of a rank-deficient one) it is None, never NaN or infinity.
+All four metrics are free of scale and of gauge: (A, B) -> (C A, B C^-1) leaves them as they are. Where a
+metric has no value (a zero update; the condition number of a rank-deficient one) it is None, never NaN or
+infinity.
 """
 
 from __future__ import annotations
@@ -27,9 +28,10 @@ class SpectrumMetrics(NamedTuple):
     Attributes:
         stable_rank: sum s_i^2 / s_1^2, from 1 to r. None for a zero update.
         spectral_entropy: -sum p_i ln p_i in nats, from 0 to ln r. None for a zero update.
-        condition_number: s_1 / s_r, from 1 up. None for a zero update and where s_r cannot be told from zero in the
-            precision of the values (the true condition number is then infinite or unknown).
-        frobenius_nuclear: sqrt(sum s_i^2) / sum s_i, from 1/sqrt(r) (flat) to 1 (rank one). None for a zero update.
+        condition_number: s_1 / s_r, from 1 up. None for a zero update and where s_r cannot be told from zero
+            in the precision of the values (the true condition number is then infinite or unknown).
+        frobenius_nuclear: sqrt(sum s_i^2) / sum s_i, from 1/sqrt(r) (flat) to 1 (rank one). None for a zero
+            update.
         frobenius_norm: sqrt(sum s_i^2).
         spectral_norm: s_1.
         nuclear_norm: sum s_i.
@@ -73,7 +75,7 @@ def spectrum_metrics(values: Tensor | Sequence[float]) -> SpectrumMetrics:
 
 
 def layer_and_kind(name: str) -> tuple[int, str]:
-    """Return the layer number in a module path (the first number among its parts; -1 if none) and its last part."""
+    """Return the first number among the parts of a module path (-1 if none) and its last part."""
     parts = name.split(".")
     numbers = [int(part) for part in parts if re.fullmatch(r"\d{1,9}", part)]
     return (numbers[0] if numbers else -1), parts[-1]
@@ -82,9 +84,9 @@ def layer_and_kind(name: str) -> tuple[int, str]:
 def spectrum_table(pairs: Sequence[LoraPair]) -> list[dict[str, Any]]:
     """Return one row per module.
 
-    Keys: module, layer (int, -1 if the path has no number), kind ("q_proj"), rank (of the factors), the fields of
-    `SpectrumMetrics`, a_norm and b_norm (Frobenius, without the scale) and singular_values (list of floats, descending,
-    of scale * B @ A).
+    Keys: module, layer (int, -1 if the path has no number), kind ("q_proj"), rank (of the factors), the
+    fields of `SpectrumMetrics`, a_norm and b_norm (Frobenius, without the scale) and singular_values (list of
+    floats, descending, of scale * B @ A).
     """
     rows = []
     for pair, values in zip(pairs, singular_values_all(pairs), strict=True):
@@ -112,8 +114,8 @@ def update_norm(pairs: Sequence[LoraPair]) -> float:
 def spectrum_summary(table: Sequence[Mapping[str, Any]]) -> dict[str, float | None]:
     """Return the plain mean over modules of each metric, and update_norm, from the rows of `spectrum_table`.
 
-    The mean over layers per checkpoint is the paper's averaging (paper.md 3.2). Modules where a metric is None are left
-    out of its mean; where all are, the mean is None.
+    The mean over layers per checkpoint is the paper's averaging (paper.md 3.2). Modules where a metric is
+    None are left out of its mean; where all are, the mean is None.
     """
     summary: dict[str, float | None] = {}
     for metric in METRICS:

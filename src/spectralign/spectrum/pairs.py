@@ -1,8 +1,8 @@
-"""LoRA pairs: the two factors and the scale of every adapted module, from a live PEFT model or an adapter folder.
+"""LoRA pairs: two factors and a scale per adapted module, from a live PEFT model or an adapter folder.
 
-Both readers speak to names and shapes only, so neither `peft` nor `transformers` is imported. Adapters whose update is
-not `scale * B @ A` (DoRA, embedding LoRA, convolutions, experts, PiSSA starts) are refused by name, because a spectrum of
-the factors would not be the spectrum of their update.
+Both readers speak to names and shapes only, so neither `peft` nor `transformers` is imported. Adapters whose
+update is not `scale * B @ A` (DoRA, embedding LoRA, convolutions, experts, PiSSA starts) are refused by name,
+because a spectrum of the factors would not be the spectrum of their update.
 """
 
 from __future__ import annotations
@@ -75,14 +75,15 @@ def check_pairs(pairs: Iterable[LoraPair]) -> list[LoraPair]:
                 )
         if A_R_I.shape[0] != B_O_R.shape[1]:
             raise AdapterError(
-                f"{name}: rank mismatch, lora_A has {A_R_I.shape[0]} rows but lora_B has {B_O_R.shape[1]} columns"
+                f"{name}: rank mismatch, lora_A has {A_R_I.shape[0]} rows but lora_B {B_O_R.shape[1]} columns"
             )
         if A_R_I.numel() == 0 or B_O_R.numel() == 0:
             raise AdapterError(
                 f"{name}: empty factor, lora_A {tuple(A_R_I.shape)}, lora_B {tuple(B_O_R.shape)}"
             )
         for side, factor in (("lora_A", A_R_I), ("lora_B", B_O_R)):
-            # A sum is NaN or infinite if any element is, and costs no mask; only a suspicious one is looked at closely.
+            # A sum is NaN or infinite if any element is, and costs no mask; only a suspicious one is looked
+            # at closely.
             if not bool(torch.isfinite(factor.detach().sum())) and not bool(
                 torch.isfinite(factor.detach()).all()
             ):
@@ -101,21 +102,22 @@ def check_pairs(pairs: Iterable[LoraPair]) -> list[LoraPair]:
 def pairs_from_model(model: nn.Module) -> list[LoraPair]:
     """Return the pairs of the active adapter of a PEFT model, in module order, holding the live parameters.
 
-    The scale is read from the layer, so that rsLoRA, rank patterns and alpha patterns are already in it. Full modules
-    that PEFT trains beside the adapter (`modules_to_save`) are no pairs and are left out.
+    The scale is read from the layer, so that rsLoRA, rank patterns and alpha patterns are already in it. Full
+    modules that PEFT trains beside the adapter (`modules_to_save`) are no pairs and are left out.
 
     Args:
         model: a PeftModel, its inner LoraModel, or any module that holds PEFT LoRA layers.
 
     Raises:
-        AdapterError: no pairs, several active adapters, a missing factor, NaN, or an unsupported kind of adapter.
+        AdapterError: no pairs, several active adapters, a missing factor, NaN, or an unsupported kind of
+            adapter.
     """
     _refuse_changed_bases(model)
     return check_pairs(_live_pairs(model))
 
 
 def lora_layers(model: nn.Module) -> Iterator[tuple[str, Any, str]]:
-    """Yield (plain module name, LoRA layer, name of its active adapter) for every layer that the adapter touches.
+    """Yield (plain module name, LoRA layer, its active adapter) for every layer that the adapter touches.
 
     Raises:
         AdapterError: where a layer has more than one active adapter.
@@ -128,7 +130,7 @@ def lora_layers(model: nn.Module) -> Iterator[tuple[str, Any, str]]:
         active = [adapter for adapter in layer.active_adapters if adapter in present]
         if len(active) > 1:
             raise AdapterError(
-                f"{name}: {len(active)} adapters are active ({', '.join(active)}), accepted: one (set_adapter chooses it)"
+                f"{name}: {len(active)} adapters are active ({', '.join(active)}), accepted: one"
             )
         if active:
             yield name, layer, active[0]
@@ -175,7 +177,7 @@ def _refuse_changed_bases(model: nn.Module) -> None:
 def _refuse_changed_base(start: object) -> None:
     if isinstance(start, str) and start.lower().startswith(_STARTS_THAT_CHANGE_THE_BASE):
         raise AdapterError(
-            f"init_lora_weights is {start!r}, which also changes the base weights, so B @ A is not the update; "
+            f"init_lora_weights is {start!r}, which changes the base weights too: B @ A is not the update; "
             "accepted: adapters saved after conversion to plain LoRA"
         )
 
@@ -184,19 +186,19 @@ def _refuse_changed_base(start: object) -> None:
 
 
 def pairs_from_folder(path: Path | str, *, skip_unsupported: bool = False) -> list[LoraPair]:
-    """Return the pairs of a saved PEFT adapter, sorted as in the file, on the CPU in the dtype they were saved in.
+    """Return the pairs of a saved PEFT adapter, in the file's order, on the CPU, in the dtype of the file.
 
     Reads `adapter_config.json` (r, lora_alpha, use_rslora, rank_pattern, alpha_pattern) and
     `adapter_model.safetensors`. Nothing is unpickled.
 
     Args:
         path: the adapter folder.
-        skip_unsupported: leave out tensors that are no LoRA matrix factors (magnitudes, embedding factors, saved
-            modules) instead of refusing the adapter. The pairs then describe only a part of the update.
+        skip_unsupported: leave out tensors that are no LoRA matrix factors (magnitudes, embedding factors,
+            saved modules) instead of refusing the adapter. The pairs then describe only a part of the update.
 
     Raises:
-        AdapterError: no such folder, no or broken config, a pickle, a corrupt safetensors file, no pairs, a missing
-            factor, ranks that differ, NaN, or an unsupported kind of tensor.
+        AdapterError: no such folder, no or broken config, a pickle, a corrupt safetensors file, no pairs, a
+            missing factor, ranks that differ, NaN, or an unsupported kind of tensor.
         MissingExtraError: where safetensors is not installed.
     """
     folder = Path(path)
@@ -208,7 +210,7 @@ def pairs_from_folder(path: Path | str, *, skip_unsupported: bool = False) -> li
             if skip_unsupported:
                 continue
             raise AdapterError(
-                f"{folder}: tensor {key!r} is no LoRA matrix factor, accepted: *.lora_A.weight and *.lora_B.weight "
+                f"{folder}: tensor {key!r} is no LoRA factor, accepted: *.lora_A.weight and *.lora_B.weight "
                 "(DoRA magnitudes, embedding factors, expert factors and saved modules are not supported)"
             )
         module, side = place
@@ -230,7 +232,8 @@ def read_adapter_config(folder: Path) -> dict[str, Any]:
     """Read and check `adapter_config.json` of a LoRA adapter.
 
     Raises:
-        AdapterError: no such folder, a pickle, no config, broken JSON, another PEFT method, DoRA, a PiSSA-like start.
+        AdapterError: no such folder, a pickle, no config, broken JSON, another PEFT method, DoRA, a
+            PiSSA-like start.
     """
     if not folder.is_dir():
         if folder.suffix in PICKLE_SUFFIXES and folder.exists():
@@ -286,8 +289,8 @@ def read_adapter_tensors(folder: Path) -> dict[str, Tensor]:
 
 def _refuse_pickle(file: Path) -> str:
     return (
-        f"{file} is a pickle, which can run code when it is opened, so it is refused and was not loaded; accepted: "
-        f"{WEIGHTS_NAME} (convert it where you trust it, for example with save_pretrained(..., safe_serialization=True))"
+        f"{file} is a pickle, which can run code when it is opened, so it was refused and not loaded; accepted: "
+        f"{WEIGHTS_NAME} (convert it to safetensors where you trust it: save_pretrained with peft does)"
     )
 
 
@@ -304,13 +307,14 @@ def _folder_pair(
     A_R_I, B_O_R = sides["A"], sides["B"]
     if A_R_I.ndim == 2 and A_R_I.shape[0] != rank:
         raise AdapterError(
-            f"{folder}: {module} has rank mismatch, {CONFIG_NAME} says r = {rank:g} but lora_A has {A_R_I.shape[0]} rows"
+            f"{folder}: rank mismatch in {module}, {CONFIG_NAME} says r = {rank:g} "
+            f"but lora_A has {A_R_I.shape[0]} rows"
         )
     return LoraPair(module, A_R_I, B_O_R, alpha / (math.sqrt(rank) if config.get("use_rslora") else rank))
 
 
 def _number(folder: Path, config: Mapping[str, Any], field: str, pattern_field: str, module: str) -> float:
-    """Return r or lora_alpha of one module: the first matching pattern, else the general value, as PEFT 0.21 does."""
+    """Return r or lora_alpha of one module: the first matching pattern, else the general one (PEFT 0.21)."""
     value = config.get(field)
     patterns = config.get(pattern_field) or {}
     if not isinstance(patterns, Mapping):

@@ -1,12 +1,14 @@
-"""The spectral penalty: mean over adapters of ||BA||_F / ||BA||_* - 1/sqrt(r), with its gradient in closed form.
+"""The spectral penalty, the mean over adapters of ||BA||_F / ||BA||_* - 1/sqrt(r), and its gradient.
 
-Source of the penalty: the paper's main regulariser (paper.md 3.3); mean over adapters is second-hand, lambda is unknown,
-so every lambda is the caller's choice. It is 0 for a flat spectrum and 1 - 1/sqrt(r) for rank one, whatever the scale.
+Source of the penalty: the paper's main regulariser (paper.md 3.3); mean over adapters is second-hand, lambda
+is unknown, so every lambda is the caller's choice. It is 0 for a flat spectrum and 1 - 1/sqrt(r) for rank
+one, whatever the scale.
 
 With `B A = Q_B C Q_A^T`, `C = U S V^T`, F and N the Frobenius and nuclear norms, the gradient by the core is
-`W = C / (F N) - (F / N^2) U V^T`, and by the factors `Q_B W R_A` and `R_B^T W Q_A^T`. U V^T is the polar factor, which
-is smooth where singular values repeat, so no difference of singular values is ever divided by. Directions whose singular
-value float arithmetic cannot tell from zero are left out of U V^T (the smallest subgradient of the nuclear norm).
+`W = C / (F N) - (F / N^2) U V^T`, and by the factors `Q_B W R_A` and `R_B^T W Q_A^T`. U V^T is the polar
+factor, which is smooth where singular values repeat, so no difference of singular values is ever divided by.
+Directions whose singular value float arithmetic cannot tell from zero are left out of U V^T (the smallest
+subgradient of the nuclear norm).
 """
 
 from __future__ import annotations
@@ -19,7 +21,7 @@ import torch
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
-from spectralign.records.errors import SpecError, TrainingError, unknown_name
+from spectralign.records.errors import AdapterError, SpecError, TrainingError, unknown_name
 from spectralign.spectrum.pairs import LoraPair, check_pairs, pairs_from_model
 from spectralign.spectrum.values import (
     ZERO_UPDATE,
@@ -33,25 +35,26 @@ from spectralign.spectrum.values import (
 
 PenaltyForm = Literal["qr", "cholesky_g1"]
 FORMS: tuple[PenaltyForm, ...] = ("qr", "cholesky_g1")
-"""qr: exact, from the QR core. cholesky_g1: the paper's Appendix G.1 with its 1e-8 jitter, which bounds the gradient
-while B is tiny and reads nearly zero as long as B's singular values are below 1e-4."""
+"""qr: exact, from the QR core. cholesky_g1: the paper's Appendix G.1 with its 1e-8 jitter, which bounds the
+gradient while B is tiny and reads nearly zero as long as B's singular values are below 1e-4."""
 
 
 class _Group(NamedTuple):
-    """Ratios and gradients of the stacked pairs at `positions`; gradients are None where only values were asked for."""
+    """Ratios and gradients of the stacked pairs at `positions`; None where only values were asked for."""
 
     positions: list[int]
-    ratio_K: Tensor
-    grad_A_K_R_I: Tensor | None
-    grad_B_K_O_R: Tensor | None
+    ratio_K: Tensor  # noqa: N815
+    grad_A_K_R_I: Tensor | None  # noqa: N815
+    grad_B_K_O_R: Tensor | None  # noqa: N815
 
 
 def spectral_penalty(pairs: Sequence[LoraPair], form: PenaltyForm = "qr") -> Tensor:
     """Return the penalty of live pairs as a scalar that can be added to a loss and differentiated once.
 
     Computed in float32 outside autocast (float64 where every factor is float64). A pair whose update is zero
-    (||BA||_F <= 1e-12, or ||B||_F < 1e-12 in the form cholesky_g1) contributes value 0 and gradient 0. Do not add it
-    to a micro-batch loss under gradient accumulation: use `SpectralPenalty.seed_gradients` once per optimiser step.
+    (||BA||_F <= 1e-12, or ||B||_F < 1e-12 in the form cholesky_g1) contributes value 0 and gradient 0. Do not
+    add it to a micro-batch loss under gradient accumulation: use `SpectralPenalty.seed_gradients` once per
+    optimiser step.
 
     Args:
         pairs: at least one pair; gradients reach those factors that require them.
@@ -113,10 +116,11 @@ class SpectralPenalty:
 
     @torch.no_grad()
     def seed_gradients(self, scale: float = 1.0) -> float:
-        """Add `scale * lambda * gradient` to the `.grad` of every factor that requires it, and return `value()`.
+        """Add `scale * lambda * gradient` to the `.grad` of factors that require it, and return `value()`.
 
-        Call it once per optimiser step, before the first micro-batch, so that clipping sees the whole gradient. With
-        lambda 0 no `.grad` is touched or created: the run is the same, bit for bit, as one without a penalty.
+        Call it once per optimiser step, before the first micro-batch, so that clipping sees the whole
+        gradient. With lambda 0 no `.grad` is touched or created: the run is the same, bit for bit, as one
+        without a penalty.
 
         Args:
             scale: the loss scale of a GradScaler (`scaler.get_scale()`); 1 without one.
@@ -174,7 +178,7 @@ class _Penalty(torch.autograd.Function):
         return torch.stack(ratios).mean()
 
     @staticmethod
-    @once_differentiable  # type: ignore[untyped-decorator]
+    @once_differentiable
     def backward(ctx: Any, grad_output: Tensor) -> tuple[Tensor | None, ...]:
         return None, *(
             None if gradient is None else gradient * grad_output.to(gradient.device, gradient.dtype)
@@ -183,12 +187,15 @@ class _Penalty(torch.autograd.Function):
 
 
 def _evaluate(pairs: Sequence[LoraPair], form: PenaltyForm, *, gradients: bool) -> list[_Group]:
-    """Return ratio - 1/sqrt(c) of every pair, c being its number of singular values, and the gradients if asked for."""
+    """Return ratio - 1/sqrt(c) of every pair, c its number of singular values, and gradients if asked for."""
     try:
         compute = _evaluate_qr if form == "qr" else _evaluate_g1
         return compute(pairs, gradients)
-    except torch.linalg.LinAlgError as error:
-        check_pairs(pairs)  # names the module if a factor is NaN or infinite
+    except torch.linalg.LinAlgError as error:  # type: ignore[attr-defined]
+        try:
+            check_pairs(pairs)
+        except AdapterError as cause:  # names the module
+            raise TrainingError(f"the spectral penalty has no value: {cause}") from cause
         raise TrainingError(f"the spectral penalty has no value: {error}") from error
 
 
@@ -207,9 +214,8 @@ def _evaluate_qr(pairs: Sequence[LoraPair], gradients: bool) -> list[_Group]:
         with full_precision(core_K_C_C.device):
             ratio_K, W_K_C_C = _ratio_of_core(core_K_C_C, gradients)
             sizes = [len(positions) for positions, _ in alike]
-            for (positions, parts), ratio, W in zip(
-                alike, ratio_K.split(sizes), W_K_C_C.split(sizes), strict=True
-            ):
+            cut = (torch.split(ratio_K, sizes), torch.split(W_K_C_C, sizes))
+            for (positions, parts), ratio, W in zip(alike, *cut, strict=True):
                 if gradients:
                     grad_A = parts.RB_K_C_R.mT @ W @ parts.QA_K_I_C.mT
                     grad_B = parts.QB_K_O_C @ (W @ parts.RA_K_C_R)
@@ -228,7 +234,7 @@ def _by_core(groups: list[tuple[list[int], Any]]) -> list[list[tuple[list[int], 
 
 
 def _ratio_of_core(core_K_C_C: Tensor, gradients: bool) -> tuple[Tensor, Tensor]:
-    """Return F/N - 1/sqrt(c) and its gradient W by the core (the core itself, unused, where no gradient is asked for)."""
+    """Return F/N - 1/sqrt(c) and its gradient W by the core (the unused core itself without gradients)."""
     count = min(core_K_C_C.shape[-2:])
     if gradients:
         U_K_C_C, S_K_C, Vh_K_C_C = torch.linalg.svd(core_K_C_C, full_matrices=False)
@@ -241,7 +247,7 @@ def _ratio_of_core(core_K_C_C: Tensor, gradients: bool) -> tuple[Tensor, Tensor]
     ratio_K = torch.where(active_K, F_K / N_K - 1 / math.sqrt(count), torch.zeros_like(F_K))
     if not gradients:
         return ratio_K, core_K_C_C
-    resolved_K_C = S_K_C > S_K_C[:, :1] * (torch.finfo(S_K_C.dtype).eps * count)
+    resolved_K_C = S_K_C.gt(S_K_C[:, :1] * (torch.finfo(S_K_C.dtype).eps * count))
     # In the basis of the singular vectors W is diagonal: s_i / (F N) - F / N^2.
     diagonal_K_C = S_K_C / (F_K * N_K)[:, None] - resolved_K_C * (F_K / N_K**2)[:, None]
     diagonal_K_C = torch.where(active_K[:, None], diagonal_K_C, torch.zeros_like(diagonal_K_C))

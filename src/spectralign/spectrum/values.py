@@ -1,8 +1,9 @@
 """Exact singular values of `scale * B @ A` without forming the product.
 
-With `A^T = Q_A R_A` and `B = Q_B R_B`, the update is `Q_B (R_B R_A^T) Q_A^T`, so its singular values are those of the
-r x r core `R_B R_A^T`. Nothing is squared, so small values keep their accuracy (knowledge: engineering 3.2, the QR route).
-Pairs of equal shape are stacked, and the cores of all shapes with one rank go through one batched SVD.
+With `A^T = Q_A R_A` and `B = Q_B R_B`, the update is `Q_B (R_B R_A^T) Q_A^T`, so its singular values are
+those of the r x r core `R_B R_A^T`. Nothing is squared, so small values keep their accuracy (knowledge:
+engineering 3.2, the QR route). Pairs of equal shape are stacked, and the cores of all shapes with one rank go
+through one batched SVD.
 """
 
 from __future__ import annotations
@@ -33,7 +34,7 @@ class Factored(NamedTuple):
     RA_K_C_R: Tensor
     QB_K_O_C: Tensor
     RB_K_C_R: Tensor
-    core_K_C_C: Tensor
+    core_K_C_C: Tensor  # noqa: N815
 
 
 def working_dtype(*tensors: Tensor) -> torch.dtype:
@@ -43,13 +44,13 @@ def working_dtype(*tensors: Tensor) -> torch.dtype:
 
 @contextmanager
 def full_precision(device: torch.device) -> Iterator[None]:
-    """Switch autocast off on `device`: in bfloat16 the value looks healthy while the gradient is wrong (engineering 3.5)."""
+    """Switch autocast off: in bfloat16 the value looks healthy, the gradient is wrong (engineering 3.5)."""
     with torch.autocast(device_type=device.type, enabled=False):
         yield
 
 
 def shape_groups(pairs: Sequence[LoraPair]) -> list[list[int]]:
-    """Return the positions of pairs that can be stacked: equal shapes and device, in order of first appearance."""
+    """Return the positions of pairs that can be stacked (equal shapes, device and working dtype)."""
     groups: dict[tuple[object, ...], list[int]] = {}
     for position, pair in enumerate(pairs):
         key = (
@@ -80,7 +81,8 @@ def _cores(A_K_R_I: Tensor, B_K_O_R: Tensor) -> Tensor:
     """Return the cores alone; mode "r" leaves out the orthonormal bases and is about twice as fast."""
     RA_K_C_R = torch.linalg.qr(A_K_R_I.mT, mode="r").R
     RB_K_C_R = torch.linalg.qr(B_K_O_R, mode="r").R
-    return RB_K_C_R @ RA_K_C_R.mT
+    core_K_C_C: Tensor = RB_K_C_R @ RA_K_C_R.mT
+    return core_K_C_C
 
 
 @torch.no_grad()
@@ -89,7 +91,8 @@ def singular_values(pair: LoraPair, dtype: torch.dtype | None = None) -> Tensor:
 
     Args:
         pair: one LoRA pair of rank r on a module of O outputs and I inputs.
-        dtype: torch.float32 or torch.float64 to compute in; None takes float64 for float64 factors, else float32.
+        dtype: torch.float32 or torch.float64 to compute in; None takes float64 for float64 factors, else
+            float32.
 
     Returns:
         min(r, O, I) values on the pair's device. A zero update gives zeros.
@@ -99,7 +102,7 @@ def singular_values(pair: LoraPair, dtype: torch.dtype | None = None) -> Tensor:
 
 @torch.no_grad()
 def singular_values_all(pairs: Sequence[LoraPair], dtype: torch.dtype | None = None) -> list[Tensor]:
-    """Return the singular values of every pair, in the order of the pairs; as `singular_values`, batched by shape."""
+    """Return the singular values of every pair, in the order given; as `singular_values`, batched."""
     cores: dict[int, Tensor] = {}
     for positions in shape_groups(pairs):
         group = [pairs[position] for position in positions]
@@ -119,24 +122,28 @@ def singular_values_all(pairs: Sequence[LoraPair], dtype: torch.dtype | None = N
 def g1_values(A_K_R_I: Tensor, B_K_O_R: Tensor) -> Tensor:
     """Return the singular values of L^T A for stacked pairs, where L L^T = B^T B + 1e-8 I; differentiable.
 
-    Source: the paper's Appendix G.1 (paper.md 3.1, grade B). The jitter acts as a floor of 1e-4 sigma(A): a B whose
+    Source: the paper's Appendix G.1 (paper.md 3.1, grade B). The jitter acts as a floor of 1e-4 sigma(A): a B
+        whose
     singular values lie below 1e-4 looks flat whatever its shape.
     """
     gram_K_R_R = B_K_O_R.mT @ B_K_O_R
     identity_R_R = torch.eye(gram_K_R_R.shape[-1], dtype=gram_K_R_R.dtype, device=gram_K_R_R.device)
     lower_K_R_R = torch.linalg.cholesky(gram_K_R_R + G1_JITTER * identity_R_R)
-    return torch.linalg.svdvals(lower_K_R_R.mT @ A_K_R_I)
+    values_K_C: Tensor = torch.linalg.svdvals(lower_K_R_R.mT @ A_K_R_I)
+    return values_K_C
 
 
 @torch.no_grad()
 def singular_values_g1(pair: LoraPair) -> Tensor | None:
     """Return the singular values as the paper computes them: the compatibility mode of `singular_values`.
 
-    Appendix G.1 in float32: L L^T = B^T B + 1e-8 I, then the singular values of L^T A. Agrees with `singular_values`
-    to 2e-5 relative where B's singular values are well above 1e-4. The scale is applied afterwards.
+    Appendix G.1 in float32: L L^T = B^T B + 1e-8 I, then the singular values of L^T A. Agrees with
+    `singular_values` to 2e-5 relative where B's singular values are well above 1e-4. The scale is applied
+    afterwards.
 
     Returns:
-        min(r, I) values, descending, or None where the Frobenius norm of B is below 1e-12: the paper skips such layers.
+        min(r, I) values, descending, or None where the Frobenius norm of B is below 1e-12: the paper skips
+        such layers.
     """
     A_R_I, B_O_R = pair.A_R_I.detach().float(), pair.B_O_R.detach().float()
     if float(torch.linalg.matrix_norm(B_O_R)) < ZERO_UPDATE:
