@@ -145,7 +145,7 @@ def test_a_directory_with_files_of_something_else_is_left_alone(tiny: Tiny, tmp_
     (folder / "thesis.tex").write_text("only copy")
     with pytest.raises(RunDirectoryError, match=r"thesis\.tex.* nothing was changed"):
         train_run(make_spec(*tiny), tmp_path)
-    assert {path.name for path in folder.iterdir()} == {"thesis.tex", ".lock"}
+    assert {path.name for path in folder.iterdir()} == {"thesis.tex"}
 
 
 def test_the_directory_of_another_run_is_left_alone(tiny: Tiny, tmp_path: Path) -> None:

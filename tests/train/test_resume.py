@@ -81,6 +81,23 @@ def test_a_resume_continues_from_the_newest_checkpoint_without_double_rows(
     assert [part["step"] for part in read_json(resumed / "environment.json")["resumed"]] == [newest]
 
 
+@pytest.mark.parametrize(
+    "optimiser",
+    [
+        {"kind": "sgd", "lr": 0.05, "momentum": 0.9},
+        {"kind": "adamw", "lr": 1e-2},
+        {"kind": "lion", "lr": 1e-3},
+        {"kind": "muon", "lr": 1e-2},
+    ],
+    ids=lambda fields: fields["kind"],
+)
+def test_the_state_of_every_optimiser_is_resumed_exactly(optimiser: dict[str, Any], tiny: Tiny, tmp_path: Path) -> None:
+    spec = make_spec(*tiny, optimiser=optimiser, schedule={"kind": "linear", "warmup_steps": 1}, max_grad_norm=1.0)
+    with pytest.raises(StopError):
+        train_run(spec, tmp_path / "a", on_step=stop_after(3))
+    assert files(train_run(spec, tmp_path / "a")) == files(train_run(spec, tmp_path / "b"))
+
+
 def test_the_resume_state_is_kept_for_the_newest_checkpoint_only_and_goes_with_the_end(
     tiny: Tiny, tmp_path: Path
 ) -> None:

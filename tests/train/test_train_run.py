@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import json
+import os
 import random
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -115,6 +118,23 @@ def test_a_finished_run_is_returned_without_training(run: Path, tiny: Tiny, monk
     before = {path: path.stat().st_mtime_ns for path in run.rglob("*")}
     assert train_run(make_spec(*tiny), run.parent) == run
     assert {path: path.stat().st_mtime_ns for path in run.rglob("*")} == before
+
+
+def test_a_finished_run_on_rows_is_found_without_importing_torch(run: Path, tiny: Tiny) -> None:
+    code = (
+        "import json, sys; from pathlib import Path; from spectralign.records.run_spec import RunSpec; "
+        "from spectralign.train.run import train_run; spec = RunSpec.model_validate_json(sys.argv[1]); "
+        "assert train_run(spec, Path(sys.argv[2])) == Path(sys.argv[3]); assert 'torch' not in sys.modules"
+    )
+    command = [sys.executable, "-c", code, make_spec(*tiny).model_dump_json(), str(run.parent), str(run)]
+    paths = os.pathsep.join(path for path in sys.path if path)
+    result = subprocess.run(command, env={**os.environ, "PYTHONPATH": paths}, capture_output=True, text=True)
+    assert result.returncode == 0, result.stderr
+
+
+def test_a_run_prints_nothing(tiny: Tiny, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    train_run(make_spec(*tiny), tmp_path)
+    assert capfd.readouterr() == ("", "")
 
 
 def test_the_same_spec_gives_the_same_adapter_and_another_seed_another(run: Path, tiny: Tiny, tmp_path: Path) -> None:

@@ -93,23 +93,35 @@ def check_identity(directory: Path) -> None:
         )
 
 
-def open_directory(directory: Path, spec: RunSpec, inputs: ResolvedInputs) -> None:
-    """Make the run directory, or check that the one that exists is this run's.
+def check_directory(directory: Path) -> bool:
+    """Check that a directory may be used for the run it is named after; return whether the run was begun in it.
 
     Raises:
-        RunDirectoryError: a directory with files of something else, or of another run; nothing is changed.
-        IntegrityError: its records are broken.
+        RunDirectoryError: it has files of something else, or of another run; nothing is changed.
+        IntegrityError: its records are broken; nothing is changed.
     """
     # hidden files are ours or a killed writer's: the lock, a half-written spec under its temporary name
-    present = {path.name for path in directory.iterdir() if not path.name.startswith(".")}
-    if {SPEC, INPUTS} <= present:
+    found = (
+        {path.name for path in directory.iterdir() if not path.name.startswith(".")} if directory.is_dir() else set()
+    )
+    if {SPEC, INPUTS} <= found:
         check_identity(directory)
-    elif present - {SPEC, INPUTS}:
+        return True
+    if found - {SPEC, INPUTS}:
         raise RunDirectoryError(
-            f"{directory} has files ({', '.join(sorted(present)[:4])}) but not both {SPEC} and {INPUTS}: "
-            "corrupt or not ours; nothing was changed in it"
+            f"{directory} has files ({', '.join(sorted(found)[:4])}) but not both {SPEC} and {INPUTS}: corrupt or not "
+            "ours; nothing was changed in it"
         )
-    else:
+    return False
+
+
+def open_directory(directory: Path, spec: RunSpec, inputs: ResolvedInputs) -> None:
+    """Begin a run in its directory, or check that the one begun there is this run.
+
+    Raises:
+        RunDirectoryError, IntegrityError: as `check_directory`.
+    """
+    if not check_directory(directory):
         write_json(directory / SPEC, spec.model_dump(mode="json"))
         write_json(directory / INPUTS, inputs.model_dump(mode="json"))
 

@@ -81,6 +81,7 @@ def train_run(
     folder = run_directory(spec, runs_dir, inputs.resolved)
     if directory.is_done(folder):
         return _finished(folder)
+    directory.check_directory(folder)  # before the lock, so that not even that is put into a foreign folder
     with same_random_state(), _deterministic():
         parts = _build(spec, inputs)
         with directory.claimed(folder):
