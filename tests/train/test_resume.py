@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -182,6 +183,14 @@ def test_a_trajectory_with_a_missing_row_is_named(tiny: Tiny, tmp_path: Path) ->
         IntegrityError, match=r"trajectory\.jsonl does not hold one row for each of the steps 0 \.\.\. 2"
     ):
         train_run(make_spec(*tiny), tmp_path)
+
+
+def test_a_run_that_lost_a_checkpoint_is_not_called_done(tiny: Tiny, tmp_path: Path) -> None:
+    run = stopped_run(tiny, tmp_path)
+    shutil.rmtree(run / "checkpoints/step-0")
+    with pytest.raises(IntegrityError, match=r"has checkpoints of steps 2, 6, expected 0, 2, 6"):
+        train_run(make_spec(*tiny), tmp_path)
+    assert not (run / "done").exists()
 
 
 def test_a_done_marker_of_another_run_does_not_count(tiny: Tiny, tmp_path: Path) -> None:

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from spectralign.records.canonical import sha256_file
-from spectralign.records.errors import IntegrityError, ResumeError, TrainingError
+from spectralign.records.errors import IntegrityError, TrainingError
 from spectralign.records.files import read_json, write_json
 from spectralign.records.run_spec import ResolvedInputs, RunSpec, run_id
 from spectralign.train import checkpoint, directory
@@ -248,8 +248,9 @@ def _finish(folder: Path, spec: RunSpec, seconds: float) -> None:
         for step in checkpoint.checkpoint_steps(folder)
     }
     if sorted(adapters, key=int) != [str(step) for step in spec.checkpoint_steps()]:
-        raise ResumeError(
-            f"{folder} has checkpoints {sorted(adapters, key=int)}, expected {list(spec.checkpoint_steps())}"
+        raise IntegrityError(
+            f"{folder} has checkpoints of steps {', '.join(sorted(adapters, key=int))}, expected "
+            f"{', '.join(map(str, spec.checkpoint_steps()))}; remove the directory to train the run anew"
         )
     done = {
         "run_id": folder.name,
