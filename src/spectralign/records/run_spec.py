@@ -9,9 +9,6 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 from spectralign.records.canonical import content_id
 from spectralign.records.optimisers import OptimiserSpec
 
-SCHEMA_VERSION = 1
-"""Raised whenever the meaning of a field changes, so that old and new runs get different ids."""
-
 ALL_LINEAR = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
 """The seven modules of every block that the paper adapts (paper.md 2.3)."""
 
@@ -84,7 +81,7 @@ class RunSpec(_Spec):
     sha256.
     """
 
-    schema_version: Literal[1] = SCHEMA_VERSION
+    schema_version: Literal[1] = Field(1, description="raised when the meaning of a field changes: old and new ids differ")
     base: str = "micro-0"
     data: DataSpec = MicroData()
     adapter: AdapterSpec = AdapterSpec()

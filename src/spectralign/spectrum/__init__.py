@@ -5,6 +5,7 @@ may call it, and so may an engineer who wants this part alone. It calls torch, `
 and `spectralign.records.files`; safetensors is imported only when a folder is read or written.
 """
 
+from spectralign.spectrum.edits import apply_edit, apply_edit_to_model, edit_adapter_folder
 from spectralign.spectrum.metrics import (
     METRICS,
     SpectrumMetrics,
@@ -22,6 +23,9 @@ __all__ = [
     "LoraPair",
     "SpectralPenalty",
     "SpectrumMetrics",
+    "apply_edit",
+    "apply_edit_to_model",
+    "edit_adapter_folder",
     "pairs_from_folder",
     "pairs_from_model",
     "singular_values",

@@ -78,19 +78,13 @@ def check_pairs(pairs: Iterable[LoraPair]) -> list[LoraPair]:
                 f"{name}: rank mismatch, lora_A has {A_R_I.shape[0]} rows but lora_B {B_O_R.shape[1]} columns"
             )
         if A_R_I.numel() == 0 or B_O_R.numel() == 0:
-            raise AdapterError(
-                f"{name}: empty factor, lora_A {tuple(A_R_I.shape)}, lora_B {tuple(B_O_R.shape)}"
-            )
+            raise AdapterError(f"{name}: empty factor, lora_A {tuple(A_R_I.shape)}, lora_B {tuple(B_O_R.shape)}")
         for side, factor in (("lora_A", A_R_I), ("lora_B", B_O_R)):
             # A sum is NaN or infinite if any element is, and costs no mask; only a suspicious one is looked
             # at closely.
-            if not bool(torch.isfinite(factor.detach().sum())) and not bool(
-                torch.isfinite(factor.detach()).all()
-            ):
+            if not bool(torch.isfinite(factor.detach().sum())) and not bool(torch.isfinite(factor.detach()).all()):
                 bad = int((~torch.isfinite(factor.detach())).sum())
-                raise AdapterError(
-                    f"{name}: {side} holds {bad} NaN or infinite values, accepted: finite values only"
-                )
+                raise AdapterError(f"{name}: {side} holds {bad} NaN or infinite values, accepted: finite values only")
         if not math.isfinite(scale):
             raise AdapterError(f"{name}: scale is {scale}, accepted: a finite number")
     return checked
@@ -129,9 +123,7 @@ def lora_layers(model: nn.Module) -> Iterator[tuple[str, Any, str]]:
         present = set(layer.lora_A) | set(layer.lora_B) | set(getattr(layer, "lora_embedding_A", ()))
         active = [adapter for adapter in layer.active_adapters if adapter in present]
         if len(active) > 1:
-            raise AdapterError(
-                f"{name}: {len(active)} adapters are active ({', '.join(active)}), accepted: one"
-            )
+            raise AdapterError(f"{name}: {len(active)} adapters are active ({', '.join(active)}), accepted: one")
         if active:
             yield name, layer, active[0]
 
@@ -140,15 +132,11 @@ def _live_pairs(model: nn.Module) -> Iterator[LoraPair]:
     for name, layer, adapter in lora_layers(model):
         kind = _unsupported_kind(layer, adapter)
         if kind:
-            raise AdapterError(
-                f"{name}: {kind} is not supported, accepted: plain LoRA or rsLoRA on linear layers"
-            )
+            raise AdapterError(f"{name}: {kind} is not supported, accepted: plain LoRA or rsLoRA on linear layers")
         for side in ("lora_A", "lora_B"):
             if adapter not in getattr(layer, side):
                 raise AdapterError(f"{name}: {side} of adapter {adapter!r} is missing")
-        yield LoraPair(
-            name, layer.lora_A[adapter].weight, layer.lora_B[adapter].weight, float(layer.scaling[adapter])
-        )
+        yield LoraPair(name, layer.lora_A[adapter].weight, layer.lora_B[adapter].weight, float(layer.scaling[adapter]))
 
 
 def _unsupported_kind(layer: Any, adapter: str) -> str | None:
@@ -215,9 +203,7 @@ def pairs_from_folder(path: Path | str, *, skip_unsupported: bool = False) -> li
             )
         module, side = place
         if side in factors.setdefault(module, {}):
-            raise AdapterError(
-                f"{folder}: {module} has two tensors for lora_{side}, accepted: one adapter per folder"
-            )
+            raise AdapterError(f"{folder}: {module} has two tensors for lora_{side}, accepted: one adapter per folder")
         factors[module][side] = tensor
     return check_pairs(_folder_pair(folder, config, module, sides) for module, sides in factors.items())
 
@@ -254,9 +240,7 @@ def read_adapter_config(folder: Path) -> dict[str, Any]:
     if config.get("peft_type") != "LORA":
         raise AdapterError(f"{file}: peft_type is {config.get('peft_type')!r}, accepted: 'LORA'")
     if config.get("use_dora"):
-        raise AdapterError(
-            f"{file}: use_dora is true, but DoRA is not supported, accepted: plain LoRA or rsLoRA"
-        )
+        raise AdapterError(f"{file}: use_dora is true, but DoRA is not supported, accepted: plain LoRA or rsLoRA")
     _refuse_changed_base(config.get("init_lora_weights", True))
     return config
 
@@ -272,9 +256,7 @@ def read_adapter_tensors(folder: Path) -> dict[str, Tensor]:
         from safetensors import SafetensorError
         from safetensors.torch import load_file
     except ImportError as error:
-        raise MissingExtraError(
-            "safetensors is not installed; run pip install 'spectralign[spectral]'"
-        ) from error
+        raise MissingExtraError("safetensors is not installed; run pip install 'spectralign[spectral]'") from error
     file = folder / WEIGHTS_NAME
     if not file.is_file():
         pickles = sorted(entry for entry in folder.iterdir() if entry.suffix in PICKLE_SUFFIXES)
@@ -294,21 +276,16 @@ def _refuse_pickle(file: Path) -> str:
     )
 
 
-def _folder_pair(
-    folder: Path, config: Mapping[str, Any], module: str, sides: Mapping[str, Tensor]
-) -> LoraPair:
+def _folder_pair(folder: Path, config: Mapping[str, Any], module: str, sides: Mapping[str, Tensor]) -> LoraPair:
     for side in ("A", "B"):
         if side not in sides:
-            raise AdapterError(
-                f"{folder}: {module} has no lora_{side}.weight, accepted: both factors of every module"
-            )
+            raise AdapterError(f"{folder}: {module} has no lora_{side}.weight, accepted: both factors of every module")
     rank = _number(folder, config, "r", "rank_pattern", module)
     alpha = _number(folder, config, "lora_alpha", "alpha_pattern", module)
     A_R_I, B_O_R = sides["A"], sides["B"]
     if A_R_I.ndim == 2 and A_R_I.shape[0] != rank:
         raise AdapterError(
-            f"{folder}: rank mismatch in {module}, {CONFIG_NAME} says r = {rank:g} "
-            f"but lora_A has {A_R_I.shape[0]} rows"
+            f"{folder}: rank mismatch in {module}, {CONFIG_NAME} says r = {rank:g} but lora_A has {A_R_I.shape[0]} rows"
         )
     return LoraPair(module, A_R_I, B_O_R, alpha / (math.sqrt(rank) if config.get("use_rslora") else rank))
 
@@ -323,12 +300,7 @@ def _number(folder: Path, config: Mapping[str, Any], field: str, pattern_field: 
         if _matches(folder, pattern, module):
             value = special
             break
-    if (
-        isinstance(value, bool)
-        or not isinstance(value, int | float)
-        or not math.isfinite(value)
-        or value <= 0
-    ):
+    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value) or value <= 0:
         raise AdapterError(f"{folder}: {field} of {module} is {value!r}, accepted: a number above 0")
     return float(value)
 

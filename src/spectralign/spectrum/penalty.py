@@ -93,18 +93,12 @@ class SpectralPenalty:
         UnknownNameError: an unknown form.
     """
 
-    def __init__(
-        self, model_or_pairs: nn.Module | Sequence[LoraPair], lam: float, form: PenaltyForm = "qr"
-    ) -> None:
+    def __init__(self, model_or_pairs: nn.Module | Sequence[LoraPair], lam: float, form: PenaltyForm = "qr") -> None:
         _check_form(form)
         if not (math.isfinite(lam) and lam >= 0):
-            raise SpecError(
-                f"penalty lambda is {lam}, accepted: a finite number of at least 0 (0 switches it off)"
-            )
+            raise SpecError(f"penalty lambda is {lam}, accepted: a finite number of at least 0 (0 switches it off)")
         self.pairs = (
-            pairs_from_model(model_or_pairs)
-            if isinstance(model_or_pairs, nn.Module)
-            else check_pairs(model_or_pairs)
+            pairs_from_model(model_or_pairs) if isinstance(model_or_pairs, nn.Module) else check_pairs(model_or_pairs)
         )
         self.lam = float(lam)
         self.form: PenaltyForm = form
@@ -168,13 +162,9 @@ class _Penalty(torch.autograd.Function):
                 continue
             for index, position in enumerate(group.positions):
                 gradients[2 * position] = group.grad_A_K_R_I[index].to(flat[2 * position].dtype) / len(pairs)
-                gradients[2 * position + 1] = group.grad_B_K_O_R[index].to(
-                    flat[2 * position + 1].dtype
-                ) / len(pairs)
+                gradients[2 * position + 1] = group.grad_B_K_O_R[index].to(flat[2 * position + 1].dtype) / len(pairs)
         ctx.gradients = gradients
-        ratios = [
-            ratio.to(flat[0].device, working_dtype(*flat)) for group in groups for ratio in group.ratio_K
-        ]
+        ratios = [ratio.to(flat[0].device, working_dtype(*flat)) for group in groups for ratio in group.ratio_K]
         return torch.stack(ratios).mean()
 
     @staticmethod
@@ -267,16 +257,12 @@ def _evaluate_g1(pairs: Sequence[LoraPair], gradients: bool) -> list[_Group]:
             with full_precision(A_K_R_I.device), torch.enable_grad():
                 A, B = A_K_R_I[active].requires_grad_(gradients), B_K_O_R[active].requires_grad_(gradients)
                 S_K_C = g1_values(A, B)
-                ratio = torch.linalg.vector_norm(S_K_C, dim=-1) / S_K_C.sum(-1) - 1 / math.sqrt(
-                    S_K_C.shape[-1]
-                )
+                ratio = torch.linalg.vector_norm(S_K_C, dim=-1) / S_K_C.sum(-1) - 1 / math.sqrt(S_K_C.shape[-1])
                 if gradients:
                     # Pairs do not share factors, so the gradient of the sum holds each pair's own.
                     grad_A[active], grad_B[active] = torch.autograd.grad(ratio.sum(), (A, B))
             ratio_K[active] = ratio.detach()
         results.append(
-            _Group(positions, ratio_K, grad_A, grad_B)
-            if gradients
-            else _Group(positions, ratio_K, None, None)
+            _Group(positions, ratio_K, grad_A, grad_B) if gradients else _Group(positions, ratio_K, None, None)
         )
     return results

@@ -1,0 +1,12 @@
+"""Optim: from typed specs to optimisers, with every field passed on and every parameter accounted for.
+
+Lives here: the router of parameters to LoRA factors, Muon on LoRA factors, the orthogonalisers and the one place that
+builds an optimiser from its spec. Training and engineers' own loops call it; it calls torch, the optimiser library and
+`spectralign.records`.
+"""
+
+from spectralign.optim.build import build_optimizer, describe
+from spectralign.optim.muon import Muon
+from spectralign.optim.router import Routing, route
+
+__all__ = ["Muon", "Routing", "build_optimizer", "describe", "route"]
