@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 from tiny_base import make_base, make_rows, make_spec
 
 from spectralign.data.rows import Row, write_rows
@@ -136,6 +137,33 @@ def test_a_base_that_wants_its_own_code_run_or_has_pickled_weights_is_refused(ti
     write_json(base / "config.json", config)
     (base / "model.safetensors").rename(base / "pytorch_model.bin")
     with pytest.raises(SpecError, match=r"no model\.safetensors \(found: .*pytorch_model\.bin"):
+        train_run(make_spec(base, tiny[1]), tmp_path / "runs")
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "message"),
+    [
+        ("model.safetensors", b"\x00" * 64, "cannot be loaded as a causal language model"),
+        ("config.json", b"[]", r"config\.json holds a list, accepted: a JSON object"),
+        ("config.json", b'{"model_type": "qwen33"}', "cannot be loaded as a causal language model"),
+        ("config.json", b"{", r"config\.json is not valid JSON"),
+        ("card.json", b"3", r"card\.json holds a int, accepted: a JSON object"),
+    ],
+)
+def test_a_broken_base_is_one_clear_error(name: str, content: bytes, message: str, tiny: Tiny, tmp_path: Path) -> None:
+    base = shutil.copytree(tiny[0], tmp_path / "base")
+    (base / name).write_bytes(content)
+    with pytest.raises((SpecError, IntegrityError), match=message):
+        train_run(make_spec(base, tiny[1]), tmp_path / "runs")
+    assert not (tmp_path / "runs").exists()
+
+
+def test_a_base_with_missing_weights_is_refused_instead_of_drawn_at_random(tiny: Tiny, tmp_path: Path) -> None:
+    base = shutil.copytree(tiny[0], tmp_path / "base")
+    weights = load_file(base / "model.safetensors")
+    weights.pop("model.layers.1.mlp.up_proj.weight")
+    save_file(weights, base / "model.safetensors", {"format": "pt"})
+    with pytest.raises(IntegrityError, match=r"1 weights are missing .*layers\.1\.mlp\.up_proj"):
         train_run(make_spec(base, tiny[1]), tmp_path / "runs")
 
 

@@ -56,8 +56,15 @@ def find_base(name_or_path: str) -> BaseFolder:
 
         folder = base_folder(name_or_path)
     card = folder / "card.json"
-    name = read_json(card).get("name") if card.is_file() else None
+    name = _read_object(card).get("name") if card.is_file() else None
     return BaseFolder(str(name or folder.resolve().name), folder)
+
+
+def _read_object(file: Path) -> dict[str, Any]:
+    value = read_json(file)
+    if not isinstance(value, dict):
+        raise IntegrityError(f"{file} holds a {type(value).__name__}, accepted: a JSON object")
+    return value
 
 
 @functools.lru_cache(maxsize=256)
@@ -76,7 +83,7 @@ def _weights_sha256(folder: Path) -> str:
     if (folder / WEIGHTS).is_file():
         return _sha256(folder / WEIGHTS)
     if (folder / WEIGHTS_INDEX).is_file():
-        index = read_json(folder / WEIGHTS_INDEX)
+        index = _read_object(folder / WEIGHTS_INDEX)
         shards = sorted(set(index.get("weight_map", {}).values()))
         if any(Path(shard).name != shard for shard in shards):
             raise IntegrityError(f"{folder / WEIGHTS_INDEX} names files outside of its folder; it is refused")
@@ -104,7 +111,7 @@ def check_card(base: BaseFolder) -> None:
     card = base.folder / "card.json"
     if not card.is_file():
         return
-    recorded, found = read_json(card).get("sha256"), _weights_sha256(base.folder)
+    recorded, found = _read_object(card).get("sha256"), _weights_sha256(base.folder)
     if recorded is not None and recorded != found:
         raise IntegrityError(
             f"base {base.name}: the weights in {base.folder} have sha256 {found}, its card says {recorded}; "
@@ -117,7 +124,7 @@ def _template(folder: Path) -> str:
     if file.is_file():
         return file.read_text(encoding="utf-8")
     settings = folder / "tokenizer_config.json"
-    template = read_json(settings).get("chat_template") if settings.is_file() else None
+    template = _read_object(settings).get("chat_template") if settings.is_file() else None
     # older folders hold a list of named templates inside the settings; its JSON is as good a text to hash as any
     return template if isinstance(template, str) else json.dumps(template or "")
 
@@ -131,7 +138,7 @@ def model_config(folder: Path) -> dict[str, Any]:
     file = folder / "config.json"
     if not file.is_file():
         raise SpecError(f"base {folder} has no config.json; accepted: a folder that save_pretrained wrote")
-    config: dict[str, Any] = read_json(file)
+    config = _read_object(file)
     if "auto_map" in config:
         raise SpecError(f"base {folder} needs code of its own (auto_map in config.json); it is never run")
     return {key: value for key, value in config.items() if key not in LOCAL_CONFIG_FIELDS}
@@ -230,7 +237,9 @@ def load_model(base: BaseFolder) -> nn.Module:
     """Load a base as a causal language model in float32 on the CPU, in eval mode, without dropout of its own.
 
     Raises:
-        SpecError: the base's config asks for dropout, which no field of a RunSpec would show.
+        SpecError: transformers cannot load the base, or its config asks for dropout, which no field of a RunSpec
+            would show.
+        IntegrityError: the stored weights are incomplete.
     """
     from transformers import AutoModelForCausalLM
 
@@ -247,11 +256,26 @@ def load_model(base: BaseFolder) -> nn.Module:
             "(adapter.dropout)"
         )
     import torch
+    from safetensors import SafetensorError
 
-    with _no_progress_bars():
-        model = AutoModelForCausalLM.from_pretrained(
-            base.folder, dtype=torch.float32, local_files_only=True, use_safetensors=True, trust_remote_code=False
-        )
+    try:
+        with _no_progress_bars():
+            model, found = AutoModelForCausalLM.from_pretrained(
+                base.folder,
+                dtype=torch.float32,
+                local_files_only=True,
+                use_safetensors=True,
+                trust_remote_code=False,
+                output_loading_info=True,
+            )
+    except (OSError, RuntimeError, ValueError, SafetensorError) as error:
+        reason = " ".join(str(error).split())
+        raise SpecError(
+            f"base {base.name} in {base.folder} cannot be loaded as a causal language model: {reason}"
+        ) from error
+    absent = sorted(found["missing_keys"])
+    if absent:  # transformers would draw them at random and only warn
+        raise IntegrityError(f"base {base.name}: {len(absent)} weights are missing in {base.folder} ({absent[0]} ...)")
     model.eval()
     return model  # type: ignore[no-any-return]
 
