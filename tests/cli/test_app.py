@@ -212,3 +212,36 @@ def test_a_closed_pipe_is_no_traceback() -> None:
     command = f"{sys.executable} -m spectralign.cli.app studies --schema | head -c 10"
     done = subprocess.run(["bash", "-c", command], capture_output=True, text=True, env=os.environ)
     assert "Traceback" not in done.stderr
+
+
+def test_ctrl_c_says_how_far_the_study_is_and_how_to_go_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from spectralign.study.run import StudyObserver
+
+    def interrupted(*_: object, observer: StudyObserver, **__: object) -> None:
+        observer.planned(72, 12, 100.0, 2)
+        observer.finished("adam-micro-0-seed0", None, 3.0)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("spectralign.study.run.run_study", interrupted)
+    assert execute(["run", "micro", "--out", str(tmp_path)]) == 130
+    printed = capsys.readouterr().err
+    assert "stopped; 13 of 72 cells are done; the same command goes on from there" in printed
+    assert "Traceback" not in printed
+
+
+def test_failed_cells_are_listed_and_give_exit_code_1(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from spectralign.study.run import Failure, StudyRun
+
+    result = StudyRun(tmp_path, 3, 2, 2, (Failure("adam-micro-0-seed0", "the loss \x1b[31mis [b]nan[/b]"),), 1.0)
+    monkeypatch.setattr("spectralign.study.run.run_study", lambda *_, **__: result)
+    monkeypatch.setattr("spectralign.cli.report.build", lambda folder: folder / "report.html")
+    assert execute(["run", "micro", "--out", str(tmp_path)]) == 1
+    printed = capsys.readouterr().out
+    assert "2 of 3 cells done" in printed
+    assert "FAILED adam-micro-0-seed0" in printed
+    assert "[b]nan[/b]" in printed
+    assert "\x1b" not in printed

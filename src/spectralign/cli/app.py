@@ -15,7 +15,7 @@ import typer
 
 from spectralign import __version__
 from spectralign.cli import ask, doctor, plan, report, run, spectrum, status, studies, train, world
-from spectralign.cli.terminal import EXTRAS, error_console, safe
+from spectralign.cli.terminal import EXTRAS, complain, safe
 from spectralign.records.errors import MissingExtraError, SpectralignError, nearest
 
 _ClickError: Any = typer.BadParameter.__mro__[2]
@@ -86,7 +86,7 @@ def execute(arguments: Sequence[str]) -> int:
         sys.stdout.flush()
         return result if isinstance(result, int) else 0
     except (KeyboardInterrupt, typer.Abort) as stop:
-        return _fail("stopped" if not str(stop) else str(stop), debug, 130)
+        return _fail(str(stop) or "stopped", debug, 130)
     except BrokenPipeError:  # `spectralign ... | head`
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
@@ -127,7 +127,7 @@ def _missing(error: ModuleNotFoundError) -> str:
 def _fail(message: str, debug: bool, code: int) -> int:
     if debug:
         traceback.print_exc()
-    error_console().print(f"spectralign: {safe(message, 2000)}", markup=False)
+    complain(f"spectralign: {safe(message, 2000)}")
     return code
 
 

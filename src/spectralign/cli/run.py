@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from spectralign.cli.options import DEFAULT_OUT, Assignments, Out, StudyName, Workers
-from spectralign.cli.terminal import duration, need_extra, safe, say
+from spectralign.cli.terminal import complain, duration, need_extra, safe, say
 
 EXAMPLES = """\b
 Examples:
@@ -32,8 +32,11 @@ def command(study: StudyName, set_: Assignments = None, out: Out = DEFAULT_OUT, 
         try:
             result = run_study(spec, out, workers=workers, observer=progress)
         except KeyboardInterrupt:
-            message = f"stopped; {progress.state}; the same command goes on from there"
-            raise KeyboardInterrupt(message) from None
+            stopped = f"spectralign: stopped; {progress.state}; the same command goes on from there"
+            result = None
+    if result is None:
+        complain(stopped)
+        return 130
     target = build(result.study_dir)
     took = f"{duration(result.seconds)} ({result.executed} by this command)"
     say(f"{result.done} of {result.planned} cells done in {took}")

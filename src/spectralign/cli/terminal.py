@@ -67,6 +67,11 @@ def say(text: object, style: str = "") -> None:
     console().print(Text(str(text), style=style), soft_wrap=True)
 
 
+def complain(text: str) -> None:
+    """Print one line on standard error."""
+    error_console().print(Text(text))
+
+
 def table(columns: Sequence[str], rows: Iterable[Sequence[Any]], title: str = "") -> Table:
     """Return a table of plain texts; numbers are set right, None is a dash, floats have four digits."""
     listed = [list(row) for row in rows]

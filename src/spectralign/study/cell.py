@@ -33,11 +33,12 @@ EXACT_VERSION = 1
 
 
 class _Loaded(NamedTuple):
-    """A base with an adapter of some shape, ready for tensors."""
+    """A base with an adapter of some shape, always merged; `pristine` are the base's weights that merging changes."""
 
     model: Any
     tokenizer: Any
     world: Any
+    pristine: dict[str, Any]
 
 
 _models: OrderedDict[str, _Loaded] = OrderedDict()
@@ -178,7 +179,7 @@ def run_stage(stage: Stage, planned: PlannedCell, directory: Path) -> None:
     start = time.perf_counter()
     spec = planned.cell.spec
     folder = edited_adapter(directory, stage.edit) if stage.edit else directory / "checkpoints" / f"step-{stage.step}"
-    model, tokenizer, world = organism(spec, directory, folder, None if stage.edit else stage.step)
+    model, tokenizer, world, _ = organism(spec, directory, folder, None if stage.edit else stage.step)
     rows: Sequence[Mapping[str, Any]]
     if stage.kind == "exact":
         rows = evaluate_exact(model, world, tokenizer, domain=planned.domain, panels=stage.panels)
@@ -236,7 +237,7 @@ def edited_adapter(directory: Path, edit: EditSpec) -> Path:
 
 
 def organism(spec: RunSpec, directory: Path, folder: Path, recorded_step: int | None) -> _Loaded:
-    """Return base and adapter as one PEFT model in eval mode, from this worker's store of models.
+    """Return base and adapter as one PEFT model in eval mode, merged, from this worker's store of models.
 
     Args:
         spec: the run's spec.
@@ -263,12 +264,20 @@ def organism(spec: RunSpec, directory: Path, folder: Path, recorded_step: int | 
             raise IntegrityError(f"{weights} has sha256 {found}, the run's record says {recorded}")
     tensors = load_file(weights)
     expected = sum("lora_" in name for name, _ in loaded.model.named_parameters())
+    if len(tensors) != expected:
+        raise AdapterError(f"{weights} holds {len(tensors)} tensors, expected {expected} for the run's adapter spec")
+    loaded.model.unmerge_adapter()
     with torch.no_grad():
+        for name, parameter in loaded.model.named_parameters():
+            if name in loaded.pristine:  # unmerging subtracts, and leaves the rounding of an addition behind
+                parameter.copy_(loaded.pristine[name])
         result = set_peft_model_state_dict(loaded.model, tensors, adapter_name=ADAPTER)
-    if result.unexpected_keys or len(tensors) != expected:
+    if result.unexpected_keys:
+        _models.clear()
         raise AdapterError(
-            f"{weights} holds {len(tensors)} tensors, expected {expected} (unknown: {result.unexpected_keys[:2]})"
+            f"{weights} holds tensors that the model does not have: {', '.join(result.unexpected_keys[:2])}"
         )
+    loaded.model.merge_adapter()  # W + s*B*A once, instead of two small products in every forward pass
     return loaded
 
 
@@ -286,7 +295,11 @@ def _loaded(spec: RunSpec, directory: Path) -> _Loaded:
         base = load_base(spec.base, verify=False)
         model = attach_adapter(base.model, spec.adapter, 0, base.card.name)
         model.eval()
-        _models[key] = _Loaded(model, base.tokenizer, base.world)
+        pristine = {
+            name: weight.detach().clone() for name, weight in model.named_parameters() if ".base_layer." in name
+        }
+        model.merge_adapter()
+        _models[key] = _Loaded(model, base.tokenizer, base.world, pristine)
         while len(_models) > KEPT_MODELS:
             _models.popitem(last=False)
     _models.move_to_end(key)
