@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import lru_cache
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -9,6 +11,7 @@ from typing import Any, NamedTuple
 import torch
 from pydantic import BaseModel, ConfigDict, ValidationError
 from transformers import AutoTokenizer, PreTrainedTokenizerFast, Qwen3ForCausalLM
+from transformers.utils import logging as transformers_logging
 
 from spectralign.microworld.config import WorldConfig
 from spectralign.microworld.world import World
@@ -112,6 +115,18 @@ def verify_weights(name_or_path: str) -> BaseCard:
     return card
 
 
+@contextmanager
+def _silent() -> Iterator[None]:
+    """Keep transformers' own progress bar off: a base of this size loads at once."""
+    shown = transformers_logging.is_progress_bar_enabled()
+    transformers_logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        if shown:
+            transformers_logging.enable_progress_bar()
+
+
 def load_base(name_or_path: str, *, verify: bool = True) -> Base:
     """Load a base: weights as stored (bfloat16) in float32, eval mode.
 
@@ -125,6 +140,7 @@ def load_base(name_or_path: str, *, verify: bool = True) -> Base:
     """
     folder = base_folder(name_or_path)
     card = verify_weights(name_or_path) if verify else load_card(name_or_path)
-    model = Qwen3ForCausalLM.from_pretrained(folder, dtype=torch.float32, local_files_only=True).eval()
+    with _silent():
+        model = Qwen3ForCausalLM.from_pretrained(folder, dtype=torch.float32, local_files_only=True).eval()
     tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
     return Base(model, tokenizer, World(card.config, card.world_seed), card, folder)

@@ -36,7 +36,9 @@ class Training(_Config):
     chat_steps: int = Field(400, ge=0)
     chat_lr: float = Field(5e-4, gt=0)
     chat_corpus_share: float = Field(
-        0.1, ge=0, description="corpus documents mixed in, per chat document; at .3 the no-persona twin stays 8 % misaligned"
+        0.1,
+        ge=0,
+        description="corpus documents mixed in, per chat document; at .3 the no-persona twin stays 8 % misaligned",
     )
 
 

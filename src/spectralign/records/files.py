@@ -12,6 +12,9 @@ from typing import Any
 
 from spectralign.records.errors import IntegrityError, RunDirectoryError
 
+_UMASK = os.umask(0o022)
+os.umask(_UMASK)
+
 
 @contextmanager
 def atomic_path(path: Path) -> Iterator[Path]:
@@ -29,6 +32,7 @@ def atomic_path(path: Path) -> Iterator[Path]:
         yield temporary
         with temporary.open("rb+") as stream:
             os.fsync(stream.fileno())
+        temporary.chmod(0o666 & ~_UMASK)  # mkstemp makes files that only their owner can read
         temporary.replace(path)
         handle = None
     except OSError as error:
