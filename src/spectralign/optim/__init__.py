@@ -6,7 +6,17 @@ builds an optimiser from its spec. Training and engineers' own loops call it; it
 """
 
 from spectralign.optim.build import build_optimizer, describe
-from spectralign.optim.muon import Muon
-from spectralign.optim.router import Routing, route
+from spectralign.optim.muon import SCALE_RULES, Muon
+from spectralign.optim.orthogonalise import orthogonalise
+from spectralign.optim.router import Routing, check_complete, route
 
-__all__ = ["Muon", "Routing", "build_optimizer", "describe", "route"]
+__all__ = [
+    "SCALE_RULES",
+    "Muon",
+    "Routing",
+    "build_optimizer",
+    "check_complete",
+    "describe",
+    "orthogonalise",
+    "route",
+]

@@ -9,8 +9,8 @@ import torch
 from torch import nn
 
 from spectralign.optim.muon import Muon
-from spectralign.optim.router import Named, Routing, listed, route
-from spectralign.records.errors import MissingExtraError, OptimiserError, unknown_name
+from spectralign.optim.router import Named, Routing, check_complete, listed, route
+from spectralign.records.errors import MissingExtraError, OptimiserError, SpecError, unknown_name
 from spectralign.records.optimisers import (
     OPTIMISERS,
     AdamSpec,
@@ -31,13 +31,23 @@ def build_optimizer(spec: OptimiserSpec, model: nn.Module | Iterable[Named]) -> 
 
     Raises:
         OptimiserError: nothing to train, or a parameter that the optimiser cannot update.
+        SpecError: fields that contradict each other.
         MissingExtraError: the optimiser's library is not installed.
         UnknownNameError: no optimiser of this kind.
     """
-    routing = route(model.named_parameters() if isinstance(model, nn.Module) else model)
+    named = list(model.named_parameters() if isinstance(model, nn.Module) else model)
+    optimizer = _build(spec, route(named))
+    check_complete(named, optimizer)
+    return optimizer
+
+
+def _build(spec: OptimiserSpec, routing: Routing) -> torch.optim.Optimizer:
+    """Dispatch on the spec; the one place, with `_UPDATES` below, where a new optimiser is added."""
     every = [parameter for part in routing for _, parameter in part]
     match spec:
         case SGDSpec():
+            if spec.nesterov and spec.momentum == 0:
+                raise SpecError("sgd: nesterov is true with momentum 0, accepted: nesterov with momentum above 0")
             return torch.optim.SGD(
                 every,
                 lr=spec.lr,
@@ -45,7 +55,10 @@ def build_optimizer(spec: OptimiserSpec, model: nn.Module | Iterable[Named]) -> 
                 dampening=0.0,
                 nesterov=spec.nesterov,
                 weight_decay=spec.weight_decay,
+                maximize=False,
                 foreach=True,
+                differentiable=False,
+                fused=False,
             )
         case AdamSpec() | AdamWSpec():
             family = torch.optim.Adam if isinstance(spec, AdamSpec) else torch.optim.AdamW
@@ -56,7 +69,11 @@ def build_optimizer(spec: OptimiserSpec, model: nn.Module | Iterable[Named]) -> 
                 eps=spec.eps,
                 weight_decay=spec.weight_decay,
                 amsgrad=False,
+                maximize=False,
                 foreach=True,
+                capturable=False,
+                differentiable=False,
+                fused=False,
             )
         case LionSpec():
             return _lion(spec, every)

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import re
+from collections import Counter
 from collections.abc import Iterable
 from typing import NamedTuple
 
 from torch import nn
+from torch.optim import Optimizer
 
 from spectralign.records.errors import OptimiserError
 
@@ -60,6 +62,31 @@ def _check_pairs(routing: Routing) -> None:
     if modules_A and modules_B and modules_A != modules_B:
         odd = sorted(modules_A ^ modules_B)
         raise OptimiserError(f"{len(odd)} LoRA factors have no trainable partner: {listed(odd)}")
+
+
+def check_complete(named_parameters: Iterable[Named], optimizer: Optimizer) -> None:
+    """Check that an optimiser updates every trainable parameter exactly once, and no frozen or foreign one.
+
+    Works for any torch optimiser, also for one that another tool built: biases and magnitudes that reach no group are
+    the commonest silent fault there (engineering 2.4).
+
+    Raises:
+        OptimiserError: names the parameters that are unrouted, routed twice, frozen or foreign.
+    """
+    named = {id(parameter): (name, parameter) for name, parameter in named_parameters}
+    counts = Counter(id(parameter) for group in optimizer.param_groups for parameter in group["params"])
+    faults = {
+        "trainable but in no group": [name for key, (name, p) in named.items() if p.requires_grad and not counts[key]],
+        "in several groups": [named[key][0] for key, count in counts.items() if count > 1 and key in named],
+        "frozen": [named[key][0] for key in counts if key in named and not named[key][1].requires_grad],
+        "not of this model": [f"tensor {i}" for i, key in enumerate(counts) if key not in named],
+    }
+    problems = [f"{len(names)} {fault} ({listed(names)})" for fault, names in faults.items() if names]
+    if problems:
+        raise OptimiserError(
+            f"{type(optimizer).__name__}: incomplete partition, {'; '.join(problems)}; "
+            "accepted: every trainable parameter in exactly one group"
+        )
 
 
 def listed(names: Iterable[str]) -> str:

@@ -17,12 +17,14 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
+from spectralign.records.canonical import sha256_file
 from spectralign.records.errors import AdapterError, MissingExtraError, RunDirectoryError, unknown_name
 from spectralign.spectrum.pairs import (
     CONFIG_NAME,
     WEIGHTS_NAME,
     LoraPair,
     factor_place,
+    lora_layers,
     pairs_from_folder,
     pairs_from_model,
     read_adapter_tensors,
@@ -63,7 +65,9 @@ _EDITS: dict[str, Callable[[Tensor, Any], Tensor]] = {
 def apply_edit(pair: LoraPair, edit: EditSpec) -> LoraPair:
     """Return a pair whose update has edited singular values and the same singular vectors, rank, scale and dtypes.
 
-    The new factors are balanced: `B = U S^1/2`, `A = S^1/2 V^T` up to the scale. A zero update stays zero.
+    The new factors are balanced: `B = U S^1/2`, `A = S^1/2 V^T` up to the scale. A zero update stays zero. Computed in
+    float32 (float64 for float64 factors) and rounded to the dtypes given; singular vectors of zero singular values are
+    arbitrary, so that flattening a rank-deficient update fills its empty directions with arbitrary ones.
 
     Args:
         pair: one LoRA pair of rank r.
@@ -98,8 +102,12 @@ def apply_edit_to_model(model: nn.Module, edit: EditSpec) -> None:
     """Edit every adapter of a live PEFT model in place.
 
     Raises:
-        AdapterError: no usable pairs, or k larger than a rank allows; nothing is changed then.
+        AdapterError: no usable pairs, an adapter that is merged into its base, or k larger than a rank allows;
+            nothing is changed then.
     """
+    for name, layer, adapter in lora_layers(model):
+        if adapter in getattr(layer, "merged_adapters", ()):
+            raise AdapterError(f"{name}: adapter {adapter!r} is merged into the base, accepted: an unmerged adapter")
     pairs = pairs_from_model(model)
     edited = [apply_edit(pair, edit) for pair in pairs]
     for pair, new in zip(pairs, edited, strict=True):
@@ -131,7 +139,12 @@ def edit_adapter_folder(source: Path, target: Path, edit: EditSpec) -> Path:
         tensors[key] = (pair.A_R_I if place[1] == "A" else pair.B_O_R).to(tensor.dtype).contiguous()
     if target.exists():
         raise AdapterError(f"{target} exists already; choose another folder or remove it")
-    record = {"edit": _fields(edit), "status": "edited, not evaluated", "modules": len(pairs)}
+    record = {
+        "edit": _fields(edit),
+        "status": "edited, not evaluated",
+        "modules": len(pairs),
+        "source_sha256": sha256_file(source / WEIGHTS_NAME),
+    }
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
         staging = Path(tempfile.mkdtemp(dir=target.parent, prefix=f".{target.name}."))
@@ -152,10 +165,14 @@ def edit_adapter_folder(source: Path, target: Path, edit: EditSpec) -> Path:
 
 def _save(tensors: dict[str, Tensor], file: Path) -> None:
     try:
+        from safetensors import SafetensorError
         from safetensors.torch import save_file
     except ImportError as error:
         raise MissingExtraError("safetensors is not installed; run pip install 'spectralign[spectral]'") from error
-    save_file(tensors, file, metadata={"format": "pt"})
+    try:
+        save_file(tensors, file, metadata={"format": "pt"})
+    except SafetensorError as error:  # how the library reports a full disk
+        raise OSError(str(error)) from error
 
 
 def _fields(edit: EditSpec) -> dict[str, Any]:

@@ -65,10 +65,10 @@ def spectral_penalty(pairs: Sequence[LoraPair], form: PenaltyForm = "qr") -> Ten
 
     Raises:
         UnknownNameError: for another form.
-        TrainingError: where a factor has become NaN or infinite.
+        AdapterError: no pairs, or a factor that is NaN or infinite; the message names the module.
     """
     _check_form(form)
-    flat = [tensor for pair in pairs for tensor in (pair.A_R_I, pair.B_O_R)]
+    flat = [tensor for pair in check_pairs(pairs) for tensor in (pair.A_R_I, pair.B_O_R)]
     penalty: Tensor = _Penalty.apply(form, *flat)  # type: ignore[no-untyped-call]
     return penalty
 
@@ -155,7 +155,7 @@ class _Penalty(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, form: PenaltyForm, *flat: Tensor) -> Tensor:
         pairs = [LoraPair(f"pair {i}", flat[2 * i], flat[2 * i + 1], 1.0) for i in range(len(flat) // 2)]
-        groups = _evaluate(check_pairs(pairs), form, gradients=any(ctx.needs_input_grad))
+        groups = _evaluate(pairs, form, gradients=any(ctx.needs_input_grad))
         gradients: list[Tensor | None] = [None] * len(flat)
         for group in groups:
             if group.grad_A_K_R_I is None or group.grad_B_K_O_R is None:
