@@ -65,7 +65,10 @@ def command(
     if as_json:
         typer.echo(json.dumps({"adapter": str(adapter), "summary": summary, "modules": rows}))
         return 0
-    console().print(table(COLUMNS, ([row[column] for column in COLUMNS] for row in rows)))
+    short = [f"{row['layer']} {row['kind']}" for row in rows]
+    names = short if len(set(short)) == len(rows) else [row["module"] for row in rows]
+    listed = ([name, *(row[column] for column in COLUMNS[1:])] for name, row in zip(names, rows, strict=True))
+    console().print(table(COLUMNS, listed))
     means = ", ".join(f"{name} {value:.4g}" if value is not None else f"{name} -" for name, value in summary.items())
     say(f"{len(rows)} modules; means: {means}")
     if figure is not None:

@@ -16,6 +16,9 @@ from spectralign.records.errors import MissingExtraError
 LONGEST = 400
 """Characters of one text from a model or a file that are printed."""
 
+PIPE_WIDTH = 200
+"""Columns where standard output is a pipe or a file, so that no table is folded."""
+
 EXTRAS = {
     "spectral": ("torch", "safetensors", "pytorch_optimizer", "numpy"),
     "lab": (
@@ -36,7 +39,10 @@ EXTRAS = {
 
 def console() -> Console:
     """Return a console on standard output; it follows a redirected stdout."""
-    return Console(highlight=False, soft_wrap=False)
+    found = Console(highlight=False, soft_wrap=False)
+    if not found.is_terminal:
+        found.width = PIPE_WIDTH
+    return found
 
 
 def error_console() -> Console:

@@ -293,7 +293,7 @@ def _loaded(spec: RunSpec, directory: Path) -> _Loaded:
     key = canonical_json([spec.base, found, spec.adapter.model_dump(mode="json")])
     if key not in _models:
         base = load_base(spec.base, verify=False)
-        model = attach_adapter(base.model, spec.adapter, 0, base.card.name)
+        model: Any = attach_adapter(base.model, spec.adapter, 0, base.card.name)
         model.eval()
         pristine = {
             name: weight.detach().clone() for name, weight in model.named_parameters() if ".base_layer." in name

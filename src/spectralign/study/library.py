@@ -6,7 +6,7 @@ import functools
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from spectralign.records.errors import RunDirectoryError, unknown_name
+from spectralign.records.errors import RunDirectoryError, UnknownNameError, nearest
 from spectralign.records.files import read_json
 from spectralign.study.layout import PLAN_FILE, SUMMARY_FILE, TABLES, PlannedCell, read_plan, runs_folder
 
@@ -85,7 +85,10 @@ class Study:
         elif any(planned.run_id == run_or_cell for planned in self.plan.values()):
             run_id = run_or_cell
         else:
-            raise unknown_name("cell", run_or_cell, self.plan)
+            near = nearest(run_or_cell, self.plan)
+            raise UnknownNameError(
+                f"unknown cell {run_or_cell!r} of {self.path}{near} (accepted: {self._some_cells()})"
+            )
         return runs_folder(self.path.parent) / run_id
 
     def model(self, run_or_cell: str, step: int | Literal["final"] = "final", edit: str | None = None) -> Organism:
@@ -103,6 +106,11 @@ class Study:
         from spectralign.train.organism import load_organism
 
         return load_organism(self.run_directory(run_or_cell), step, edit)
+
+    def _some_cells(self) -> str:
+        names = list(self.plan)
+        more = f" and {len(names) - 5} more, see `spectralign plan --cells`" if len(names) > 6 else ""
+        return ", ".join(names[:5] if more else names) + more
 
     def _table(self, name: str) -> pl.DataFrame:
         import polars as pl
