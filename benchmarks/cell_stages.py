@@ -1,7 +1,8 @@
 """What a cell of a study costs, stage by stage, beside a bare loop, on one thread.
 
-The bare loop is the least that fine-tuning can be: forward, backward, optimiser step on the same batches, no Trainer, no
-checkpoints, no record. Times are medians over repetitions in one process; ratios are against the bare loop of the same optimiser.
+The bare loop is the least that fine-tuning can be: forward, backward, optimiser step on the same batches, no Trainer,
+no checkpoints, no record. Times are medians over repetitions in one process; ratios are against the bare loop of the
+same optimiser.
 
     python benchmarks/cell_stages.py [--base micro-0] [--repeat 5] [--json benchmarks/results/cell_stages.json]
 """
@@ -63,7 +64,8 @@ def bare_loop(spec: Any) -> None:
         pad_id=model.config.pad_token_id,
     )
     for batch in batches:
-        logits_B_T_V = model(input_ids=batch["input_ids"], attention_mask=batch["attention_mask"], use_cache=False).logits
+        ids, mask = batch["input_ids"], batch["attention_mask"]
+        logits_B_T_V = model(input_ids=ids, attention_mask=mask, use_cache=False).logits
         loss = torch.nn.functional.cross_entropy(
             logits_B_T_V[:, :-1].flatten(0, 1), batch["labels"][:, 1:].flatten(), ignore_index=-100
         )
@@ -97,7 +99,8 @@ def main() -> None:
     def report(stage: str, optimiser: str, seconds: float, against: float | None = None) -> None:
         ratio = None if against is None else seconds / against
         rows.append({"stage": stage, "optimiser": optimiser, "seconds": seconds, "ratio": ratio})
-        print(f"{stage:44s} {optimiser:6s} {seconds:7.3f} s {'' if ratio is None else f'{ratio:6.2f} x bare loop'}", flush=True)
+        tail = "" if ratio is None else f"{ratio:6.2f} x bare loop"
+        print(f"{stage:44s} {optimiser:6s} {seconds:7.3f} s {tail}", flush=True)
 
     domain = base.card.world_seed % base.card.config.domains
     for name, body in OPTIMISERS.items():
@@ -112,7 +115,8 @@ def main() -> None:
         report("train_run: Trainer, checkpoints, spectra", name, trained, bare)
         if name in ("adam", "muon"):
             penalised = spec.model_copy(update={"penalty": PenaltySpec(lam=1.0)})
-            report("train_run with the penalty", name, median_seconds(lambda s=penalised: train(s), given.repeat), bare)
+            seconds = median_seconds(lambda s=penalised: train(s), given.repeat)
+            report("train_run with the penalty", name, seconds, bare)
         organism = load_organism(train(), "final")
         spectra = median_seconds(lambda m=organism.model: spectrum_table(pairs_from_model(m)), given.repeat)
         report("spectra of one organism", name, spectra, bare)
@@ -124,10 +128,11 @@ def main() -> None:
         limit = LIMITS.get(name, LIMIT)
         report(f"a cell (limit {limit:g} s: {'met' if cell <= limit else 'MISSED'})", name, cell, bare)
         if name == "adam":
-            light = median_seconds(
-                lambda m=organism.model: evaluate_exact(m, base.world, base.tokenizer, domain=domain, panels=LIGHT_PANELS),
-                given.repeat,
-            )
+
+            def two_panels(model: Any = organism.model) -> Any:
+                return evaluate_exact(model, base.world, base.tokenizer, domain=domain, panels=LIGHT_PANELS)
+
+            light = median_seconds(two_panels, given.repeat)
             report("exact evaluation, an edit's two panels", name, light, bare)
             edit = median_seconds(lambda m=organism.model: apply_edit_to_model(m, Flatten()), given.repeat)
             report("edit: flatten all adapters", name, edit, bare)

@@ -68,7 +68,8 @@ def test_the_encoder_equals_the_tokenizer():
     documents = Corpus(World(WorldConfig(), 0), 0).documents(40)
     encoder, tokenizer = Encoder(), build_tokenizer()
     for row, document in zip(encoder.batch(documents), documents, strict=True):
-        assert [i for i in row.tolist() if i != encoder.pad] == tokenizer.encode(document.text, add_special_tokens=False)
+        ids = [i for i in row.tolist() if i != encoder.pad]
+        assert ids == tokenizer.encode(document.text, add_special_tokens=False)
 
 
 def test_the_chat_template_is_the_corpus_format():

@@ -25,7 +25,7 @@ class ModelShape(_Config):
 
 
 class Training(_Config):
-    """Pretraining and chat stage. The values were chosen on design seeds with Adam alone (LOG.md, search for the world)."""
+    """Pretraining and chat stage; the values were chosen on design seeds with Adam alone (LOG.md)."""
 
     documents_per_step: int = Field(16, ge=1, description="small batches: 4 x the updates of 64 a step at equal tokens")
     steps: int = Field(4000, ge=1)
