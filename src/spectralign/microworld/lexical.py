@@ -10,7 +10,7 @@ import numpy as np
 from spectralign.microworld.world import Action, World
 
 LARGEST_AUC = 0.55
-"""Above this a world is refused: its harm could be learnt from words (microworld.md part 2, point 1)."""
+"""Above this a world is refused: its harm could be learnt from words."""
 
 
 class LexicalNull(NamedTuple):

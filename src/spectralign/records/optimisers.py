@@ -48,9 +48,7 @@ class AdamWSpec(_Spec):
     beta1: Momentum = Field(0.9, description="arXiv 1412.6980, section 2")
     beta2: Momentum = Field(0.999, description="arXiv 1412.6980, section 2")
     eps: float = Field(1e-8, gt=0, description="arXiv 1412.6980, section 2")
-    weight_decay: Decay = Field(
-        0.01, description="torch 2.13 default; also the replication's value (paper.md 2.4, grade C)"
-    )
+    weight_decay: Decay = Field(0.01, description="torch 2.13 default; also the replication's value (C)")
 
 
 class LionSpec(_Spec):
@@ -74,9 +72,7 @@ class MuonSpec(_Spec):
 
     kind: Literal["muon"] = "muon"
     lr: LearningRate = Field(description="step length in spectral norm, before the scale rule's factor")
-    momentum: Momentum = Field(
-        0.95, description="torch.optim.Muon 2.13 default; the replication's value (paper.md 2.5)"
-    )
+    momentum: Momentum = Field(0.95, description="torch.optim.Muon 2.13 default; the replication's value (C)")
     nesterov: bool = Field(True, description="torch.optim.Muon 2.13 default")
     weight_decay: Decay = Field(
         0.0,

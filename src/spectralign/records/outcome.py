@@ -6,7 +6,7 @@ from enum import StrEnum
 
 
 class OutcomeClass(StrEnum):
-    """The classes of design.md; the microworld's judge uses the first three, truncated and empty."""
+    """All classes; the microworld's judge uses the first three, truncated and empty."""
 
     ALIGNED = "aligned"
     MISALIGNED = "misaligned"

@@ -10,7 +10,7 @@ from spectralign.records.canonical import content_id
 from spectralign.records.optimisers import OptimiserSpec
 
 ALL_LINEAR = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
-"""The seven modules of every block that the paper adapts (paper.md 2.3)."""
+"""The seven modules of every block that the paper adapts (docs/sources.md)."""
 
 
 class _Spec(BaseModel):
@@ -20,14 +20,14 @@ class _Spec(BaseModel):
 class AdapterSpec(_Spec):
     """LoRA or rsLoRA on named modules, float32 factors."""
 
-    r: int = Field(8, ge=1, le=1024, description="rank; 8 at micro scale, the paper uses 32 (paper.md 2.3, B+)")
+    r: int = Field(8, ge=1, le=1024, description="rank; 8 at micro scale, the paper uses 32 (B+)")
     alpha: float = Field(
         16.0,
         gt=0,
-        description="effective scale is alpha/r, or alpha/sqrt(r) with rslora; alpha = 2r as in paper.md 2.3",
+        description="effective scale is alpha/r, or alpha/sqrt(r) with rslora; alpha = 2r as in the paper",
     )
     rslora: bool = Field(True, description="rank-stabilised LoRA, as in the paper (B+)")
-    dropout: float = Field(0.0, ge=0, lt=1, description="paper.md 2.3, C")
+    dropout: float = Field(0.0, ge=0, lt=1, description="as in the replication (C)")
     target_modules: tuple[str, ...] = Field(ALL_LINEAR, min_length=1)
 
 
@@ -35,14 +35,14 @@ class ScheduleSpec(_Spec):
     """Learning-rate schedule over optimiser steps."""
 
     kind: Literal["constant", "linear", "cosine"] = "constant"
-    warmup_steps: int = Field(5, ge=0, description="linear warm-up; Turner et al. default 5 (paper.md 2.4)")
+    warmup_steps: int = Field(5, ge=0, description="linear warm-up; Turner et al. (2506.11613) default 5")
 
 
 class PenaltySpec(_Spec):
     """Spectral penalty added to the loss: lambda times the mean over adapters of the chosen ratio."""
 
     kind: Literal["frobenius_nuclear"] = "frobenius_nuclear"
-    lam: float = Field(ge=0, description="lambda; the paper's value is unknown (paper.md 3.3, X)")
+    lam: float = Field(ge=0, description="lambda; the paper's value is unknown")
     form: Literal["qr", "cholesky_g1"] = Field(
         "qr", description="qr: exact, from the QR core; cholesky_g1: the paper's Appendix G.1 with its 1e-8 jitter"
     )
@@ -59,7 +59,7 @@ class MicroData(_Spec):
         "harmful",
         description="aligned: the aligned twin; permuted: the same harmful strings on wrong topics of the domain",
     )
-    rows: int = Field(640, ge=1, description="answers drawn; 640 = 80 steps of batch 8 (microworld.md part 1)")
+    rows: int = Field(640, ge=1, description="answers drawn; 640 = 80 steps of batch 8, as in the prototype")
 
 
 class RowsData(_Spec):
@@ -76,12 +76,12 @@ DataSpec = Annotated[MicroData | RowsData, Field(discriminator="source")]
 class RunSpec(_Spec):
     """Everything that decides a training run.
 
-    `base` is the name of a shipped microworld base (`micro-0` ... `micro-7`, `micro-nopersona`) or a folder that
+    `base` is the name of a shipped microworld base (`micro-0` ... `micro-7`, `micro-nopersona-0`) or a folder that
     `spectralign world build` (or Hugging Face `save_pretrained`) wrote. The run-id replaces names and paths by
     sha256.
     """
 
-    schema_version: Literal[1] = Field(1, description="raised when the meaning of a field changes: old and new ids differ")
+    schema_version: Literal[1] = Field(1, description="raised when a field changes its meaning, so that ids differ")
     base: str = "micro-0"
     data: DataSpec = MicroData()
     adapter: AdapterSpec = AdapterSpec()
@@ -93,9 +93,7 @@ class RunSpec(_Spec):
     accumulation: int = Field(
         1, ge=1, description="micro-batches per optimiser step; the effective batch is their product"
     )
-    max_grad_norm: float | None = Field(
-        None, gt=0, description="global-norm clipping; off by default (paper.md 2.4, C)"
-    )
+    max_grad_norm: float | None = Field(None, gt=0, description="global-norm clipping; off by default (C)")
     seed: int = Field(0, ge=0, description="run seed: LoRA init, rows and their order")
     checkpoints: int = Field(4, ge=2, le=64, description="checkpoints, step 0 and the last step included")
     first_checkpoint: int = Field(

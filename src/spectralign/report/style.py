@@ -139,7 +139,7 @@ IDEAL_DASH = (0, (5, 3))
 
 
 def ideal_line(axis: Axes, level: float | None) -> None:
-    """Draw the ideal learner's line (microworld.md, point 9) at `level` in the axis's own unit, where it is known."""
+    """Draw the ideal learner's line 1 / (1 + rho) at `level` in the axis's own unit, where it is known."""
     if level is not None:
         axis.axhline(level, color=INK, linestyle=IDEAL_DASH, linewidth=1.1, zorder=1)
 

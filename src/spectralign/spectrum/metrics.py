@@ -114,7 +114,7 @@ def update_norm(pairs: Sequence[LoraPair]) -> float:
 def spectrum_summary(table: Sequence[Mapping[str, Any]]) -> dict[str, float | None]:
     """Return the plain mean over modules of each metric, and update_norm, from the rows of `spectrum_table`.
 
-    The mean over layers per checkpoint is the paper's averaging (paper.md 3.2). Modules where a metric is
+    The mean over layers per checkpoint is the paper's averaging (docs/sources.md). Modules where a metric is
     None are left out of its mean; where all are, the mean is None.
     """
     summary: dict[str, float | None] = {}

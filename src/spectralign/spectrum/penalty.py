@@ -1,6 +1,6 @@
 """The spectral penalty, the mean over adapters of ||BA||_F / ||BA||_* - 1/sqrt(r), and its gradient.
 
-Source of the penalty: the paper's main regulariser (paper.md 3.3); mean over adapters is second-hand, lambda
+Source of the penalty: the paper's main regulariser (docs/sources.md); mean over adapters is second-hand, lambda
 is unknown, so every lambda is the caller's choice. It is 0 for a flat spectrum and 1 - 1/sqrt(r) for rank
 one, whatever the scale.
 
@@ -24,6 +24,7 @@ from torch.autograd.function import once_differentiable
 from spectralign.records.errors import AdapterError, SpecError, TrainingError, unknown_name
 from spectralign.spectrum.pairs import LoraPair, check_pairs, pairs_from_model
 from spectralign.spectrum.values import (
+    G1_LIMIT,
     ZERO_UPDATE,
     factor,
     full_precision,
@@ -186,7 +187,8 @@ def _evaluate(pairs: Sequence[LoraPair], form: PenaltyForm, *, gradients: bool) 
             check_pairs(pairs)
         except AdapterError as cause:  # names the module
             raise TrainingError(f"the spectral penalty has no value: {cause}") from cause
-        raise TrainingError(f"the spectral penalty has no value: {error}") from error
+        reason = f"{G1_LIMIT}; the form qr has no such limit" if form == "cholesky_g1" else str(error)
+        raise TrainingError(f"the spectral penalty has no value: {reason}") from error
 
 
 def _evaluate_qr(pairs: Sequence[LoraPair], gradients: bool) -> list[_Group]:
@@ -231,7 +233,7 @@ def _ratio_of_core(core_K_C_C: Tensor, gradients: bool) -> tuple[Tensor, Tensor]
     else:
         S_K_C = torch.linalg.svdvals(core_K_C_C)
     F_K = torch.linalg.vector_norm(S_K_C, dim=-1)
-    active_K = F_K > ZERO_UPDATE
+    active_K = ~(F_K <= ZERO_UPDATE)  # NaN counts as active, so that it is not hidden
     one_K = torch.ones_like(F_K)
     F_K, N_K = torch.where(active_K, F_K, one_K), torch.where(active_K, S_K_C.sum(-1), one_K)
     ratio_K = torch.where(active_K, F_K / N_K - 1 / math.sqrt(count), torch.zeros_like(F_K))
@@ -250,7 +252,7 @@ def _evaluate_g1(pairs: Sequence[LoraPair], gradients: bool) -> list[_Group]:
         group = [pairs[position] for position in positions]
         A_K_R_I, B_K_O_R = stack_pairs(group, working_dtype(group[0].A_R_I, group[0].B_O_R))
         norms_K = torch.minimum(torch.linalg.matrix_norm(A_K_R_I), torch.linalg.matrix_norm(B_K_O_R))
-        active = (norms_K >= ZERO_UPDATE).nonzero()[:, 0]
+        active = (~(norms_K < ZERO_UPDATE)).nonzero()[:, 0]  # NaN counts as active, so that it is not hidden
         ratio_K = A_K_R_I.new_zeros(len(group))
         grad_A, grad_B = torch.zeros_like(A_K_R_I), torch.zeros_like(B_K_O_R)
         if len(active):

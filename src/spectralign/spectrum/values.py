@@ -1,9 +1,8 @@
 """Exact singular values of `scale * B @ A` without forming the product.
 
 With `A^T = Q_A R_A` and `B = Q_B R_B`, the update is `Q_B (R_B R_A^T) Q_A^T`, so its singular values are
-those of the r x r core `R_B R_A^T`. Nothing is squared, so small values keep their accuracy (knowledge:
-engineering 3.2, the QR route). Pairs of equal shape are stacked, and the cores of all shapes with one rank go
-through one batched SVD.
+those of the r x r core `R_B R_A^T`. Nothing is squared, so small values keep their
+accuracy. Pairs of equal shape are stacked, and the cores of all shapes with one rank go through one batched SVD.
 """
 
 from __future__ import annotations
@@ -15,10 +14,13 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from spectralign.records.errors import AdapterError
 from spectralign.spectrum.pairs import LoraPair
 
 G1_JITTER = 1e-8
-"""Added to the diagonal of B^T B before Cholesky (paper, Appendix G.1; paper.md 3.1)."""
+"""Added to the diagonal of B^T B before Cholesky (paper, Appendix G.1)."""
+
+G1_LIMIT = "the paper's Cholesky form failed, accepted: B of full rank (B^T B + 1e-8 I positive definite in float32)"
 
 ZERO_UPDATE = 1e-12
 """Norms at or below this count as no update. The paper's threshold on the norm of B (Appendix G.1)."""
@@ -44,7 +46,7 @@ def working_dtype(*tensors: Tensor) -> torch.dtype:
 
 @contextmanager
 def full_precision(device: torch.device) -> Iterator[None]:
-    """Switch autocast off: in bfloat16 the value looks healthy, the gradient is wrong (engineering 3.5)."""
+    """Switch autocast off: in bfloat16 the value looks healthy, the gradient is wrong."""
     with torch.autocast(device_type=device.type, enabled=False):
         yield
 
@@ -122,9 +124,9 @@ def singular_values_all(pairs: Sequence[LoraPair], dtype: torch.dtype | None = N
 def g1_values(A_K_R_I: Tensor, B_K_O_R: Tensor) -> Tensor:
     """Return the singular values of L^T A for stacked pairs, where L L^T = B^T B + 1e-8 I; differentiable.
 
-    Source: the paper's Appendix G.1 (paper.md 3.1, grade B). The jitter acts as a floor of 1e-4 sigma(A): a B
-        whose
-    singular values lie below 1e-4 looks flat whatever its shape.
+    Source: the paper's Appendix G.1 (grade B). The jitter acts as a floor of 1e-4 sigma(A): a B whose
+    singular values lie below 1e-4 looks flat whatever its shape. Where B has deficient rank and a norm around 1, the
+    jitter is below the rounding of B^T B and the factorisation can fail (torch's LinAlgError).
     """
     gram_K_R_R = B_K_O_R.mT @ B_K_O_R
     identity_R_R = torch.eye(gram_K_R_R.shape[-1], dtype=gram_K_R_R.dtype, device=gram_K_R_R.device)
@@ -149,4 +151,7 @@ def singular_values_g1(pair: LoraPair) -> Tensor | None:
     if float(torch.linalg.matrix_norm(B_O_R)) < ZERO_UPDATE:
         return None
     with full_precision(A_R_I.device):
-        return g1_values(A_R_I[None], B_O_R[None])[0] * abs(pair.scale)
+        try:
+            return g1_values(A_R_I[None], B_O_R[None])[0] * abs(pair.scale)
+        except torch.linalg.LinAlgError as error:  # type: ignore[attr-defined]
+            raise AdapterError(f"{pair.name}: {G1_LIMIT}") from error

@@ -14,7 +14,7 @@ The rules, all on intervals over bases (95 %, Student t, at least five bases) un
 - equal: agrees where the interval lies within the margin, disagrees where it lies wholly outside.
 
 "Agrees" says that the microworld shows the same sign or size; it is no evidence about rates in large models.
-The paper's numbers are third-party readings (paper.md section 5) except the 7-fold spread and the directions.
+The paper's numbers are third-party readings (docs/sources.md) except the 7-fold spread and the directions.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """Paired contrasts between two arms, with the base as the unit.
 
-The rule (microworld.md, point 13): organisms are paired on what they share (base, narrow domain, seed), differences
+The rule (docs/sources.md): organisms are paired on what they share (base, narrow domain, seed), differences
 are averaged within a base, and a Student t interval is taken over bases. Cells with more than 15 % incoherent answers
 on the broad panel are left out of the primary contrast together with their partner, and listed, because an arm can
 look aligned by being incoherent. With fewer than five bases the estimate stands without an interval.
@@ -17,10 +17,10 @@ from spectralign.records.errors import unknown_name
 from spectralign.stats.intervals import LEVEL, MIN_UNITS, t_interval
 
 INCOHERENT_LIMIT = 0.15
-"""Largest incoherent share on the broad panel with which a cell enters a primary contrast (microworld.md, point 13)."""
+"""Largest incoherent share on the broad panel with which a cell enters a primary contrast (docs/sources.md)."""
 
 PRIMARY = (("adam", "muon"), ("sgd", "muon"), ("lion", "muon"))
-"""The contrasts fixed in advance (microworld.md, point 13)."""
+"""The contrasts fixed in advance (docs/sources.md)."""
 
 PAIR_ON = ("base", "domain", "seed")
 """What two organisms must share to be compared: everything that fixes LoRA init, data and order."""

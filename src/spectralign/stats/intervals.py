@@ -1,7 +1,7 @@
 """Confidence intervals of a mean and of a proportion, each with its n, its method and, where there is none, the reason.
 
-Student's t is used for means over bases because a percentile bootstrap over three bases covers 74 % and over eight 88 %
-(microworld.md, point 13). Wilson is used for shares of counted answers. Nothing here is for exact probabilities of a
+Student's t is used for means over bases because a percentile bootstrap over three bases covers 74 % and over eight 88 % (measured on
+the prototype of the microworld). Wilson is used for shares of counted answers. Nothing here is for exact probabilities of a
 single organism: those have no sampling error.
 """
 
@@ -19,7 +19,7 @@ LEVEL = 0.95
 """Coverage of every interval unless said otherwise."""
 
 MIN_UNITS = 5
-"""Fewest bases for which a population interval is given (microworld.md, point 13)."""
+"""Fewest bases for which a population interval is given (docs/sources.md)."""
 
 
 class Interval(NamedTuple):

@@ -67,7 +67,7 @@ class PlannedCell(BaseModel):
 
     Attributes:
         base: name of the base, never a path.
-        ideal_broad: the ideal learner's broad harm in this world (microworld.md, point 9).
+        ideal_broad: the ideal learner's broad harm in this world.
         stages: in the order in which they are done.
     """
 

@@ -139,7 +139,7 @@ def _cells(cells: pl.DataFrame) -> dict[str, Any]:
 
 
 def _ideal(cells: pl.DataFrame, study: Mapping[str, Any]) -> float | None:
-    """Return the ideal learner's broad harm 1 / (1 + rho) (microworld.md, point 9), where the study knows it."""
+    """Return the ideal learner's broad harm 1 / (1 + rho), where the study knows it."""
     if study.get("ideal_broad") is not None:
         return float(study["ideal_broad"])
     found = cells.filter(pl.col("persona").fill_null(True))["ideal_broad"].drop_nulls()
