@@ -68,7 +68,7 @@ def check_complete(named_parameters: Iterable[Named], optimizer: Optimizer) -> N
     """Check that an optimiser updates every trainable parameter exactly once, and no frozen or foreign one.
 
     Works for any torch optimiser, also for one that another tool built: biases and magnitudes that reach no group are
-    the commonest silent fault there (engineering 2.4).
+    the commonest silent fault there.
 
     Raises:
         OptimiserError: names the parameters that are unrouted, routed twice, frozen or foreign.

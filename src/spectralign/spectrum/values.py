@@ -146,6 +146,9 @@ def singular_values_g1(pair: LoraPair) -> Tensor | None:
     Returns:
         min(r, I) values, descending, or None where the Frobenius norm of B is below 1e-12: the paper skips
         such layers.
+
+    Raises:
+        AdapterError: the factorisation failed, because B has deficient rank.
     """
     A_R_I, B_O_R = pair.A_R_I.detach().float(), pair.B_O_R.detach().float()
     if float(torch.linalg.matrix_norm(B_O_R)) < ZERO_UPDATE:
