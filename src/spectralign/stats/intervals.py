@@ -1,8 +1,8 @@
 """Confidence intervals of a mean and of a proportion, each with its n, its method and, where there is none, the reason.
 
-Student's t is used for means over bases because a percentile bootstrap over three bases covers 74 % and over eight 88 % (measured on
-the prototype of the microworld). Wilson is used for shares of counted answers. Nothing here is for exact probabilities of a
-single organism: those have no sampling error.
+Student's t is used for means over bases, because a percentile bootstrap over three bases covers 74 % and over eight
+88 % (measured on the prototype of the microworld). Wilson is used for shares of counted answers. Nothing here is for
+exact probabilities of a single organism: those have no sampling error.
 """
 
 from __future__ import annotations
