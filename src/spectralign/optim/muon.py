@@ -75,13 +75,17 @@ class Muon(torch.optim.Optimizer):
             "eps": eps,
         }
         super().__init__(params, defaults)
-        for group in self.param_groups:
-            for parameter in group["params"]:
-                if parameter.ndim != 2 or not parameter.is_floating_point():
-                    raise OptimiserError(
-                        f"Muon: found a parameter of shape {tuple(parameter.shape)} and dtype {parameter.dtype}; "
-                        "accepted: matrices of floats (leave other parameters frozen or choose another optimiser)"
-                    )
+
+    def add_param_group(self, param_group: dict[str, Any]) -> None:
+        """Add a group; as in the constructor, which calls this too, every parameter must be a matrix of floats."""
+        super().add_param_group(param_group)
+        for parameter in self.param_groups[-1]["params"]:
+            if parameter.ndim != 2 or not parameter.is_floating_point():
+                self.param_groups.pop()
+                raise OptimiserError(
+                    f"Muon: found a parameter of shape {tuple(parameter.shape)} and dtype {parameter.dtype}; "
+                    "accepted: matrices of floats (leave other parameters frozen or choose another optimiser)"
+                )
 
     @overload
     def step(self, closure: None = None) -> None: ...

@@ -1,7 +1,8 @@
 """Orthogonalisers: the polar factor U V^T of a stack of matrices, approximately or exactly, in float32.
 
-Named, because a study of flat spectra must not mix them up: NS5 leaves singular values in about .68-1.14 (below that
-for badly conditioned input), Polar Express brings them close to 1, `exact` is 1 up to rounding.
+Named, because a study of flat spectra must not mix them up. Of singular values above 1 % of the Frobenius norm, five
+steps of Newton-Schulz leave .68-1.20, five of Polar Express .85-1.12, six .99-1.00; `exact` is 1 up to rounding. Below
+that Newton-Schulz lifts less and less (.47 at .1 %).
 """
 
 from __future__ import annotations

@@ -89,7 +89,8 @@ def apply_edit(pair: LoraPair, edit: EditSpec) -> LoraPair:
     dtype = working_dtype(A_R_I, B_O_R)
     with full_precision(A_R_I.device):
         QA, _, QB, _, core = factor(A_R_I.to(dtype)[None], B_O_R.to(dtype)[None])
-        U_C_C, S_C, Vh_C_C = torch.linalg.svd(core[0])
+        # c_B and c_A differ where the rank exceeds a side of the module: the core is no square then
+        U_C_C, S_C, Vh_C_C = torch.linalg.svd(core[0], full_matrices=False)
         root_C = _EDITS[edit.kind](S_C, edit).sqrt()
         new_B_O_R, new_A_R_I = torch.zeros_like(B_O_R, dtype=dtype), torch.zeros_like(A_R_I, dtype=dtype)
         new_B_O_R[:, : len(S_C)] = QB[0] @ (U_C_C * root_C)

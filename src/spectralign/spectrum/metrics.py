@@ -15,6 +15,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
+from spectralign.records.errors import AdapterError
 from spectralign.spectrum.pairs import LoraPair
 from spectralign.spectrum.values import ZERO_UPDATE, singular_values_all
 
@@ -54,8 +55,16 @@ def spectrum_metrics(values: Tensor | Sequence[float]) -> SpectrumMetrics:
 
     Returns:
         The metrics; a Frobenius norm of at most 1e-12 counts as a zero update, with None for the four ratios.
+
+    Raises:
+        AdapterError: no values, or a value that is negative, NaN or infinite.
     """
     tensor = values if isinstance(values, Tensor) else torch.tensor(values, dtype=torch.float64)
+    if tensor.ndim != 1 or len(tensor) == 0 or not bool((tensor.isfinite() & (tensor >= 0)).all()):
+        raise AdapterError(
+            f"a spectrum of shape {tuple(tensor.shape)} and smallest value "
+            f"{float(tensor.min()) if tensor.numel() else 'none'}, accepted: at least one finite value, none negative"
+        )
     resolution = torch.finfo(tensor.dtype).eps * tensor.numel()
     s = sorted(tensor.detach().double().tolist(), reverse=True)
     largest, total = s[0], math.fsum(s)

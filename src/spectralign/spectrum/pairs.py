@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 import math
 import re
+import sys
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -28,7 +29,8 @@ PICKLE_SUFFIXES = (".bin", ".pt", ".pth", ".pkl", ".pickle", ".ckpt")
 
 _FACTOR_KEY = re.compile(r"^(?P<module>.+)\.lora_(?P<side>[AB])(?:\.(?P<adapter>[^.]+))?\.weight$")
 _WRAPPERS = re.compile(r"^(?:(?:module|_orig_mod)\.)*(?:base_model\.model\.)?(?:(?:module|_orig_mod)\.)*")
-_STARTS_THAT_CHANGE_THE_BASE = ("pissa", "olora", "corda")
+_STARTS_THAT_CHANGE_THE_BASE = ("pissa", "olora", "corda", "loftq", "lora_ga")
+"""Values of `init_lora_weights` under which PEFT 0.21 subtracts from, or quantises, the base weight."""
 
 
 class LoraPair(NamedTuple):
@@ -68,10 +70,12 @@ def check_pairs(pairs: Iterable[LoraPair]) -> list[LoraPair]:
         raise AdapterError("no LoRA pairs: found 0 modules with lora_A and lora_B, accepted: at least 1")
     for name, A_R_I, B_O_R, scale in checked:
         for side, factor in (("lora_A", A_R_I), ("lora_B", B_O_R)):
-            if factor.ndim != 2 or not factor.is_floating_point():
+            # torch has neither sums nor comparisons for floats of one byte
+            if factor.ndim != 2 or not factor.is_floating_point() or factor.element_size() < 2:
                 raise AdapterError(
                     f"{name}: {side} has shape {tuple(factor.shape)} and dtype {factor.dtype}, "
-                    "accepted: a matrix of floats (convolution, expert and integer factors are not supported)"
+                    "accepted: a matrix of floats of at least 16 bits (convolution, expert and integer factors are not "
+                    "supported)"
                 )
         if A_R_I.shape[0] != B_O_R.shape[1]:
             raise AdapterError(
@@ -233,7 +237,7 @@ def read_adapter_config(folder: Path) -> dict[str, Any]:
         raise AdapterError(f"{folder}: {CONFIG_NAME} is missing, so this is no adapter folder")
     try:
         config = json.loads(file.read_text(encoding="utf-8"))
-    except (UnicodeDecodeError, json.JSONDecodeError, RecursionError) as error:
+    except (ValueError, RecursionError, OSError) as error:  # ValueError: bad UTF-8 or JSON, endless digits
         raise AdapterError(f"{file} is not valid JSON ({error})") from error
     if not isinstance(config, dict):
         raise AdapterError(f"{file} holds a {type(config).__name__}, accepted: a JSON object")
@@ -300,7 +304,8 @@ def _number(folder: Path, config: Mapping[str, Any], field: str, pattern_field: 
         if _matches(folder, pattern, module):
             value = special
             break
-    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value) or value <= 0:
+    # JSON may hold integers beyond every float, hence a bound instead of math.isfinite
+    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value <= sys.float_info.max:
         raise AdapterError(f"{folder}: {field} of {module} is {value!r}, accepted: a number above 0")
     return float(value)
 

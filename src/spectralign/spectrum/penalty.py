@@ -96,8 +96,8 @@ class SpectralPenalty:
 
     def __init__(self, model_or_pairs: nn.Module | Sequence[LoraPair], lam: float, form: PenaltyForm = "qr") -> None:
         _check_form(form)
-        if not (math.isfinite(lam) and lam >= 0):
-            raise SpecError(f"penalty lambda is {lam}, accepted: a finite number of at least 0 (0 switches it off)")
+        if isinstance(lam, bool) or not isinstance(lam, int | float) or not (math.isfinite(lam) and lam >= 0):
+            raise SpecError(f"penalty lambda is {lam!r}, accepted: a finite number of at least 0 (0 switches it off)")
         self.pairs = (
             pairs_from_model(model_or_pairs) if isinstance(model_or_pairs, nn.Module) else check_pairs(model_or_pairs)
         )
@@ -181,7 +181,10 @@ def _evaluate(pairs: Sequence[LoraPair], form: PenaltyForm, *, gradients: bool) 
     """Return ratio - 1/sqrt(c) of every pair, c its number of singular values, and gradients if asked for."""
     try:
         compute = _evaluate_qr if form == "qr" else _evaluate_g1
-        return compute(pairs, gradients)
+        groups = compute(pairs, gradients)
+        if not all(bool(group.ratio_K.isfinite().all()) for group in groups):  # not every device's SVD raises
+            raise torch.linalg.LinAlgError("a ratio is NaN")  # type: ignore[attr-defined]
+        return groups
     except torch.linalg.LinAlgError as error:  # type: ignore[attr-defined]
         try:
             check_pairs(pairs)

@@ -1,0 +1,163 @@
+"""Edits: the spectrum after the edit is the one stated, in a pair, in a live model and in a folder."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from peft import PeftModel
+from spectrum_cases import dense, dense_values, pair_of_spectrum, random_pair
+from tiny_adapters import WEIGHTS, logits, saved, tiny_base, tiny_model
+
+from spectralign.records.edits import DropTop, Flatten, KeepTop, Scale
+from spectralign.records.errors import AdapterError, RunDirectoryError, UnknownNameError
+from spectralign.spectrum import apply_edit, apply_edit_to_model, edit_adapter_folder, pairs_from_folder
+
+EDITS = [KeepTop(k=1), KeepTop(k=3), DropTop(k=1), DropTop(k=3), Flatten(), Scale(factor=0.5)]
+
+
+def stated(values: torch.Tensor, edit) -> torch.Tensor:
+    """The spectrum that an edit promises, written out once more by hand, descending."""
+    result = values.clone()
+    match edit:
+        case KeepTop():
+            result[edit.k :] = 0
+        case DropTop():
+            result[: edit.k] = 0
+        case Flatten():
+            result[:] = values.norm() / len(values) ** 0.5
+        case Scale():
+            result *= edit.factor
+    return result.sort(descending=True).values
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    st.sampled_from(EDITS),
+    st.sampled_from([(4, 12, 9), (4, 9, 30), (6, 4, 20), (5, 20, 4)]),
+    st.integers(0, 10**6),
+    st.sampled_from([torch.float32, torch.float64]),
+)
+def test_an_edit_gives_the_stated_spectrum_at_the_same_rank_scale_and_dtype(edit, shape, seed, dtype) -> None:
+    pair = random_pair(*shape, seed=seed, scale=1.7, dtype=dtype)
+    edited = apply_edit(pair, edit)
+    exact = 1e-12 if dtype == torch.float64 else 3e-6
+    before = dense_values(pair)
+    torch.testing.assert_close(dense_values(edited), stated(before, edit), rtol=0, atol=exact * float(before[0]))
+    assert (edited.name, edited.scale, edited.rank) == (pair.name, pair.scale, pair.rank)
+    assert (edited.A_R_I.shape, edited.B_O_R.shape) == (pair.A_R_I.shape, pair.B_O_R.shape)
+    assert edited.A_R_I.dtype == edited.B_O_R.dtype == dtype
+
+
+def test_kept_and_dropped_directions_add_up_to_the_update_itself() -> None:
+    pair = random_pair(5, 12, 9, dtype=torch.float64)
+    parts = dense(apply_edit(pair, KeepTop(k=2))) + dense(apply_edit(pair, DropTop(k=2)))
+    torch.testing.assert_close(parts, dense(pair), rtol=0, atol=1e-12)
+
+
+def test_flattening_keeps_the_frobenius_norm_and_the_singular_vectors() -> None:
+    pair = pair_of_spectrum([5.0, 2.0, 0.1], dtype=torch.float64)
+    flat = dense(apply_edit(pair, Flatten()))
+    assert float(flat.norm()) == pytest.approx(float(dense(pair).norm()), rel=1e-12)
+    U, _, Vh = torch.linalg.svd(dense(pair))
+    on_diagonal = (U[:, :3].T @ flat @ Vh[:3].T).diagonal()
+    torch.testing.assert_close(on_diagonal, torch.full((3,), float(flat.norm()) / 3**0.5).double())
+
+
+def test_a_zero_update_stays_zero_and_the_original_is_never_changed() -> None:
+    pair = random_pair()
+    before = (pair.A_R_I.clone(), pair.B_O_R.clone())
+    zero = pair._replace(B_O_R=torch.zeros_like(pair.B_O_R))
+    for edit in EDITS:
+        assert float(dense(apply_edit(zero, edit)).abs().max()) == 0.0
+        apply_edit(pair, edit)
+    assert torch.equal(pair.A_R_I, before[0]) and torch.equal(pair.B_O_R, before[1])
+
+
+@pytest.mark.parametrize(("edit", "largest"), [(KeepTop(k=5), 4), (DropTop(k=4), 3)])
+def test_a_k_beyond_the_rank_is_refused_and_nothing_is_changed(tmp_path, edit, largest) -> None:
+    with pytest.raises(AdapterError, match=rf"k = {edit.k}, accepted: 1 to {largest} at rank 4"):
+        apply_edit(random_pair(4, 12, 9), edit)
+    model = tiny_model()
+    before = logits(model)
+    with pytest.raises(AdapterError, match="accepted: 1 to"):
+        apply_edit_to_model(model, edit)
+    assert torch.equal(logits(model), before)
+    with pytest.raises(AdapterError, match="accepted: 1 to"):
+        edit_adapter_folder(saved(tmp_path / "source"), tmp_path / "target", edit)
+    assert [entry.name for entry in tmp_path.iterdir()] == ["source"]
+
+
+def test_an_unknown_edit_names_the_nearest_one() -> None:
+    class Unknown:
+        kind = "flaten"
+
+    with pytest.raises(UnknownNameError, match="did you mean 'flatten'"):
+        apply_edit(random_pair(), Unknown())  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("edit", [KeepTop(k=1), DropTop(k=2), Flatten(), Scale(factor=0.25)])
+def test_an_edited_folder_loads_with_peft_and_equals_the_edited_live_model(tmp_path, edit) -> None:
+    source, target = saved(tmp_path / "source"), tmp_path / "deep" / "target"
+    digest = hashlib.sha256((source / WEIGHTS).read_bytes()).hexdigest()
+    assert edit_adapter_folder(source, target, edit) == target
+    live = tiny_model()
+    unedited = logits(live)
+    apply_edit_to_model(live, edit)
+    loaded = PeftModel.from_pretrained(tiny_base(), target).eval()
+    torch.testing.assert_close(logits(loaded), logits(live), rtol=0, atol=1e-5)
+    assert float((logits(live) - unedited).abs().max()) > 1e-3
+    record = json.loads((target / "edit.json").read_text())
+    assert record["status"] == "edited, not evaluated"
+    assert record["edit"] == edit.model_dump()
+    assert record["source_sha256"] == digest == hashlib.sha256((source / WEIGHTS).read_bytes()).hexdigest()
+    assert sorted(entry.name for entry in target.iterdir()) == ["adapter_config.json", WEIGHTS, "edit.json"]
+
+
+def test_edits_of_saved_adapters_of_mixed_rank_are_exact_per_module(tmp_path) -> None:
+    source = saved(tmp_path / "source", rank_pattern={"q_proj": 2})
+    edit_adapter_folder(source, tmp_path / "target", Flatten())
+    for before, after in zip(pairs_from_folder(source), pairs_from_folder(tmp_path / "target"), strict=True):
+        torch.testing.assert_close(dense_values(after), stated(dense_values(before), Flatten()), rtol=1e-5, atol=1e-6)
+
+
+def test_an_existing_target_is_never_overwritten(tmp_path) -> None:
+    source, target = saved(tmp_path / "source"), tmp_path / "target"
+    edit_adapter_folder(source, target, Flatten())
+    before = (target / WEIGHTS).read_bytes()
+    with pytest.raises(AdapterError, match="exists already"):
+        edit_adapter_folder(source, target, KeepTop(k=1))
+    assert (target / WEIGHTS).read_bytes() == before
+
+
+def test_a_target_that_cannot_be_written_leaves_nothing_behind(tmp_path, monkeypatch) -> None:
+    import safetensors.torch
+    from safetensors import SafetensorError
+
+    def full_disk(*_: object, **__: object) -> None:
+        raise SafetensorError("Error while serializing: I/O error: No space left on device (os error 28)")
+
+    source = saved(tmp_path / "source")
+    monkeypatch.setattr(safetensors.torch, "save_file", full_disk)
+    with pytest.raises(RunDirectoryError, match=r"cannot write .*No space left"):
+        edit_adapter_folder(source, tmp_path / "target", Flatten())
+    assert [entry.name for entry in tmp_path.iterdir()] == ["source"]
+
+
+def test_an_edited_folder_is_readable_like_any_other_folder(tmp_path) -> None:
+    edit_adapter_folder(saved(tmp_path / "source"), tmp_path / "target", Flatten())
+    mask = os.umask(0)
+    os.umask(mask)
+    assert (tmp_path / "target").stat().st_mode & 0o777 == 0o777 & ~mask
+
+
+def test_an_adapter_merged_into_its_base_is_refused_because_an_edit_would_not_reach_it() -> None:
+    model = tiny_model()
+    model.merge_adapter()
+    with pytest.raises(AdapterError, match="merged into the base"):
+        apply_edit_to_model(model, Flatten())

@@ -1,0 +1,63 @@
+"""A tiny Qwen3 with a trained-looking LoRA adapter, and hostile variants of its folder."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import torch
+from peft import LoraConfig, PeftModel, get_peft_model
+from safetensors.torch import load_file, save_file
+from transformers import Qwen3Config, Qwen3ForCausalLM
+
+TARGETS = ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]
+WEIGHTS, CONFIG = "adapter_model.safetensors", "adapter_config.json"
+
+
+def tiny_base() -> Qwen3ForCausalLM:
+    torch.manual_seed(0)
+    config = Qwen3Config(
+        vocab_size=32, hidden_size=24, intermediate_size=40, num_hidden_layers=2, num_attention_heads=2,
+        num_key_value_heads=1, head_dim=12, tie_word_embeddings=True,
+    )  # fmt: skip
+    return Qwen3ForCausalLM(config).eval()
+
+
+def tiny_model(**changes: Any) -> PeftModel:
+    """Return the base with LoRA on all linear modules, whose B is no longer zero."""
+    fields: dict[str, Any] = {"r": 4, "lora_alpha": 8, "use_rslora": True, "target_modules": TARGETS} | changes
+    model = get_peft_model(tiny_base(), LoraConfig(task_type="CAUSAL_LM", **fields)).eval()
+    generator = torch.Generator().manual_seed(1)
+    with torch.no_grad():
+        for name, parameter in model.named_parameters():
+            if "lora_B" in name:
+                parameter.copy_(torch.randn(parameter.shape, generator=generator) * 0.1)
+    return model
+
+
+def saved(folder: Path, **changes: Any) -> Path:
+    """Save the adapter of `tiny_model` and return its folder."""
+    tiny_model(**changes).save_pretrained(folder)
+    return folder
+
+
+def change_tensors(folder: Path, **changes: Any) -> None:
+    """Rewrite the weights: a suffix of keys mapped to None drops them, to a function replaces the first match."""
+    tensors = load_file(folder / WEIGHTS)
+    for suffix, change in changes.items():
+        for key in [key for key in tensors if key.endswith(suffix.replace("__", "."))]:
+            tensor = tensors.pop(key)
+            if change is not None:
+                tensors[key] = change(tensor)
+    save_file(tensors, folder / WEIGHTS)
+
+
+def change_config(folder: Path, **changes: Any) -> None:
+    config = json.loads((folder / CONFIG).read_text()) | changes
+    (folder / CONFIG).write_text(json.dumps(config))
+
+
+def logits(model: torch.nn.Module) -> torch.Tensor:
+    with torch.no_grad():
+        return model(torch.arange(12)[None]).logits
