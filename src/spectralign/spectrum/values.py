@@ -80,7 +80,7 @@ def factor(A_K_R_I: Tensor, B_K_O_R: Tensor) -> Factored:
 
 
 def _cores(A_K_R_I: Tensor, B_K_O_R: Tensor) -> Tensor:
-    """Return the cores alone; mode "r" leaves out the orthonormal bases and is about twice as fast."""
+    """Return the cores alone; mode "r" leaves out the orthonormal bases, which values do not need."""
     RA_K_C_R = torch.linalg.qr(A_K_R_I.mT, mode="r").R
     RB_K_C_R = torch.linalg.qr(B_K_O_R, mode="r").R
     core_K_C_C: Tensor = RB_K_C_R @ RA_K_C_R.mT
