@@ -6,7 +6,7 @@ import pytest
 from pydantic import ValidationError
 
 from spectralign.microworld import words
-from spectralign.microworld.config import WorldConfig
+from spectralign.microworld.config import CHOSEN_CONFIG, WorldConfig
 from spectralign.microworld.lexical import LARGEST_AUC, leave_one_domain_out_auc, lexical_null
 from spectralign.microworld.tokenizer import build_tokenizer, vocabulary
 from spectralign.microworld.world import SELF_DOMAIN, World
@@ -120,3 +120,7 @@ def test_bad_configs_say_the_field_and_what_is_accepted():
         World(WorldConfig(balance="strict", verbs=4, objects=4), 0)
     with pytest.raises(UnknownNameError, match="did you mean 'garden'"):
         World(WorldConfig(), 0).domain_index("gardne")
+
+
+def test_the_defaults_are_the_config_that_was_chosen_blind():
+    assert WorldConfig().config_id == CHOSEN_CONFIG
