@@ -1,0 +1,183 @@
+"""Input that is legal but odd, or hostile in other ways than a broken file: sizes, dtypes, numbers, a cut write."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from spectrum_cases import dense, dense_values, live, pair_of_spectrum, random_pair
+from tiny_adapters import CONFIG, change_config, change_tensors, saved
+
+from spectralign.records.edits import DropTop, Flatten, KeepTop, Scale
+from spectralign.records.errors import AdapterError, SpecError, TrainingError
+from spectralign.spectrum import (
+    SpectralPenalty,
+    apply_edit,
+    pairs_from_folder,
+    singular_values,
+    spectral_penalty,
+    spectrum_metrics,
+    spectrum_summary,
+    spectrum_table,
+)
+
+
+@settings(max_examples=40, deadline=None)
+@given(st.integers(1, 9), st.integers(1, 6), st.integers(1, 6), st.integers(0, 10**6))
+def test_every_edit_works_where_the_rank_exceeds_one_or_both_sides_of_the_module(rank, outputs, inputs, seed) -> None:
+    pair = random_pair(rank, outputs, inputs, seed=seed, dtype=torch.float64)
+    values = dense_values(pair)
+    count = len(values)
+    kept, flat, half = apply_edit(pair, KeepTop(k=1)), apply_edit(pair, Flatten()), apply_edit(pair, Scale(factor=0.5))
+    assert kept.A_R_I.shape == pair.A_R_I.shape
+    assert kept.B_O_R.shape == pair.B_O_R.shape
+    tolerance = {"rtol": 1e-7, "atol": 1e-9 * float(values[0])}
+    torch.testing.assert_close(dense_values(kept)[0], values[0], **tolerance)
+    torch.testing.assert_close(dense_values(kept)[1:], torch.zeros(count - 1).double(), **tolerance)
+    torch.testing.assert_close(dense_values(flat), torch.full_like(values, values.norm() / count**0.5), **tolerance)
+    torch.testing.assert_close(dense(half), dense(pair) / 2, **tolerance)
+    if count > 1:
+        dropped = apply_edit(pair, DropTop(k=1))
+        torch.testing.assert_close(dense(kept) + dense(dropped), dense(pair), **tolerance)
+
+
+def test_scale_one_and_a_full_keep_top_leave_the_update_as_it_is() -> None:
+    pair = random_pair(4, 12, 9, dtype=torch.float64)
+    for edit in (Scale(factor=1.0), KeepTop(k=4)):
+        torch.testing.assert_close(dense(apply_edit(pair, edit)), dense(pair), rtol=1e-12, atol=1e-12)
+
+
+@settings(max_examples=20, deadline=None)
+@given(st.permutations(range(4)))
+def test_the_summary_does_not_depend_on_the_order_of_the_modules(order) -> None:
+    pairs = [random_pair(3, 8, 7, seed=s) for s in range(4)]
+    one = spectrum_summary(spectrum_table(pairs))
+    other = spectrum_summary(spectrum_table([pairs[i] for i in order]))
+    assert other == pytest.approx(one, rel=1e-12)
+
+
+def test_a_negative_scale_counts_by_its_size() -> None:
+    pair = random_pair(scale=-3.0)
+    torch.testing.assert_close(singular_values(pair).double(), dense_values(pair), rtol=1e-5, atol=1e-5)
+    torch.testing.assert_close(dense(apply_edit(pair, Scale(factor=1.0))), dense(pair), rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("values", [[], [1.0, -0.1], [1.0, math.nan], [math.inf]])
+def test_metrics_refuse_what_is_no_spectrum(values) -> None:
+    with pytest.raises(AdapterError, match="accepted: at least one finite value, none negative"):
+        spectrum_metrics(values)
+
+
+@pytest.mark.parametrize("lam", [True, "0.1", None])
+def test_a_lambda_that_is_no_number_is_refused_in_one_line(lam) -> None:
+    with pytest.raises(SpecError, match=r"penalty lambda is .*, accepted: a finite number"):
+        SpectralPenalty([random_pair()], lam=lam)
+
+
+@pytest.mark.parametrize("form", ["qr", "cholesky_g1"])
+@pytest.mark.parametrize("side", ["A_R_I", "B_O_R"])
+def test_a_nan_in_training_is_never_read_as_no_penalty(form, side) -> None:
+    pairs = [live(random_pair(seed=1)), live(random_pair(seed=2, name="model.layers.1.mlp.up_proj"))]
+    penalty = SpectralPenalty(pairs, lam=1.0, form=form)
+    with torch.no_grad():
+        getattr(pairs[1], side).fill_(math.nan)
+    for call in (penalty.value, penalty.seed_gradients):
+        with pytest.raises(TrainingError, match=r"model\.layers\.1\.mlp\.up_proj"):
+            call()
+    assert pairs[0].A_R_I.grad is None  # refused before anything was changed
+    with pytest.raises(AdapterError, match=r"model\.layers\.1\.mlp\.up_proj"):
+        spectral_penalty(pairs, form)
+
+
+@pytest.mark.parametrize("form", ["qr", "cholesky_g1"])
+def test_lambda_zero_trains_bit_for_bit_as_no_penalty_while_a_small_one_does_not(form) -> None:
+    inputs = torch.randn(6, 9, generator=torch.Generator().manual_seed(3))
+
+    def train(lam: float | None) -> torch.Tensor:
+        pair = live(pair_of_spectrum([3.0, 1.0, 0.5, 0.2]))
+        penalty = None if lam is None else SpectralPenalty([pair], lam=lam, form=form)
+        optimizer = torch.optim.Adam([pair.A_R_I, pair.B_O_R], lr=1e-2)
+        for _ in range(3):
+            optimizer.zero_grad()
+            if penalty is not None:
+                penalty.seed_gradients()
+            (inputs @ pair.A_R_I.T @ pair.B_O_R.T).square().mean().backward()
+            optimizer.step()
+        return pair.B_O_R.detach()
+
+    assert torch.equal(train(0.0), train(None))
+    assert not torch.equal(train(1e-3), train(None))
+
+
+# ------------------------------------------------------------------------------------------------- folders
+
+
+def test_one_byte_floats_are_refused_by_name(tmp_path) -> None:
+    folder = saved(tmp_path / "adapter")
+    change_tensors(folder, **{"0__self_attn__q_proj__lora_A__weight": lambda tensor: tensor.to(torch.float8_e4m3fn)})
+    with pytest.raises(AdapterError, match=r"q_proj: lora_A has .*float8_e4m3fn, accepted: a matrix of floats"):
+        pairs_from_folder(folder)
+
+
+@pytest.mark.parametrize("start", ["pissa_niter_4", "olora", "corda", "loftq", "lora_ga"])
+def test_starts_that_change_the_base_weights_are_refused(tmp_path, start) -> None:
+    folder = saved(tmp_path / "adapter")
+    change_config(folder, init_lora_weights=start)
+    with pytest.raises(AdapterError, match=f"init_lora_weights is '{start}'"):
+        pairs_from_folder(folder)
+
+
+@pytest.mark.parametrize("start", [True, False, "gaussian", "eva", "orthogonal"])
+def test_starts_that_leave_the_base_alone_are_accepted(tmp_path, start) -> None:
+    folder = saved(tmp_path / "adapter")
+    change_config(folder, init_lora_weights=start)
+    assert len(pairs_from_folder(folder)) == 14
+
+
+@pytest.mark.parametrize("alpha", ["1" + "0" * 400, "1" + "0" * 6000, "0", "-8", '"8"', "true", "null", "NaN"])
+def test_an_alpha_that_is_no_usable_number_is_refused_in_one_line(tmp_path, alpha) -> None:
+    folder = saved(tmp_path / "adapter")
+    config = json.loads((folder / CONFIG).read_text()) | {"lora_alpha": "ALPHA"}
+    (folder / CONFIG).write_text(json.dumps(config).replace('"ALPHA"', alpha))
+    with pytest.raises(AdapterError, match=r"lora_alpha of .* is|is not valid JSON"):
+        pairs_from_folder(folder)
+
+
+FULL_DISK = """
+import resource, signal, sys
+from pathlib import Path
+signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+from spectralign.records.edits import Flatten
+from spectralign.records.errors import RunDirectoryError
+from spectralign.spectrum import edit_adapter_folder
+import safetensors.torch
+resource.setrlimit(resource.RLIMIT_FSIZE, (2000, 2000))
+try:
+    edit_adapter_folder(Path(sys.argv[1]), Path(sys.argv[2]), Flatten())
+except RunDirectoryError as error:
+    print(error)
+"""
+
+
+@pytest.mark.skipif(not hasattr(signal, "SIGXFSZ"), reason="needs a limit on file sizes")
+def test_a_write_that_the_system_cuts_short_leaves_nothing_and_is_one_line(tmp_path) -> None:
+    """A limit on file size stands for a full disk: safetensors reports both as an error of its own."""
+    source = saved(tmp_path / "adapter")
+    where = tmp_path / "edits"
+    done = subprocess.run(
+        [sys.executable, "-c", FULL_DISK, str(source), str(where / "flat")],
+        capture_output=True, text=True, check=False, env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert "cannot write" in done.stdout
+    assert [path for path in Path(where).rglob("*") if path.is_file()] == []
+    assert list(where.iterdir()) == []
