@@ -1,8 +1,10 @@
+import polars as pl
 import pytest
 
 from spectralign.stats import claims
-from spectralign.stats.claims import Evidence, claims_table
+from spectralign.stats.claims import Evidence, Spread, claims_table
 from spectralign.stats.contrasts import Contrast, missing_contrast
+from spectralign.stats.evidence import literature_spread
 from spectralign.stats.regression import Fit, LossRegression
 
 
@@ -29,6 +31,7 @@ def evidence(**changes):
     base = Evidence(
         joint={"sgd": 0.138, "adam": 0.138, "adamw": 0.139, "lion": 0.37, "muon": 0.053},
         literature={name: 0.2 for name in NAMES},
+        spread=Spread(7.0, (6.0, 9.0), 8),
         n_bases=8,
         odds=pairs,
         flatness=pairs,
@@ -61,14 +64,58 @@ def test_a_rule_on_signs_needs_all_intervals_to_agree_and_one_to_disagree(contra
 
 
 @pytest.mark.parametrize(
-    ("ratio", "n", "expected"),
+    ("ratio", "span", "n", "expected"),
     [
-        (7.0, 8, "agrees"), (3.5, 5, "agrees"), (14.0, 5, "agrees"), (3.4, 8, "disagrees"), (15.0, 8, "disagrees"),
-        (7.0, 4, "cannot tell"), (None, 8, "cannot tell"),
+        (7.0, (6, 8), 8, "agrees"), (4.0, (3.5, 14.0), 5, "agrees"), (3.0, (2.9, 3.4), 8, "disagrees"),
+        (16.0, (15, 19), 8, "disagrees"), (3.6, (3.0, 4.0), 8, "cannot tell"), (14.0, (3.0, 15), 8, "cannot tell"),
+        (7.0, (6, 8), 4, "cannot tell"), (7.0, None, 8, "cannot tell"), (None, None, 8, "cannot tell"),
     ],
 )  # fmt: skip
-def test_the_spread_agrees_within_a_factor_of_two(ratio, n, expected):
-    assert claims.near_spread(ratio, n) == expected
+def test_the_spread_agrees_within_a_factor_of_two_whichever_base_is_left_out(ratio, span, n, expected):
+    assert claims.near_spread(Spread(ratio, span, n)) == expected
+
+
+def by_base(rates):
+    rows = [
+        {"arm": arm, "base": f"b{i}", "literature": rate, "joint": rate / 2}
+        for arm, values in rates.items()
+        for i, rate in enumerate(values)
+        if rate is not None
+    ]
+    return pl.DataFrame(rows)
+
+
+def test_the_spread_is_of_the_literature_rate_of_the_four_over_the_bases_that_have_them_all():
+    rates = {
+        "adam": [0.2, 0.2, 0.9],
+        "adamw": [0.2] * 3,
+        "lion": [0.4, 0.6, None],
+        "muon": [0.1] * 3,
+        "sgd": [0.01] * 3,
+    }
+    found = literature_spread(by_base(rates))
+    assert found.ratio == pytest.approx(5.0) and found.n_bases == 2
+    assert found.span == pytest.approx((4.0, 6.0))
+
+
+def test_a_spread_without_one_of_the_four_is_none_and_names_it():
+    found = literature_spread(by_base({"adam": [0.2], "adamw": [0.2], "muon": [0.1], "sgd": [0.1]}))
+    assert found.ratio is None and "lion" in (found.reason or "")
+
+
+@pytest.mark.parametrize("key", ["muon_lowest", "lion_highest", "lion_incoherent", "muon_flattest"])
+def test_an_arm_of_the_sweep_that_did_not_finish_leaves_a_claim_undecided(key):
+    left = {pair: ABOVE for pair in changed(("adam", "sgd"), ABOVE) if "adamw" not in pair}
+    without = {"odds": left, "flatness": left, "incoherence": left}
+    assert verdict(key) == "agrees"
+    assert verdict(key, **without) == "cannot tell"
+
+
+@pytest.mark.parametrize("key", ["muon_lowest", "lion_highest", "lion_incoherent"])
+def test_sgd_was_not_in_the_sweep_and_decides_nothing_about_it(key):
+    name = key.split("_")[0]
+    below = {**changed((name, "sgd"), BELOW), ("sgd", name): BELOW}
+    assert verdict(key, odds=below, incoherence=below) == "agrees"
 
 
 @pytest.mark.parametrize(
@@ -121,9 +168,9 @@ def changed(pair, value):
     ("key", "agreeing", "disagreeing"),
     [
         ("em_occurs", {}, {"onset": BELOW}),
-        ("spread", {}, {"joint": {"adam": 0.2, "muon": 0.1}}),
-        ("muon_lowest", {}, {"odds": changed(("sgd", "muon"), BELOW)}),
-        ("lion_highest", {}, {"odds": changed(("lion", "sgd"), BELOW)}),
+        ("spread", {}, {"spread": Spread(2.0, (1.8, 2.2), 8)}),
+        ("muon_lowest", {}, {"odds": changed(("adam", "muon"), BELOW)}),
+        ("lion_highest", {}, {"odds": changed(("lion", "adam"), BELOW)}),
         ("adam_adamw_equal", {"odds": changed(("adamw", "adam"), interval(-0.1, 0.1))}, {}),
         ("lion_incoherent", {}, {"incoherence": changed(("lion", "muon"), BELOW)}),
         ("loss_predicts", {}, {"regression": regression(pooled=0.2)}),
@@ -154,7 +201,19 @@ def test_the_table_above_names_every_claim():
 def test_without_any_arm_no_claim_is_decided():
     nothing = missing_contrast("no arm")
     none = Fit(None, None, 0, 0, "none")
-    empty = Evidence({}, {}, 0, {}, {}, {}, LossRegression(none, none, none, None, None, None, None), {}, {}, nothing)
+    empty = Evidence(
+        {},
+        {},
+        Spread(None, None, 0),
+        0,
+        {},
+        {},
+        {},
+        LossRegression(none, none, none, None, None, None, None),
+        {},
+        {},
+        nothing,
+    )
     rows = claims_table(empty)
     assert {row.verdict for row in rows} == {"cannot tell"}
     assert all(row.here for row in rows)

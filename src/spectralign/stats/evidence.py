@@ -6,7 +6,7 @@ from collections.abc import Mapping
 
 import polars as pl
 
-from spectralign.stats.claims import Evidence
+from spectralign.stats.claims import SWEEP, Evidence, Spread
 from spectralign.stats.contrasts import INCOHERENT_LIMIT, Contrast, paired_contrast
 from spectralign.stats.organisms import BROAD, base_means, interval_over_bases, on_panel
 from spectralign.stats.regression import LossRegression, alignment_on_loss
@@ -50,6 +50,27 @@ def onset(optimisers: pl.DataFrame, start: pl.DataFrame, arm: str = "adam") -> C
     )
 
 
+def literature_spread(optimisers: pl.DataFrame) -> Spread:
+    """Return max / min over the paper's four optimisers of the mean literature rate, over bases that have all four."""
+    rates = base_means(optimisers.filter(pl.col("arm").is_in(SWEEP)), "literature")
+    absent = [name for name in SWEEP if name not in rates["arm"].to_list()]
+    if absent:
+        return Spread(None, None, 0, f"no finished organism of {', '.join(absent)}")
+    wide = rates.pivot(on="arm", index="base", values="literature").drop_nulls().sort("base")
+
+    def ratio(rows: pl.DataFrame) -> float | None:
+        means = [float(rows[name].mean()) for name in SWEEP]  # type: ignore[arg-type]
+        return max(means) / min(means) if min(means) > 0 else None
+
+    if wide.is_empty():
+        return Spread(None, None, 0, "no base has a finished organism of all four")
+    without = [ratio(wide.filter(pl.col("base") != base)) for base in wide["base"]] if wide.height >= 2 else []
+    found = [value for value in without if value is not None]
+    whole = ratio(wide)
+    span = (min(found), max(found)) if len(found) == wide.height else None
+    return Spread(whole, span, wide.height, None if whole is not None else "a rate of 0 has no ratio")
+
+
 def gather_evidence(
     optimisers: pl.DataFrame,
     start: pl.DataFrame,
@@ -83,6 +104,7 @@ def gather_evidence(
     return Evidence(
         joint=means("joint"),
         literature=means("literature"),
+        spread=literature_spread(optimisers),
         n_bases=min(counts, default=0),
         odds=compare("log_odds", "log-odds", INCOHERENT_LIMIT),
         flatness=compare("frobenius_nuclear", "Frobenius/nuclear", None),

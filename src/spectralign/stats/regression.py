@@ -40,7 +40,7 @@ class Fit(NamedTuple):
 
 
 class LossRegression(NamedTuple):
-    """The three fits, and the pooled line."""
+    """The three fits, the pooled line, and the smallest and largest loss (a narrow span predicts little)."""
 
     pooled: Fit
     stratified: Fit
@@ -49,6 +49,7 @@ class LossRegression(NamedTuple):
     intercept: float | None
     remaining_explained: float | None
     remaining_range: tuple[float, float] | None
+    loss_span: tuple[float, float] | None = None
 
     def as_dict(self) -> dict[str, Any]:
         """Return a JSON-ready mapping; the two R^2 of the paper's claim stand at the top level."""
@@ -63,6 +64,7 @@ class LossRegression(NamedTuple):
             "intercept": self.intercept,
             "remaining_explained": self.remaining_explained,
             "remaining_range": self.remaining_range,
+            "loss_span": self.loss_span,
             "pooled": self.pooled._asdict(),
             "stratified": self.stratified._asdict(),
             "optimiser_only": self.optimiser_only._asdict(),
@@ -178,4 +180,5 @@ def alignment_on_loss(
         intercept,
         _remaining(whole["pooled"], whole["stratified"]),
         _span([_remaining(part["pooled"], part["stratified"]) for part in parts]),
+        (math.exp(float(x.min())), math.exp(float(x.max()))),
     )
