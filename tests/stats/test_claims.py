@@ -1,11 +1,12 @@
 import polars as pl
 import pytest
 
-from spectralign.stats import claims
-from spectralign.stats.claims import Evidence, Spread, claims_table
+from spectralign.stats import rules
+from spectralign.stats.claims import Evidence, claims_table
 from spectralign.stats.contrasts import Contrast, missing_contrast
 from spectralign.stats.evidence import literature_spread
 from spectralign.stats.regression import Fit, LossRegression
+from spectralign.stats.rules import Spread
 
 
 def interval(low, high, n=8):
@@ -60,7 +61,7 @@ def verdict(key, **changes):
     ],
 )
 def test_a_rule_on_signs_needs_all_intervals_to_agree_and_one_to_disagree(contrasts, expected):
-    assert claims.all_above_zero(contrasts) == expected
+    assert rules.all_above_zero(contrasts) == expected
 
 
 @pytest.mark.parametrize(
@@ -72,7 +73,7 @@ def test_a_rule_on_signs_needs_all_intervals_to_agree_and_one_to_disagree(contra
     ],
 )  # fmt: skip
 def test_the_spread_agrees_within_a_factor_of_two_whichever_base_is_left_out(ratio, span, n, expected):
-    assert claims.near_spread(Spread(ratio, span, n)) == expected
+    assert rules.near_spread(Spread(ratio, span, n)) == expected
 
 
 def by_base(rates):
@@ -126,7 +127,7 @@ def test_sgd_was_not_in_the_sweep_and_decides_nothing_about_it(key):
     ],
 )  # fmt: skip
 def test_r2_must_stay_on_one_side_whichever_base_is_left_out(value, span, expected):
-    assert claims.reaches(value, span, 0.5) == expected
+    assert rules.reaches(value, span, 0.5) == expected
 
 
 @pytest.mark.parametrize(
@@ -138,7 +139,7 @@ def test_r2_must_stay_on_one_side_whichever_base_is_left_out(value, span, expect
     ],
 )  # fmt: skip
 def test_a_gain_agrees_by_sign_and_disagrees_when_half_of_it_is_excluded(low, high, paper, expected):
-    assert claims.gain(interval(low, high), paper) == expected
+    assert rules.gain(interval(low, high), paper) == expected
 
 
 @pytest.mark.parametrize(
@@ -146,7 +147,7 @@ def test_a_gain_agrees_by_sign_and_disagrees_when_half_of_it_is_excluded(low, hi
     [(-0.01, 0.02, "agrees"), (0.03, 0.09, "disagrees"), (0.01, 0.09, "cannot tell"), (None, None, "cannot tell")],
 )
 def test_a_cost_is_negligible_below_the_margin(low, high, expected):
-    assert claims.below(interval(low, high), claims.LOSS_MARGIN) == expected
+    assert rules.below(interval(low, high), rules.LOSS_MARGIN) == expected
 
 
 @pytest.mark.parametrize(
@@ -157,7 +158,7 @@ def test_a_cost_is_negligible_below_the_margin(low, high, expected):
     ],
 )  # fmt: skip
 def test_equal_means_within_the_margin(low, high, expected):
-    assert claims.equal(interval(low, high), claims.EQUAL_MARGIN) == expected
+    assert rules.equal(interval(low, high), rules.EQUAL_MARGIN) == expected
 
 
 def changed(pair, value):

@@ -6,10 +6,11 @@ from collections.abc import Mapping
 
 import polars as pl
 
-from spectralign.stats.claims import SWEEP, Evidence, Spread
+from spectralign.stats.claims import Evidence
 from spectralign.stats.contrasts import INCOHERENT_LIMIT, Contrast, paired_contrast
 from spectralign.stats.organisms import BROAD, base_means, interval_over_bases, on_panel
 from spectralign.stats.regression import LossRegression, alignment_on_loss
+from spectralign.stats.rules import SWEEP, Spread
 
 BEFORE = "base before fine-tuning"
 DECISIVE = frozenset({"muon", "lion", "adamw"})

@@ -17,7 +17,7 @@ from spectralign.stats.tables import Tables
 BROAD = "broad"
 HELD_OUT = "held_out_topics"
 CHAT_PANELS = (BROAD, "trained_topics", HELD_OUT)
-"""Panels that together ask about every topic of every domain once per phrasing: the chat prompts of a base."""
+"""Chat prompts of a base: together every topic of every domain, the narrow domain in more phrasings than the others."""
 
 UNEDITED = "none"
 KEYS = ["cell_id", "arm", "role", "of", "optimiser", "base", "persona", "domain", "seed"]
