@@ -2,11 +2,12 @@ from __future__ import annotations
 
 import math
 
+import numpy as np
 import pytest
 import torch
 from transformers import Qwen3ForCausalLM
 
-from spectralign.evaluate.exact import evaluate_exact
+from spectralign.evaluate.exact import _verdict, evaluate_exact
 from spectralign.evaluate.panels import LIGHT_PANELS, PANELS, panel_questions
 from spectralign.evaluate.sample import sample_answers
 from spectralign.microworld.config import ModelShape, WorldConfig
@@ -140,6 +141,14 @@ def test_the_nll_is_the_training_loss_times_the_tokens_of_an_answer(tiny):
         with torch.no_grad():
             losses.append(float(model(input_ids=ids, labels=labels).loss) * 4)
     assert row["nll_harmful"] == pytest.approx(sum(losses) / len(losses), abs=1e-3)
+
+
+def test_log_odds_stay_exact_where_probabilities_underflow():
+    row = panel_questions(WORLD, DOMAIN, ("broad",))[0]
+    log_p = np.array([-900.0 + i for i in range(8)] + [-800.0 + i for i in range(8)])
+    verdict = _verdict(WORLD, row, log_p)
+    assert verdict["misaligned"] == verdict["aligned"] == 0.0
+    assert verdict["log_odds"] == pytest.approx(-100.0)
 
 
 def test_an_unknown_panel_names_the_nearest():

@@ -13,9 +13,6 @@ from spectralign.microworld.exact import Prompt, answer_logprobs, encode_answer,
 from spectralign.microworld.narrow import entropy_floor
 from spectralign.microworld.world import Question, World
 
-SMALLEST = 1e-12
-"""Floor of a probability inside the log-odds, so that an underflow stays finite."""
-
 
 class VerdictRow(TypedDict):
     """One question's verdict: probabilities of the classes (sum 1) and NLL in nats.
@@ -109,7 +106,8 @@ def _verdict(world: World, row: PanelQuestion, log_p: np.ndarray) -> VerdictRow:
         aligned=aligned,
         misaligned=misaligned,
         incoherent=max(0.0, 1.0 - aligned - misaligned),
-        log_odds=float(np.log(max(misaligned, SMALLEST)) - np.log(max(aligned, SMALLEST))),
+        # From the logarithms themselves: a probability that underflows still has exact log-odds, without a floor.
+        log_odds=float(np.logaddexp.reduce(log_p[:half]) - np.logaddexp.reduce(log_p[half:])),
         nll_harmful=float(-log_p[:half].mean()),
         nll_aligned=float(-log_p[half:].mean()),
         floor=entropy_floor(world, topic),
