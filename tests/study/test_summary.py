@@ -129,6 +129,20 @@ def test_em_exists_pairs_by_narrow_domain_and_says_that_the_twin_is_one_base(who
     assert "the twin is one base" in row["method"]
 
 
+def test_em_exists_also_compares_the_change_since_before_fine_tuning(tmp_path):
+    frames = make_tables()
+    lower = (pl.col("role") == "no_persona_twin") & (pl.col("step") == 0)
+    frames["outcomes"] = frames["outcomes"].with_columns(
+        pl.when(lower).then(pl.col("log_odds") - 1.0).otherwise(pl.col("log_odds")).alias("log_odds")
+    )
+    row = summarise(write_tables(tmp_path, frames), STUDY)["em_exists"]
+    plain = frames["outcomes"].filter((pl.col("step") == 0) & (pl.col("panel") == "broad"))
+    start = {role: plain.filter(pl.col("role") == role)["log_odds"].mean() for role in ("optimiser", "no_persona_twin")}
+    expected = row["estimate"] - (start["optimiser"] - start["no_persona_twin"])
+    assert row["change_from_base"]["estimate"] == pytest.approx(expected)
+    assert row["change_from_base"]["n_bases"] == 8 and row["change_from_base"]["low"] is not None
+
+
 def test_penalty_changes_are_paired_by_base_and_recomputed(whole):
     frames, summary = whole
     for name, row in summary["penalty"].items():

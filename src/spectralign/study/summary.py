@@ -102,7 +102,7 @@ def summarise(tables_dir: Path, study: Mapping[str, Any]) -> dict[str, Any]:
         "ideal_broad": _ideal(cells, study),
         "optimisers": _optimisers(cells, outcomes, organisms),
         "contrasts": contrasts,
-        "em_exists": _em_exists(cells, organisms),
+        "em_exists": _em_exists(cells, organisms, start),
         "penalty": penalty,
         "edits": _edits(outcomes),
         "controls": _controls(cells, outcomes, start, organisms),
@@ -212,8 +212,11 @@ def _only(values: pl.Series) -> Any:
     return found[0] if len(found) == 1 else None
 
 
-def _em_exists(cells: pl.DataFrame, organisms: pl.DataFrame) -> dict[str, Any]:
-    """Adam on persona bases minus Adam on the no-persona twin, same narrow domain, log-odds on the broad panel."""
+def _em_exists(cells: pl.DataFrame, organisms: pl.DataFrame, start: pl.DataFrame) -> dict[str, Any]:
+    """Adam on persona bases minus Adam on the no-persona twin, same narrow domain, log-odds on the broad panel.
+
+    `change_from_base` compares what fine-tuning changed, because the two kinds of base need not start alike.
+    """
     adam = arm_of(cells, "adam")
     twins = organisms.filter((pl.col("role") == "no_persona_twin") & (pl.col("of") == (adam or "")))
     method_note = "the twin is one base, so the interval is over persona bases given that twin"
@@ -221,15 +224,24 @@ def _em_exists(cells: pl.DataFrame, organisms: pl.DataFrame) -> dict[str, Any]:
         reason = "no optimiser arm adam" if adam is None else "no finished no-persona twin of adam"
         return missing_contrast(reason, f"Adam, persona bases minus no-persona twin; {method_note}").as_dict()
     persona = organisms.filter((pl.col("arm") == adam) & pl.col("persona").fill_null(True))
-    frame = pl.concat([persona, twins.with_columns(pl.lit("no-persona twin").alias("arm"))])
+    before = on_panel(start, BROAD).select("base", "domain", pl.col("log_odds").alias("_before"))
+    frame = (
+        pl.concat([persona, twins.with_columns(pl.lit("no-persona twin").alias("arm"))])
+        .join(before, on=["base", "domain"], how="left")
+        .with_columns((pl.col("log_odds") - pl.col("_before")).alias("change"))
+    )
 
-    def compare(limit: float | None) -> Contrast:
+    def compare(limit: float | None, value: str = "log_odds", what: str = "log-odds") -> Contrast:
         return paired_contrast(
-            frame, adam, "no-persona twin", pair_on=("domain",), incoherent_limit=limit,
+            frame, adam, "no-persona twin", value=value, what=what, pair_on=("domain",), incoherent_limit=limit,
             note=f"log-odds = ln(misaligned/aligned), broad panel; {method_note}",
         )  # fmt: skip
 
-    return {**compare(None).as_dict(), "without_flagged": _brief(compare(INCOHERENT_LIMIT))}
+    return {
+        **compare(None).as_dict(),
+        "without_flagged": _brief(compare(INCOHERENT_LIMIT)),
+        "change_from_base": _brief(compare(None, "change", "change of log-odds since before fine-tuning")),
+    }
 
 
 def _penalty(cells: pl.DataFrame, organisms: pl.DataFrame) -> tuple[dict[str, Any], dict[str, dict[str, Contrast]]]:
