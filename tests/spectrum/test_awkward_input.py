@@ -77,6 +77,17 @@ def test_metrics_refuse_what_is_no_spectrum(values) -> None:
         spectrum_metrics(values)
 
 
+def test_an_update_beyond_float32_names_its_module_instead_of_a_solver() -> None:
+    """What a diverged run looks like: both factors finite, their product not."""
+    huge = random_pair(name="model.layers.1.mlp.up_proj")
+    huge = huge._replace(A_R_I=huge.A_R_I * 1e25, B_O_R=huge.B_O_R * 1e25)
+    with pytest.raises(AdapterError, match=r"layers\.1\.mlp\.up_proj: B @ A is NaN or beyond torch\.float32"):
+        spectrum_table([random_pair(), huge])
+    torch.testing.assert_close(singular_values(huge, torch.float64), dense_values(huge), rtol=1e-9, atol=0)
+    with pytest.raises(TrainingError, match="the spectral penalty has no value"):
+        SpectralPenalty([live(huge)], lam=1.0).seed_gradients()
+
+
 @pytest.mark.parametrize("lam", [True, "0.1", None])
 def test_a_lambda_that_is_no_number_is_refused_in_one_line(lam) -> None:
     with pytest.raises(SpecError, match=r"penalty lambda is .*, accepted: a finite number"):

@@ -104,7 +104,11 @@ def singular_values(pair: LoraPair, dtype: torch.dtype | None = None) -> Tensor:
 
 @torch.no_grad()
 def singular_values_all(pairs: Sequence[LoraPair], dtype: torch.dtype | None = None) -> list[Tensor]:
-    """Return the singular values of every pair, in the order given; as `singular_values`, batched."""
+    """Return the singular values of every pair, in the order given; as `singular_values`, batched.
+
+    Raises:
+        AdapterError: an update is NaN or overflows (training that has diverged); the message names the module.
+    """
     cores: dict[int, Tensor] = {}
     for positions in shape_groups(pairs):
         group = [pairs[position] for position in positions]
@@ -117,6 +121,11 @@ def singular_values_all(pairs: Sequence[LoraPair], dtype: torch.dtype | None = N
     values: dict[int, Tensor] = {}
     for positions in alike.values():
         stacked_K_C_C = torch.stack([cores[position] for position in positions])
+        for position, finite in zip(positions, stacked_K_C_C.isfinite().all(-1).all(-1).tolist(), strict=True):
+            if not finite:
+                raise AdapterError(
+                    f"{pairs[position].name}: B @ A is NaN or beyond {stacked_K_C_C.dtype}, accepted: finite updates"
+                )
         values.update(zip(positions, torch.linalg.svdvals(stacked_K_C_C), strict=True))
     return [values[position] * abs(pair.scale) for position, pair in enumerate(pairs)]
 
