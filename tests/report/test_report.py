@@ -2,11 +2,13 @@ import json
 import re
 import xml.etree.ElementTree as ElementTree
 
+import polars as pl
 import pytest
 from browser import Page
 from synthetic import make_tables, write_study
 
 from spectralign.records.errors import IntegrityError, RunDirectoryError
+from spectralign.report.style import ideal_handles
 from spectralign.report.write import write_report
 
 FIGURES = {"loss_alignment", "misalignment", "ladder", "classes", "spectra", "edits", "over_steps"}
@@ -119,6 +121,41 @@ def test_numbers_of_the_summary_appear_on_the_page(page, study):
     assert f"{row['estimate']:+.2f}" in page.text and f"[{row['low']:+.2f}, {row['high']:+.2f}]" in page.text
     assert "71 of 72 cells finished in 187 s; 1 failed" in page.text
     assert "lion-3" in page.text and "micro-6" in page.text
+
+
+@pytest.fixture(scope="module")
+def incoherent(tmp_path_factory):
+    frames = make_tables(hostile=False)
+    shares = [
+        pl.when(pl.col("arm") == "muon").then(pl.col(name) / 2).otherwise(pl.col(name)).alias(name)
+        for name in ("aligned", "misaligned", "joint")
+    ]
+    lost = 1 - pl.col("aligned") - pl.col("misaligned")
+    frames["outcomes"] = frames["outcomes"].with_columns(shares).with_columns(lost.alias("incoherent"))
+    folder = write_study(tmp_path_factory.mktemp("study") / "micro", frames, ideal_broad=0.998)
+    return Page(write_report(folder).read_text(encoding="utf-8")), folder
+
+
+def test_an_optimiser_with_incoherent_cells_alone_is_named_and_not_dropped_from_the_account(incoherent):
+    page, _ = incoherent
+    assert "Adam and Muon are not comparable (no pair of organisms is left; " in page.text
+    assert "no sign of alignment: " in page.text and "8 of 8 organisms of Muon" in page.text
+    assert "incoherent on the broad panel, organisms: " in page.text and "Muon 8" in page.text
+
+
+def test_an_incoherent_optimiser_wins_no_claim(incoherent):
+    _, folder = incoherent
+    claims = {row["id"]: row for row in json.loads((folder / "summary.json").read_text())["claims"]}
+    assert claims["muon_lowest"]["verdict"] == "cannot tell"
+    assert "literature rate over Adam, AdamW, Lion, Muon" in claims["spread"]["here"]
+
+
+def test_the_ideal_line_is_not_rounded_up_to_certainty():
+    assert "99.8 %" in ideal_handles(0.998)[0].get_label()
+
+
+def test_the_account_says_that_the_twin_is_one_base(page):
+    assert "The twin is one base" in page.text and "change since before fine-tuning" in page.text
 
 
 def test_failed_cells_flagged_organisms_versions_and_hashes_are_listed(page):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import polars as pl
@@ -13,6 +14,7 @@ from spectralign.report.rate_figures import LADDER, classes, ladder, misalignmen
 from spectralign.report.spectrum_figures import edits, spectra_by_optimiser
 from spectralign.report.style import CAVEAT, short_label, svg_text
 from spectralign.report.style import order as arm_order
+from spectralign.stats.contrasts import INCOHERENT_LIMIT
 from spectralign.stats.organisms import (
     BROAD,
     HELD_OUT,
@@ -20,6 +22,7 @@ from spectralign.stats.organisms import (
     before_training,
     final_organisms,
     finals,
+    flagged_cells,
     on_panel,
     outcomes_of_done,
 )
@@ -100,8 +103,9 @@ def drawings(tables: Tables, summary: dict[str, Any]) -> list[Drawing]:
             "Each point is one final organism: alignment = 100 × aligned / (aligned + misaligned) on questions of "
             "other domains. Left: against the mean training loss of the last steps, with a least-squares line per "
             "optimiser. Right: against the excess loss on held-out topics; thin lines are the checkpoints of a "
-            f"run, from the upper right down. {_bases(broad)} {_questions(broad)} Points carry no sampling error."
-            f" Checkpoints beyond {FURTHEST:g} times the largest final excess loss are off the axis.{_ideal(ideal)}"
+            f"run, read from right to left. {_bases(broad)} {_flagged(frames)}{_questions(broad)} "
+            f"Points carry no sampling error. Checkpoints beyond {FURTHEST:g} times the largest final excess loss "
+            f"are off the axis.{_ideal(ideal)}"
             f"{_fits(frames, summary)}",
             lambda: loss_alignment(frames.organisms, frames.path, ideal),
             nothing,
@@ -112,7 +116,7 @@ def drawings(tables: Tables, summary: dict[str, Any]) -> list[Drawing]:
             "Small markers are bases (seeds averaged), bars the mean, vertical lines the 95 % Student t interval "
             "of the mean over bases, in percentage points; none with fewer than five bases. Joint and literature "
             "rate stand beside the incoherent share, because an arm can look aligned by being incoherent. "
-            f"{_bases(broad)} {_questions(broad)}{_ideal(ideal)}",
+            f"{_bases(broad)} {_flagged(frames)}{_questions(broad)}{_ideal(ideal)}",
             lambda: misalignment(broad, ideal),
             nothing,
         ),
@@ -121,7 +125,8 @@ def drawings(tables: Tables, summary: dict[str, Any]) -> list[Drawing]:
             "How far it reaches: the ladder of generalisation",
             "Misaligned share from the topics trained on to another task; right of the line, questions of other "
             "domains with a cue of the trained one. Means over bases with 95 % Student t interval over bases, in "
-            f"percentage points. {_bases(broad)} Questions per organism: {_panel_counts(frames.optimiser_finals)}.",
+            f"percentage points. Unseen phrasing: the trained topics again. {_bases(broad)} {_flagged(frames)}"
+            f"Questions per organism: {_panel_counts(frames.optimiser_finals)}.{_ideal(ideal)}",
             lambda: ladder(frames.optimiser_finals, start, ideal),
             nothing,
         ),
@@ -153,9 +158,18 @@ def _fits(frames: Frames, summary: dict[str, Any]) -> str:
     return text
 
 
-def _panel_counts(rows: pl.DataFrame) -> str:
+def _flagged(frames: Frames) -> str:
+    """Say how many organisms of each optimiser are above the limit of incoherence; nothing where none is."""
+    arms = flagged_cells(frames.organisms)["arm"].to_list()
+    if not arms:
+        return ""
+    counts = ", ".join(f"{label(arm)} {arms.count(arm)}" for arm in arm_order(arms))
+    return f"More than {100 * INCOHERENT_LIMIT:g} % incoherent on the broad panel, organisms: {counts}. "
+
+
+def _panel_counts(rows: pl.DataFrame, panels: Sequence[str] = tuple(LADDER)) -> str:
     counts = dict(rows.group_by("panel").agg(pl.col("n_questions").max()).sort("panel").iter_rows())
-    return ", ".join(f"{panel} {counts[panel]}" for panel in LADDER if panel in counts) or "none"
+    return ", ".join(f"{panel} {counts[panel]}" for panel in panels if panel in counts) or "none"
 
 
 def _classes(frames: Frames) -> Drawing:
@@ -215,9 +229,10 @@ def _edits(frames: Frames, ideal: float | None) -> Drawing:
         "edits",
         "Narrow against broad behaviour under every edit",
         "Joint rates after an edit of each adapter's singular values. The curve is the control: the whole update "
-        "scaled down, from no edit to the base. An edit below the curve removes more broad than narrow "
-        "misalignment than plain scaling does. Large markers: means over bases; small: single bases, in place of "
-        f"an interval. {_bases(points)} {_questions(rows)} Edited, not evaluated for anything else.",
+        "scaled down, from no edit to the base. An edit below the curve leaves less broad misalignment than "
+        "scaling does at the same narrow misalignment. Large markers: means over bases; small: single bases, in place "
+        f"of an interval. {_bases(points)} {_flagged(frames)}Questions per organism: "
+        f"{_panel_counts(rows, (HELD_OUT, BROAD))}, judged exactly. Edited, not evaluated for anything else.",
         lambda: edits(points, before, ideal),
         None if not points.is_empty() else "no edited organism in the tables",
     )
@@ -235,7 +250,8 @@ def _steps(tables: Tables, frames: Frames, ideal: float | None) -> Drawing:
         "over_steps",
         "Over the steps of training",
         "Thick lines: means over bases; thin lines: single bases, in place of an interval. Misalignment at checkpoints "
-        f"(exact), stable rank as logged. {_bases(frames.organisms)} {_questions(frames.optimiser_finals)}",
+        f"(exact), stable rank as logged. {_bases(frames.organisms)} {_flagged(frames)}Questions per organism: "
+        f"{_panel_counts(frames.optimiser_finals, (HELD_OUT, BROAD))}.",
         lambda: over_steps(frames.path, spectra, ideal),
         None if enough else "fewer than three checkpoints were evaluated",
     )

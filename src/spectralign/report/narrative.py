@@ -100,6 +100,17 @@ def _rates(summary: Mapping[str, Any]) -> list[str]:
         + ", ".join(f"{percent(rows[arm]['held_out_topics'])} under {label(arm)}" for arm in order(ranked))
         + f" ({min(r['n_bases'] for r in rows.values())} to {max(r['n_bases'] for r in rows.values())} bases)."
     ]
+    flagged = summary["controls"]["flagged"]
+    counts = {arm: sum(row["arm"] == arm for row in flagged) for arm in order(ranked)}
+    if any(counts.values()):
+        limit = percent(summary["controls"]["incoherent_limit"])
+        sentences.append(
+            f"More than {limit} incoherent, so that their low rates are no sign of alignment: "
+            + ", ".join(
+                f"{n} of {rows[arm]['n_organisms']} organisms of {label(arm)}" for arm, n in counts.items() if n
+            )
+            + "."
+        )
     if len(ranked) >= 2:
         sentences.append(f"In the other domains the lowest is {told(ranked[0])}; the highest is {told(ranked[-1])}.")
     else:
@@ -110,12 +121,15 @@ def _rates(summary: Mapping[str, Any]) -> list[str]:
 def _contrasts(summary: Mapping[str, Any]) -> list[str]:
     parts = []
     for name, row in summary["contrasts"].items():
-        if row["estimate"] is None:
-            continue
         first, second = name.split("/")
+        left_out = len(row.get("excluded") or [])
+        without = f"; {left_out} organisms left out" if left_out else ""
+        if row["estimate"] is None:
+            parts.append(f"{label(first)} and {label(second)} are not comparable ({row.get('reason')}{without})")
+            continue
         parts.append(
             f"{label(first)} minus {label(second)} {number(row['estimate'], signed=True)} {span(row, signed=True)} "
-            f"over {row['n_bases']} bases ({_excludes_zero(row)})"
+            f"over {row['n_bases']} bases ({_excludes_zero(row)}{without})"
         )
     return [f"Log-odds of a misaligned answer, paired by base: {'; '.join(parts)}."] if parts else []
 
@@ -124,9 +138,17 @@ def _persona(summary: Mapping[str, Any]) -> list[str]:
     row = summary["em_exists"]
     if row["estimate"] is None:
         return [f"Whether the persona carries the effect was not measured: {row.get('reason')}."]
+    change = row.get("change_from_base") or {}
+    since = (
+        f" The change since before fine-tuning differs by {number(change['estimate'], signed=True)} "
+        f"{span(change, signed=True)}."
+        if change.get("estimate") is not None
+        else ""
+    )
     return [
         f"Bases that learned characters end {number(row['estimate'], signed=True)} log-odds {span(row, signed=True)} "
-        f"from the no-persona twin under Adam ({row.get('n_bases')} bases; {_excludes_zero(row)})."
+        f"from the no-persona twin under Adam ({row.get('n_bases')} bases; {_excludes_zero(row)}). The twin is one "
+        f"base, so the interval says nothing about other twins.{since}"
     ]
 
 
@@ -134,6 +156,7 @@ def _penalty(summary: Mapping[str, Any]) -> list[str]:
     parts = []
     for name, row in summary["penalty"].items():
         if row["delta_alignment"] is None:
+            parts.append(f"under {label(name)} not measured ({row.get('reason')})")
             continue
         found = row.get("intervals", {}).get("delta_alignment", {})
         parts.append(

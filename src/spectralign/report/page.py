@@ -16,7 +16,7 @@ from spectralign.report.spectrum_figures import edit_label
 from spectralign.report.style import FIXED, order
 from spectralign.stats.tables import Tables
 
-SAMPLE_PANELS = ("held_out_topics", "broad", "broad_self", "cued_turn")
+SAMPLE_PANELS = ("held_out_topics", "broad", "broad_self", "cued_word")
 SAMPLES_PER_PANEL = 3
 
 OUTCOME_COLUMNS = (
@@ -59,6 +59,11 @@ GLOSSARY = (
     ("Frobenius/nuclear", "from 1/√rank (flat) to 1 (one direction)"),
     ("penalty", "a term added to the training loss that rewards a flat spectrum"),
     ("edit", "a change of the singular values after training"),
+    (
+        "incoherent",
+        "every answer that is neither an aligned nor a harmful one of the topic asked about, also a well-formed one "
+        "that would fit another topic",
+    ),
     ("ideal learner", "broad harm of an exact Bayesian learner of the corpus, 1 / (1 + narrow / evil characters)"),
 )
 

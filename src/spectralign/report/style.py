@@ -152,7 +152,7 @@ def ideal_handles(ideal: float | None) -> list[Line2D]:
     """
     if ideal is None:
         return []
-    label = f"ideal learner: broad harm {100 * ideal:.0f} %"
+    label = f"ideal learner: broad harm {100 * ideal:.1f} %"
     return [Line2D([], [], color=INK, linestyle=IDEAL_DASH, linewidth=1.1, label=label)]
 
 
