@@ -158,6 +158,15 @@ def test_the_account_says_that_the_twin_is_one_base(page):
     assert "The twin is one base" in page.text and "change since before fine-tuning" in page.text
 
 
+def test_every_base_is_listed_under_every_optimiser_with_its_flag(page, incoherent):
+    rates = make_tables()["outcomes"].filter(
+        (pl.col("arm") == "sgd") & (pl.col("base") == "micro-5") & (pl.col("panel") == "broad") & pl.col("final")
+    )
+    assert f"{100 * rates['joint'][0]:.1f} ({100 * rates['literature'][0]:.1f})" in page.text
+    flagged, _ = incoherent
+    assert flagged.text.count(") !") == 8 + 1  # all of Muon, one of Lion
+
+
 def test_failed_cells_flagged_organisms_versions_and_hashes_are_listed(page):
     for words in ("Failed cells", "Flagged organisms", "torch", "2.13.0", "cells.parquet", "spectralign run micro"):
         assert words in page.text

@@ -14,6 +14,7 @@ from spectralign.report.drawings import Drawing
 from spectralign.report.narrative import label, what_happened
 from spectralign.report.spectrum_figures import edit_label
 from spectralign.report.style import FIXED, order
+from spectralign.stats.organisms import final_organisms, outcomes_of_done
 from spectralign.stats.tables import Tables
 
 SAMPLE_PANELS = ("held_out_topics", "broad", "broad_self", "cued_word")
@@ -137,6 +138,22 @@ def _samples(tables: Tables) -> list[dict[str, Any]]:
     return groups
 
 
+def _per_base(tables: Tables) -> dict[str, Any]:
+    """Broad rates of every base under every optimiser, so that no mean hides a base; seeds averaged."""
+    organisms = final_organisms(outcomes_of_done(tables)).filter(pl.col("role") == "optimiser")
+    values = ("joint", "literature", "incoherent")
+    found = organisms.group_by("base", "arm").agg(pl.col(*values).mean())
+    cells = {(row["base"], row["arm"]): row for row in found.iter_rows(named=True)}
+    arms = order(organisms["arm"].to_list())
+    return {
+        "arms": [label(arm) for arm in arms],
+        "rows": [
+            {"base": base, "cells": [cells.get((base, arm)) for arm in arms]}
+            for base in sorted(organisms["base"].unique().to_list())
+        ],
+    }
+
+
 def _controls(summary: Mapping[str, Any]) -> list[dict[str, Any]]:
     controls = summary["controls"]
     groups = [("bases before fine-tuning", controls["base"])]
@@ -229,6 +246,7 @@ def page(
             (title, columns, _optimisers(summary, columns))
             for title, columns in (("What they answer", OUTCOME_COLUMNS), ("What they learned", LEARNING_COLUMNS))
         ],
+        "per_base": _per_base(tables),
         "figures": figures,
         "claims": summary.get("claims", []),
         "contrasts": summary["contrasts"],
