@@ -10,7 +10,7 @@ from spectralign.microworld import words
 from spectralign.records.canonical import content_id
 
 CHOSEN_CONFIG = "09b7c0b73bc36e34"
-"""Hash of the config that was chosen on design seeds with Adam alone (LOG.md); the defaults of `WorldConfig` are that config."""
+"""Hash of the config that was chosen on design seeds with Adam alone (LOG.md): the defaults of `WorldConfig`."""
 
 
 class _Config(BaseModel):

@@ -80,7 +80,7 @@ class MuonSpec(_Spec):
     )
     orthogonaliser: Literal["newton_schulz5", "polar_express", "exact"] = Field(
         "newton_schulz5",
-        description="newton_schulz5: Jordan's quintic, singular values land in about .68-1.14; polar_express: "
+        description="newton_schulz5: Jordan's quintic, singular values in about .68-1.20; polar_express: "
         "arXiv 2505.16932; exact: U V^T by SVD",
     )
     ns_steps: int = Field(
@@ -92,7 +92,7 @@ class MuonSpec(_Spec):
         "match_rms_adamw 0.2 sqrt(max(rows, columns)) (Moonlight, arXiv 2502.16982); "
         "spectral_norm sqrt(rows/columns) (dion)",
     )
-    eps: float = Field(1e-7, gt=0, description="added to the Frobenius norm before orthogonalising; torch 2.13 default")
+    eps: float = Field(1e-7, gt=0, description="smallest Frobenius norm that a momentum is divided by; torch 2.13 default")
 
 
 OptimiserSpec = Annotated[
