@@ -20,7 +20,7 @@ from spectralign.study.cell import write_failure
 from spectralign.study.layout import PlannedCell, runs_folder, write_plan
 from spectralign.study.plan import expand
 from spectralign.study.preview import cell_states, preview
-from spectralign.study.results import collect, schemas
+from spectralign.study.results import collect, schemas, wall_seconds
 from spectralign.study.run import study_text
 
 STUDY = StudySpec.model_validate(
@@ -223,3 +223,47 @@ def test_the_stored_study_file_gives_the_same_cells_again() -> None:
     import yaml
 
     assert expand(StudySpec.model_validate(yaml.safe_load(study_text(STUDY)))) == expand(STUDY)
+
+
+@pytest.mark.parametrize(
+    ("place", "content"),
+    [
+        ("tiny/plan.jsonl", b"\xff\xfe\n{}\n"),
+        ("tiny/study.yaml", b"a: [\n"),
+        ("tiny/study.yaml", b"5\n"),
+        ("runs/*/done", b"[]"),
+        ("runs/*/done", b'{"seconds": "long"}'),
+        ("runs/*/edits/*/spectrum.json", None),
+        ("runs/*/checkpoints/step-12/spectrum.json", b"[5]"),
+        ("runs/*/trajectory.jsonl", None),
+        ("runs/*/trajectory.jsonl", b"5\n"),
+        ("runs/*/environment.json", b"[]"),
+        ("runs/*/evals/*/stage.json", b"5"),
+        ("runs/*/evals/*/verdicts/*.parquet", b"PAR1"),
+    ],
+)
+def test_a_report_on_a_damaged_folder_is_one_line_that_names_the_file_and_exit_code_2(
+    place: str, content: bytes | None, collected: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    damaged = list(collected.parent.glob(place))
+    assert damaged
+    for path in damaged:
+        path.unlink() if content is None else path.write_bytes(content)
+    assert execute(["report", str(collected)]) == 2
+    printed = capsys.readouterr().err
+    assert len(printed.splitlines()) == 1
+    assert any(str(path) in printed for path in damaged) or "records of cell 'adam-micro-0-seed0'" in printed
+
+
+def test_the_seconds_of_a_study_count_time_once_and_only_for_its_own_runs(tmp_path: Path) -> None:
+    commands = tmp_path / "commands.jsonl"
+    assert wall_seconds(commands, {"a"}) is None
+    append_jsonl(commands, {"ended": 50.0, "seconds": 50.0, "runs": ["of an earlier study.yaml"]})
+    append_jsonl(commands, {"ended": 110.0, "seconds": 10.0, "runs": ["a", "b"]})
+    append_jsonl(commands, {"ended": 112.0, "seconds": 11.0, "runs": ["b"]})  # at the same time
+    append_jsonl(commands, {"ended": 205.0, "seconds": 5.0, "runs": ["a"]})
+    with commands.open("a", encoding="utf-8") as stream:
+        stream.write('{"ended": 3')  # killed while it wrote
+    append_jsonl(commands, {"ended": 303.0, "seconds": 3.0, "runs": ["b"]})
+    append_jsonl(commands, {"ended": 404.0, "seconds": 4.0, "runs": ["b"]})
+    assert wall_seconds(commands, {"a", "b"}) == pytest.approx(12.0 + 5.0 + 4.0)

@@ -99,6 +99,9 @@ def execute(arguments: Sequence[str]) -> int:
         return _fail(str(error), debug, 2)
     except ModuleNotFoundError as error:
         return _fail(_missing(error), debug, 2)
+    except OSError as error:  # a missing, unreadable or exchanged file that no room has put into its own words
+        place = f"{error.filename}: " if error.filename else ""
+        return _fail(f"{place}{error.strerror or error}", debug, 2)
     except Exception as error:
         if type(error).__name__ == "ValidationError" and type(error).__module__.startswith("pydantic"):
             return _fail(str(error), debug, 2)

@@ -63,8 +63,23 @@ def read_json(path: Path) -> Any:
     """
     try:
         return json.loads(path.read_text(encoding="utf-8"))
-    except (UnicodeDecodeError, json.JSONDecodeError) as error:
+    except (UnicodeDecodeError, json.JSONDecodeError, RecursionError) as error:
         raise IntegrityError(f"{path} is not valid JSON ({error}); it is corrupt or not ours") from error
+
+
+def read_record(path: Path) -> dict[str, Any]:
+    """Read a JSON object that must be there.
+
+    Raises:
+        IntegrityError: where the file is missing, not valid JSON or no object; the message names the file.
+    """
+    try:
+        value = read_json(path)
+    except OSError as error:
+        raise IntegrityError(f"cannot read {path}: {error.strerror or error}; the folder is corrupt") from error
+    if not isinstance(value, dict):
+        raise IntegrityError(f"{path} holds a {type(value).__name__}, expected a JSON object; corrupt or not ours")
+    return value
 
 
 def append_jsonl(path: Path, row: Any) -> None:
@@ -79,13 +94,23 @@ def append_jsonl(path: Path, row: Any) -> None:
 
 
 def read_jsonl(path: Path) -> list[Any]:
-    """Read JSON rows; a torn last line (a killed writer) is left out, any other broken line is an error."""
+    """Read JSON rows; a torn last line (a killed writer) is left out, any other broken line is an error.
+
+    Raises:
+        IntegrityError: where the file is missing or a line is no JSON in UTF-8; the message names file and line.
+    """
     rows: list[Any] = []
-    lines = path.read_text(encoding="utf-8").splitlines()
+    try:
+        # newlines only: str.splitlines also breaks at characters that JSON allows inside strings
+        lines = path.read_bytes().split(b"\n")
+    except OSError as error:
+        raise IntegrityError(f"cannot read {path}: {error.strerror or error}; the folder is corrupt") from error
     for number, line in enumerate(lines, start=1):
+        if not line.strip():
+            continue
         try:
-            rows.append(json.loads(line))
-        except json.JSONDecodeError as error:
+            rows.append(json.loads(line.decode("utf-8")))
+        except (UnicodeDecodeError, json.JSONDecodeError, RecursionError) as error:
             if number == len(lines):
                 break
             raise IntegrityError(f"{path}, line {number}: not valid JSON ({error})") from error

@@ -17,7 +17,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from spectralign.records.canonical import content_id
 from spectralign.records.edits import EditSpec
 from spectralign.records.errors import IntegrityError, RunDirectoryError
-from spectralign.records.files import read_json, read_jsonl, write_text
+from spectralign.records.files import read_json, read_jsonl, read_record, write_text
 from spectralign.study.plan import Cell
 
 Status = Literal["done", "failed", "pending"]
@@ -208,23 +208,32 @@ def status_of(planned: PlannedCell, runs: Path, study_dir: Path) -> Status:
 
 
 def seconds_of(planned: PlannedCell, runs: Path) -> float | None:
-    """Return the seconds that a cell's training and stages took, or None where it is not done."""
+    """Return the seconds that a cell's training and stages took, or None where it is not done.
+
+    Raises:
+        IntegrityError: a record of the cell is missing or broken.
+    """
     directory = runs / planned.run_id
     if not is_complete(planned, runs):
         return None
-    total = float(read_json(directory / "done").get("seconds", 0.0))
-    for stage in planned.stages:
-        record = stage.folder(directory) / "stage.json"
-        if record.is_file():
-            total += float(read_json(record).get("seconds", 0.0))
+    records = [directory / "done", *(stage.folder(directory) / "stage.json" for stage in planned.stages)]
+    total = 0.0
+    for path in records:
+        seconds = read_record(path).get("seconds", 0.0)
+        if isinstance(seconds, bool) or not isinstance(seconds, int | float):
+            raise IntegrityError(f"{path}: seconds is {seconds!r}, expected a number; the folder is corrupt")
+        total += seconds
     return total
 
 
 def measured_seconds(plan: Iterable[PlannedCell], runs: Path) -> dict[str, float]:
-    """Return the mean seconds of finished cells, by `arm:NAME` and by optimiser."""
+    """Return the mean seconds of finished cells, by `arm:NAME` and by optimiser; broken records measure nothing."""
     found: dict[str, list[float]] = {}
     for planned in plan:
-        seconds = seconds_of(planned, runs)
+        try:
+            seconds = seconds_of(planned, runs)
+        except IntegrityError:  # `run` and `report` say so; an estimate need not
+            continue
         if seconds is not None:
             for key in (f"arm:{planned.cell.arm}", planned.cell.spec.optimiser.kind):
                 found.setdefault(key, []).append(seconds)

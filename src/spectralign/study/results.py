@@ -6,16 +6,16 @@ file is an error, not a null.
 
 from __future__ import annotations
 
+import json
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import yaml
-
 from spectralign.records.canonical import canonical_json
 from spectralign.records.errors import IntegrityError
-from spectralign.records.files import atomic_path, read_json, read_jsonl, write_json
+from spectralign.records.files import atomic_path, read_json, read_jsonl, read_record, write_json
+from spectralign.records.spec_files import read_mapping
 from spectralign.study.layout import (
     COMMANDS_FILE,
     STUDY_FILE,
@@ -83,7 +83,13 @@ def collect(study_dir: Path, runs: Path) -> Path:
         cell_row = _cell_row(planned, runs, study_dir, status)
         rows["cells"].append(cell_row)
         if status == "done":
-            _add_finished(rows, planned, runs / planned.run_id)
+            try:
+                _add_finished(rows, planned, runs / planned.run_id)
+            except (KeyError, TypeError, AttributeError, FileNotFoundError) as error:
+                raise IntegrityError(
+                    f"the records of cell {planned.cell_id!r} in {runs / planned.run_id} are damaged "
+                    f"({type(error).__name__}: {error}); move that folder away and run the study again"
+                ) from error
             cell_row["final_loss"] = _final_loss(
                 [row for row in rows["trajectory"] if row["cell_id"] == planned.cell_id]
             )
@@ -97,15 +103,35 @@ def collect(study_dir: Path, runs: Path) -> Path:
 
 
 def summarise_study(study_dir: Path) -> dict[str, Any]:
-    """Write summary.json from the tables and return it; `seconds` is the wall time of all commands that did work."""
+    """Write summary.json from the tables and return it; `seconds` is the wall time of its commands."""
     from spectralign.study.summary import summarise
 
-    study = yaml.safe_load((study_dir / STUDY_FILE).read_text(encoding="utf-8"))
-    commands = study_dir / COMMANDS_FILE
-    seconds = [float(row["seconds"]) for row in read_jsonl(commands)] if commands.is_file() else []
-    summary = summarise(study_dir / TABLES, {**study, "seconds": round(sum(seconds), 2) if seconds else None})
+    study = read_mapping(study_dir / STUDY_FILE, "study")
+    seconds = wall_seconds(study_dir / COMMANDS_FILE, {planned.run_id for planned in read_plan(study_dir)})
+    summary = summarise(study_dir / TABLES, {**study, "seconds": seconds})
     write_json(study_dir / SUMMARY_FILE, summary)
     return summary
+
+
+def wall_seconds(commands: Path, run_ids: set[str]) -> float | None:
+    """Return the seconds during which at least one command worked on these runs, or None where none is recorded.
+
+    Commands at the same time count once, and commands that only did runs of an earlier version of the study do not
+    count. A torn line (a killed writer) is left out.
+    """
+    spans: list[tuple[float, float]] = []
+    for line in commands.read_bytes().split(b"\n") if commands.is_file() else ():
+        try:
+            row = json.loads(line)
+            if run_ids & set(row["runs"]):
+                spans.append((float(row["ended"]) - float(row["seconds"]), float(row["ended"])))
+        except (ValueError, KeyError, TypeError):
+            continue
+    total, reached = 0.0, -math.inf
+    for start, end in sorted(spans):
+        total += max(0.0, end - max(start, reached))
+        reached = max(reached, end)
+    return round(total, 2) if spans else None
 
 
 def _cell_row(planned: PlannedCell, runs: Path, study_dir: Path, status: str) -> dict[str, Any]:
@@ -216,7 +242,7 @@ def _final_loss(trajectory: Sequence[Mapping[str, Any]]) -> float | None:
 
 def _write_environment(study_dir: Path, run_ids: Sequence[str], runs: Path) -> None:
     """Write environment.json: that of the first run, and how many runs were made with which versions."""
-    records = [read_json(path) for run in run_ids if (path := runs / run / "environment.json").is_file()]
+    records = [read_record(path) for run in run_ids if (path := runs / run / "environment.json").is_file()]
     if not records:
         (study_dir / "environment.json").unlink(missing_ok=True)
         return

@@ -139,6 +139,7 @@ def run_study(
             "executed": executed,
             "failed": len(failed),
             "workers": count,
+            "runs": [cell.run_id for cell in todo],
         }
         append_jsonl(study_dir / COMMANDS_FILE, row)
     return StudyRun(study_dir, len(planned), done, executed, tuple(failed), seconds)
