@@ -160,3 +160,11 @@ def test_a_group_added_later_is_checked_too_and_a_bad_one_is_not_kept() -> None:
     assert len(optimizer.param_groups) == 1
     optimizer.add_param_group({"params": [nn.Parameter(torch.ones(4, 2))], "lr": 0.5})
     assert [group["lr"] for group in optimizer.param_groups] == [0.1, 0.5]
+
+
+def test_the_builder_itself_checks_that_no_parameter_was_left_out(monkeypatch) -> None:
+    import spectralign.optim.build as build
+
+    monkeypatch.setattr(build, "_build", lambda _, routing: torch.optim.SGD([routing.lora_A[0][1]], lr=0.1))
+    with pytest.raises(OptimiserError, match="incomplete partition, 3 trainable but in no group"):
+        build_optimizer(OPTIMISERS["sgd"](lr=0.1), adapted())

@@ -71,6 +71,18 @@ def test_a_negative_scale_counts_by_its_size() -> None:
     torch.testing.assert_close(dense(apply_edit(pair, Scale(factor=1.0))), dense(pair), rtol=1e-4, atol=1e-4)
 
 
+def test_a_condition_number_made_of_rounding_does_not_exist() -> None:
+    """Float32 leaves a last value around 1e-8 where the true one is 0; the quotient would be noise."""
+    pair = random_pair(4, 30, 20)
+    deficient = pair._replace(B_O_R=pair.B_O_R.clone())
+    deficient.B_O_R[:, 3] = deficient.B_O_R[:, :3].sum(1)
+    assert float(singular_values(deficient)[-1]) > 0
+    metrics = spectrum_metrics(singular_values(deficient))
+    assert metrics.condition_number is None
+    assert metrics.stable_rank is not None
+    assert spectrum_metrics(torch.tensor([1.0, 1e-5])).condition_number == pytest.approx(1e5, rel=1e-4)
+
+
 @pytest.mark.parametrize("values", [[], [1.0, -0.1], [1.0, math.nan], [math.inf]])
 def test_metrics_refuse_what_is_no_spectrum(values) -> None:
     with pytest.raises(AdapterError, match="accepted: at least one finite value, none negative"):
