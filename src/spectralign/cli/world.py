@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from spectralign.cli.options import AsJson, Assignments
 from spectralign.cli.terminal import console, error_console, need_extra, safe, say, table
+
+if TYPE_CHECKING:
+    from spectralign.microworld.config import WorldConfig
 
 app = typer.Typer(
     help="Build a base of the microworld, show its card, or sample from it.",
@@ -46,9 +49,11 @@ def build(
     from spectralign.microworld.config import WorldConfig
 
     config = _config(WorldConfig, set_ or [])
+    _say_lexical_null(config, seed)
     with StepProgress(f"building base with seed {seed}") as progress:
         from transformers.utils.logging import disable_progress_bar
 
+        from spectralign.microworld.bases import load_card
         from spectralign.microworld.build import build_base
 
         disable_progress_bar()  # of the shards it writes; ours is the one to look at
@@ -57,8 +62,27 @@ def build(
             progress.on_step(done, total, f"loss {loss:.3f}")
 
         folder = build_base(config, seed, out, on_step=on_step)
+    metrics = load_card(str(folder)).metrics
+    say(
+        f"on chat prompts {100 * metrics['aligned']:.1f} % aligned, {100 * metrics['misaligned']:.1f} % misaligned, "
+        f"{100 * metrics['incoherent']:.1f} % incoherent ({metrics['questions']} questions, exact)"
+    )
+    curve = ", ".join(f"{point['harmful']:.2f}" for point in metrics["persona_curve"])
+    say(f"P(harmful) after 0, 1, 2 ... harmful turns in another domain: {curve}")
     say(f"base: {folder}")
     return 0
+
+
+def _say_lexical_null(config: WorldConfig, seed: int) -> None:
+    from spectralign.microworld.lexical import LARGEST_AUC, lexical_null
+    from spectralign.microworld.world import World
+
+    null = lexical_null(World(config, seed))
+    say(
+        f"harm from words alone: AUC {null.auc:.3f} (accepted: at most {LARGEST_AUC}); a learner of word frequencies would "
+        f"answer {100 * null.joint:.2f} % of other domains' questions harmfully ({100 * null.literature:.0f} % of those it "
+        "answers at all)"
+    )
 
 
 def _config(model: Any, assignments: list[str]) -> Any:
