@@ -14,8 +14,9 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from safetensors.torch import load_file, save_file
 from spectrum_cases import dense, dense_values, live, pair_of_spectrum, random_pair
-from tiny_adapters import CONFIG, change_config, change_tensors, saved
+from tiny_adapters import CONFIG, WEIGHTS, change_config, change_tensors, saved
 
 from spectralign.records.edits import DropTop, Flatten, KeepTop, Scale
 from spectralign.records.errors import AdapterError, SpecError, TrainingError
@@ -204,3 +205,27 @@ def test_a_write_that_the_system_cuts_short_leaves_nothing_and_is_one_line(tmp_p
     assert "cannot write" in done.stdout
     assert [path for path in Path(where).rglob("*") if path.is_file()] == []
     assert list(where.iterdir()) == []
+
+
+def test_dora_is_refused_by_its_config_alone(tmp_path) -> None:
+    folder = saved(tmp_path / "adapter")
+    change_config(folder, use_dora=True)
+    with pytest.raises(AdapterError, match=r"use_dora is true, .*accepted: plain LoRA or rsLoRA"):
+        pairs_from_folder(folder)
+
+
+def test_a_pattern_names_whole_parts_of_a_module_path(tmp_path) -> None:
+    folder = saved(tmp_path / "adapter", use_rslora=False)
+    change_config(folder, alpha_pattern={"roj": 80, "1.mlp.up_proj": 16})
+    scales = {pair.name: pair.scale for pair in pairs_from_folder(folder)}
+    assert {name for name, scale in scales.items() if scale != 2.0} == {"model.layers.1.mlp.up_proj"}
+    assert scales["model.layers.1.mlp.up_proj"] == 4.0
+
+
+def test_two_tensors_for_one_factor_are_refused(tmp_path) -> None:
+    folder = saved(tmp_path / "adapter")
+    tensors = load_file(folder / WEIGHTS)
+    key = next(key for key in tensors if key.endswith("lora_A.weight"))
+    save_file(tensors | {key.removeprefix("base_model.model."): tensors[key].clone()}, folder / WEIGHTS)
+    with pytest.raises(AdapterError, match="has two tensors for lora_A, accepted: one adapter per folder"):
+        pairs_from_folder(folder)
