@@ -56,26 +56,30 @@ def safe(text: object, longest: int = LONGEST) -> str:
     Control, format, surrogate, private and unassigned characters (escape sequences, direction overrides, zero-width
     characters) become U+FFFD; white space becomes single spaces; what is longer than `longest` is cut.
     """
+    plain = " ".join(_without_controls(str(text)).split())
+    return plain if len(plain) <= longest else f"{plain[:longest]} ... ({len(plain) - longest} more characters)"
+
+
+def _without_controls(text: str) -> str:
     characters = []
-    for character in str(text):
+    for character in text:
         if character.isspace():
             characters.append(" ")
         elif unicodedata.category(character)[0] == "C":
             characters.append("\ufffd")
         else:
             characters.append(character)
-    plain = " ".join("".join(characters).split())
-    return plain if len(plain) <= longest else f"{plain[:longest]} ... ({len(plain) - longest} more characters)"
+    return "".join(characters)
 
 
 def say(text: object, style: str = "") -> None:
-    """Print one line on standard output; markup in it is not read."""
-    console().print(Text(str(text), style=style), soft_wrap=True)
+    """Print one line on standard output; neither markup nor control characters in it act on the terminal."""
+    console().print(Text(_without_controls(str(text)), style=style), soft_wrap=True)
 
 
 def complain(text: str) -> None:
-    """Print one line on standard error."""
-    error_console().print(Text(text))
+    """Print one line on standard error, as `say` does."""
+    error_console().print(Text(_without_controls(text)))
 
 
 def table(columns: Sequence[str], rows: Iterable[Sequence[Any]], title: str = "") -> Table:
