@@ -26,6 +26,7 @@ from spectralign.records.errors import (
 )
 from spectralign.records.files import read_json, read_jsonl, write_json
 from spectralign.train import trainer as trainer_module
+from spectralign.train.inputs import find_base
 from spectralign.train.organism import load_organism
 from spectralign.train.run import resolve_inputs, run_directory, train_run
 
@@ -268,3 +269,17 @@ def test_a_path_is_no_part_of_the_id_but_content_is(tiny: Tiny, tmp_path: Path) 
     assert resolve_inputs(make_spec(other, tiny[1])).base_sha256 != resolve_inputs(spec).base_sha256
     (base / "chat_template.jinja").write_text("{{ messages }}")
     assert resolve_inputs(make_spec(base, tiny[1])).template_sha256 != resolve_inputs(spec).template_sha256
+
+
+def test_a_plain_name_means_the_shipped_base_even_beside_a_folder_of_that_name(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shipped, local = tmp_path / "package" / "micro-0", tmp_path / "here" / "micro-0"
+    for folder in (shipped, local):
+        folder.mkdir(parents=True)
+        (folder / "config.json").write_text("{}")
+    monkeypatch.chdir(local.parent)
+    monkeypatch.setattr("spectralign.microworld.bases.SHIPPED", shipped.parent)
+    (shipped / "card.json").write_text('{"name": "micro-0"}')
+    assert find_base("micro-0").folder == shipped
+    assert find_base("./micro-0").folder.resolve() == local

@@ -78,6 +78,7 @@ def resolve_cell(payload: Mapping[str, Any]) -> dict[str, Any]:
     from spectralign.microworld.narrow import resolve_domain
     from spectralign.microworld.world import World
     from spectralign.records.run_spec import run_id
+    from spectralign.train.inputs import find_base
     from spectralign.train.run import resolve_inputs
 
     cell = Cell.model_validate(payload["cell"])
@@ -86,7 +87,7 @@ def resolve_cell(payload: Mapping[str, Any]) -> dict[str, Any]:
             f"cell {cell.cell_id!r}: data.source is {cell.spec.data.source!r}; the exact judge of a study needs 'micro'"
         )
     inputs = resolve_inputs(cell.spec)
-    card = load_card(cell.spec.base)
+    card = load_card(str(find_base(cell.spec.base).folder))
     domain = resolve_domain(cell.spec.data.domain, World(card.config, card.world_seed), cell.spec.seed)
     identity = run_id(cell.spec, inputs)
     bank = {"world": card.config_id, "world_seed": card.world_seed, "domain": domain, "version": PANELS_VERSION}
@@ -287,12 +288,13 @@ def _loaded(spec: RunSpec, directory: Path) -> _Loaded:
     from spectralign.train.directory import read_inputs
     from spectralign.train.inputs import base_sha256, find_base
 
-    expected, found = read_inputs(directory).base_sha256, base_sha256(find_base(spec.base))
+    folder = find_base(spec.base)
+    expected, found = read_inputs(directory).base_sha256, base_sha256(folder)
     if expected != found:
         raise IntegrityError(f"base {spec.base} has sha256 {found}, run {directory.name} was trained on {expected}")
     key = canonical_json([spec.base, found, spec.adapter.model_dump(mode="json")])
     if key not in _models:
-        base = load_base(spec.base, verify=False)
+        base = load_base(str(folder.folder), verify=False)
         model: Any = attach_adapter(base.model, spec.adapter, 0, base.card.name)
         model.eval()
         pristine = {

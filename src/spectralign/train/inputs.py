@@ -45,13 +45,16 @@ class RunInputs(NamedTuple):
 
 
 def find_base(name_or_path: str) -> BaseFolder:
-    """Return the base that a spec means: a folder that holds config.json, or else the name of a shipped base.
+    """Return the base that a spec means: the name of a shipped base, or else a folder that holds config.json.
+
+    A plain name means the shipped base even where a folder of that name is at hand (`./micro-0` means the folder), as
+    everywhere else: training and evaluation must never mean two different models by one name.
 
     Raises:
         UnknownNameError: neither a folder nor a shipped base; the message names the nearest match.
     """
     folder = Path(name_or_path).expanduser()
-    if not (folder / "config.json").is_file():
+    if folder.name == name_or_path or not (folder / "config.json").is_file():
         from spectralign.microworld.bases import base_folder
 
         folder = base_folder(name_or_path)
