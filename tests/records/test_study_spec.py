@@ -74,9 +74,7 @@ def changed(path: str, value: Any) -> dict[str, Any]:
         ("demonstration", "perhaps", ["demonstration", "'perhaps'", "true or false"]),
     ],
 )
-def test_a_wrong_study_is_one_line_with_path_value_and_expectation(
-    path: str, value: Any, words: list[str]
-) -> None:
+def test_a_wrong_study_is_one_line_with_path_value_and_expectation(path: str, value: Any, words: list[str]) -> None:
     with pytest.raises(SpecError) as caught:
         parse_study(changed(path, value), "tiny.yaml")
     message = str(caught.value)
@@ -212,6 +210,8 @@ def test_the_json_schema_accepts_the_shipped_studies_and_refuses_a_typing_error(
         changed("run/steps", "x"),
         changed("grid/sed", [1]),
         changed("arms/adam/rol", 1),
+        changed("run/optimiser.lrr", 1),
+        changed("exclude", [{"bse": "micro-0"}]),
     ):
         assert not validator.is_valid(wrong)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, Literal
@@ -233,12 +234,16 @@ def study_schema() -> dict[str, Any]:
     for definition in definitions.values():
         definition.pop("required", None)
     schema["$defs"].update({name: _loose(definition) for name, definition in definitions.items()})
-    dotted = "^[a-z_]+(\\.[a-z0-9_]+)+$"
+    dotted = f"^({'|'.join(re.escape(path) for path in sorted(RUN_FIELDS) if '.' in path)})$"
     schema["$defs"]["PartialRunSpec"]["patternProperties"] = {dotted: {}}
     fields = {
         "type": "object",
         "propertyNames": {"enum": sorted(RUN_FIELDS)},
         "additionalProperties": {"type": "array", "minItems": 1},
+    }
+    schema["properties"]["exclude"]["items"] = {
+        "type": "object",
+        "propertyNames": {"enum": ["arm", *sorted(RUN_FIELDS)]},
     }
     arm = schema["$defs"]["ArmSpec"]["properties"]
     for place, name in ((schema["properties"], "run"), (arm, "set")):
