@@ -57,7 +57,7 @@ def resolve(payload: dict[str, Any]) -> dict[str, Any]:
     return PlannedCell(
         cell=cell,
         run_id=identity,
-        base=cell.spec.base,
+        base=Path(cell.spec.base).name,
         base_seed=0,
         persona=True,
         domain=0,

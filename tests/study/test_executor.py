@@ -14,7 +14,7 @@ import fake_cells
 import pytest
 from fake_cells import TASKS, executions, study
 
-from spectralign.records.errors import RunDirectoryError, SpectralignError, TrainingError, UnknownNameError
+from spectralign.records.errors import RunDirectoryError, SpecError, SpectralignError, TrainingError, UnknownNameError
 from spectralign.records.files import read_json, write_text
 from spectralign.study.claims import claimed
 from spectralign.study.executor import LocalExecutor, Task, usable_cores
@@ -222,3 +222,36 @@ def test_planned_cells_survive_the_way_through_the_plan_file(tmp_path: Path) -> 
     (plan,) = read_plan(tmp_path / "fake")
     assert isinstance(plan, PlannedCell)
     assert plan.cell.spec.optimiser.lr == 1e-3
+
+
+class Replaced(StudyObserver):
+    """Counts how often a folder's study was replaced."""
+
+    def __init__(self) -> None:
+        self.count = 0
+
+    def replaced(self, study_dir: Path) -> None:
+        self.count += 1
+
+
+def test_a_changed_study_of_the_same_name_says_so_keeps_the_runs_and_forgets_old_failures(tmp_path: Path) -> None:
+    observer = Replaced()
+    failing = study(1, fake_cells.FAILS)
+    run_study(failing, tmp_path, workers=1, tasks=TASKS, observer=observer)
+    run_study(failing, tmp_path, workers=1, tasks=TASKS, observer=observer)
+    assert observer.count == 0
+    (cell,) = read_plan(tmp_path / failing.name)
+    assert status_of(cell, runs_folder(tmp_path), tmp_path / failing.name) == "failed"
+    other = cell.model_copy(update={"run_id": "0" * 16})
+    assert status_of(other, runs_folder(tmp_path), tmp_path / failing.name) == "pending"
+    changed = failing.model_copy(update={"title": "another title"})
+    run_study(changed, tmp_path, workers=1, tasks=TASKS, observer=observer)
+    assert observer.count == 1
+
+
+def test_two_bases_of_one_name_are_refused_before_anything_is_written(tmp_path: Path) -> None:
+    spec = study(1)
+    spec = spec.model_copy(update={"grid": {**spec.grid, "base": ["a/micro-0", "b/micro-0"]}})
+    with pytest.raises(SpecError, match="both bases called 'micro-0'"):
+        run_study(spec, tmp_path, workers=1, tasks=TASKS)
+    assert not (tmp_path / spec.name).exists()

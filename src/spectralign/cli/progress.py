@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
+from pathlib import Path
 from types import TracebackType
 
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
@@ -63,6 +64,11 @@ class StudyProgress(StudyObserver):
             self._live.update(self._task, description="reading bases and data", completed=done, total=total)
         elif done == 0:
             self._line("starting workers")
+
+    def replaced(self, study_dir: Path) -> None:
+        """Say that the study file changed: what the folder showed before is shown no longer."""
+        name = safe(study_dir)
+        self._line(f"{name} held another version of this study: its runs are kept, its tables and report are replaced")
 
     def planned(self, total: int, done: int, estimate: float, workers: int) -> None:
         """Show what is left and how long it may take."""

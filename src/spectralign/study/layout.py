@@ -18,7 +18,7 @@ from spectralign.records.canonical import content_id
 from spectralign.records.edits import EditSpec
 from spectralign.records.errors import IntegrityError, RunDirectoryError
 from spectralign.records.files import read_json, read_jsonl, read_record, write_text
-from spectralign.study.plan import Cell
+from spectralign.study.plan import Cell, default_seconds
 
 Status = Literal["done", "failed", "pending"]
 STUDY_FILE, PLAN_FILE, COMMANDS_FILE, SUMMARY_FILE = "study.yaml", "plan.jsonl", "commands.jsonl", "summary.json"
@@ -188,23 +188,28 @@ def is_complete(planned: PlannedCell, runs: Path) -> bool:
     return (directory / "done").is_file() and all(stage.file(directory).is_file() for stage in planned.stages)
 
 
-def read_failure(study_dir: Path, cell_id: str) -> dict[str, Any] | None:
-    """Return the record of a cell's last failure, or None."""
-    path = failure_file(study_dir, cell_id)
+def read_failure(study_dir: Path, planned: PlannedCell) -> dict[str, Any] | None:
+    """Return the record of a cell's last failure, or None; that of another run under the same cell-id does not count.
+
+    (The study file was changed since: the cell has another spec now.)
+    """
+    path = failure_file(study_dir, planned.cell_id)
     try:
         value = read_json(path)
     except (FileNotFoundError, NotADirectoryError):
         return None
     except IntegrityError as error:
         return {"error": str(error), "time": 0.0}
-    return value if isinstance(value, dict) else {"error": f"{path} is not a failure record", "time": 0.0}
+    if not isinstance(value, dict):
+        return {"error": f"{path} is not a failure record", "time": 0.0}
+    return value if value.get("run_id", planned.run_id) == planned.run_id else None
 
 
 def status_of(planned: PlannedCell, runs: Path, study_dir: Path) -> Status:
     """Return done, failed (its last attempt left a record) or pending."""
     if is_complete(planned, runs):
         return "done"
-    return "failed" if failure_file(study_dir, planned.cell_id).is_file() else "pending"
+    return "pending" if read_failure(study_dir, planned) is None else "failed"
 
 
 def seconds_of(planned: PlannedCell, runs: Path) -> float | None:
@@ -226,9 +231,12 @@ def seconds_of(planned: PlannedCell, runs: Path) -> float | None:
     return total
 
 
-def measured_seconds(plan: Iterable[PlannedCell], runs: Path) -> dict[str, float]:
-    """Return the mean seconds of finished cells, by `arm:NAME` and by optimiser; broken records measure nothing."""
-    found: dict[str, list[float]] = {}
+def measured_pace(plan: Iterable[PlannedCell], runs: Path) -> dict[str, float]:
+    """Return how many times `default_seconds` finished cells took, by `arm:NAME` and by optimiser.
+
+    Broken records measure nothing.
+    """
+    found: dict[str, list[tuple[float, float]]] = {}
     for planned in plan:
         try:
             seconds = seconds_of(planned, runs)
@@ -236,8 +244,10 @@ def measured_seconds(plan: Iterable[PlannedCell], runs: Path) -> dict[str, float
             continue
         if seconds is not None:
             for key in (f"arm:{planned.cell.arm}", planned.cell.spec.optimiser.kind):
-                found.setdefault(key, []).append(seconds)
-    return {key: sum(values) / len(values) for key, values in found.items()}
+                found.setdefault(key, []).append((seconds, default_seconds(planned.cell)))
+    return {
+        key: sum(taken for taken, _ in pairs) / sum(default for _, default in pairs) for key, pairs in found.items()
+    }
 
 
 def check_run_directory(directory: Path) -> None:

@@ -20,11 +20,11 @@ from spectralign.records.run_spec import RunSpec
 from spectralign.records.spec_files import MISSING, lookup, merge, nested
 from spectralign.records.study_spec import ArmSpec, Role, StudySpec, load_study_spec
 
-DEFAULT_SECONDS = {"muon": 4.0}
-"""Seconds of a cell of 80 steps on one thread before any has been measured; 3 for every other optimiser."""
+STEP_SECONDS, MUON_STEP_SECONDS = 1.8 / 80, 2.8 / 80
+"""Seconds of a training step on one thread, spectra included; with one evaluation 80 steps make a cell of 3 (4) s."""
 
-EDIT_SECONDS = 0.4
-"""Seconds that one more edited adapter takes before any has been measured (two light panels of the seven)."""
+EVALUATION_SECONDS, EDIT_SECONDS = 1.2, 0.4
+"""Seconds of one evaluated checkpoint, and of one edited adapter (two light panels of the seven)."""
 
 LARGEST_STUDY = 100_000
 """Cells; more is a mistake in a grid."""
@@ -74,9 +74,7 @@ def expand(study: StudySpec) -> list[Cell]:
         raise SpecError(f"study {study.name!r} has zero cells: exclude leaves out every point of the grid")
     empty = [name for name, cells in by_arm.items() if not cells]
     if empty:
-        raise SpecError(
-            f"study {study.name!r}: arm {empty[0]!r} has zero cells, because exclude leaves out all of it"
-        )
+        raise SpecError(f"study {study.name!r}: arm {empty[0]!r} has zero cells, because exclude leaves out all of it")
     arms = list(by_arm)
     ordered: list[Cell] = []
     for turn in range(max(len(cells) for cells in by_arm.values())):
@@ -92,9 +90,7 @@ def _cells_of(study: StudySpec, name: str, arm: ArmSpec) -> Iterator[Cell]:
     for values in grid.values():
         size *= len(values)
     if size > LARGEST_STUDY:
-        raise SpecError(
-            f"study {study.name!r}: arm {name!r} has {size} cells; at most {LARGEST_STUDY} are accepted"
-        )
+        raise SpecError(f"study {study.name!r}: arm {name!r} has {size} cells; at most {LARGEST_STUDY} are accepted")
     under = merge(merge(_defaults(), nested(study.run)), nested(arm.set))
     for reversed_point in itertools.product(*(grid[key] for key in reversed(keys))):
         point = dict(zip(keys, reversed(reversed_point), strict=True))
@@ -123,9 +119,7 @@ def _cells_of(study: StudySpec, name: str, arm: ArmSpec) -> Iterator[Cell]:
 def _defaults() -> dict[str, Any]:
     fields = RunSpec.model_fields
     values = {name: field.get_default() for name, field in fields.items() if not field.is_required()}
-    return {
-        name: value.model_dump() if isinstance(value, BaseModel) else value for name, value in values.items()
-    }
+    return {name: value.model_dump() if isinstance(value, BaseModel) else value for name, value in values.items()}
 
 
 def _where_it_stands(
@@ -161,9 +155,7 @@ def _matches(rule: Mapping[str, Any], arm: str, spec: RunSpec) -> bool:
 
 def _contains(found: Any, wanted: Any) -> bool:
     if isinstance(wanted, Mapping):
-        return isinstance(found, Mapping) and all(
-            _contains(found.get(key), value) for key, value in wanted.items()
-        )
+        return isinstance(found, Mapping) and all(_contains(found.get(key), value) for key, value in wanted.items())
     return bool(found == wanted) and isinstance(found, bool) == isinstance(wanted, bool)
 
 
@@ -194,9 +186,7 @@ def _unique(cells: list[Cell]) -> list[Cell]:
     return [
         cell
         if labels[cell.cell_id] == 1
-        else cell.model_copy(
-            update={"cell_id": f"{cell.cell_id}-{content_id(cell.spec.model_dump(mode='json'))[:6]}"}
-        )
+        else cell.model_copy(update={"cell_id": f"{cell.cell_id}-{content_id(cell.spec.model_dump(mode='json'))[:6]}"})
         for cell in cells
     ]
 
@@ -206,9 +196,14 @@ def _flag_bases(cells: list[Cell], arms: list[str]) -> list[Cell]:
     carrier: dict[str, str] = {}
     for cell in sorted(cells, key=lambda cell: (cell.role != "optimiser", arms.index(cell.arm))):
         carrier.setdefault(cell.spec.base, cell.cell_id)
-    return [
-        cell.model_copy(update={"base_evaluation": carrier[cell.spec.base] == cell.cell_id}) for cell in cells
-    ]
+    return [cell.model_copy(update={"base_evaluation": carrier[cell.spec.base] == cell.cell_id}) for cell in cells]
+
+
+def default_seconds(cell: Cell) -> float:
+    """Return the seconds that a cell takes on one thread where none has been measured: steps, evaluations, edits."""
+    step = MUON_STEP_SECONDS if cell.spec.optimiser.kind == "muon" else STEP_SECONDS
+    steps = step * cell.spec.steps * cell.spec.accumulation * max(1.0, cell.spec.batch_size / 8)
+    return steps + EVALUATION_SECONDS * len(cell.evaluated_steps()) + EDIT_SECONDS * len(cell.edits)
 
 
 def estimated_seconds(cells: list[Cell], measured: Mapping[str, float], workers: int) -> float:
@@ -216,14 +211,14 @@ def estimated_seconds(cells: list[Cell], measured: Mapping[str, float], workers:
 
     Args:
         cells: cells that are not done.
-        measured: arm or optimiser -> mean seconds of a finished cell; the arm's own is preferred.
+        measured: arm or optimiser -> how many times `default_seconds` its finished cells took; the arm's own is
+            preferred. A factor, so that ten steps measured say something about eighty.
         workers: processes, at least 1.
     """
     total = 0.0
     for cell in cells:
-        kind = cell.spec.optimiser.kind
-        default = DEFAULT_SECONDS.get(kind, 3.0) * cell.spec.steps / 80 + EDIT_SECONDS * len(cell.edits)
-        total += measured.get(f"arm:{cell.arm}", measured.get(kind, default))
+        factor = measured.get(f"arm:{cell.arm}", measured.get(cell.spec.optimiser.kind, 1.0))
+        total += factor * default_seconds(cell)
     return total / max(1, min(workers, len(cells)))
 
 
@@ -245,9 +240,7 @@ def study_file(name_or_file: str) -> Path:
     path = Path(name_or_file)
     if path.suffix.lower() in (".yaml", ".yml", ".json") or path.exists():
         if not path.exists():
-            raise SpecError(
-                f"study file {name_or_file} does not exist (shipped studies: {', '.join(sorted(shipped))})"
-            )
+            raise SpecError(f"study file {name_or_file} does not exist (shipped studies: {', '.join(sorted(shipped))})")
         return path
     raise unknown_name("study", name_or_file, shipped)
 

@@ -12,7 +12,7 @@ from spectralign.study.claims import is_claimed
 from spectralign.study.layout import (
     PlannedCell,
     claim_file,
-    measured_seconds,
+    measured_pace,
     read_failure,
     read_plan,
     runs_folder,
@@ -56,7 +56,7 @@ def preview(study: StudySpec, cells: Sequence[Cell], out: Path, workers: int) ->
     for cell in cells:
         found = known.get(cell.model_dump_json(exclude={"study", "cell_id"}))
         status[cell.cell_id] = "pending" if found is None else status_of(found, runs, out / study.name)
-    measured = measured_seconds(earlier, runs)
+    measured = measured_pace(earlier, runs)
     left = [cell for cell in cells if status[cell.cell_id] != "done"]
     return Preview(status, estimated_seconds(left, measured, workers), bool(measured))
 
@@ -78,7 +78,7 @@ def cell_states(study_dir: Path) -> list[CellState]:
         status: str = status_of(planned, runs, study_dir)
         if status != "done" and is_claimed(claim_file(runs, planned.run_id)):
             status = "working"
-        failure = read_failure(study_dir, planned.cell_id) if status == "failed" else None
+        failure = read_failure(study_dir, planned) if status == "failed" else None
         states.append(CellState(planned, status, None if failure is None else str(failure.get("error"))))
     return states
 

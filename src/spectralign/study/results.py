@@ -136,7 +136,7 @@ def wall_seconds(commands: Path, run_ids: set[str]) -> float | None:
 
 def _cell_row(planned: PlannedCell, runs: Path, study_dir: Path, status: str) -> dict[str, Any]:
     cell, spec = planned.cell, planned.cell.spec
-    failure = read_failure(study_dir, planned.cell_id) if status == "failed" else None
+    failure = read_failure(study_dir, planned) if status == "failed" else None
     return {
         "study": cell.study,
         "cell_id": cell.cell_id,

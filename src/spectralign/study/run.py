@@ -22,7 +22,7 @@ from spectralign.study.layout import (
     check_run_directory,
     claim_file,
     is_complete,
-    measured_seconds,
+    measured_pace,
     read_failure,
     read_plan,
     runs_folder,
@@ -78,6 +78,9 @@ class StudyObserver:
     def resolving(self, done: int, total: int) -> None:
         """Cells' names are being resolved into run-ids."""
 
+    def replaced(self, study_dir: Path) -> None:
+        """The folder holds another version of the study, whose plan, tables and report this one replaces."""
+
     def planned(self, total: int, done: int, estimate: float, workers: int) -> None:
         """The plan stands; `done` cells were finished before, the rest take about `estimate` seconds."""
 
@@ -120,12 +123,14 @@ def run_study(
         planned = resolve(cells, engine, tasks, observer)
         for cell in planned:
             check_run_directory(runs / cell.run_id)
-        seconds_by = measured_seconds(_earlier_plan(study_dir), runs)
+        pace = measured_pace(_earlier_plan(study_dir), runs)
+        if _differs(study_dir / STUDY_FILE, study_text(study)):
+            observer.replaced(study_dir)
         write_text(study_dir / STUDY_FILE, study_text(study))
         write_plan(study_dir, planned)
         todo = [cell for cell in planned if not is_complete(cell, runs)]
         count = local.workers if local is not None else max(1, workers)
-        estimate = estimated_seconds([cell.cell for cell in todo], seconds_by, count)
+        estimate = estimated_seconds([cell.cell for cell in todo], pace, count)
         observer.planned(len(planned), len(planned) - len(todo), estimate, count)
         executed, failed = _execute(todo, engine, tasks, observer, runs, study_dir)
     finally:
@@ -148,6 +153,15 @@ def run_study(
 def study_text(study: StudySpec) -> str:
     """Return the study as YAML, overrides included, so that the folder can repeat itself."""
     return yaml.safe_dump(study.model_dump(mode="json", exclude_unset=True), sort_keys=False, allow_unicode=True)
+
+
+def _differs(path: Path, text: str) -> bool:
+    try:
+        return path.read_text(encoding="utf-8") != text
+    except FileNotFoundError:
+        return False
+    except (OSError, UnicodeDecodeError):
+        return True
 
 
 def _earlier_plan(study_dir: Path) -> list[PlannedCell]:
@@ -190,6 +204,13 @@ def resolve(cells: Sequence[Cell], engine: Executor, tasks: CellTasks, observer:
                 f"({one.run_id}), because their bases and data are the same by content"
             )
         seen[one.run_id] = one.cell_id
+    bases: dict[str, str] = {}
+    for one in planned:
+        if bases.setdefault(one.base, one.cell.spec.base) != one.cell.spec.base:
+            raise SpecError(
+                f"study {one.cell.study!r}: {bases[one.base]} and {one.cell.spec.base} are both bases called "
+                f"{one.base!r}, which tables and intervals would count as one; name each base once, or build another"
+            )
     return planned
 
 
@@ -234,7 +255,7 @@ def _execute(
                     raise RunDirectoryError(
                         f"{outcome.problem.error}; finished cells are safe: make room and run the same command again"
                     )
-                if read_failure(study_dir, cell.cell_id) is None or outcome.problem.kind == "WorkerDied":
+                if read_failure(study_dir, cell) is None or outcome.problem.kind == "WorkerDied":
                     write_failure(
                         study_dir, cell, outcome.problem.error, outcome.problem.kind, outcome.problem.traceback
                     )
@@ -249,7 +270,8 @@ def _execute(
             if time.monotonic() - looked < BUSY_SECONDS:
                 continue
             elsewhere[cell_id] = time.monotonic()
-            cell, failure = open_cells[cell_id], read_failure(study_dir, cell_id)
+            cell = open_cells[cell_id]
+            failure = read_failure(study_dir, cell)
             if is_complete(cell, runs):
                 close(cell_id, None, None)
             elif not is_claimed(claim_file(runs, cell.run_id)):
