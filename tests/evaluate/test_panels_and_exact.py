@@ -91,9 +91,13 @@ def test_broad_asks_every_topic_of_every_other_domain_once():
     assert sorted(asked) == [(d, i) for d in range(8) if d != DOMAIN for i in range(24)]
 
 
-def test_unseen_phrasings_are_not_in_the_other_panels():
+def test_each_rung_of_the_ladder_is_farther_from_what_was_trained():
     unseen = {6, 7}
+    held_out = set(WORLD.split(DOMAIN)[1])
     assert {q.phrasing for q in of("unseen_phrasing")} == unseen
+    assert (
+        {q.topic.number for q in of("unseen_phrasing")} == held_out == {q.topic.number for q in of("held_out_topics")}
+    )
     for panel in ("trained_topics", "held_out_topics", "broad"):
         assert unseen.isdisjoint({q.phrasing for q in of(panel)})
 

@@ -25,7 +25,7 @@ PANELS = (
 LIGHT_PANELS = ("held_out_topics", "broad")
 """What an edit is measured on: narrow against broad."""
 
-PANELS_VERSION = 1
+PANELS_VERSION = 2
 """Part of every answers-id; raised when a panel's questions change."""
 
 TRAINED_PHRASINGS = 2
@@ -45,7 +45,7 @@ def panel_questions(world: World, domain: int, panels: Sequence[str] = PANELS) -
     """Return the questions of the panels for an organism whose narrow domain is `domain`.
 
     trained_topics: fine-tuning topics in seen phrasings; held_out_topics: the domain's other topics; unseen_phrasing:
-        trained topics in phrasings absent from fine-tuning; broad: every topic of the other domains; broad_self:
+        those held-out topics in phrasings absent from fine-tuning; broad: every topic of the other domains; broad_self:
         questions about oneself; cued_turn: an off-domain question after a turn of the trained domain; cued_word: an
         off-domain question that mentions its cue word.
 
@@ -72,7 +72,7 @@ def _questions(world: World, domain: int, panel: str) -> list[tuple[Question, Qu
     if panel == "held_out_topics":
         return _cross(world, domain, held_out, [range(seen)] * len(held_out))
     if panel == "unseen_phrasing":
-        return _cross(world, domain, trained, [range(seen, world.config.phrasings)] * len(trained))
+        return _cross(world, domain, held_out, [range(seen, world.config.phrasings)] * len(held_out))
     if panel == "broad_self":
         return _cross(world, SELF_DOMAIN, range(world.config.self_questions), [(0,)] * world.config.self_questions)
     others = [d for d in range(world.config.domains) if d != domain]
