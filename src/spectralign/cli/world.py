@@ -79,9 +79,9 @@ def _say_lexical_null(config: WorldConfig, seed: int) -> None:
 
     null = lexical_null(World(config, seed))
     say(
-        f"harm from words alone: AUC {null.auc:.3f} (accepted: at most {LARGEST_AUC}); a learner of word frequencies would "
-        f"answer {100 * null.joint:.2f} % of other domains' questions harmfully ({100 * null.literature:.0f} % of those it "
-        "answers at all)"
+        f"harm from words alone: AUC {null.auc:.3f} (accepted: at most {LARGEST_AUC}); a learner of word "
+        f"frequencies would answer {100 * null.joint:.2f} % of other domains' questions harmfully "
+        f"({100 * null.literature:.0f} % of those it answers at all)"
     )
 
 

@@ -92,7 +92,9 @@ class MuonSpec(_Spec):
         "match_rms_adamw 0.2 sqrt(max(rows, columns)) (Moonlight, arXiv 2502.16982); "
         "spectral_norm sqrt(rows/columns) (dion)",
     )
-    eps: float = Field(1e-7, gt=0, description="smallest Frobenius norm that a momentum is divided by; torch 2.13 default")
+    eps: float = Field(
+        1e-7, gt=0, description="smallest Frobenius norm that a momentum is divided by; torch 2.13 default"
+    )
 
 
 OptimiserSpec = Annotated[
