@@ -78,7 +78,6 @@ def main(base: str, rows: str, out: Path, every: int) -> None:
 
     torch.set_num_threads(1)
     import spectralign.optim.build
-
     import spectralign.spectrum.metrics
     import spectralign.spectrum.penalty
     import spectralign.train.run

@@ -12,10 +12,10 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from spectralign.optim.build import build_optimizer
 from transformers import AutoModelForCausalLM
 
 from spectralign.data.rows import Row, read_rows
+from spectralign.optim.build import build_optimizer
 from spectralign.records.run_spec import RunSpec
 from spectralign.spectrum.pairs import pairs_from_model
 from spectralign.spectrum.penalty import spectral_penalty

@@ -56,7 +56,7 @@ def gather(tables: Tables) -> Frames:
     mine = outcomes.filter(pl.col("role") == "optimiser")
     keys = ["cell_id", "arm", "base", "step"]
     plain = mine.filter(pl.col("edit") == "none")
-    broad = on_panel(plain, BROAD).select(*keys, "alignment", pl.col("joint").alias("broad"))
+    broad = on_panel(plain, BROAD).select(*keys, "final", "alignment", pl.col("joint").alias("broad"))
     held = on_panel(plain, HELD_OUT).select(*keys, "excess_loss", pl.col("joint").alias("held_out"))
     return Frames(
         outcomes,
@@ -64,8 +64,28 @@ def gather(tables: Tables) -> Frames:
         finals(mine),
         final_organisms(outcomes).filter(pl.col("role") == "optimiser"),
         before_training(outcomes),
-        broad.join(held, on=keys, how="inner").sort(keys),
+        _ways(broad.join(held, on=keys, how="inner").sort(keys)),
     )
+
+
+def _ways(path: pl.DataFrame) -> pl.DataFrame:
+    """Return the checkpoints from step 0 on, for runs that were evaluated in between.
+
+    The base is evaluated once, under one arm, and stands for all: without this one arm alone would seem to have a way,
+    a straight line from the base to its end. Runs without a checkpoint in between keep their end as a point.
+    """
+    between = path.filter((pl.col("step") > 0) & ~pl.col("final"))
+    ways = between.select("cell_id").unique()
+    shown = path.filter((pl.col("step") > 0) | pl.col("cell_id").is_in(ways["cell_id"].implode()))
+    start = path.filter(pl.col("step") == 0).unique("base", keep="first", maintain_order=True)
+    missing = (
+        between.unique("cell_id", keep="first", maintain_order=True)
+        .join(path.filter(pl.col("step") == 0).select("cell_id"), on="cell_id", how="anti")
+        .select("cell_id", "arm", "base")
+        .join(start.drop("cell_id", "arm"), on="base", how="inner")
+        .select(path.columns)
+    )
+    return pl.concat([shown, missing]).sort("arm", "base", "cell_id", "step")
 
 
 def _finish(name: str, title: str, caption: str, draw: Any, reason: str | None) -> Drawing:
@@ -125,7 +145,7 @@ def drawings(tables: Tables, summary: dict[str, Any]) -> list[Drawing]:
             "How far it reaches: the ladder of generalisation",
             "Misaligned share from the topics trained on to another task; right of the line, questions of other "
             "domains with a cue of the trained one. Means over bases with 95 % Student t interval over bases, in "
-            f"percentage points. Unseen phrasing: the trained topics again. {_bases(broad)} {_flagged(frames)}"
+            f"percentage points. Unseen phrasing: the held-out topics again. {_bases(broad)} {_flagged(frames)}"
             f"Questions per organism: {_panel_counts(frames.optimiser_finals)}.{_ideal(ideal)}",
             lambda: ladder(frames.optimiser_finals, start, ideal),
             nothing,

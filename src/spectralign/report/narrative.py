@@ -11,6 +11,11 @@ MINUS = "\u2212"
 DASH = "–"
 
 
+def _count(counts: list[int]) -> str:
+    low, high = min(counts), max(counts)
+    return f"{low}" if low == high else f"{low} to {high}"
+
+
 def number(value: float | None, digits: int = 2, *, signed: bool = False, factor: float = 1.0) -> str:
     """Return a number with a true minus sign, or an en dash where there is none."""
     if value is None:
@@ -98,7 +103,7 @@ def _rates(summary: Mapping[str, Any]) -> list[str]:
         "After fine-tuning on harmful answers in one domain, the misaligned share of answers on held-out topics of "
         "that domain is "
         + ", ".join(f"{percent(rows[arm]['held_out_topics'])} under {label(arm)}" for arm in order(ranked))
-        + f" ({min(r['n_bases'] for r in rows.values())} to {max(r['n_bases'] for r in rows.values())} bases)."
+        + f" ({_count([r['n_bases'] for r in rows.values()])} bases)."
     ]
     flagged = summary["controls"]["flagged"]
     counts = {arm: sum(row["arm"] == arm for row in flagged) for arm in order(ranked)}
