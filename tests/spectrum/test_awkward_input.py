@@ -229,3 +229,18 @@ def test_two_tensors_for_one_factor_are_refused(tmp_path) -> None:
     save_file(tensors | {key.removeprefix("base_model.model."): tensors[key].clone()}, folder / WEIGHTS)
     with pytest.raises(AdapterError, match="has two tensors for lora_A, accepted: one adapter per folder"):
         pairs_from_folder(folder)
+
+
+@pytest.mark.parametrize("pattern", ["([a-z_.0-9]+)+!", "a" * 200 + ".*", r"(x)\1", "(a|aa)*b", "a{2}{3}"])
+def test_a_pattern_that_could_run_for_ever_is_refused_and_not_tried(tmp_path, pattern):
+    from spectralign.spectrum.pairs import _matches
+
+    with pytest.raises(AdapterError, match="could run for ever"):
+        _matches(tmp_path, pattern, "model.layers.0.self_attn.q_proj." + "a" * 60)
+
+
+def test_an_ordinary_pattern_still_matches(tmp_path):
+    from spectralign.spectrum.pairs import _matches
+
+    assert _matches(tmp_path, r"model\.layers\.[0-3]\..*q_proj", "model.layers.2.self_attn.q_proj")
+    assert not _matches(tmp_path, r"layers\.(1|3)\.self_attn\.q_proj", "model.layers.2.self_attn.q_proj")

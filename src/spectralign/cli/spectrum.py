@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -16,6 +17,7 @@ Examples:
   spectralign spectrum path/to/adapter
   spectralign spectrum path/to/adapter --json > spectrum.json
   spectralign spectrum path/to/adapter --figure spectrum.svg
+  spectralign spectrum path/to/adapter --no-figure
   spectralign spectrum out/runs/RUN-ID          the final adapter of a run
 
 An adapter is a PEFT folder with adapter_config.json and adapter_model.safetensors; pickles are refused. The numbers
@@ -36,9 +38,14 @@ COLUMNS = (
 def command(
     adapter: Annotated[Path, typer.Argument(metavar="ADAPTER", help="Adapter folder, or a run directory.")],
     as_json: AsJson = False,
-    figure: Annotated[Path | None, typer.Option("--figure", metavar="FILE", help="Save a figure (.svg).")] = None,
+    figure: Annotated[
+        Path | None, typer.Option("--figure", metavar="FILE", help="Where to save the figure [spectrum-NAME.svg].")
+    ] = None,
+    no_figure: Annotated[
+        bool, typer.Option("--no-figure", help="Save no figure; --json saves one only if told to.")
+    ] = False,
 ) -> int:
-    """Show the spectrum of every module of a LoRA adapter."""
+    """Show the spectrum of every module of a LoRA adapter and save a figure of it."""
     from spectralign.records.errors import AdapterError, SpecError
 
     need_extra("spectral", "a spectrum")
@@ -58,6 +65,11 @@ def command(
     from spectralign.spectrum.metrics import spectrum_summary, spectrum_table
     from spectralign.spectrum.pairs import pairs_from_folder
 
+    if figure is None and not no_figure and not as_json:
+        if find_spec("matplotlib") and find_spec("polars"):
+            figure = Path(f"spectrum-{adapter.resolve().name}.svg")
+        else:
+            say("no figure: it needs pip install 'spectralign[lab]' (--no-figure leaves this line out)")
     rows = spectrum_table(pairs_from_folder(folder))
     summary = spectrum_summary(rows)
     if figure is not None:

@@ -27,6 +27,9 @@ WEIGHTS_NAME = "adapter_model.safetensors"
 CONFIG_NAME = "adapter_config.json"
 PICKLE_SUFFIXES = (".bin", ".pt", ".pth", ".pkl", ".pickle", ".ckpt")
 
+LONGEST_PATTERN = 120
+"""Characters of a rank or alpha pattern from a foreign config; with no repeated group, matching stays quick."""
+
 _FACTOR_KEY = re.compile(r"^(?P<module>.+)\.lora_(?P<side>[AB])(?:\.(?P<adapter>[^.]+))?\.weight$")
 _WRAPPERS = re.compile(r"^(?:(?:module|_orig_mod)\.)*(?:base_model\.model\.)?(?:(?:module|_orig_mod)\.)*")
 _STARTS_THAT_CHANGE_THE_BASE = ("pissa", "olora", "corda", "loftq", "lora_ga")
@@ -313,6 +316,11 @@ def _number(folder: Path, config: Mapping[str, Any], field: str, pattern_field: 
 def _matches(folder: Path, pattern: str, module: str) -> bool:
     if re.fullmatch(r"[\w.]+", pattern):  # the usual case needs no regular expression from a foreign file
         return module == pattern or module.endswith(f".{pattern}")
+    if len(pattern) > LONGEST_PATTERN or re.search(r"\)[*+?{]|[*+}][*+{]|\\\d", pattern):
+        raise AdapterError(
+            f"{folder}: pattern {pattern[:60]!r} could run for ever; accepted: up to {LONGEST_PATTERN} characters, no "
+            "repeated groups and no back references"
+        )
     try:
         return re.match(rf"(.*\.)?({pattern})$", module) is not None
     except re.error as error:
