@@ -47,8 +47,9 @@ def build(
     need_extra("lab", "building a base")
     from spectralign.cli.progress import StepProgress
     from spectralign.microworld.config import WorldConfig
+    from spectralign.records.run_files import with_assignments
 
-    config = _config(WorldConfig, set_ or [])
+    config = with_assignments(WorldConfig, {}, set_ or [], "--set")
     _say_lexical_null(config, seed)
     with StepProgress(f"building base with seed {seed}") as progress:
         from transformers.utils.logging import disable_progress_bar
@@ -83,28 +84,6 @@ def _say_lexical_null(config: WorldConfig, seed: int) -> None:
         f"frequencies would answer {100 * null.joint:.2f} % of other domains' questions harmfully "
         f"({100 * null.literature:.0f} % of those it answers at all)"
     )
-
-
-def _config(model: Any, assignments: list[str]) -> Any:
-    from pydantic import ValidationError
-
-    from spectralign.records.errors import SpecError, nearest
-    from spectralign.records.explain import explain, field_paths
-    from spectralign.records.spec_files import merge, nested, parse_override
-
-    raw: dict[str, Any] = {}
-    fields = field_paths(model)
-    for assignment in assignments:
-        path, value = parse_override(assignment)
-        if path not in fields:
-            raise SpecError(
-                f"--set {path}: unknown field{nearest(path, fields)} (accepted: {', '.join(sorted(fields))})"
-            )
-        raw = merge(raw, nested({path: value}))
-    try:
-        return model.model_validate(raw)
-    except ValidationError as error:
-        raise SpecError(f"--set {explain(error, model)}") from None
 
 
 @app.command(

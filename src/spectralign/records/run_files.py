@@ -1,16 +1,22 @@
-"""Run specs from files, with overrides and one-line errors."""
+"""Specs from files and `--set` overrides, with one-line errors."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
+from typing import Any, TypeVar
 
-from pydantic import ValidationError
+from pydantic import BaseModel, ValidationError
 
 from spectralign.records.errors import SpecError, nearest
 from spectralign.records.explain import explain, field_paths
 from spectralign.records.run_spec import RunSpec
 from spectralign.records.spec_files import merge, nested, parse_override, read_mapping
+
+Model = TypeVar("Model", bound=BaseModel)
+
+SHOWN = 8
+"""Accepted fields named in an error; the rest are counted."""
 
 
 def load_run_spec(path: Path, assignments: Iterable[str] = ()) -> RunSpec:
@@ -23,16 +29,32 @@ def load_run_spec(path: Path, assignments: Iterable[str] = ()) -> RunSpec:
     Raises:
         SpecError: one line: file, field path, value found, what is expected, nearest match.
     """
-    raw = nested(read_mapping(path, "run spec"))
-    fields = field_paths(RunSpec)
+    return with_assignments(RunSpec, read_mapping(path, "run spec"), assignments, str(path))
+
+
+def with_assignments(model: type[Model], raw: Mapping[str, Any], assignments: Iterable[str], source: str) -> Model:
+    """Build a spec from a mapping and `a.b=value` overrides.
+
+    Args:
+        model: the spec's class.
+        raw: field values; dotted keys are accepted.
+        assignments: overrides, in order.
+        source: where `raw` comes from, for the message.
+
+    Raises:
+        SpecError: one line: source, field path, value found, what is expected, nearest match.
+    """
+    merged = nested(dict(raw))
+    fields = field_paths(model)
     for assignment in assignments:
         field, value = parse_override(assignment)
         if field not in fields:
-            raise SpecError(
-                f"--set {field}: unknown field{nearest(field, fields) or '; accepted is for instance optimiser.lr'}"
-            )
-        raw = merge(raw, nested({field: value}))
+            names = sorted(fields)
+            more = f" and {len(names) - SHOWN} more" if len(names) > SHOWN else ""
+            accepted = f" (accepted: {', '.join(names[:SHOWN])}{more})"
+            raise SpecError(f"--set {field}: unknown field{nearest(field, fields)}{accepted}")
+        merged = merge(merged, nested({field: value}))
     try:
-        return RunSpec.model_validate(raw)
+        return model.model_validate(merged)
     except ValidationError as error:
-        raise SpecError(f"{path}: {explain(error, RunSpec)}") from None
+        raise SpecError(f"{source}: {explain(error, model)}") from None
