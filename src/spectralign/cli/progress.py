@@ -6,6 +6,7 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 from types import TracebackType
+from typing import Self
 
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 from rich.text import Text
@@ -29,7 +30,24 @@ def bar() -> Progress:
     )
 
 
-class StudyProgress(StudyObserver):
+class _Display:
+    """Starts and stops the bar of a progress display, where there is a terminal to draw it on."""
+
+    _live: Progress | None
+
+    def __enter__(self) -> Self:
+        if self._live:
+            self._live.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._live:
+            self._live.stop()
+
+
+class StudyProgress(_Display, StudyObserver):
     """Shows cells done, throughput, time left and failures; a context manager."""
 
     def __init__(self) -> None:
@@ -46,17 +64,6 @@ class StudyProgress(StudyObserver):
         if not self._total:
             return "no cell was begun"
         return f"{self._before + self._done} of {self._total} cells are done"
-
-    def __enter__(self) -> StudyProgress:
-        if self._live:
-            self._live.start()
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        if self._live:
-            self._live.stop()
 
     def resolving(self, done: int, total: int) -> None:
         """Show how many cells have their run-id."""
@@ -115,7 +122,7 @@ class StudyProgress(StudyObserver):
         target.print(Text(text, style=style))
 
 
-class StepProgress:
+class StepProgress(_Display):
     """Progress over the steps of one training; a context manager with `on_step(step, total, note)`."""
 
     def __init__(self, what: str) -> None:
@@ -124,17 +131,6 @@ class StepProgress:
         self._live = bar() if self._console.is_terminal else None
         self._task = self._live.add_task(what, total=None, note="") if self._live else None
         self._start = self._said = time.monotonic()
-
-    def __enter__(self) -> StepProgress:
-        if self._live:
-            self._live.start()
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        if self._live:
-            self._live.stop()
 
     def on_step(self, step: int, total: int, note: str = "") -> None:
         """Show that `step` of `total` are done."""
