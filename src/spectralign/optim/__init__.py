@@ -5,10 +5,11 @@ builds an optimiser from its spec. Training and engineers' own loops call it; it
 `spectralign.records`.
 """
 
-from spectralign.optim.build import build_optimizer, describe
+from spectralign.optim.build import build_optimizer
 from spectralign.optim.muon import SCALE_RULES, Muon
 from spectralign.optim.orthogonalise import orthogonalise
 from spectralign.optim.router import Routing, check_complete, route
+from spectralign.records.optimisers import describe
 
 __all__ = [
     "SCALE_RULES",

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections import Counter
 from collections.abc import Iterable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from torch import nn
 from torch.optim import Optimizer
@@ -53,6 +53,29 @@ def route(named_parameters: Iterable[Named]) -> Routing:
             (routing.lora_A if match["side"] == "A" else routing.lora_B).append((name, parameter))
     _check_pairs(routing)
     return routing
+
+
+def parameter_groups(routing: Routing, lr: float, lora_plus_ratio: float | None) -> list[dict[str, Any]]:
+    """Return the parameter groups of an elementwise optimiser: one, or with a LoRA+ ratio two that differ in lr only.
+
+    Group 0 holds A and everything that is neither A nor B, at `lr`; group 1 holds B at `lora_plus_ratio * lr`
+    (LoRA+, arXiv 2402.12354). Weight decay and all other options come from the optimiser's defaults, so they are the
+    same for both; a scheduler multiplies both.
+
+    Raises:
+        OptimiserError: a ratio without trainable LoRA A and LoRA B.
+    """
+    if lora_plus_ratio is None:
+        return [{"params": [parameter for part in routing for _, parameter in part], "lr": lr}]
+    if not (routing.lora_A and routing.lora_B):
+        raise OptimiserError(
+            f"lora_plus_ratio is {lora_plus_ratio:g}; found {len(routing.lora_A)} trainable LoRA A and "
+            f"{len(routing.lora_B)} LoRA B, accepted: both (or no ratio)"
+        )
+    return [
+        {"params": [parameter for _, parameter in (*routing.lora_A, *routing.other)], "lr": lr},
+        {"params": [parameter for _, parameter in routing.lora_B], "lr": lr * lora_plus_ratio},
+    ]
 
 
 def _check_pairs(routing: Routing) -> None:

@@ -1,74 +1,65 @@
 """Typed optimiser specs: every field explicit, every default sourced. `spectralign.optim` builds from them.
 
 Two specs that differ in any field are two different optimisers and give two different run-ids. Nothing is inherited
-from a host library: the specs pass every argument on.
+from a host library: the specs pass every argument on. To add an optimiser: its spec class into `OptimiserSpec` here,
+its builder into `spectralign.optim.build.BUILDERS`.
 """
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from collections.abc import Mapping
+from inspect import cleandoc
+from typing import Annotated, Any, ClassVar, Literal, get_args, get_origin
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BeforeValidator, Field
 
-LearningRate = Annotated[float, Field(gt=0, lt=100)]
-Decay = Annotated[float, Field(ge=0, lt=1)]
-Momentum = Annotated[float, Field(ge=0, lt=1)]
+from spectralign.records.errors import UnknownNameError, unknown_name
+from spectralign.records.library_optimisers import (
+    AdafactorSpec,
+    AdamSpec,
+    AdamWSpec,
+    AdEMAMixSpec,
+    LibraryOptimiser,
+    LionSpec,
+    LoRARITESpec,
+    ProdigySpec,
+    ScheduleFreeAdamWSpec,
+    SGDSpec,
+    SOAPSpec,
+)
+from spectralign.records.optimiser_base import Acts, Decay, LearningRate, Momentum, OptimiserBase
 
-
-class _Spec(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
-
-
-class SGDSpec(_Spec):
-    """Stochastic gradient descent, heavy-ball momentum without dampening (torch.optim.SGD)."""
-
-    kind: Literal["sgd"] = "sgd"
-    lr: LearningRate = Field(description="step length; no default, because no source gives one for LoRA")
-    momentum: Momentum = Field(0.0, description="0 and 0.9 are the two arms of the studies; torch 2.13 default 0")
-    nesterov: bool = Field(False, description="torch 2.13 default")
-    weight_decay: Decay = Field(0.0, description="coupled (added to the gradient); torch 2.13 default")
-
-
-class AdamSpec(_Spec):
-    """Adam with coupled decay (torch.optim.Adam; Kingma and Ba, arXiv 1412.6980)."""
-
-    kind: Literal["adam"] = "adam"
-    lr: LearningRate = Field(description="step length, about the RMS step per element")
-    beta1: Momentum = Field(0.9, description="arXiv 1412.6980, section 2")
-    beta2: Momentum = Field(0.999, description="arXiv 1412.6980, section 2")
-    eps: float = Field(1e-8, gt=0, description="arXiv 1412.6980, section 2")
-    weight_decay: Decay = Field(0.0, description="coupled; torch 2.13 default")
-
-
-class AdamWSpec(_Spec):
-    """Adam with decoupled decay (torch.optim.AdamW; Loshchilov and Hutter, arXiv 1711.05101)."""
-
-    kind: Literal["adamw"] = "adamw"
-    lr: LearningRate = Field(description="step length; decay per step is lr * weight_decay")
-    beta1: Momentum = Field(0.9, description="arXiv 1412.6980, section 2")
-    beta2: Momentum = Field(0.999, description="arXiv 1412.6980, section 2")
-    eps: float = Field(1e-8, gt=0, description="arXiv 1412.6980, section 2")
-    weight_decay: Decay = Field(0.01, description="torch 2.13 default; also the replication's value (C)")
+__all__ = [
+    "OPTIMISERS",
+    "REFUSED",
+    "AdEMAMixSpec",
+    "AdafactorSpec",
+    "AdamSpec",
+    "AdamWSpec",
+    "LionSpec",
+    "LoRARITESpec",
+    "MuonSpec",
+    "OptimiserBase",
+    "OptimiserSpec",
+    "ProdigySpec",
+    "SGDSpec",
+    "SOAPSpec",
+    "ScheduleFreeAdamWSpec",
+    "describe",
+    "spec_class",
+]
 
 
-class LionSpec(_Spec):
-    """Sign of an interpolated momentum (Chen et al., arXiv 2302.06675), from pytorch-optimizer."""
-
-    kind: Literal["lion"] = "lion"
-    lr: LearningRate = Field(description="step length of every element (sign update)")
-    beta1: Momentum = Field(0.9, description="interpolation for the step; arXiv 2302.06675, algorithm 2")
-    beta2: Momentum = Field(
-        0.99, description="momentum decay; arXiv 2302.06675. The Trainer's lion_* pass 0.999 instead"
-    )
-    weight_decay: Decay = Field(0.0, description="decoupled; pytorch-optimizer 4.1 default")
-
-
-class MuonSpec(_Spec):
+class MuonSpec(OptimiserBase):
     """Orthogonalised momentum on each LoRA factor by itself (Jordan et al. 2024), ours.
 
     The step on a factor W (rows x columns) is `W <- (1 - lr * weight_decay) W - lr * f * orth(G + momentum M)`, where
     f is the scale rule's factor and M the momentum buffer. Trainable parameters that are no LoRA factor are refused.
     """
+
+    acts: ClassVar[Acts] = Acts(
+        "orthogonalised momentum", "orthogonalised momentum times the scale rule's factor", "as A, by itself", "refused"
+    )
 
     kind: Literal["muon"] = "muon"
     lr: LearningRate = Field(description="step length in spectral norm, before the scale rule's factor")
@@ -97,16 +88,84 @@ class MuonSpec(_Spec):
     )
 
 
-OptimiserSpec = Annotated[
-    SGDSpec | AdamSpec | AdamWSpec | LionSpec | MuonSpec,
-    Field(discriminator="kind"),
-]
+_CLOSURE = "step() must compute loss and gradient again, which accumulation and clipping in a Trainer do not allow"
+_HESSIAN = "it needs an estimate of the Hessian from a second backward pass, which a Trainer does not give"
+_FUSED = "it updates parameters during the backward pass, before accumulation, clipping and the penalty"
 
-OPTIMISERS: dict[str, type[_Spec]] = {
-    "sgd": SGDSpec,
-    "adam": AdamSpec,
-    "adamw": AdamWSpec,
-    "lion": LionSpec,
-    "muon": MuonSpec,
+REFUSED = {
+    "sophia": f"{_HESSIAN}; nearest that works: lion (clipped momentum) or adamw",
+    "adahessian": f"{_HESSIAN}; nearest that works: adamw or soap",
+    "lbfgs": f"{_CLOSURE}; nearest that works: soap",
+    "sam": f"{_CLOSURE}; nearest that works: adamw",
+    "lomo": f"{_FUSED}; nearest that works: sgd",
+    "adalomo": f"{_FUSED}; nearest that works: adafactor",
+}
+"""Known optimisers that cannot work here, each with its reason."""
+
+_REFUSED_ALIASES = {"sophiag": "sophia", "sophiah": "sophia", "gsam": "sam", "asam": "sam", "samsgd": "sam"}
+
+
+def _refusal(kind: str) -> str | None:
+    plain = "".join(character for character in kind.lower() if character.isalnum())
+    name = _REFUSED_ALIASES.get(plain, plain)
+    return f"{kind!r} is refused: {REFUSED[name]}" if name in REFUSED else None
+
+
+def _not_refused(value: Any) -> Any:
+    """Give a refused name its reason where pydantic would only say that it is no accepted tag."""
+    kind = value.get("kind") if isinstance(value, Mapping) else None
+    refusal = _refusal(kind) if isinstance(kind, str) else None
+    if refusal is not None:
+        raise ValueError(refusal)
+    return value
+
+
+OptimiserSpec = Annotated[
+    LibraryOptimiser | MuonSpec,
+    Field(discriminator="kind"),
+    BeforeValidator(_not_refused),
+]
+"""The spec of any optimiser, told apart by `kind`."""
+
+OPTIMISERS: dict[str, type[OptimiserBase]] = {
+    spec.model_fields["kind"].default: spec for spec in get_args(get_args(OptimiserSpec)[0])
 }
 """Every optimiser by the name a spec file uses."""
+
+
+def spec_class(kind: str) -> type[OptimiserBase]:
+    """Return the spec class of an optimiser.
+
+    Raises:
+        UnknownNameError: no optimiser of this kind, with the nearest match, or one that is refused, with the reason.
+    """
+    if kind in OPTIMISERS:
+        return OPTIMISERS[kind]
+    refusal = _refusal(kind)
+    if refusal is not None:
+        raise UnknownNameError(f"optimiser {refusal}")
+    raise unknown_name("optimiser", kind, OPTIMISERS)
+
+
+def describe(kind: str) -> dict[str, Any]:
+    """Return what an optimiser does to LoRA A, LoRA B and other parameters, and its fields.
+
+    Returns:
+        `optimiser`, `family`, `A`, `B`, `other`, `about` (the spec's docstring) and `fields`: by name, `required`,
+        `default`, `accepted` (the names of a choice, else None) and `source`.
+
+    Raises:
+        UnknownNameError: as `spec_class`.
+    """
+    spec = spec_class(kind)
+    fields = {
+        name: {
+            "required": field.is_required(),
+            "default": None if field.is_required() else field.default,
+            "accepted": list(get_args(field.annotation)) if get_origin(field.annotation) is Literal else None,
+            "source": field.description,
+        }
+        for name, field in spec.model_fields.items()
+        if name != "kind"
+    }
+    return {"optimiser": kind, **spec.acts._asdict(), "about": cleandoc(spec.__doc__ or ""), "fields": fields}

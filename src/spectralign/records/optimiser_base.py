@@ -1,0 +1,59 @@
+"""What every optimiser spec has in common: strictness, ranges, and what it does to the factors of an adapter."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, ClassVar, NamedTuple
+
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, SerializerFunctionWrapHandler, model_serializer
+
+LearningRate = Annotated[float, Field(gt=0, lt=100)]
+Decay = Annotated[float, Field(ge=0, lt=1)]
+Momentum = Annotated[float, Field(ge=0, lt=1)]
+LoRAPlusRatio = Annotated[
+    float | None,
+    Field(
+        gt=0,
+        le=1000,
+        description="LoRA+ (arXiv 2402.12354): lr of B over lr of A; every other parameter has A's. weight_decay is the "
+        "same number for all, so decoupled decay follows each group's lr. Null, no ratio, is the same as 1",
+    ),
+    AfterValidator(lambda ratio: None if ratio == 1 else ratio),
+]
+"""A ratio of 1 becomes None, so that one training has one run-id."""
+
+
+class Acts(NamedTuple):
+    """What an optimiser does, in words, to each kind of parameter; `family` groups optimisers in listings."""
+
+    family: str
+    A: str
+    B: str
+    other: str
+
+
+class OptimiserBase(BaseModel):
+    """Base of the optimiser specs: frozen, no unknown fields, finite numbers.
+
+    A spec class has a `kind` (a Literal with its own name as default), an `lr`, and `acts`.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+    acts: ClassVar[Acts]
+
+    def schedule_fault(self, kind: str, warmup_steps: int) -> str | None:
+        """Return why this optimiser cannot run under a learning-rate schedule, or None where it can.
+
+        Args:
+            kind: constant, linear or cosine.
+            warmup_steps: steps of linear warm-up of the schedule.
+        """
+        return None
+
+    @model_serializer(mode="wrap")
+    def _unused_ratio_left_out(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """Leave a ratio that is not used out, so that run-ids from before the field exist unchanged."""
+        fields: dict[str, Any] = handler(self)
+        if fields.get("lora_plus_ratio", ...) is None:
+            del fields["lora_plus_ratio"]
+        return fields
