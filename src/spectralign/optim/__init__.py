@@ -1,11 +1,12 @@
 """Optim: from typed specs to optimisers, with every field passed on and every parameter accounted for.
 
-Lives here: the router of parameters to LoRA factors, Muon on LoRA factors, the orthogonalisers and the one place that
-builds an optimiser from its spec. Training and engineers' own loops call it; it calls torch, the optimiser library and
-`spectralign.records`.
+Lives here: the router of parameters to LoRA factors, Muon on LoRA factors, the orthogonalisers, the one place that
+builds an optimiser from its spec, and the switch to the parameters that are the model (ScheduleFree). Training and
+engineers' own loops call it; it calls torch, the optimiser library, `spectralign.spectrum` and `spectralign.records`.
 """
 
 from spectralign.optim.build import build_optimizer
+from spectralign.optim.modes import evaluation_mode, return_to_training
 from spectralign.optim.muon import SCALE_RULES, Muon
 from spectralign.optim.orthogonalise import orthogonalise
 from spectralign.optim.router import Routing, check_complete, route
@@ -18,6 +19,8 @@ __all__ = [
     "build_optimizer",
     "check_complete",
     "describe",
+    "evaluation_mode",
     "orthogonalise",
+    "return_to_training",
     "route",
 ]

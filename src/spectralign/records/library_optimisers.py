@@ -187,8 +187,8 @@ class ScheduleFreeAdamWSpec(OptimiserBase):
     warmup_steps: int = Field(
         0,
         ge=0,
-        description="linear warm-up of its own, for loops without a schedule; pytorch-optimizer 4.1 default. A run with "
-        "schedule.warmup_steps above 0 refuses it",
+        description="linear warm-up of its own, for loops without a schedule; pytorch-optimizer 4.1 default. A run "
+        "with schedule.warmup_steps above 0 refuses it",
     )
     lora_plus_ratio: LoRAPlusRatio = None
 

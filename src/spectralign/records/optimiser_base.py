@@ -14,8 +14,8 @@ LoRAPlusRatio = Annotated[
     Field(
         gt=0,
         le=1000,
-        description="LoRA+ (arXiv 2402.12354): lr of B over lr of A; every other parameter has A's. weight_decay is the "
-        "same number for all, so decoupled decay follows each group's lr. Null, no ratio, is the same as 1",
+        description="LoRA+ (arXiv 2402.12354): lr of B over lr of A; every other parameter has A's. weight_decay is "
+        "the same number for all, so decoupled decay follows each group's lr. Null, no ratio, is the same as 1",
     ),
     AfterValidator(lambda ratio: None if ratio == 1 else ratio),
 ]

@@ -106,6 +106,9 @@ class RunSpec(_Spec):
             raise ValueError(
                 f"schedule.warmup_steps is {self.schedule.warmup_steps}, accepted: less than steps ({self.steps})"
             )
+        fault = self.optimiser.schedule_fault(self.schedule.kind, self.schedule.warmup_steps)
+        if fault is not None:
+            raise ValueError(fault)
         return self
 
     def checkpoint_steps(self) -> tuple[int, ...]:

@@ -73,8 +73,12 @@ def save_checkpoint(
     spectrum: Sequence[Mapping[str, Any]],
     optimizer: torch.optim.Optimizer,
     scheduler: torch.optim.lr_scheduler.LRScheduler,
+    training_point: list[torch.Tensor] | None = None,
 ) -> None:
     """Write the checkpoint of a step, then make it the one to resume from.
+
+    `training_point` is what `optim.evaluation_mode` yielded: the parameters to go on from, where an optimiser trains
+    at others than those of the model that is saved.
 
     Raises:
         RunDirectoryError: a full disk or a folder that cannot be written; nothing half written is left.
@@ -82,7 +86,13 @@ def save_checkpoint(
     import torch
 
     buffer = io.BytesIO()
-    torch.save({"step": step, "optimizer": optimizer.state_dict(), "scheduler": scheduler.state_dict()}, buffer)
+    state = {
+        "step": step,
+        "optimizer": optimizer.state_dict(),
+        "scheduler": scheduler.state_dict(),
+        "training_point": training_point,
+    }
+    torch.save(state, buffer)
     files = {
         ADAPTER_CONFIG: _config_text(model).encode(),
         ADAPTER_WEIGHTS: _adapter_bytes(model),
@@ -154,6 +164,8 @@ def load_resume_state(
     from peft import set_peft_model_state_dict
     from safetensors.torch import load
 
+    from spectralign.optim.modes import return_to_training
+
     record = read_json(run_directory / RESUME_RECORD)
     step: int = record["step"]
     folder = checkpoint_folder(run_directory, step)
@@ -170,6 +182,7 @@ def load_resume_state(
             f"cannot resume, {folder / ADAPTER_WEIGHTS} holds unknown tensors: {result.unexpected_keys[:3]}"
         )
     optimizer.load_state_dict(state["optimizer"])
+    return_to_training(optimizer, state.get("training_point"))
     scheduler.load_state_dict(state["scheduler"])
     return step
 

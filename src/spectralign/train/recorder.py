@@ -81,9 +81,12 @@ class Recorder:
         if step not in self.checkpoint_steps:
             append_jsonl(self.directory / TRAJECTORY, row)
             return
-        spectrum = self._look(row)
-        append_jsonl(self.directory / TRAJECTORY, row)
-        save_checkpoint(self.directory, step, self.model, spectrum, self.optimizer, self.scheduler)
+        from spectralign.optim.modes import evaluation_mode
+
+        with evaluation_mode(self.optimizer) as training_point:
+            spectrum = self._look(row)
+            append_jsonl(self.directory / TRAJECTORY, row)
+            save_checkpoint(self.directory, step, self.model, spectrum, self.optimizer, self.scheduler, training_point)
 
     def _look(self, row: dict[str, Any]) -> list[Mapping[str, Any]]:
         """Add spectrum summary and observers' values to the row; return the spectrum by module."""
