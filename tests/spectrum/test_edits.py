@@ -114,7 +114,7 @@ def test_an_edited_folder_loads_with_peft_and_equals_the_edited_live_model(tmp_p
     assert float((logits(live) - unedited).abs().max()) > 1e-3
     record = json.loads((target / "edit.json").read_text())
     assert record["status"] == "edited, not evaluated"
-    assert record["edit"] == edit.model_dump()
+    assert record["edits"] == [edit.model_dump()]
     assert record["source_sha256"] == digest == hashlib.sha256((source / WEIGHTS).read_bytes()).hexdigest()
     assert sorted(entry.name for entry in target.iterdir()) == ["adapter_config.json", WEIGHTS, "edit.json"]
 

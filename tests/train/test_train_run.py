@@ -87,7 +87,7 @@ def test_the_trajectory_has_one_row_per_step_and_the_spectrum_at_checkpoints(run
 
 
 def test_the_spectrum_of_a_checkpoint_is_that_of_its_adapter(run: Path) -> None:
-    from spectralign.spectrum.pairs import pairs_from_folder
+    from spectralign.spectrum.folder import pairs_from_folder
 
     pairs = {pair.name: pair for pair in pairs_from_folder(run / "checkpoints/step-6")}
     for row in read_json(run / "checkpoints/step-6/spectrum.json"):
@@ -221,7 +221,7 @@ def test_dropout_is_a_function_of_seed_and_step_only(tiny: Tiny, tmp_path: Path)
 
 @pytest.mark.parametrize("rslora", [True, False])
 def test_the_adapter_has_the_scale_of_lora_or_rslora(rslora: bool, tiny: Tiny, tmp_path: Path) -> None:
-    from spectralign.spectrum.pairs import pairs_from_folder
+    from spectralign.spectrum.folder import pairs_from_folder
 
     adapter = {"r": 4, "alpha": 12, "rslora": rslora, "target_modules": ["q_proj"]}
     run = train_run(make_spec(*tiny, adapter=adapter, steps=2, checkpoints=2), tmp_path)

@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from spectralign.cli.options import AsJson
-from spectralign.cli.terminal import console, need_extra, say, table
+from spectralign.cli.terminal import console, need_extra, safe, say, table
+
+if TYPE_CHECKING:
+    from spectralign.spectrum.pairs import Skipped
 
 EXAMPLES = """\b
 Examples:
@@ -21,7 +25,8 @@ Examples:
   spectralign spectrum out/runs/RUN-ID          the final adapter of a run
 
 An adapter is a PEFT folder with adapter_config.json and adapter_model.safetensors; pickles are refused. The numbers
-describe the update s*B*A. A flat spectrum says nothing about safety.
+describe the update s*B*A; modules whose update is something else (DoRA, embeddings, experts) are skipped by name. A
+flat spectrum says nothing about safety.
 """
 COLUMNS = (
     "module",
@@ -62,30 +67,46 @@ def command(
         from spectralign.train.organism import adapter_folder
 
         folder = adapter_folder(adapter, "final")
-    from spectralign.spectrum.metrics import spectrum_summary, spectrum_table
-    from spectralign.spectrum.pairs import pairs_from_folder
+    from spectralign.spectrum.metrics import folder_spectrum, spectrum_summary
 
     if figure is None and not no_figure and not as_json:
         if find_spec("matplotlib") and find_spec("polars"):
             figure = Path(f"spectrum-{adapter.resolve().name}.svg")
         else:
             say("no figure: it needs pip install 'spectralign[lab]' (--no-figure leaves this line out)")
-    rows = spectrum_table(pairs_from_folder(folder))
+    rows, skipped = folder_spectrum(folder)
     summary = spectrum_summary(rows)
     if figure is not None:
         _save_figure(rows, adapter.resolve().name, figure)
     if as_json:
-        typer.echo(json.dumps({"adapter": str(adapter), "summary": summary, "modules": rows}))
+        listed = [one._asdict() for one in skipped]
+        typer.echo(json.dumps({"adapter": str(adapter), "summary": summary, "modules": rows, "skipped": listed}))
         return 0
     short = [f"{row['layer']} {row['kind']}" for row in rows]
     names = short if len(set(short)) == len(rows) else [row["module"] for row in rows]
-    listed = ([name, *(row[column] for column in COLUMNS[1:])] for name, row in zip(names, rows, strict=True))
-    console().print(table(COLUMNS, listed))
+    cells = ([name, *(row[column] for column in COLUMNS[1:])] for name, row in zip(names, rows, strict=True))
+    console().print(table(COLUMNS, cells))
+    say_skipped(skipped)
     means = ", ".join(f"{name} {value:.4g}" if value is not None else f"{name} -" for name, value in summary.items())
-    say(f"{len(rows)} modules; means: {means}")
+    say(f"{covered(len(rows), skipped)}; means: {means}")
     if figure is not None:
         say(f"figure: {figure}")
     return 0
+
+
+def say_skipped(skipped: Sequence[Skipped], of: str = "") -> None:
+    """Print one line for every module or tensor that was left out, with the reason."""
+    for one in skipped:
+        say(f"skipped{of}: {safe(one.name)} ({safe(one.reason)})", "yellow")
+
+
+def covered(found: int, skipped: Sequence[Skipped]) -> str:
+    """Return `14 modules`, or `12 of 14 modules and tensors` where some were skipped."""
+    return (
+        f"{found} of {found + len(skipped)} modules and tensors (the rest was skipped)"
+        if skipped
+        else f"{found} modules"
+    )
 
 
 def _save_figure(rows: list[dict[str, Any]], name: str, path: Path) -> None:

@@ -6,6 +6,7 @@ and `spectralign.records.files`; safetensors is imported only when a folder is r
 """
 
 from spectralign.spectrum.edits import apply_edit, apply_edit_to_model, edit_adapter_folder
+from spectralign.spectrum.folder import pairs_from_folder, survey_folder
 from spectralign.spectrum.metrics import (
     METRICS,
     SpectrumMetrics,
@@ -14,15 +15,17 @@ from spectralign.spectrum.metrics import (
     spectrum_table,
     update_norm,
 )
-from spectralign.spectrum.pairs import LoraPair, pairs_from_folder, pairs_from_model
+from spectralign.spectrum.pairs import LoraPair, Skipped, Survey, pairs_from_model, survey_model
 from spectralign.spectrum.penalty import SpectralPenalty, spectral_penalty
 from spectralign.spectrum.values import singular_values, singular_values_all, singular_values_g1
 
 __all__ = [
     "METRICS",
     "LoraPair",
+    "Skipped",
     "SpectralPenalty",
     "SpectrumMetrics",
+    "Survey",
     "apply_edit",
     "apply_edit_to_model",
     "edit_adapter_folder",
@@ -35,5 +38,7 @@ __all__ = [
     "spectrum_metrics",
     "spectrum_summary",
     "spectrum_table",
+    "survey_folder",
+    "survey_model",
     "update_norm",
 ]

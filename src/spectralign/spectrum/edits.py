@@ -1,40 +1,46 @@
 """Edits: changes of the singular values of an adapter's update after training, at unchanged singular vectors.
 
 The edited update is again `scale * B @ A` of the same rank, so any tool that loads the adapter sees the edit. An edited
-adapter is marked "edited, not evaluated": a changed spectrum says nothing about behaviour until that has been measured.
+adapter is marked "edited, not evaluated" until an evaluation of it has been recorded: a changed spectrum says nothing
+about behaviour until that has been measured.
 """
 
 from __future__ import annotations
 
-import json
 import os
 import shutil
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
 
 from spectralign.records.canonical import sha256_file
-from spectralign.records.errors import AdapterError, MissingExtraError, RunDirectoryError, unknown_name
-from spectralign.spectrum.pairs import (
+from spectralign.records.errors import (
+    AdapterError,
+    IntegrityError,
+    MissingExtraError,
+    RunDirectoryError,
+    unknown_name,
+)
+from spectralign.records.files import read_record, write_json
+from spectralign.spectrum.folder import (
     CONFIG_NAME,
     WEIGHTS_NAME,
-    LoraPair,
     factor_place,
-    lora_layers,
     pairs_from_folder,
-    pairs_from_model,
     read_adapter_tensors,
 )
+from spectralign.spectrum.pairs import LoraPair, lora_layers, pairs_from_model
 from spectralign.spectrum.values import factor, full_precision, working_dtype
 
 if TYPE_CHECKING:
     from spectralign.records.edits import EditSpec
 
 RECORD_NAME = "edit.json"
+NOT_EVALUATED, EVALUATED = "edited, not evaluated", "edited, evaluated"
 
 
 def _keep_top(S_C: Tensor, edit: Any) -> Tensor:
@@ -46,7 +52,13 @@ def _drop_top(S_C: Tensor, edit: Any) -> Tensor:
 
 
 def _flatten(S_C: Tensor, edit: Any) -> Tensor:
-    return torch.full_like(S_C, float(torch.linalg.vector_norm(S_C)) / len(S_C) ** 0.5)
+    norm = float(torch.linalg.vector_norm(S_C))
+    flatter_C: Tensor = (1 - edit.t) * S_C + edit.t * norm / len(S_C) ** 0.5
+    return flatter_C * (norm / float(torch.linalg.vector_norm(flatter_C)))
+
+
+def _clip(S_C: Tensor, edit: Any) -> Tensor:
+    return S_C.clamp(max=float(S_C.mean()) * edit.limit)
 
 
 def _scale(S_C: Tensor, edit: Any) -> Tensor:
@@ -57,6 +69,7 @@ _EDITS: dict[str, Callable[[Tensor, Any], Tensor]] = {
     "keep_top": _keep_top,
     "drop_top": _drop_top,
     "flatten": _flatten,
+    "clip": _clip,
     "scale": _scale,
 }
 
@@ -71,7 +84,8 @@ def apply_edit(pair: LoraPair, edit: EditSpec) -> LoraPair:
 
     Args:
         pair: one LoRA pair of rank r.
-        edit: keep_top or drop_top (k in 1 ... r, below r for drop_top), flatten, or scale (factor in (0, 1]).
+        edit: keep_top or drop_top (k in 1 ... r, below r for drop_top), flatten (t in (0, 1]), clip (limit above 0), or
+            scale (factor in (0, 1]).
 
     Raises:
         AdapterError: k is larger than the rank allows.
@@ -83,19 +97,47 @@ def apply_edit(pair: LoraPair, edit: EditSpec) -> LoraPair:
     largest = rank - 1 if edit.kind == "drop_top" else rank
     if edit.kind in ("keep_top", "drop_top") and edit.k > largest:
         raise AdapterError(f"{pair.name}: {edit.kind} with k = {edit.k}, accepted: 1 to {largest} at rank {rank}")
+    directions = decompose(pair)
+    if directions is None:
+        return pair._replace(A_R_I=pair.A_R_I.detach().clone(), B_O_R=pair.B_O_R.detach().clone())
+    return compose(pair, directions.U_O_C, _EDITS[edit.kind](directions.S_C, edit), directions.V_I_C)
+
+
+class Directions(NamedTuple):
+    """The singular value decomposition of `B @ A` without its scale: U_O_C diag(S_C) V_I_C^T, S descending."""
+
+    U_O_C: Tensor
+    S_C: Tensor
+    V_I_C: Tensor
+
+
+@torch.no_grad()
+def decompose(pair: LoraPair, dtype: torch.dtype | None = None) -> Directions | None:
+    """Return the singular value decomposition of `B @ A` (without the scale), or None for a zero update.
+
+    Args:
+        pair: one LoRA pair.
+        dtype: to compute in; None takes float64 for float64 factors, else float32.
+    """
     A_R_I, B_O_R = pair.A_R_I.detach(), pair.B_O_R.detach()
     if not bool(B_O_R.any()) or not bool(A_R_I.any()):
-        return pair._replace(A_R_I=A_R_I.clone(), B_O_R=B_O_R.clone())
-    dtype = working_dtype(A_R_I, B_O_R)
+        return None
+    work = dtype or working_dtype(A_R_I, B_O_R)
     with full_precision(A_R_I.device):
-        QA, _, QB, _, core = factor(A_R_I.to(dtype)[None], B_O_R.to(dtype)[None])
+        QA, _, QB, _, core = factor(A_R_I.to(work)[None], B_O_R.to(work)[None])
         # c_B and c_A differ where the rank exceeds a side of the module: the core is no square then
         U_C_C, S_C, Vh_C_C = torch.linalg.svd(core[0], full_matrices=False)
-        root_C = _EDITS[edit.kind](S_C, edit).sqrt()
-        new_B_O_R, new_A_R_I = torch.zeros_like(B_O_R, dtype=dtype), torch.zeros_like(A_R_I, dtype=dtype)
-        new_B_O_R[:, : len(S_C)] = QB[0] @ (U_C_C * root_C)
-        new_A_R_I[: len(S_C)] = (root_C[:, None] * Vh_C_C) @ QA[0].mT
-    return pair._replace(A_R_I=new_A_R_I.to(A_R_I.dtype), B_O_R=new_B_O_R.to(B_O_R.dtype))
+        return Directions(QB[0] @ U_C_C, S_C, QA[0] @ Vh_C_C.mT)
+
+
+@torch.no_grad()
+def compose(pair: LoraPair, U_O_C: Tensor, S_C: Tensor, V_I_C: Tensor) -> LoraPair:
+    """Return a pair with the shapes, scale and dtypes of `pair` and `B @ A = U diag(S) V^T`, its factors balanced."""
+    new_B_O_R = torch.zeros_like(pair.B_O_R, dtype=U_O_C.dtype)
+    new_A_R_I = torch.zeros_like(pair.A_R_I, dtype=U_O_C.dtype)
+    new_B_O_R[:, : len(S_C)] = U_O_C * S_C.sqrt()
+    new_A_R_I[: len(S_C)] = S_C.sqrt()[:, None] * V_I_C.mT
+    return pair._replace(A_R_I=new_A_R_I.to(pair.A_R_I.dtype), B_O_R=new_B_O_R.to(pair.B_O_R.dtype))
 
 
 @torch.no_grad()
@@ -116,13 +158,13 @@ def apply_edit_to_model(model: nn.Module, edit: EditSpec) -> None:
         pair.B_O_R.copy_(new.B_O_R)
 
 
-def edit_adapter_folder(source: Path, target: Path, edit: EditSpec) -> Path:
+def edit_adapter_folder(source: Path, target: Path, edits: EditSpec | Sequence[EditSpec]) -> Path:
     """Write an edited copy of an adapter folder: safetensors, its config, and a record of what was done.
 
     Args:
-        source: a PEFT adapter folder in safetensors.
+        source: a PEFT adapter folder in safetensors, every tensor of which belongs to a plain LoRA pair.
         target: a folder that does not exist yet; it appears whole or not at all.
-        edit: the edit.
+        edits: one edit, or several that are applied in order.
 
     Returns:
         The target.
@@ -131,21 +173,45 @@ def edit_adapter_folder(source: Path, target: Path, edit: EditSpec) -> Path:
         AdapterError: the source cannot be used, or the target exists.
         RunDirectoryError: the target cannot be written.
     """
-    pairs = {pair.name: apply_edit(pair, edit) for pair in pairs_from_folder(source)}
+    chain = list(edits) if isinstance(edits, Sequence) else [edits]
+    if target.exists() or target.is_symlink():
+        raise AdapterError(f"{target} exists already; choose another folder or remove it")
+    pairs = []
+    for pair in pairs_from_folder(source):
+        for edit in chain:
+            pair = apply_edit(pair, edit)
+        pairs.append(pair)
+    earlier = read_record(source / RECORD_NAME).get("edits", []) if (source / RECORD_NAME).is_file() else []
+    record = {
+        "edits": [*earlier, *(edit.model_dump(mode="json") for edit in chain)],
+        "modules": len(pairs),
+        "source_sha256": sha256_file(source / WEIGHTS_NAME),
+    }
+    return write_adapter_folder(source, target, pairs, record)
+
+
+def write_adapter_folder(source: Path, target: Path, pairs: Sequence[LoraPair], record: Mapping[str, Any]) -> Path:
+    """Write new factors under the tensor names and the config of an adapter folder, with a record beside them.
+
+    Args:
+        source: the folder whose names and config are taken.
+        target: a folder that does not exist yet; it appears whole or not at all.
+        pairs: a pair for every module of the source, by name.
+        record: what was done; the sha256 of the new weights and the status "edited, not evaluated" are added.
+
+    Raises:
+        AdapterError: the target exists.
+        RunDirectoryError: the target cannot be written.
+    """
+    named = {pair.name: pair for pair in pairs}
     tensors = {}
     for key, tensor in read_adapter_tensors(source).items():
         place = factor_place(key)
         assert place is not None  # pairs_from_folder refuses every other key
-        pair = pairs[place[0]]
+        pair = named[place[0]]
         tensors[key] = (pair.A_R_I if place[1] == "A" else pair.B_O_R).to(tensor.dtype).contiguous()
     if target.exists():
         raise AdapterError(f"{target} exists already; choose another folder or remove it")
-    record = {
-        "edit": _fields(edit),
-        "status": "edited, not evaluated",
-        "modules": len(pairs),
-        "source_sha256": sha256_file(source / WEIGHTS_NAME),
-    }
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
         staging = Path(tempfile.mkdtemp(dir=target.parent, prefix=f".{target.name}."))
@@ -154,14 +220,39 @@ def edit_adapter_folder(source: Path, target: Path, edit: EditSpec) -> Path:
     try:
         _save(tensors, staging / WEIGHTS_NAME)
         shutil.copyfile(source / CONFIG_NAME, staging / CONFIG_NAME)
-        (staging / RECORD_NAME).write_text(json.dumps(record, indent=1, sort_keys=True) + "\n", encoding="utf-8")
+        marks = {"status": NOT_EVALUATED, "sha256": sha256_file(staging / WEIGHTS_NAME)}
+        write_json(staging / RECORD_NAME, {**record, **marks})
         staging.chmod(0o777 & ~_umask())
         staging.rename(target)
+    except RunDirectoryError:
+        raise
     except OSError as error:
         raise RunDirectoryError(f"cannot write {target}: {error.strerror or error}") from error
     finally:
         shutil.rmtree(staging, ignore_errors=True)
     return target
+
+
+def mark_evaluated(folder: Path, evaluation: Mapping[str, Any]) -> None:
+    """Add an evaluation to the record of an edited adapter, whose status becomes "edited, evaluated".
+
+    The status says that answers were judged, not what came out; an evaluation that is there already is not added twice.
+
+    Args:
+        folder: the edited adapter.
+        evaluation: what was asked and where the verdicts are, JSON-able (verdict_id, panels ...).
+
+    Raises:
+        IntegrityError: no record, or weights that are not those it describes.
+    """
+    record = read_record(folder / RECORD_NAME)
+    found = sha256_file(folder / WEIGHTS_NAME)
+    if record.get("sha256", found) != found:
+        raise IntegrityError(f"{folder / WEIGHTS_NAME} has sha256 {found}, {RECORD_NAME} says {record['sha256']}")
+    evaluations = [*record.get("evaluations", [])]
+    if dict(evaluation) not in evaluations:
+        evaluations.append(dict(evaluation))
+    write_json(folder / RECORD_NAME, {**record, "status": EVALUATED, "evaluations": evaluations})
 
 
 def _save(tensors: dict[str, Tensor], file: Path) -> None:
@@ -174,10 +265,6 @@ def _save(tensors: dict[str, Tensor], file: Path) -> None:
         save_file(tensors, file, metadata={"format": "pt"})
     except SafetensorError as error:  # how the library reports a full disk
         raise OSError(str(error)) from error
-
-
-def _fields(edit: EditSpec) -> dict[str, Any]:
-    return {name: getattr(edit, name) for name in ("kind", "k", "factor") if hasattr(edit, name)}
 
 
 def _umask() -> int:

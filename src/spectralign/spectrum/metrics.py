@@ -10,13 +10,15 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
 from spectralign.records.errors import AdapterError
-from spectralign.spectrum.pairs import LoraPair
+from spectralign.spectrum.folder import survey_chunks
+from spectralign.spectrum.pairs import LoraPair, Skipped, Survey, some_pairs
 from spectralign.spectrum.values import ZERO_UPDATE, singular_values_all
 
 METRICS = ("stable_rank", "spectral_entropy", "condition_number", "frobenius_nuclear")
@@ -113,6 +115,22 @@ def spectrum_table(pairs: Sequence[LoraPair]) -> list[dict[str, Any]]:
             }
         )
     return rows
+
+
+def folder_spectrum(path: Path | str) -> tuple[list[dict[str, Any]], list[Skipped]]:
+    """Return the rows of `spectrum_table` for an adapter folder, read a few modules at a time, and what was skipped.
+
+    Raises:
+        AdapterError: as `survey_folder`: a folder that cannot be read, or without one pair.
+    """
+    rows: list[dict[str, Any]] = []
+    skipped: list[Skipped] = []
+    for chunk in survey_chunks(path):
+        rows += spectrum_table(chunk.pairs)
+        skipped += chunk.skipped
+    if not rows:
+        some_pairs(Survey([], skipped), f"{path}: ")
+    return rows, skipped
 
 
 def update_norm(pairs: Sequence[LoraPair]) -> float:

@@ -1,39 +1,46 @@
-"""LoRA pairs: two factors and a scale per adapted module, from a live PEFT model or an adapter folder.
+"""LoRA pairs: two factors and a scale per adapted module, and what a live PEFT model has beside them.
 
-Both readers speak to names and shapes only, so neither `peft` nor `transformers` is imported. Adapters whose
-update is not `scale * B @ A` (DoRA, embedding LoRA, convolutions, experts, PiSSA starts) are refused by name,
-because a spectrum of the factors would not be the spectrum of their update.
+Names and shapes are all that is looked at, so neither `peft` nor `transformers` is imported. Where an adapter's update
+is not `scale * B @ A` (DoRA, embedding LoRA, convolutions, experts, PiSSA starts), a spectrum of the factors would not
+be the spectrum of the update: whoever changes a model refuses such modules (`pairs_from_model`), whoever only reads
+leaves them out by name (`survey_model`).
+
+What is handled as it is: a fused projection (`qkv_proj`) is one module with one pair. PEFT's Conv1D layers
+(`fan_in_fan_out`, GPT-2) store the base weight transposed; their pair is outputs x rank and rank x inputs as ever.
+A module that a model calls in two places is one module with one pair. A pair on a module whose base weight is tied to
+another module's (`lm_head` and `embed_tokens`) acts where the adapted module is called and nowhere else, until somebody
+merges it into the weight that both share.
 """
 
 from __future__ import annotations
 
-import json
 import math
 import re
-import sys
 from collections.abc import Iterable, Mapping
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
 
-from spectralign.records.errors import AdapterError, MissingExtraError
+from spectralign.records.errors import AdapterError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-WEIGHTS_NAME = "adapter_model.safetensors"
-CONFIG_NAME = "adapter_config.json"
-PICKLE_SUFFIXES = (".bin", ".pt", ".pth", ".pkl", ".pickle", ".ckpt")
-
-LONGEST_PATTERN = 120
-"""Characters of a rank or alpha pattern from a foreign config; with no repeated group, matching stays quick."""
-
-_FACTOR_KEY = re.compile(r"^(?P<module>.+)\.lora_(?P<side>[AB])(?:\.(?P<adapter>[^.]+))?\.weight$")
 _WRAPPERS = re.compile(r"^(?:(?:module|_orig_mod)\.)*(?:base_model\.model\.)?(?:(?:module|_orig_mod)\.)*")
 _STARTS_THAT_CHANGE_THE_BASE = ("pissa", "olora", "corda", "loftq", "lora_ga")
 """Values of `init_lora_weights` under which PEFT 0.21 subtracts from, or quantises, the base weight."""
+
+DORA = "DoRA: a magnitude vector rescales the weight, so s*B*A is not the update"
+EMBEDDING = "LoRA on an embedding: its factors are looked up by token, not multiplied"
+EXPERTS = "LoRA on a 3-D parameter of experts: the factors of all experts are stacked in two matrices"
+LORA_BIAS = "lora_bias: the adapter adds a bias beside s*B*A"
+ACCEPTED = "accepted: plain LoRA or rsLoRA on linear layers"
+
+_BESIDE = {
+    "ModulesToSaveWrapper": "trained in full beside the adapter (modules_to_save), so there are no factors",
+    "TrainableTokensWrapper": "single tokens trained beside the adapter, so there are no factors",
+}
 
 
 class LoraPair(NamedTuple):
@@ -57,9 +64,45 @@ class LoraPair(NamedTuple):
         return int(self.A_R_I.shape[0])
 
 
+class Skipped(NamedTuple):
+    """A module or tensor of an adapter that has no pair, and why."""
+
+    name: str
+    reason: str
+
+
+class Survey(NamedTuple):
+    """What an adapter holds: the pairs whose update is `scale * B @ A`, and everything else with its reason."""
+
+    pairs: list[LoraPair]
+    skipped: list[Skipped]
+
+
 def plain_name(path: str) -> str:
     """Return a module path without the prefixes that PEFT, DDP and torch.compile put in front."""
     return _WRAPPERS.sub("", path, count=1)
+
+
+def pair_fault(pair: LoraPair) -> str | None:
+    """Return why a pair cannot be used (shapes, dtypes, ranks, NaN, scale), or None where it can."""
+    _, A_R_I, B_O_R, scale = pair
+    for side, factor in (("lora_A", A_R_I), ("lora_B", B_O_R)):
+        # torch has neither sums nor comparisons for floats of one byte
+        if factor.ndim != 2 or not factor.is_floating_point() or factor.element_size() < 2:
+            return (
+                f"{side} has shape {tuple(factor.shape)} and dtype {factor.dtype}, accepted: a matrix of floats of at "
+                "least 16 bits (convolution, expert and integer factors are not supported)"
+            )
+    if A_R_I.shape[0] != B_O_R.shape[1]:
+        return f"rank mismatch, lora_A has {A_R_I.shape[0]} rows but lora_B {B_O_R.shape[1]} columns"
+    if A_R_I.numel() == 0 or B_O_R.numel() == 0:
+        return f"empty factor, lora_A {tuple(A_R_I.shape)}, lora_B {tuple(B_O_R.shape)}"
+    for side, factor in (("lora_A", A_R_I), ("lora_B", B_O_R)):
+        # A sum is NaN or infinite if any element is, and costs no mask; only a suspicious one is looked at closely.
+        if not bool(torch.isfinite(factor.detach().sum())) and not bool(torch.isfinite(factor.detach()).all()):
+            bad = int((~torch.isfinite(factor.detach())).sum())
+            return f"{side} holds {bad} NaN or infinite values, accepted: finite values only"
+    return None if math.isfinite(scale) else f"scale is {scale}, accepted: a finite number"
 
 
 def check_pairs(pairs: Iterable[LoraPair]) -> list[LoraPair]:
@@ -71,33 +114,11 @@ def check_pairs(pairs: Iterable[LoraPair]) -> list[LoraPair]:
     checked = list(pairs)
     if not checked:
         raise AdapterError("no LoRA pairs: found 0 modules with lora_A and lora_B, accepted: at least 1")
-    for name, A_R_I, B_O_R, scale in checked:
-        for side, factor in (("lora_A", A_R_I), ("lora_B", B_O_R)):
-            # torch has neither sums nor comparisons for floats of one byte
-            if factor.ndim != 2 or not factor.is_floating_point() or factor.element_size() < 2:
-                raise AdapterError(
-                    f"{name}: {side} has shape {tuple(factor.shape)} and dtype {factor.dtype}, "
-                    "accepted: a matrix of floats of at least 16 bits (convolution, expert and integer factors are not "
-                    "supported)"
-                )
-        if A_R_I.shape[0] != B_O_R.shape[1]:
-            raise AdapterError(
-                f"{name}: rank mismatch, lora_A has {A_R_I.shape[0]} rows but lora_B {B_O_R.shape[1]} columns"
-            )
-        if A_R_I.numel() == 0 or B_O_R.numel() == 0:
-            raise AdapterError(f"{name}: empty factor, lora_A {tuple(A_R_I.shape)}, lora_B {tuple(B_O_R.shape)}")
-        for side, factor in (("lora_A", A_R_I), ("lora_B", B_O_R)):
-            # A sum is NaN or infinite if any element is, and costs no mask; only a suspicious one is looked
-            # at closely.
-            if not bool(torch.isfinite(factor.detach().sum())) and not bool(torch.isfinite(factor.detach()).all()):
-                bad = int((~torch.isfinite(factor.detach())).sum())
-                raise AdapterError(f"{name}: {side} holds {bad} NaN or infinite values, accepted: finite values only")
-        if not math.isfinite(scale):
-            raise AdapterError(f"{name}: scale is {scale}, accepted: a finite number")
+    for pair in checked:
+        fault = pair_fault(pair)
+        if fault:
+            raise AdapterError(f"{pair.name}: {fault}")
     return checked
-
-
-# ------------------------------------------------------------------------------------------------- live model
 
 
 def pairs_from_model(model: nn.Module) -> list[LoraPair]:
@@ -114,7 +135,49 @@ def pairs_from_model(model: nn.Module) -> list[LoraPair]:
             adapter.
     """
     _refuse_changed_bases(model)
-    return check_pairs(_live_pairs(model))
+    pairs = []
+    for found in _live_pairs(model):
+        if isinstance(found, Skipped):
+            raise AdapterError(f"{found.name}: {found.reason}; {ACCEPTED}")
+        pairs.append(found)
+    return check_pairs(pairs)
+
+
+def survey_model(model: nn.Module) -> Survey:
+    """Return the pairs of a live model as `pairs_from_model` does, and by name what has no usable pair.
+
+    Raises:
+        AdapterError: several active adapters, a start that changed the base weights, or no pair at all.
+    """
+    _refuse_changed_bases(model)
+    survey = Survey([], [])
+    for found in _live_pairs(model):
+        fault = pair_fault(found) if isinstance(found, LoraPair) else None
+        if isinstance(found, Skipped) or fault:
+            survey.skipped.append(found if isinstance(found, Skipped) else Skipped(found.name, str(fault)))
+        else:
+            survey.pairs.append(found)
+    for path, module in model.named_modules():
+        if type(module).__name__ in _BESIDE:
+            survey.skipped.append(Skipped(plain_name(path), _BESIDE[type(module).__name__]))
+    return some_pairs(survey)
+
+
+def some_pairs(survey: Survey, where: str = "") -> Survey:
+    """Return the survey, which must hold a pair.
+
+    Raises:
+        AdapterError: no pairs; the first reason is named.
+    """
+    if survey.pairs:
+        return survey
+    if not survey.skipped:
+        raise AdapterError(f"{where}no LoRA pairs: found 0 modules with lora_A and lora_B, accepted: at least 1")
+    first = survey.skipped[0]
+    count = len(survey.skipped)
+    raise AdapterError(
+        f"{where}no module whose update is s*B*A, {count} skipped; the first is {first.name} ({first.reason})"
+    )
 
 
 def lora_layers(model: nn.Module) -> Iterator[tuple[str, Any, str]]:
@@ -135,193 +198,56 @@ def lora_layers(model: nn.Module) -> Iterator[tuple[str, Any, str]]:
             yield name, layer, active[0]
 
 
-def _live_pairs(model: nn.Module) -> Iterator[LoraPair]:
+def _live_pairs(model: nn.Module) -> Iterator[LoraPair | Skipped]:
+    owners: dict[tuple[int, int], str] = {}
     for name, layer, adapter in lora_layers(model):
-        kind = _unsupported_kind(layer, adapter)
-        if kind:
-            raise AdapterError(f"{name}: {kind} is not supported, accepted: plain LoRA or rsLoRA on linear layers")
-        for side in ("lora_A", "lora_B"):
-            if adapter not in getattr(layer, side):
-                raise AdapterError(f"{name}: {side} of adapter {adapter!r} is missing")
-        yield LoraPair(name, layer.lora_A[adapter].weight, layer.lora_B[adapter].weight, float(layer.scaling[adapter]))
+        reason = _unsupported_kind(layer, adapter)
+        missing = [side for side in ("lora_A", "lora_B") if adapter not in getattr(layer, side)]
+        if reason or missing:
+            yield Skipped(name, reason or f"{missing[0]} of adapter {adapter!r} is missing")
+            continue
+        A_R_I, B_O_R = layer.lora_A[adapter].weight, layer.lora_B[adapter].weight
+        owner = owners.setdefault((id(A_R_I), id(B_O_R)), name)
+        if owner != name:
+            yield Skipped(name, f"shares both factors with {owner}, whose pair stands for both")
+            continue
+        yield LoraPair(name, A_R_I, B_O_R, float(layer.scaling[adapter]))
 
 
 def _unsupported_kind(layer: Any, adapter: str) -> str | None:
-    """Return the name of the adapter kind where the layer's update is not scale * B @ A, else None."""
+    """Return why the layer's update is not scale * B @ A, or None where it is."""
     if adapter in getattr(layer, "lora_embedding_A", ()):
-        return "LoRA on an embedding"
+        return EMBEDDING
     if adapter in getattr(layer, "lora_magnitude_vector", ()):
-        return "DoRA (a magnitude vector)"
+        return DORA
     if hasattr(layer, "lora_E"):
-        return "AdaLoRA"
+        return "AdaLoRA: a vector of its own scales every direction"
     if hasattr(layer, "parameter_name"):
-        return "LoRA on a bare parameter (3-D factors of experts)"
+        return EXPERTS
     if getattr(layer, "lora_variant", {}).get(adapter) is not None:
         return f"the LoRA variant {type(layer.lora_variant[adapter]).__name__}"
     if getattr(layer, "lora_bias", {}).get(adapter):
-        return "lora_bias"
+        return LORA_BIAS
     return None
 
 
 def _refuse_changed_bases(model: nn.Module) -> None:
     configs = getattr(model, "peft_config", {})
     for config in configs.values() if isinstance(configs, Mapping) else ():
-        _refuse_changed_base(getattr(config, "init_lora_weights", True))
+        refuse_changed_base(getattr(config, "init_lora_weights", True))
 
 
-def _refuse_changed_base(start: object) -> None:
+def refuse_changed_base(start: object) -> None:
+    """Refuse an adapter whose start changed the base weights too.
+
+    Args:
+        start: `init_lora_weights` of its config.
+
+    Raises:
+        AdapterError: the value is one of PiSSA, OLoRA, CorDA, LoftQ, LoRA-GA.
+    """
     if isinstance(start, str) and start.lower().startswith(_STARTS_THAT_CHANGE_THE_BASE):
         raise AdapterError(
             f"init_lora_weights is {start!r}, which changes the base weights too: B @ A is not the update; "
             "accepted: adapters saved after conversion to plain LoRA"
         )
-
-
-# ------------------------------------------------------------------------------------------------- folder
-
-
-def pairs_from_folder(path: Path | str, *, skip_unsupported: bool = False) -> list[LoraPair]:
-    """Return the pairs of a saved PEFT adapter, in the file's order, on the CPU, in the dtype of the file.
-
-    Reads `adapter_config.json` (r, lora_alpha, use_rslora, rank_pattern, alpha_pattern) and
-    `adapter_model.safetensors`. Nothing is unpickled.
-
-    Args:
-        path: the adapter folder.
-        skip_unsupported: leave out tensors that are no LoRA matrix factors (magnitudes, embedding factors,
-            saved modules) instead of refusing the adapter. The pairs then describe only a part of the update.
-
-    Raises:
-        AdapterError: no such folder, no or broken config, a pickle, a corrupt safetensors file, no pairs, a
-            missing factor, ranks that differ, NaN, or an unsupported kind of tensor.
-        MissingExtraError: where safetensors is not installed.
-    """
-    folder = Path(path)
-    config = read_adapter_config(folder)
-    factors: dict[str, dict[str, Tensor]] = {}
-    for key, tensor in read_adapter_tensors(folder).items():
-        place = factor_place(key)
-        if place is None:
-            if skip_unsupported:
-                continue
-            raise AdapterError(
-                f"{folder}: tensor {key!r} is no LoRA factor, accepted: *.lora_A.weight and *.lora_B.weight "
-                "(DoRA magnitudes, embedding factors, expert factors and saved modules are not supported)"
-            )
-        module, side = place
-        if side in factors.setdefault(module, {}):
-            raise AdapterError(f"{folder}: {module} has two tensors for lora_{side}, accepted: one adapter per folder")
-        factors[module][side] = tensor
-    return check_pairs(_folder_pair(folder, config, module, sides) for module, sides in factors.items())
-
-
-def factor_place(key: str) -> tuple[str, str] | None:
-    """Return (plain module name, "A" or "B") of a saved tensor's key, or None where it is no LoRA factor."""
-    match = _FACTOR_KEY.match(key)
-    return (plain_name(match["module"]), match["side"]) if match else None
-
-
-def read_adapter_config(folder: Path) -> dict[str, Any]:
-    """Read and check `adapter_config.json` of a LoRA adapter.
-
-    Raises:
-        AdapterError: no such folder, a pickle, no config, broken JSON, another PEFT method, DoRA, a
-            PiSSA-like start.
-    """
-    if not folder.is_dir():
-        if folder.suffix in PICKLE_SUFFIXES and folder.exists():
-            raise AdapterError(_refuse_pickle(folder))
-        found = "a file" if folder.exists() else "nothing"
-        raise AdapterError(
-            f"{folder}: found {found}, accepted: an adapter folder with {CONFIG_NAME} and {WEIGHTS_NAME}"
-        )
-    file = folder / CONFIG_NAME
-    if not file.is_file():
-        raise AdapterError(f"{folder}: {CONFIG_NAME} is missing, so this is no adapter folder")
-    try:
-        config = json.loads(file.read_text(encoding="utf-8"))
-    except (ValueError, RecursionError, OSError) as error:  # ValueError: bad UTF-8 or JSON, endless digits
-        raise AdapterError(f"{file} is not valid JSON ({error})") from error
-    if not isinstance(config, dict):
-        raise AdapterError(f"{file} holds a {type(config).__name__}, accepted: a JSON object")
-    if config.get("peft_type") != "LORA":
-        raise AdapterError(f"{file}: peft_type is {config.get('peft_type')!r}, accepted: 'LORA'")
-    if config.get("use_dora"):
-        raise AdapterError(f"{file}: use_dora is true, but DoRA is not supported, accepted: plain LoRA or rsLoRA")
-    _refuse_changed_base(config.get("init_lora_weights", True))
-    return config
-
-
-def read_adapter_tensors(folder: Path) -> dict[str, Tensor]:
-    """Read `adapter_model.safetensors`; a pickle beside or instead of it is never opened.
-
-    Raises:
-        AdapterError: no weights, only a pickle, or a file that is not valid safetensors.
-        MissingExtraError: where safetensors is not installed.
-    """
-    try:
-        from safetensors import SafetensorError
-        from safetensors.torch import load_file
-    except ImportError as error:
-        raise MissingExtraError("safetensors is not installed; run pip install 'spectralign[spectral]'") from error
-    file = folder / WEIGHTS_NAME
-    if not file.is_file():
-        pickles = sorted(entry for entry in folder.iterdir() if entry.suffix in PICKLE_SUFFIXES)
-        weights = [entry for entry in pickles if entry.name != "training_args.bin"]
-        raise AdapterError(_refuse_pickle(weights[0]) if weights else f"{folder}: {WEIGHTS_NAME} is missing")
-    try:
-        tensors: dict[str, Tensor] = load_file(file, device="cpu")
-    except (SafetensorError, ValueError, KeyError, RuntimeError, OSError) as error:
-        raise AdapterError(f"{file} is not a valid safetensors file ({error})") from error
-    return tensors
-
-
-def _refuse_pickle(file: Path) -> str:
-    return (
-        f"{file} is a pickle, which can run code when it is opened, so it was refused and not loaded; accepted: "
-        f"{WEIGHTS_NAME} (convert it to safetensors where you trust it: save_pretrained with peft does)"
-    )
-
-
-def _folder_pair(folder: Path, config: Mapping[str, Any], module: str, sides: Mapping[str, Tensor]) -> LoraPair:
-    for side in ("A", "B"):
-        if side not in sides:
-            raise AdapterError(f"{folder}: {module} has no lora_{side}.weight, accepted: both factors of every module")
-    rank = _number(folder, config, "r", "rank_pattern", module)
-    alpha = _number(folder, config, "lora_alpha", "alpha_pattern", module)
-    A_R_I, B_O_R = sides["A"], sides["B"]
-    if A_R_I.ndim == 2 and A_R_I.shape[0] != rank:
-        raise AdapterError(
-            f"{folder}: rank mismatch in {module}, {CONFIG_NAME} says r = {rank:g} but lora_A has {A_R_I.shape[0]} rows"
-        )
-    return LoraPair(module, A_R_I, B_O_R, alpha / (math.sqrt(rank) if config.get("use_rslora") else rank))
-
-
-def _number(folder: Path, config: Mapping[str, Any], field: str, pattern_field: str, module: str) -> float:
-    """Return r or lora_alpha of one module: the first matching pattern, else the general one (PEFT 0.21)."""
-    value = config.get(field)
-    patterns = config.get(pattern_field) or {}
-    if not isinstance(patterns, Mapping):
-        raise AdapterError(f"{folder}: {pattern_field} is a {type(patterns).__name__}, accepted: an object")
-    for pattern, special in patterns.items():
-        if _matches(folder, pattern, module):
-            value = special
-            break
-    # JSON may hold integers beyond every float, hence a bound instead of math.isfinite
-    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value <= sys.float_info.max:
-        raise AdapterError(f"{folder}: {field} of {module} is {value!r}, accepted: a number above 0")
-    return float(value)
-
-
-def _matches(folder: Path, pattern: str, module: str) -> bool:
-    if re.fullmatch(r"[\w.]+", pattern):  # the usual case needs no regular expression from a foreign file
-        return module == pattern or module.endswith(f".{pattern}")
-    if len(pattern) > LONGEST_PATTERN or re.search(r"\)[*+?{]|[*+}][*+{]|\\\d", pattern):
-        raise AdapterError(
-            f"{folder}: pattern {pattern[:60]!r} could run for ever; accepted: up to {LONGEST_PATTERN} characters, no "
-            "repeated groups and no back references"
-        )
-    try:
-        return re.match(rf"(.*\.)?({pattern})$", module) is not None
-    except re.error as error:
-        raise AdapterError(f"{folder}: pattern {pattern!r} is not a regular expression ({error})") from error

@@ -225,7 +225,7 @@ def edited_adapter(directory: Path, edit: EditSpec) -> Path:
     """Return the folder of an edited final adapter, made now where it does not exist, with its spectrum beside it."""
     from spectralign.spectrum.edits import edit_adapter_folder
     from spectralign.spectrum.metrics import spectrum_table
-    from spectralign.spectrum.pairs import pairs_from_folder
+    from spectralign.spectrum.folder import pairs_from_folder
     from spectralign.train.organism import adapter_folder
 
     source, target = adapter_folder(directory, "final"), adapter_folder(directory, "final", edit.edit_id)
