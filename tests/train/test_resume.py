@@ -89,6 +89,12 @@ def test_a_resume_continues_from_the_newest_checkpoint_without_double_rows(
         {"kind": "adamw", "lr": 1e-2},
         {"kind": "lion", "lr": 1e-3},
         {"kind": "muon", "lr": 1e-2},
+        {"kind": "ademamix", "lr": 1e-2},
+        {"kind": "adafactor", "lr": 0.1},
+        {"kind": "prodigy", "d0": 1e-3},
+        {"kind": "soap", "lr": 1e-2, "precondition_frequency": 2},
+        {"kind": "lora_rite", "lr": 1e-2},
+        {"kind": "adam", "lr": 1e-3, "lora_plus_ratio": 16},
     ],
     ids=lambda fields: fields["kind"],
 )
