@@ -1,0 +1,157 @@
+"""Optimisers whose step on a matrix is a function of its small Gram matrix times its momentum, batched by rank.
+
+Muon and SpectralPower differ in that function only. The momentum is an exponential moving average, as in
+torch.optim.Muon: `M <- m M + (1 - m) G`, and with Nesterov the step is taken on `D = (1 - m) G + m M`. Heavy-ball
+momentum differs by a factor that both optimisers normalise away.
+
+Matrices of one rank are taken together, a bounded number of elements at a time, so that beside the momentum only a
+scratch of that size is needed: D is made there, its Gram matrices (r x r, of wide and tall matrices alike) go through
+one batched function Q, and the parameter is moved by `-lr f Q D` in place.
+"""
+
+from __future__ import annotations
+
+import math
+from abc import abstractmethod
+from collections.abc import Callable, Iterable, Iterator
+from itertools import groupby
+from typing import Any, Literal, overload
+
+import torch
+from torch import Tensor, nn
+
+from spectralign.optim.orthogonalise import gram
+from spectralign.records.errors import OptimiserError, unknown_name
+
+ScaleRule = Literal["original", "match_rms_adamw", "spectral_norm"]
+
+SCALE_RULES: dict[str, Callable[[int, int], float]] = {
+    "original": lambda rows, columns: math.sqrt(max(1.0, rows / columns)),
+    "match_rms_adamw": lambda rows, columns: 0.2 * math.sqrt(max(rows, columns)),
+    "spectral_norm": lambda rows, columns: math.sqrt(rows / columns),
+}
+"""Factor on the learning rate of a rows x columns matrix: torch 2.13 default; Moonlight, arXiv 2502.16982; dion."""
+
+SCRATCH = {"cpu": 2**20, "other": 2**26}
+"""Elements taken together: what the cache of a CPU holds; elsewhere 268 MB, so that launches are few."""
+
+
+class GramOptimizer(torch.optim.Optimizer):
+    """Base of the optimisers of this kind; a subclass gives `transform` and its own fields.
+
+    Nothing is read back from an accelerator, so there a step can be captured in a CUDA graph after one ordinary step
+    has made the state, as long as `lr` is a tensor on the device and `transform` uses no solver.
+
+    Args:
+        params: matrices, or parameter groups of them.
+        defaults: lr, momentum, nesterov, weight_decay, scale_rule, and the fields of the subclass.
+
+    Raises:
+        OptimiserError: a parameter that is no matrix of floats.
+        UnknownNameError: an unknown scale rule.
+    """
+
+    def __init__(self, params: Iterable[nn.Parameter] | Iterable[dict[str, Any]], defaults: dict[str, Any]) -> None:
+        if defaults["scale_rule"] not in SCALE_RULES:
+            raise unknown_name("scale rule", defaults["scale_rule"], SCALE_RULES)
+        super().__init__(params, defaults)
+
+    @abstractmethod
+    def transform(self, gram_K_R_R: Tensor, group: dict[str, Any]) -> Tensor:
+        """Return the r x r matrices Q of the steps `Q D`, from the Gram matrices of the directions D, in float64."""
+
+    def add_param_group(self, param_group: dict[str, Any]) -> None:
+        """Add a group; as in the constructor, which calls this too, every parameter must be a matrix of floats."""
+        super().add_param_group(param_group)
+        for parameter in self.param_groups[-1]["params"]:
+            if parameter.ndim != 2 or not parameter.is_floating_point():
+                self.param_groups.pop()
+                raise OptimiserError(
+                    f"{type(self).__name__}: found a parameter of shape {tuple(parameter.shape)} and dtype "
+                    f"{parameter.dtype}; accepted: matrices of floats "
+                    "(leave other parameters frozen or choose another optimiser)"
+                )
+
+    @overload
+    def step(self, closure: None = None) -> None: ...
+    @overload
+    def step(self, closure: Callable[[], float]) -> float: ...
+
+    @torch.no_grad()
+    def step(self, closure: Callable[[], float] | None = None) -> float | None:
+        """Take one step on every parameter that has a gradient; return the closure's loss, if one is given."""
+        loss = None
+        if closure is not None:
+            with torch.enable_grad():
+                loss = closure()
+        for group in self.param_groups:
+            moving = [p for p in group["params"] if p.grad is not None]
+            for parameter in moving:
+                if "momentum_buffer" not in self.state[parameter]:
+                    self.state[parameter]["momentum_buffer"] = torch.zeros_like(parameter)
+            for batch in batches(moving):
+                with torch.autocast(device_type=batch[0].device.type, enabled=False):
+                    self._step_batch(batch, group)
+        return loss
+
+    def _step_batch(self, batch: list[nn.Parameter], group: dict[str, Any]) -> None:
+        """Move matrices of one rank, dtype and device, equal shapes next to each other."""
+        alike = [list(members) for _, members in groupby(batch, lambda p: p.shape)]
+        stacks = [self._directions(members, group) for members in alike]
+        grams = [gram(stack) for stack in stacks]
+        Q_K_R_R = self.transform(grams[0] if len(grams) == 1 else torch.cat(grams), group)
+        if group["weight_decay"]:
+            torch._foreach_mul_(list[Tensor](batch), 1 - group["lr"] * group["weight_decay"])
+        begin = 0
+        for members, stack in zip(alike, stacks, strict=True):
+            factor = SCALE_RULES[group["scale_rule"]](*members[0].shape)
+            part = (Q_K_R_R[begin : begin + len(members)] * (-group["lr"] * factor)).to(stack.dtype)
+            add_products(members, part, stack)
+            begin += len(members)
+
+    def _directions(self, members: list[nn.Parameter], group: dict[str, Any]) -> Tensor:
+        """Update the momentum of matrices of one shape and return their directions D, (matrices, rows, columns)."""
+        gradients = [p.grad for p in members if p.grad is not None]
+        buffers = [self.state[p]["momentum_buffer"] for p in members]
+        torch._foreach_lerp_(buffers, gradients, 1 - group["momentum"])
+        dtype = torch.float64 if members[0].dtype == torch.float64 else torch.float32
+        stack = torch.empty(len(members), *members[0].shape, dtype=dtype, device=members[0].device)
+        views = list(stack.unbind())
+        torch._foreach_copy_(views, buffers)
+        if group["nesterov"]:
+            if members[0].dtype != dtype:
+                gradients = [gradient.to(dtype) for gradient in gradients]
+            torch._foreach_lerp_(views, gradients, 1 - group["momentum"])
+        return stack
+
+
+def batches(parameters: Iterable[nn.Parameter]) -> Iterator[list[nn.Parameter]]:
+    """Yield parameters of one rank, dtype and device, in runs of equal shape, as many as fit into a scratch."""
+
+    def key(parameter: nn.Parameter) -> tuple[Any, ...]:
+        return (min(parameter.shape), str(parameter.device), str(parameter.dtype))
+
+    for _, members in groupby(sorted(parameters, key=lambda p: (key(p), tuple(p.shape))), key):
+        batch: list[nn.Parameter] = []
+        room = 0
+        for parameter in members:
+            if batch and parameter.numel() > room:
+                yield batch
+                batch = []
+            if not batch:
+                room = SCRATCH["cpu" if parameter.device.type == "cpu" else "other"]
+            batch.append(parameter)
+            room -= parameter.numel()
+        if batch:
+            yield batch
+
+
+def add_products(parameters: list[nn.Parameter], Q_K_R_R: Tensor, stack: Tensor) -> None:
+    """Add `Q D` (wide) or `D Q` (tall) to each parameter in place, Q and D in the working dtype."""
+    wide = stack.shape[-2] <= stack.shape[-1]
+    if stack.device.type == "cpu" and parameters[0].dtype == stack.dtype:
+        for parameter, Q_R_R, direction in zip(parameters, Q_K_R_R.unbind(), stack.unbind(), strict=True):
+            parameter.addmm_(*((Q_R_R, direction) if wide else (direction, Q_R_R)))
+        return
+    steps = Q_K_R_R @ stack if wide else stack @ Q_K_R_R
+    torch._foreach_add_(list[Tensor](parameters), steps.unbind())
