@@ -18,7 +18,7 @@ from typing import Any, NamedTuple
 from spectralign.records.canonical import canonical_json, sha256_file
 from spectralign.records.edits import EditSpec
 from spectralign.records.errors import AdapterError, IntegrityError, SpecError, TrainingError
-from spectralign.records.files import atomic_path, write_json
+from spectralign.records.files import atomic_path, read_record, write_json
 from spectralign.records.run_spec import MicroData, RunSpec
 from spectralign.study.claims import claimed
 from spectralign.study.layout import PlannedCell, Stage, claim_file, failure_file, is_complete, stages_of
@@ -198,6 +198,10 @@ def run_stage(stage: Stage, planned: PlannedCell, directory: Path) -> None:
     record = stage.model_dump(mode="json")
     write_json(stage.folder(directory) / "stage.json", {**record, "seconds": round(time.perf_counter() - start, 4)})
     _write_parquet(rows, stage.file(directory))
+    if stage.edit is not None:
+        from spectralign.spectrum.edits import mark_evaluated
+
+        mark_evaluated(folder, {"kind": stage.kind, "panels": list(stage.panels), "verdict_id": stage.verdict_id})
 
 
 def _check_finite(rows: Sequence[Mapping[str, Any]], stage: Stage, planned: PlannedCell) -> None:
@@ -223,9 +227,9 @@ def _write_parquet(rows: Sequence[Mapping[str, Any]], path: Path) -> None:
 
 def edited_adapter(directory: Path, edit: EditSpec) -> Path:
     """Return the folder of an edited final adapter, made now where it does not exist, with its spectrum beside it."""
-    from spectralign.spectrum.edits import edit_adapter_folder
-    from spectralign.spectrum.metrics import spectrum_table
+    from spectralign.spectrum.edits import RECORD_NAME, edit_adapter_folder
     from spectralign.spectrum.folder import pairs_from_folder
+    from spectralign.spectrum.metrics import spectrum_table
     from spectralign.train.organism import adapter_folder
 
     source, target = adapter_folder(directory, "final"), adapter_folder(directory, "final", edit.edit_id)
@@ -234,6 +238,9 @@ def edited_adapter(directory: Path, edit: EditSpec) -> Path:
             shutil.rmtree(target)
         edit_adapter_folder(source, target, edit)
         write_json(target / "spectrum.json", spectrum_table(pairs_from_folder(target)))
+    found = read_record(target / RECORD_NAME).get("edits", [edit.model_dump(mode="json")])
+    if found != [edit.model_dump(mode="json")]:  # names of edits are rounded to six digits
+        raise IntegrityError(f"{target} holds the edit {found}, not {edit!r}; give the edit a rounder number")
     return target
 
 
