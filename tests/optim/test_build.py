@@ -18,13 +18,79 @@ BASES: dict[str, dict[str, Any]] = {
     "adam": {"lr": 0.01},
     "adamw": {"lr": 0.01},
     "lion": {"lr": 0.01},
+    "ademamix": {"lr": 0.01, "warmup_steps": 9},
+    "adafactor": {"lr": 0.01},
+    "prodigy": {"lr": 0.5, "d0": 1e-3, "growth_rate": 1.3},
+    "schedulefree_adamw": {"lr": 0.01, "r": 0.5, "warmup_steps": 3},
+    "soap": {"lr": 0.01, "precondition_frequency": 2},
+    "lora_rite": {"lr": 0.01, "eps": 0.1},
     "muon": {"lr": 0.01},
 }
 CHANGES: dict[str, dict[str, Any]] = {
-    "sgd": {"lr": 0.2, "momentum": 0.5, "nesterov": True, "weight_decay": 0.1},
-    "adam": {"lr": 0.02, "beta1": 0.5, "beta2": 0.9, "eps": 0.1, "weight_decay": 0.1},
-    "adamw": {"lr": 0.02, "beta1": 0.5, "beta2": 0.9, "eps": 0.1, "weight_decay": 0.5},
-    "lion": {"lr": 0.02, "beta1": 0.2, "beta2": 0.5, "weight_decay": 0.1},
+    "sgd": {"lr": 0.2, "momentum": 0.5, "nesterov": True, "weight_decay": 0.1, "lora_plus_ratio": 4},
+    "adam": {"lr": 0.02, "beta1": 0.5, "beta2": 0.9, "eps": 0.1, "weight_decay": 0.1, "lora_plus_ratio": 4},
+    "adamw": {"lr": 0.02, "beta1": 0.5, "beta2": 0.9, "eps": 0.1, "weight_decay": 0.5, "lora_plus_ratio": 4},
+    "lion": {"lr": 0.02, "beta1": 0.2, "beta2": 0.5, "weight_decay": 0.1, "lora_plus_ratio": 4},
+    "ademamix": {
+        "lr": 0.02,
+        "beta1": 0.5,
+        "beta2": 0.9,
+        "beta3": 0.95,
+        "alpha": 2.0,
+        "warmup_steps": None,
+        "eps": 0.1,
+        "weight_decay": 0.1,
+        "lora_plus_ratio": 4,
+    },
+    "adafactor": {"lr": 0.1, "beta2_decay": -0.5, "eps1": 0.5, "eps2": 3.0, "clip": 1.2, "weight_decay": 0.1},
+    "prodigy": {
+        "lr": 1.0,
+        "beta1": 0.5,
+        "beta2": 0.9,
+        "beta3": 0.5,
+        "d0": 1e-2,
+        "d_coef": 2.0,
+        "growth_rate": 1.0001,
+        "weight_decay": 0.5,
+        "bias_correction": True,
+        "safeguard_warmup": True,
+        "eps": 10.0,
+    },
+    "schedulefree_adamw": {
+        "lr": 0.02,
+        "beta1": 0.5,
+        "beta2": 0.9,
+        "eps": 0.1,
+        "weight_decay": 0.1,
+        "r": 2.0,
+        "weight_lr_power": 0.0,
+        "warmup_steps": 0,
+        "lora_plus_ratio": 4,
+    },
+    "soap": {
+        "lr": 0.02,
+        "beta1": 0.5,
+        "beta2": 0.5,
+        "shampoo_beta": 0.5,
+        "eps": 0.1,
+        "weight_decay": 0.5,
+        "precondition_frequency": 1,
+        "max_precondition_dim": 4,
+        "lora_plus_ratio": 4,
+    },
+    "lora_rite": {
+        "lr": 0.02,
+        "beta1": 0.5,
+        "beta2": 0.5,
+        "eps": 0.2,
+        "relative_epsilon": True,
+        "clip_unmagnified_grad": 0.1,
+        "update_capping": 0.01,
+        "update_skipping": 0.01,
+        "weight_decay": 0.5,
+        "apply_escape": True,
+        "balance_param": True,
+    },
     "muon": {
         "lr": 0.02,
         "momentum": 0.3,
@@ -53,7 +119,8 @@ def lora_module(seed: int = 0) -> nn.ModuleDict:
 
 
 def gradient(step: int, parameter: Tensor) -> Tensor:
-    return torch.randn(parameter.shape, generator=torch.Generator().manual_seed(step)) * 0.3
+    """Return noise around a constant, so that an estimate of the distance to go (Prodigy) grows."""
+    return torch.randn(parameter.shape, generator=torch.Generator().manual_seed(step)) * 0.3 + 0.3
 
 
 def trajectory(spec: Any, steps: int = 4) -> list[Tensor]:
@@ -75,7 +142,9 @@ def test_every_field_of_every_spec_is_tried_below() -> None:
 def test_changing_a_field_of_a_spec_changes_the_trajectory(kind, field) -> None:
     base = OPTIMISERS[kind](**BASES[kind])
     changed = OPTIMISERS[kind](**(BASES[kind] | {field: CHANGES[kind][field]}))
-    assert any(not torch.equal(one, other) for one, other in zip(trajectory(base), trajectory(changed), strict=True))
+    assert any(
+        not torch.equal(one, other) for one, other in zip(trajectory(base, 6), trajectory(changed, 6), strict=True)
+    )
 
 
 @pytest.mark.parametrize("kind", sorted(OPTIMISERS))
@@ -96,14 +165,18 @@ def test_named_parameters_do_as_well_as_a_module() -> None:
     assert sum(len(group["params"]) for group in optimizer.param_groups) == 4
 
 
-@pytest.mark.parametrize("kind", ["sgd", "adam", "adamw", "lion"])
+@pytest.mark.parametrize(
+    "kind", ["sgd", "adam", "adamw", "lion", "ademamix", "adafactor", "prodigy", "schedulefree_adamw"]
+)
 def test_options_that_no_spec_names_are_set_to_the_plain_algorithm(kind) -> None:
-    group = build_optimizer(OPTIMISERS[kind](**BASES[kind]), lora_module()).param_groups[0]
+    optimizer = build_optimizer(OPTIMISERS[kind](**BASES[kind]), lora_module())
+    group = optimizer.param_groups[0]
     assert group["foreach"] is True
+    assert getattr(optimizer, "maximize", False) is False
     accepted = {
         "maximize": False, "amsgrad": False, "fused": False, "capturable": False, "differentiable": False,
         "dampening": 0.0, "weight_decouple": True, "fixed_decay": False,
-        "decoupled_weight_decay": kind == "adamw",
+        "decoupled_weight_decay": kind == "adamw", "decoupling_c": 0, "ams_bound": False, "use_palm": False,
     }  # fmt: skip
     for option, value in accepted.items():
         assert group.get(option, value) == value, option

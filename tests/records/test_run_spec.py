@@ -84,16 +84,21 @@ def test_no_field_was_forgotten_in_the_test_above() -> None:
 
 @pytest.mark.parametrize("kind", OPTIMISERS)
 def test_every_field_of_every_optimiser_is_part_of_the_id(kind: str) -> None:
-    other: dict[str, Any] = {"orthogonaliser": "exact", "scale_rule": "spectral_norm", "ns_steps": 6}
+    other: dict[str, Any] = {"orthogonaliser": "exact", "scale_rule": "spectral_norm", "growth_rate": 2.0, "clip": 2.0}
     model = OPTIMISERS[kind]
-    base = model.model_validate({"lr": 0.01}).model_dump()
-    ids = {run_id(RunSpec.model_validate({"optimiser": base}), INPUTS)}
+    # all fields, also those that are left out of an id while they are not used
+    base = {name: getattr(model.model_validate({"lr": 0.01}), name) for name in model.model_fields}
+    constant = {"kind": "constant", "warmup_steps": 0}
+    ids = {run_id(RunSpec.model_validate({"optimiser": base, "schedule": constant}), INPUTS)}
     for name in set(base) - {"kind"}:
         if isinstance(base[name], bool):
             value: Any = not base[name]
+        elif name in other or isinstance(base[name], str):
+            value = other[name]
         else:
-            value = other[name] if name in other else base[name] / 2 + 0.01
-        ids.add(run_id(RunSpec.model_validate({"optimiser": {**base, name: value}}), INPUTS))
+            value = 7 if isinstance(base[name], int) or base[name] is None else base[name] / 2 + 0.01
+            value = 0.5 if base[name] is None and "beta" in name else value
+        ids.add(run_id(RunSpec.model_validate({"optimiser": {**base, name: value}, "schedule": constant}), INPUTS))
     assert len(ids) == len(base)
 
 

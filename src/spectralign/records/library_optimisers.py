@@ -208,8 +208,14 @@ class SOAPSpec(OptimiserBase):
     """Adam in the eigenbasis of Shampoo's preconditioners (Vyas et al., arXiv 2409.11321), from pytorch-optimizer.
 
     As the authors' code: the first step only starts the preconditioners and moves nothing; bases are refreshed by one
-    QR iteration every `precondition_frequency` steps; momentum is kept in the original basis. With B = 0 the gradient
-    of A is zero in that first step, so A's bases are the identity (that is, Adam) until the first refresh.
+    QR iteration (in float32) every `precondition_frequency` steps; momentum is kept in the original basis. Two
+    things to know on LoRA factors:
+
+    - With B = 0 the gradient of A is zero in that first step, so A's bases are the identity (that is, Adam) until the
+      first refresh.
+    - One gradient has rank r at most, so most of a long side's first basis is an arbitrary choice of LAPACK's, and
+      steps depend on it until enough gradients have come in. `max_precondition_dim` below the model's width keeps to
+      the rank side, where nothing is arbitrary.
     """
 
     acts: ClassVar[Acts] = Acts(
