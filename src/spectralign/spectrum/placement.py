@@ -1,0 +1,82 @@
+"""Which live factors can be penalised: whole matrices on one process, in the optimiser that moves them.
+
+A penalty of a shard is a number too, and a wrong one, so everything here refuses; nothing is gathered.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+import torch
+from torch import nn
+
+from spectralign.records.errors import AdapterError, TrainingError
+from spectralign.spectrum.pairs import LoraPair
+
+_WHOLE = "accepted: whole factors on every process (one device or DDP)"
+
+
+def refuse_sharded(model: nn.Module) -> None:
+    """Refuse a model whose LoRA factors are not whole matrices on this process.
+
+    Found are DTensor (FSDP2, tensor parallelism), FSDP1's wrapper, DeepSpeed ZeRO-3's placeholders, transformers'
+    tensor parallelism, and factors kept in a quantised tensor class or on the meta device.
+
+    Raises:
+        AdapterError: the first factor that is not whole, and why.
+    """
+    for name, module in model.named_modules():
+        if type(module).__name__ == "FullyShardedDataParallel":
+            raise AdapterError(f"{name or 'the model'} is wrapped by FSDP, which shards its parameters; {_WHOLE}")
+    degree = getattr(model, "tp_size", None)
+    if isinstance(degree, int) and degree > 1:
+        raise AdapterError(f"the model is split over {degree} processes by tensor parallelism; {_WHOLE}")
+    for name, parameter in model.named_parameters():
+        if "lora_" in name:
+            reason = _not_whole(parameter)
+            if reason:
+                raise AdapterError(f"{name} is {reason}; {_WHOLE}")
+
+
+def _not_whole(parameter: torch.Tensor) -> str | None:
+    if hasattr(parameter, "ds_id"):
+        return "partitioned by DeepSpeed ZeRO-3"
+    stored = type(parameter.data)
+    if stored.__name__ == "DTensor":
+        return "a DTensor (FSDP2 or tensor parallelism), of which this process holds a shard"
+    if type(parameter).__name__ == "FlatParameter" or hasattr(parameter, "_is_flat_param"):
+        return "a flattened parameter of FSDP1"
+    if parameter.is_meta:
+        return "on the meta device, without values"
+    # bitsandbytes keeps its own Parameter class, torchao and others their own tensor class
+    for kind in (stored, type(parameter)):
+        if kind not in (torch.Tensor, nn.Parameter):
+            return f"stored as {kind.__module__.partition('.')[0]}.{kind.__name__}, not as plain floats"
+    return None
+
+
+def refuse_foreign(pairs: Sequence[LoraPair], optimizers: Iterable[Any]) -> None:
+    """Refuse a penalty on factors that are not being trained.
+
+    Args:
+        pairs: the penalty's live pairs.
+        optimizers: every optimiser of the run.
+
+    Raises:
+        TrainingError: no factor requires a gradient, or one that does is in no optimiser, as when the penalty was
+            built from another copy of the model.
+    """
+    trained = {id(p) for optimizer in optimizers for group in optimizer.param_groups for p in group["params"]}
+    live = [(pair.name, factor) for pair in pairs for factor in pair[1:3] if factor.requires_grad]
+    if not live:
+        raise TrainingError(
+            f"none of the {2 * len(pairs)} factors under the penalty requires a gradient, accepted: at least one (an "
+            "adapter loaded for inference is frozen; load it with is_trainable=True)"
+        )
+    foreign = [name for name, factor in live if id(factor) not in trained]
+    if foreign:
+        raise TrainingError(
+            f"{len(foreign)} of {len(live)} factors under the penalty are in no optimiser of this run, the first of "
+            f"{foreign[0]}; accepted: a penalty built from the model that is trained, once its adapter is in place"
+        )
