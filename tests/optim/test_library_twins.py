@@ -148,7 +148,9 @@ def test_prodigy_follows_its_papers_adam_variant_and_so_does_its_distance(change
 
 
 @pytest.mark.parametrize("warm_in", ["schedule", "spec", "nowhere"])
-@pytest.mark.parametrize("changes", [{}, {"weight_decay": 0.1, "r": 1.0, "weight_lr_power": 1.0, "beta1": 0.8}])
+@pytest.mark.parametrize(
+    "changes", [{}, {"weight_decay": 0.1, "weight_step_power": 1.0, "weight_lr_power": 1.0, "beta1": 0.8}]
+)
 def test_schedule_free_follows_algorithm_1_and_its_two_modes_are_x_and_y(
     changes: dict[str, float], warm_in: str
 ) -> None:
@@ -164,7 +166,7 @@ def test_schedule_free_follows_algorithm_1_and_its_two_modes_are_x_and_y(
     for name, parameter in factors.items():
         W, Gs = per_parameter(name)
         xs, ys, zs = plain.schedule_free_adamw(
-            W, Gs, lrs=rates, betas=(spec.beta1, 0.999), eps=1e-8, decay=spec.weight_decay, r=spec.r,
+            W, Gs, lrs=rates, betas=(spec.beta1, 0.999), eps=1e-8, decay=spec.weight_decay, r=spec.weight_step_power,
             power=spec.weight_lr_power,
         )  # fmt: skip
         assert_path(found, name, ys)
@@ -245,10 +247,10 @@ def test_lora_rite_follows_its_paper_in_any_orthonormal_basis(changes: dict[str,
         assert_path(found, b, [state[pair][1] for state in expected], atol=1e-7)
 
 
-@given(seed=st.integers(0, 2**20), escape=st.booleans())
+@given(seed=st.integers(0, 2**20), options=st.sampled_from(RITE))
 @settings(max_examples=8, deadline=None)
-def test_the_product_under_lora_rite_does_not_depend_on_how_it_is_split(seed: int, escape: bool) -> None:
-    spec = LoRARITESpec(lr=0.02, apply_escape=escape)
+def test_the_product_under_lora_rite_does_not_depend_on_how_it_is_split(seed: int, options: dict[str, Any]) -> None:
+    spec = LoRARITESpec(lr=0.02, **options)
     products = []
     for mixed in (False, True):
         factors = lora()

@@ -149,7 +149,7 @@ def _schedulefree_adamw(spec: ScheduleFreeAdamWSpec, routing: Routing) -> torch.
         lr=spec.lr,
         betas=(spec.beta1, spec.beta2),
         weight_decay=spec.weight_decay,
-        r=spec.r,
+        r=spec.weight_step_power,
         weight_lr_power=spec.weight_lr_power,
         warmup_steps=spec.warmup_steps,
         decoupling_c=0,

@@ -180,7 +180,9 @@ class ScheduleFreeAdamWSpec(OptimiserBase):
     beta2: Momentum = Field(0.999, description=_BETA2)
     eps: float = Field(1e-8, gt=0, description="pytorch-optimizer 4.1 default")
     weight_decay: Decay = Field(0.0, description="at y, times lr; pytorch-optimizer 4.1 default")
-    r: float = Field(0.0, ge=0, le=100, description="the average weighs step t by t**r; pytorch-optimizer 4.1 default")
+    weight_step_power: float = Field(
+        0.0, ge=0, le=100, description="the average weighs step t by t to this power (r); pytorch-optimizer 4.1 default"
+    )
     weight_lr_power: float = Field(
         2.0, ge=0, le=100, description="and by the largest lr so far to this power; arXiv 2405.15682, eq. 23"
     )
@@ -250,7 +252,7 @@ class LoRARITESpec(OptimiserBase):
     r x r second moment that is carried along when the bases turn, and divided once more. Where the library leaves the
     paper's algorithm 1: both moments are bias-corrected by their decay; the escaped mass is left out unless
     `apply_escape`; the unmagnified gradients are clipped together and skipped when large; an `eps` is added on both
-    sides of the root. All of that keeps the invariance except `balance_param` and weight decay.
+    sides of the root. With all of that BA still moves the same however it is split.
     """
 
     acts: ClassVar[Acts] = Acts(

@@ -147,6 +147,12 @@ def spec_class(kind: str) -> type[OptimiserBase]:
     raise unknown_name("optimiser", kind, OPTIMISERS)
 
 
+def _choices(annotation: Any) -> tuple[Any, ...]:
+    if get_origin(annotation) is Literal:
+        return get_args(annotation)
+    return tuple(choice for part in get_args(annotation) for choice in _choices(part))
+
+
 def describe(kind: str) -> dict[str, Any]:
     """Return what an optimiser does to LoRA A, LoRA B and other parameters, and its fields.
 
@@ -162,7 +168,7 @@ def describe(kind: str) -> dict[str, Any]:
         name: {
             "required": field.is_required(),
             "default": None if field.is_required() else field.default,
-            "accepted": list(get_args(field.annotation)) if get_origin(field.annotation) is Literal else None,
+            "accepted": list(_choices(field.annotation)) or None,
             "source": field.description,
         }
         for name, field in spec.model_fields.items()
