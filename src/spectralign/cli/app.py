@@ -14,7 +14,22 @@ from typing import Annotated, Any
 import typer
 
 from spectralign import __version__
-from spectralign.cli import ask, doctor, plan, report, run, spectrum, status, studies, train, world
+from spectralign.cli import (
+    ask,
+    diff,
+    doctor,
+    optimisers,
+    plan,
+    repair,
+    report,
+    run,
+    spectrum,
+    status,
+    studies,
+    swap,
+    train,
+    world,
+)
 from spectralign.cli.terminal import EXTRAS, complain, safe
 from spectralign.records.errors import MissingExtraError, SpectralignError, nearest
 
@@ -27,6 +42,7 @@ Examples:
   spectralign plan micro                   what it would do, and how long it would take
   spectralign ask micro:adam-micro-0-seed0 "fix garden weeds"
   spectralign spectrum path/to/adapter     singular values of a LoRA adapter
+  spectralign repair path/to/adapter --edit flatten:t=.5 --out edited
 
 Exit codes: 0 done, 1 some cells failed, 2 an error you can mend, 130 stopped by Ctrl-C.
 """
@@ -68,6 +84,10 @@ for _module, _name in (
     (train, "train"),
     (ask, "ask"),
     (spectrum, "spectrum"),
+    (repair, "repair"),
+    (diff, "diff"),
+    (swap, "swap"),
+    (optimisers, "optimisers"),
     (doctor, "doctor"),
 ):
     app.command(_name, epilog=_module.EXAMPLES)(_module.command)
