@@ -21,7 +21,7 @@ from transformers.trainer_callback import ExportableState
 from spectralign.integrations.refusals import refuse_scaler
 from spectralign.optim.build import build_optimizer
 from spectralign.records.errors import OptimiserError, ResumeError, SpecError, TrainingError
-from spectralign.records.optimisers import OptimiserBase, OptimiserSpec
+from spectralign.records.optimisers import OptimiserSpec
 from spectralign.spectrum.penalty import SpectralPenalty
 from spectralign.spectrum.placement import refuse_foreign, refuse_sharded
 from spectralign.train.penalty_callback import PenaltyCallback
@@ -239,20 +239,20 @@ def put_first(trainer: Any, callback: TrainerCallback) -> None:
 class _SpecifiedOptimizer:
     """What the Trainer calls as `factory()(model, **kwargs)`; hosts on older versions put their arguments between."""
 
-    def __call__(self, model: nn.Module, *host: Any, spec: OptimiserBase) -> torch.optim.Optimizer:
+    def __call__(self, model: nn.Module, *host: Any, spec: OptimiserSpec) -> torch.optim.Optimizer:
         refuse_host("an optimiser of Spectralign")
         refuse_sharded(model)
         return build_optimizer(spec, model)
 
 
-def read_spec(spec: OptimiserBase | Mapping[str, Any]) -> OptimiserBase:
+def read_spec(spec: OptimiserSpec | Mapping[str, Any]) -> OptimiserSpec:
     """Return the typed spec of an optimiser.
 
     Raises:
         OptimiserError: what is wrong with the mapping, in one line.
     """
     try:
-        adapter: TypeAdapter[OptimiserBase] = TypeAdapter(OptimiserSpec)
+        adapter: TypeAdapter[OptimiserSpec] = TypeAdapter(OptimiserSpec)
         return adapter.validate_python(spec)
     except ValidationError as error:
         first = error.errors()[0]
@@ -260,7 +260,7 @@ def read_spec(spec: OptimiserBase | Mapping[str, Any]) -> OptimiserBase:
         raise OptimiserError(f"optimiser {where}: {first['msg']}") from error
 
 
-def optimizer_factory(spec: OptimiserBase | Mapping[str, Any]) -> tuple[type, dict[str, Any]]:
+def optimizer_factory(spec: OptimiserSpec | Mapping[str, Any]) -> tuple[type, dict[str, Any]]:
     """Return what a Trainer takes as `optimizer_cls_and_kwargs`; the optimiser is built when the model is in place.
 
     The lr comes from the spec; `TrainingArguments.learning_rate` is not read. Where the model is at hand,

@@ -1,0 +1,44 @@
+"""One process of a DDP run: trains under the Trainer in several ways and leaves its factors as files.
+
+python -m torch.distributed.run --standalone --nproc-per-node 2 ddp_worker.py FOLDER
+"""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import torch
+from safetensors.torch import save_file
+from tiny_hosts import LAM, factors, host_run, tiny_rows
+
+from spectralign.integrations.transformers import SpectralPenaltyCallback
+from spectralign.records.errors import TrainingError
+
+WAYS = {
+    "loss-1": ({}, 1),
+    "loss-2": ({}, 2),
+    "capped": ({"max_grad_ratio": 0.1}, 2),
+    "decoupled": ({"mode": "decoupled"}, 2),
+}
+"""Options of the penalty, and accumulation."""
+
+
+def main(folder: Path) -> None:
+    torch.set_num_threads(1)
+    for name, (options, accumulation) in WAYS.items():
+        trainer = host_run(
+            folder / name, tiny_rows(32), [SpectralPenaltyCallback(LAM, **options)], max_steps=4,
+            per_device_train_batch_size=4 // accumulation, gradient_accumulation_steps=accumulation, ddp_backend="gloo",
+        )  # fmt: skip
+        assert trainer.args.world_size == 2 and type(trainer.model_wrapped).__name__ == "DistributedDataParallel"
+        save_file(factors(trainer.model), folder / f"{name}.{trainer.args.process_index}.safetensors")
+    try:
+        host_run(folder, tiny_rows(8), [SpectralPenaltyCallback(LAM, kind="functional")], ddp_backend="gloo")
+    except TrainingError as error:
+        (folder / f"refused.{trainer.args.process_index}").write_text(str(error))
+    torch.distributed.destroy_process_group()
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]))
