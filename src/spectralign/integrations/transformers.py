@@ -53,9 +53,8 @@ def refuse_host(what: str, args: Any = None) -> None:
     if getattr(args, "deepspeed", None):
         found = "DEEPSPEED"
     else:
-        # empty until a Trainer has made its Accelerator
-        shared = AcceleratorState._shared_state
-        kind = AcceleratorState().distributed_type if shared else "NO"
+        # empty until a Trainer has made its Accelerator; a call of AcceleratorState() would fill it
+        kind = AcceleratorState._shared_state.get("distributed_type", "NO")
         found = str(getattr(kind, "value", kind))
     if found not in _PLACEMENTS:
         raise TrainingError(f"{what} cannot work under {found}, accepted: one device or DDP")
