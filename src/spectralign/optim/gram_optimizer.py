@@ -20,7 +20,7 @@ from typing import Any, Literal, overload
 import torch
 from torch import Tensor, nn
 
-from spectralign.optim.orthogonalise import gram
+from spectralign.optim.orthogonalise import gram, refined_gram, small_side_product
 from spectralign.records.errors import OptimiserError, unknown_name
 
 ScaleRule = Literal["original", "match_rms_adamw", "spectral_norm"]
@@ -32,7 +32,7 @@ SCALE_RULES: dict[str, Callable[[int, int], float]] = {
 }
 """Factor on the learning rate of a rows x columns matrix: torch 2.13 default; Moonlight, arXiv 2502.16982; dion."""
 
-SCRATCH = {"cpu": 2**20, "other": 2**26}
+SCRATCH = {"cpu": 2**19, "other": 2**26}
 """Elements taken together: what the cache of a CPU holds; elsewhere 268 MB, so that launches are few."""
 
 
@@ -97,8 +97,7 @@ class GramOptimizer(torch.optim.Optimizer):
     def _step_batch(self, batch: list[nn.Parameter], group: dict[str, Any]) -> None:
         """Move matrices of one rank, dtype and device, equal shapes next to each other."""
         alike = [list(members) for _, members in groupby(batch, lambda p: p.shape)]
-        stacks = [self._directions(members, group) for members in alike]
-        grams = [gram(stack) for stack in stacks]
+        stacks, grams = zip(*(self._directions(members, group) for members in alike), strict=True)
         Q_K_R_R = self.transform(grams[0] if len(grams) == 1 else torch.cat(grams), group)
         if group["weight_decay"]:
             torch._foreach_mul_(list[Tensor](batch), 1 - group["lr"] * group["weight_decay"])
@@ -109,20 +108,32 @@ class GramOptimizer(torch.optim.Optimizer):
             add_products(members, part, stack)
             begin += len(members)
 
-    def _directions(self, members: list[nn.Parameter], group: dict[str, Any]) -> Tensor:
-        """Update the momentum of matrices of one shape and return their directions D, (matrices, rows, columns)."""
+    def _directions(self, members: list[nn.Parameter], group: dict[str, Any]) -> tuple[Tensor, Tensor]:
+        """Update the momentum of matrices of one shape.
+
+        Returns:
+            Their directions D, (matrices, rows, columns), and the Gram matrices of these, (matrices, r, r), float64.
+        """
         gradients = [p.grad for p in members if p.grad is not None]
         buffers = [self.state[p]["momentum_buffer"] for p in members]
-        torch._foreach_lerp_(buffers, gradients, 1 - group["momentum"])
+        new = 1 - group["momentum"]
+        ahead = new if group["nesterov"] else 0.0
         dtype = torch.float64 if members[0].dtype == torch.float64 else torch.float32
         stack = torch.empty(len(members), *members[0].shape, dtype=dtype, device=members[0].device)
+        if stack.device.type == "cpu" and members[0].dtype == dtype:
+            # One matrix after the other: what has just been written is still in the cache.
+            gram_K_R_R = stack.new_empty(len(members), min(stack.shape[1:]), min(stack.shape[1:]))
+            for index, (buffer, gradient) in enumerate(zip(buffers, gradients, strict=True)):
+                buffer.lerp_(gradient, new)
+                torch.lerp(buffer, gradient, ahead, out=stack[index])
+                small_side_product(stack[index], out=gram_K_R_R[index])
+            return stack, refined_gram(gram_K_R_R, stack)
+        torch._foreach_lerp_(buffers, gradients, new)
         views = list(stack.unbind())
         torch._foreach_copy_(views, buffers)
         if group["nesterov"]:
-            if members[0].dtype != dtype:
-                gradients = [gradient.to(dtype) for gradient in gradients]
-            torch._foreach_lerp_(views, gradients, 1 - group["momentum"])
-        return stack
+            torch._foreach_lerp_(views, [gradient.to(dtype) for gradient in gradients], ahead)
+        return stack, gram(stack)
 
 
 def batches(parameters: Iterable[nn.Parameter]) -> Iterator[list[nn.Parameter]]:

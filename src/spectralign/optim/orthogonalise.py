@@ -45,29 +45,43 @@ def coefficients(method: Literal["newton_schulz5", "polar_express"], steps: int)
 def gram(stack: Tensor) -> Tensor:
     """Return the Gram matrix of the short side of each matrix of a stack, in float64.
 
-    A Gram matrix squares the condition: summed in float32 it knows nothing of singular values below 3e-4 of the
-    largest. So it is summed in float64, except that on the CPU, where that takes three times as long, a float32 sum is
-    kept for a matrix that is conditioned well enough (`_SPREAD`). Each matrix decides for itself, whatever its batch.
-
     Args:
         stack: (matrices, rows, columns), float32 or float64.
 
     Returns:
         (matrices, r, r) with r the smaller of rows and columns.
     """
-    if stack.dtype == torch.float64 or stack.device.type != "cpu":
-        return _product(stack.double())
-    gram_K_R_R = _product(stack).double()
+    if stack.device.type == "cpu":
+        return refined_gram(small_side_product(stack), stack)
+    return small_side_product(stack.double())
+
+
+def refined_gram(gram_K_R_R: Tensor, stack: Tensor) -> Tensor:
+    """Return Gram matrices in float64, those of badly conditioned float32 matrices summed again in float64.
+
+    A Gram matrix squares the condition: summed in float32 it knows nothing of singular values below 3e-4 of the
+    largest. On the CPU the float64 sum takes three times as long, so it is made where it matters (`_SPREAD`) only.
+    Each matrix decides for itself, whatever shares its batch.
+
+    Args:
+        gram_K_R_R: small-side products of the stack, in its dtype.
+        stack: (matrices, rows, columns), on the CPU.
+    """
+    if stack.dtype == torch.float64:
+        return gram_K_R_R
     lower_K_R_R, failed_K = torch.linalg.cholesky_ex(gram_K_R_R)
     inverse_K_R_R = torch.linalg.solve_triangular(lower_K_R_R, identity_like(gram_K_R_R), upper=False)
     spread_K = trace(gram_K_R_R) * inverse_K_R_R.square().sum((1, 2)) / gram_K_R_R.shape[-1] ** 2
+    gram_K_R_R = gram_K_R_R.double()
     for index in ((failed_K != 0) | ~(spread_K < _SPREAD)).nonzero().flatten().tolist():
-        gram_K_R_R[index] = _product(stack[index].double())
+        gram_K_R_R[index] = small_side_product(stack[index].double())
     return gram_K_R_R
 
 
-def _product(stack: Tensor) -> Tensor:
-    return stack @ stack.mT if stack.shape[-2] <= stack.shape[-1] else stack.mT @ stack
+def small_side_product(X: Tensor, out: Tensor | None = None) -> Tensor:
+    """Return X X^T of a wide matrix or stack, X^T X of a tall one."""
+    one, other = (X, X.mT) if X.shape[-2] <= X.shape[-1] else (X.mT, X)
+    return torch.matmul(one, other, out=out)
 
 
 def polar_of_gram(gram_K_R_R: Tensor, method: Orthogonaliser, steps: int, eps: float) -> Tensor:
@@ -88,10 +102,11 @@ def polar_of_gram(gram_K_R_R: Tensor, method: Orthogonaliser, steps: int, eps: f
         polar_K_R_R: Tensor = (vectors_K_R_R * weights_K_R[:, None, :]) @ vectors_K_R_R.mT
         return polar_K_R_R / norm_K
     one_R_R, Q_K_R_R = identity_like(G_K_R_R), identity_like(G_K_R_R).expand_as(G_K_R_R)
-    for a, b, c in coefficients(method, steps):
+    for index, (a, b, c) in enumerate(coefficients(method, steps)):
+        if index:
+            G_K_R_R = h_K_R_R @ (G_K_R_R @ h_K_R_R)
         h_K_R_R = a * one_R_R + torch.baddbmm(G_K_R_R, G_K_R_R, G_K_R_R, beta=b, alpha=c)
-        Q_K_R_R = h_K_R_R @ Q_K_R_R
-        G_K_R_R = h_K_R_R @ (G_K_R_R @ h_K_R_R)
+        Q_K_R_R = h_K_R_R @ Q_K_R_R if index else h_K_R_R
     return Q_K_R_R / norm_K
 
 
