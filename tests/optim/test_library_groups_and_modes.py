@@ -218,6 +218,18 @@ def test_what_cannot_work_is_refused_with_its_reason_in_a_spec_and_in_a_descript
         TypeAdapter(OptimiserSpec).validate_python({"kind": name, "lr": 0.1})
 
 
+@pytest.mark.parametrize(
+    ("kind", "reason"),
+    [("prodigy", "estimates"), ("adafactor", "relative to the size"), ("schedulefree_adamw", "interpolated anew")],
+)
+def test_a_decoupled_penalty_is_refused_where_lr_is_no_step_length_of_a_factor(kind: str, reason: str) -> None:
+    fields = {"optimiser": {"kind": kind, "lr": 0.1}, "penalty": {"lam": 0.1, "mode": "decoupled"}}
+    with pytest.raises(ValidationError, match=rf"decoupled with optimiser {kind}, accepted: loss \(.*{reason}"):
+        RunSpec.model_validate(fields)
+    RunSpec.model_validate({**fields, "optimiser": {"kind": "soap", "lr": 0.1}})
+    RunSpec.model_validate({**fields, "penalty": {"lam": 0.1}})
+
+
 def test_no_refused_name_is_on_offer_and_what_is_named_instead_is() -> None:
     assert not set(REFUSED) & set(OPTIMISERS)
     for reason in REFUSED.values():

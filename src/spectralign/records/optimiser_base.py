@@ -40,6 +40,8 @@ class OptimiserBase(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
     acts: ClassVar[Acts]
+    no_decoupled_penalty: ClassVar[str | None] = None
+    """Why a penalty in mode decoupled, which moves a factor by its group's lr, would be wrong; None: it is right."""
 
     def schedule_fault(self, kind: str, warmup_steps: int) -> str | None:
         """Return why this optimiser cannot run under a learning-rate schedule, or None where it can.
