@@ -84,9 +84,11 @@ class AdEMAMixSpec(OptimiserBase):
 
     kind: Literal["ademamix"] = "ademamix"
     lr: LearningRate = Field(description="step length, as Adam's")
-    beta1: Momentum = Field(0.9, description="fast momentum; arXiv 2409.03137, section 3")
-    beta2: Momentum = Field(0.999, description="squared gradients; arXiv 2409.03137, section 3")
-    beta3: Momentum = Field(0.9999, gt=0, description="slow momentum; arXiv 2409.03137, section 3")
+    beta1: Momentum = Field(0.9, description="fast momentum; arXiv 2409.03137 and pytorch-optimizer 4.1 default")
+    beta2: Momentum = Field(0.999, description="squared gradients; arXiv 2409.03137 and pytorch-optimizer 4.1 default")
+    beta3: Momentum = Field(
+        0.9999, gt=0, description="slow momentum; arXiv 2409.03137 and pytorch-optimizer 4.1 default"
+    )
     alpha: float = Field(5.0, ge=0, le=1000, description="weight of the slow momentum; pytorch-optimizer 4.1 default")
     warmup_steps: int | None = Field(
         None,
@@ -118,15 +120,15 @@ class AdafactorSpec(OptimiserBase):
     no_decoupled_penalty: ClassVar[str | None] = "its lr is relative to the size of a factor"
 
     kind: Literal["adafactor"] = "adafactor"
-    lr: LearningRate = Field(0.01, description="cap of the relative step; arXiv 1804.04235, section 9; torch default")
+    lr: LearningRate = Field(0.01, description="cap of the relative step; proposed in arXiv 1804.04235; torch default")
     beta2_decay: float = Field(
-        -0.8, gt=-10, le=0, description="beta2 of step t is 1 - t**beta2_decay; arXiv 1804.04235, section 7.2"
+        -0.8, gt=-10, le=0, description="beta2 of step t is 1 - t**beta2_decay; proposed in arXiv 1804.04235"
     )
     eps1: float | None = Field(
         None, gt=0, description="floor of the root mean square; null: machine epsilon of the dtype, torch 2.13 default"
     )
-    eps2: float = Field(1e-3, gt=0, description="smallest RMS(W) a step is scaled with; arXiv 1804.04235, section 9")
-    clip: float = Field(1.0, ge=1, description="largest RMS of an update (d); arXiv 1804.04235, section 6")
+    eps2: float = Field(1e-3, gt=0, description="smallest RMS(W) a step is scaled with; proposed in arXiv 1804.04235")
+    clip: float = Field(1.0, ge=1, description="largest RMS of an update (d); proposed in arXiv 1804.04235")
     weight_decay: Decay = Field(
         0.0, description="decoupled, times lr; torch's default is 0.01: 0 keeps decay out of comparisons, as in muon"
     )
@@ -136,8 +138,8 @@ class ProdigySpec(OptimiserBase):
     """Adam whose step length is estimated (Mishchenko and Defazio, arXiv 2306.06101), from pytorch-optimizer.
 
     As the authors' prodigyopt. One distance d is estimated for all parameters, so that there is no ratio between A
-    and B; `lr` multiplies it. While B = 0 only B's gradient feeds the estimate. Short LoRA runs can outrun it: 40 steps on
-    micro-0 at the defaults end with a rising loss, with `d_coef` 0.1 they learn.
+    and B; `lr` multiplies it. While B = 0 only B's gradient feeds the estimate. It can overshoot in short LoRA runs:
+    40 steps on micro-0 at the defaults end with a rising loss, with `d_coef` 0.1 they learn.
     """
 
     acts: ClassVar[Acts] = Acts("Adam", "as adam, the step length estimated from all parameters", "as A", "as A")
@@ -151,7 +153,12 @@ class ProdigySpec(OptimiserBase):
     beta3: Momentum | None = Field(
         None, description="decay of the distance's statistics; null: sqrt(beta2), as the authors' code"
     )
-    d0: float = Field(1e-6, gt=0, le=1, description="first estimate of the distance; arXiv 2306.06101, section 5")
+    d0: float = Field(
+        1e-6,
+        gt=0,
+        le=1,
+        description="first estimate of the distance; default of prodigyopt 1.1 and pytorch-optimizer 4.1",
+    )
     d_coef: float = Field(1.0, gt=0, le=1000, description="factor on the estimate; pytorch-optimizer 4.1 default")
     growth_rate: float | None = Field(
         None, gt=1, description="most that d may grow by in a step; null: no bound, pytorch-optimizer 4.1 default"
@@ -183,7 +190,7 @@ class ScheduleFreeAdamWSpec(OptimiserBase):
 
     kind: Literal["schedulefree_adamw"] = "schedulefree_adamw"
     lr: LearningRate = Field(description="step length of z; the authors suggest 1 to 10 times AdamW's")
-    beta1: Momentum = Field(0.9, gt=0, description="place of y between z (0) and x (1); arXiv 2405.15682, section 4")
+    beta1: Momentum = Field(0.9, gt=0, description="place of y between z (0) and x (1); pytorch-optimizer 4.1 default")
     beta2: Momentum = Field(0.999, description=_BETA2)
     eps: float = Field(1e-8, gt=0, description="pytorch-optimizer 4.1 default")
     weight_decay: Decay = Field(0.0, description="at y, times lr; pytorch-optimizer 4.1 default")
@@ -191,7 +198,7 @@ class ScheduleFreeAdamWSpec(OptimiserBase):
         0.0, ge=0, le=100, description="the average weighs step t by t to this power (r); pytorch-optimizer 4.1 default"
     )
     weight_lr_power: float = Field(
-        2.0, ge=0, le=100, description="and by the largest lr so far to this power; arXiv 2405.15682, eq. 23"
+        2.0, ge=0, le=100, description="and by the largest lr so far to this power; pytorch-optimizer 4.1 default"
     )
     warmup_steps: int = Field(
         0,
@@ -233,15 +240,15 @@ class SOAPSpec(OptimiserBase):
 
     kind: Literal["soap"] = "soap"
     lr: LearningRate = Field(description="step length, as Adam's; the authors' default for pre-training is 3e-3")
-    beta1: Momentum = Field(0.95, description="arXiv 2409.11321, section 5; pytorch-optimizer 4.1 default")
-    beta2: Momentum = Field(0.95, description="arXiv 2409.11321, section 5; pytorch-optimizer 4.1 default")
+    beta1: Momentum = Field(0.95, description="the authors' and pytorch-optimizer 4.1's default")
+    beta2: Momentum = Field(0.95, description="the authors' and pytorch-optimizer 4.1's default")
     shampoo_beta: Momentum | None = Field(
         None, description="decay of G G^T and G^T G; null: beta2, pytorch-optimizer 4.1 default"
     )
     eps: float = Field(1e-8, gt=0, description="pytorch-optimizer 4.1 default")
     weight_decay: Decay = Field(0.01, description="decoupled; pytorch-optimizer 4.1 default, the authors' too")
     precondition_frequency: int = Field(
-        10, ge=1, description="steps between refreshes of the bases; arXiv 2409.11321, section 5"
+        10, ge=1, description="steps between refreshes of the bases; the authors' and pytorch-optimizer 4.1's default"
     )
     max_precondition_dim: int = Field(
         10000,
