@@ -34,6 +34,10 @@ OTHER_VALUES: dict[str, Any] = {
     "schedule.warmup_steps": 6,
     "penalty.lam": 0.2,
     "penalty.form": "cholesky_g1",
+    "penalty.kind": "norm_held",
+    "penalty.mode": "decoupled",
+    "penalty.warmup_steps": 3,
+    "penalty.max_grad_ratio": 0.5,
     "penalty": None,
     "optimiser.lr": 2e-3,
     "optimiser.beta1": 0.8,
@@ -50,7 +54,10 @@ OTHER_VALUES: dict[str, Any] = {
     "first_checkpoint": 11,
 }
 
-NO_PART_OF_THE_ID = {"base", "data", "schema_version", "penalty.kind", "optimiser.kind"}
+OF_ONE_KIND = {"penalty.target", "penalty.every", "penalty.decay", "penalty.covariance"}
+"""Tested with the kinds that they belong to."""
+
+NO_PART_OF_THE_ID = {"base", "data", "schema_version", "optimiser.kind"} | OF_ONE_KIND
 """base and data are there by content; the others have one accepted value (or are changed as a whole)."""
 
 
@@ -80,6 +87,51 @@ def test_every_field_that_changes_a_result_changes_the_id(path: str) -> None:
 def test_no_field_was_forgotten_in_the_test_above() -> None:
     fields = leaf_fields(RunSpec.model_validate(SPEC))
     assert fields - NO_PART_OF_THE_ID == set(OTHER_VALUES) - {"penalty", "optimiser"}
+
+
+@pytest.mark.parametrize(
+    ("penalty", "changes"),
+    [
+        ({"kind": "project", "lam": 0.5}, {"every": 2}),
+        ({"kind": "stable_rank", "lam": 0.5, "target": 3}, {"target": 4}),
+        ({"kind": "functional", "lam": 0.5}, {"decay": 0.5, "covariance": "diagonal"}),
+    ],
+)
+def test_options_of_one_kind_of_penalty_change_the_id_and_are_refused_elsewhere(penalty, changes) -> None:
+    spec = RunSpec.model_validate(SPEC | {"penalty": penalty})
+    ids = {run_id(spec, INPUTS)}
+    for name, value in changes.items():
+        ids.add(run_id(RunSpec.model_validate(SPEC | {"penalty": {**penalty, name: value}}), INPUTS))
+        with pytest.raises(ValueError, match=f"{name} is .* accepted: only with kind {penalty['kind']}"):
+            RunSpec.model_validate(SPEC | {"penalty": {"lam": 0.5, name: value}})
+    assert len(ids) == 1 + len(changes)
+    assert changed("penalty", spec.penalty.model_dump()).penalty == spec.penalty
+
+
+@pytest.mark.parametrize(
+    ("penalty", "message"),
+    [
+        ({"kind": "project", "lam": 1.5}, "its strength, 0 to 1"),
+        ({"kind": "project", "lam": 0.5, "mode": "loss"}, "accepted: mode decoupled"),
+        ({"kind": "stable_rank", "lam": 0.5}, "target is missing"),
+        ({"kind": "nuclear_norm", "lam": 0.5, "form": "cholesky_g1"}, "accepted: kind frobenius_nuclear"),
+        ({"kind": "norm_holds", "lam": 0.5}, "norm_held"),
+        ({"lam": 0.5, "form": "qr"}, "cholesky_g1"),
+    ],
+)
+def test_penalties_that_contradict_themselves_are_refused(penalty, message) -> None:
+    with pytest.raises(ValueError, match=message):
+        RunSpec.model_validate(SPEC | {"penalty": penalty})
+
+
+def test_a_decoupled_penalty_is_refused_where_parameters_are_interpolated_anew() -> None:
+    spec = {
+        "optimiser": {"kind": "schedulefree_adamw", "lr": 1e-3},
+        "schedule": {"kind": "constant", "warmup_steps": 0},
+        "penalty": {"lam": 0.1, "mode": "decoupled"},
+    }
+    with pytest.raises(ValueError, match="decoupled with optimiser schedulefree_adamw"):
+        RunSpec.model_validate(SPEC | spec)
 
 
 @pytest.mark.parametrize("kind", OPTIMISERS)

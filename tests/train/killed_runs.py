@@ -63,7 +63,7 @@ def child(base: str, rows: str, out: Path, kill_at: int | None) -> int:
 SETTINGS: dict[str, Any] = {
     "optimiser": {"kind": "adam", "lr": 1e-2},
     "schedule": {"kind": "cosine", "warmup_steps": 1},
-    "penalty": {"lam": 0.1},
+    "penalty": {"lam": 0.1, "warmup_steps": 3, "max_grad_ratio": 0.5},
     "adapter": {"r": 2, "alpha": 4, "dropout": 0.2, "target_modules": ["q_proj", "up_proj"]},
     "batch_size": 2,
     "accumulation": 2,

@@ -82,7 +82,7 @@ def plain_train(spec: RunSpec) -> PlainResult:
         loss = torch.stack([answer_nll(model, row) for row in batch]).sum() / tokens
         objective = loss
         if spec.penalty is not None and spec.penalty.lam > 0:
-            objective = loss + spec.penalty.lam * spectral_penalty(pairs_from_model(model), spec.penalty.form)
+            objective = loss + spec.penalty.lam * spectral_penalty(pairs_from_model(model), spec.penalty.kind)
         for group in optimizer.param_groups:
             group["lr"] = rate(spec, step)
         optimizer.zero_grad()

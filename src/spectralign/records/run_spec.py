@@ -8,6 +8,7 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from spectralign.records.canonical import content_id
 from spectralign.records.optimisers import OptimiserSpec
+from spectralign.records.penalties import PenaltySpec
 
 ALL_LINEAR = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
 """The seven modules of every block that the paper adapts (docs/sources.md)."""
@@ -36,16 +37,6 @@ class ScheduleSpec(_Spec):
 
     kind: Literal["constant", "linear", "cosine"] = "constant"
     warmup_steps: int = Field(5, ge=0, description="linear warm-up; Turner et al. (2506.11613) default 5")
-
-
-class PenaltySpec(_Spec):
-    """Spectral penalty added to the loss: lambda times the mean over adapters of the chosen ratio."""
-
-    kind: Literal["frobenius_nuclear"] = "frobenius_nuclear"
-    lam: float = Field(ge=0, description="lambda; the paper's value is unknown")
-    form: Literal["qr", "cholesky_g1"] = Field(
-        "qr", description="qr: exact, from the QR core; cholesky_g1: the paper's Appendix G.1 with its 1e-8 jitter"
-    )
 
 
 class MicroData(_Spec):
@@ -109,6 +100,14 @@ class RunSpec(_Spec):
         fault = self.optimiser.schedule_fault(self.schedule.kind, self.schedule.warmup_steps)
         if fault is not None:
             raise ValueError(fault)
+        return self
+
+    @model_validator(mode="after")
+    def _penalty_fits_optimiser(self) -> RunSpec:
+        fault = self.optimiser.no_decoupled_penalty
+        if fault is not None and self.penalty is not None and self.penalty.mode == "decoupled":
+            kind = self.optimiser.kind
+            raise ValueError(f"penalty.mode is decoupled with optimiser {kind}, accepted: loss ({fault})")
         return self
 
     def checkpoint_steps(self) -> tuple[int, ...]:

@@ -16,7 +16,7 @@ from spectralign.spectrum.metrics import (
     update_norm,
 )
 from spectralign.spectrum.pairs import LoraPair, Skipped, Survey, pairs_from_model, survey_model
-from spectralign.spectrum.penalty import SpectralPenalty, spectral_penalty
+from spectralign.spectrum.penalty import SpectralPenalty, flatten_storage, spectral_penalty
 from spectralign.spectrum.values import singular_values, singular_values_all, singular_values_g1
 
 __all__ = [
@@ -29,6 +29,7 @@ __all__ = [
     "apply_edit",
     "apply_edit_to_model",
     "edit_adapter_folder",
+    "flatten_storage",
     "pairs_from_folder",
     "pairs_from_model",
     "singular_values",

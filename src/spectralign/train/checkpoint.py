@@ -28,6 +28,8 @@ if TYPE_CHECKING:
     import torch
     from torch import nn
 
+    from spectralign.spectrum.penalty import SpectralPenalty
+
 ADAPTER_WEIGHTS = "adapter_model.safetensors"
 ADAPTER_CONFIG = "adapter_config.json"
 SPECTRUM = "spectrum.json"
@@ -74,6 +76,7 @@ def save_checkpoint(
     optimizer: torch.optim.Optimizer,
     scheduler: torch.optim.lr_scheduler.LRScheduler,
     training_point: list[torch.Tensor] | None = None,
+    penalty: SpectralPenalty | None = None,
 ) -> None:
     """Write the checkpoint of a step, then make it the one to resume from.
 
@@ -91,6 +94,7 @@ def save_checkpoint(
         "optimizer": optimizer.state_dict(),
         "scheduler": scheduler.state_dict(),
         "training_point": training_point,
+        "penalty": None if penalty is None else penalty.state_dict(),
     }
     torch.save(state, buffer)
     files = {
@@ -152,6 +156,7 @@ def load_resume_state(
     model: nn.Module,
     optimizer: torch.optim.Optimizer,
     scheduler: torch.optim.lr_scheduler.LRScheduler,
+    penalty: SpectralPenalty | None = None,
 ) -> int:
     """Put model, optimiser and scheduler into the state of the newest checkpoint; return its step.
 
@@ -183,6 +188,8 @@ def load_resume_state(
         )
     optimizer.load_state_dict(state["optimizer"])
     return_to_training(optimizer, state.get("training_point"))
+    if penalty is not None:
+        penalty.load_state_dict(state["penalty"])
     scheduler.load_state_dict(state["scheduler"])
     return step
 

@@ -16,6 +16,8 @@ if TYPE_CHECKING:
     import torch
     from torch import nn
 
+    from spectralign.spectrum.penalty import SpectralPenalty
+
 OnStep = Callable[[int, int, dict[str, Any]], None]
 """Called with (step, total steps, row) after each optimiser step, for progress displays."""
 
@@ -39,6 +41,7 @@ class Recorder:
         tokenizer: for observers.
         optimizer: of the run.
         scheduler: of the run.
+        penalty: of the run, or None.
         observers: called at checkpoint steps.
         on_step: called after each optimiser step, or None.
     """
@@ -51,11 +54,12 @@ class Recorder:
         tokenizer: Any,
         optimizer: torch.optim.Optimizer,
         scheduler: torch.optim.lr_scheduler.LRScheduler,
+        penalty: SpectralPenalty | None,
         observers: Sequence[Observer],
         on_step: OnStep | None,
     ) -> None:
         self.directory, self.spec, self.model, self.tokenizer = directory, spec, model, tokenizer
-        self.optimizer, self.scheduler = optimizer, scheduler
+        self.optimizer, self.scheduler, self.penalty = optimizer, scheduler, penalty
         self.observers, self.on_step = observers, on_step
         self.checkpoint_steps = frozenset(spec.checkpoint_steps())
 
@@ -86,7 +90,16 @@ class Recorder:
         with evaluation_mode(self.optimizer) as training_point:
             spectrum = self._look(row)
             append_jsonl(self.directory / TRAJECTORY, row)
-            save_checkpoint(self.directory, step, self.model, spectrum, self.optimizer, self.scheduler, training_point)
+            save_checkpoint(
+                self.directory,
+                step,
+                self.model,
+                spectrum,
+                self.optimizer,
+                self.scheduler,
+                training_point,
+                self.penalty,
+            )
 
     def _look(self, row: dict[str, Any]) -> list[Mapping[str, Any]]:
         """Add spectrum summary and observers' values to the row; return the spectrum by module."""

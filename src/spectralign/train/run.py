@@ -28,6 +28,8 @@ if TYPE_CHECKING:
     import torch
     from torch import nn
 
+    from spectralign.spectrum.penalty import SpectralPenalty
+
 __all__ = ["Observer", "ObserverContext", "resolve_inputs", "run_directory", "train_run"]
 
 
@@ -38,6 +40,7 @@ class _Parts(NamedTuple):
     tokenizer: Any
     optimizer: torch.optim.Optimizer
     scheduler: torch.optim.lr_scheduler.LRScheduler
+    penalty: SpectralPenalty | None
 
 
 def run_directory(spec: RunSpec, runs_dir: Path, inputs: ResolvedInputs | None = None) -> Path:
@@ -121,7 +124,13 @@ def _build(spec: RunSpec, inputs: RunInputs) -> _Parts:
 
     model = attach_adapter(load_model(inputs.base), spec.adapter, spec.seed, inputs.base.name)
     optimizer = build_optimizer(spec.optimiser, model)
-    return _Parts(model, load_tokenizer(inputs.base), optimizer, build_scheduler(spec.schedule, optimizer, spec.steps))
+    scheduler = build_scheduler(spec.schedule, optimizer, spec.steps)
+    penalty = None
+    if spec.penalty is not None:
+        from spectralign.spectrum.penalty import SpectralPenalty
+
+        penalty = SpectralPenalty(model, **spec.penalty.model_dump())
+    return _Parts(model, load_tokenizer(inputs.base), optimizer, scheduler, penalty)
 
 
 def _train(
@@ -138,7 +147,15 @@ def _train(
     directory.sweep(folder)
     first_step = _resume(folder, parts, allow_version_change)
     recorder = Recorder(
-        folder, spec, parts.model, parts.tokenizer, parts.optimizer, parts.scheduler, observers, on_step
+        folder,
+        spec,
+        parts.model,
+        parts.tokenizer,
+        parts.optimizer,
+        parts.scheduler,
+        parts.penalty,
+        observers,
+        on_step,
     )
     reached = [first_step or 0]
     try:
@@ -171,7 +188,7 @@ def _resume(folder: Path, parts: _Parts, allow_version_change: bool) -> int | No
     last = (recorded.get("resumed") or [recorded])[-1]
     if not allow_version_change:
         check_versions(last["versions"], now["versions"])
-    loaded = checkpoint.load_resume_state(folder, parts.model, parts.optimizer, parts.scheduler)
+    loaded = checkpoint.load_resume_state(folder, parts.model, parts.optimizer, parts.scheduler, parts.penalty)
     directory.truncate_trajectory(folder, loaded)
     checkpoint.discard_after(folder, loaded)
     (folder / directory.FAILED).unlink(missing_ok=True)
@@ -203,7 +220,8 @@ def _train_steps(
     recorder: Recorder,
     reached: list[int],
 ) -> None:
-    from spectralign.train.trainer import PenaltyCallback, RecordCallback, RunTrainer
+    from spectralign.train.penalty_callback import PenaltyCallback
+    from spectralign.train.trainer import RecordCallback, RunTrainer
 
     first_step = reached[0]
     pad_id = parts.tokenizer.pad_token_id
@@ -216,15 +234,14 @@ def _train_steps(
         accumulation=spec.accumulation,
         pad_id=0 if pad_id is None else pad_id,  # padding is masked, so any id does
     )
-    penalty = None
-    if spec.penalty is not None:
-        from spectralign.spectrum.penalty import SpectralPenalty
-
-        penalty = PenaltyCallback(SpectralPenalty(parts.model, spec.penalty.lam, spec.penalty.form))
+    penalty = None if parts.penalty is None else PenaltyCallback(parts.penalty)
 
     def finish_step(step: int, loss: float, lr: float, grad_norm: float) -> None:
         reached[0] = step
-        recorder.finish_step(step, loss, lr, penalty.value if penalty else None, grad_norm)
+        value = None
+        if parts.penalty is not None and penalty is not None and penalty.value is not None:
+            value = parts.penalty.checked(penalty.value)
+        recorder.finish_step(step, loss, lr, value, grad_norm)
 
     trainer = RunTrainer(
         parts.model,

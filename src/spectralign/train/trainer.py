@@ -24,7 +24,7 @@ from spectralign.train.order import stream_seed
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
-    from spectralign.spectrum.penalty import SpectralPenalty
+    from spectralign.train.penalty_callback import PenaltyCallback
 
 
 def token_mean_loss(outputs: Any, labels: Tensor, num_items_in_batch: Tensor | int) -> Tensor:
@@ -42,25 +42,6 @@ def token_mean_loss(outputs: Any, labels: Tensor, num_items_in_batch: Tensor | i
     targets_B_T = labels[:, 1:]
     total = cross_entropy(logits_B_T_V.flatten(0, 1), targets_B_T.flatten(), ignore_index=IGNORE, reduction="sum")
     return total / num_items_in_batch
-
-
-class PenaltyCallback(TrainerCallback):  # type: ignore[misc]
-    """Seeds the penalty's gradient before the first micro-batch of every optimiser step.
-
-    There it counts once whatever the accumulation, and it is clipped together with the loss's gradient
-    (`on_pre_optimizer_step` fires after clipping; inside the loss it would count once per micro-batch).
-
-    Attributes:
-        value: the penalty before lambda at the last step's parameters.
-    """
-
-    def __init__(self, penalty: SpectralPenalty) -> None:
-        self.penalty = penalty
-        self.value: float | None = None
-
-    def on_step_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        """Seed the gradient and keep the value; lambda 0 touches no gradient, so that it is no penalty bit for bit."""
-        self.value = self.penalty.seed_gradients()
 
 
 class RecordCallback(TrainerCallback):  # type: ignore[misc]

@@ -1,0 +1,92 @@
+"""What the decoupled mode does to parameters: a step along the penalty's gradient at their lr, or a projection."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.optim import Optimizer
+
+from spectralign.records.errors import TrainingError
+from spectralign.spectrum.matrix_functions import identity_like, trace
+from spectralign.spectrum.pairs import LoraPair
+from spectralign.spectrum.penalty.kinds import Grams, Penalised, flattener
+from spectralign.spectrum.penalty.stacks import Side, Stacks
+
+LearningRates = Mapping[int, Any]
+"""Learning rate, a number or a scalar tensor, by the id of the parameter."""
+
+
+def learning_rates(optimizer: Optimizer) -> dict[int, Any]:
+    """Return the present learning rate of every parameter of an optimiser."""
+    return {id(p): group["lr"] for group in optimizer.param_groups for p in group["params"]}
+
+
+def move(
+    stacks: Stacks,
+    penalised: Penalised,
+    weight: float | Tensor,
+    lrs: LearningRates,
+    covariance_K: Sequence[Tensor] | None,
+) -> None:
+    """Add `lr * weight * gradient` to every factor.
+
+    Raises:
+        TrainingError: a factor that requires a gradient has no learning rate; nothing has been moved then.
+    """
+    rates = {id(side): _rates(side, lrs, penalised.X_K_R_R) for _, _, *sides in stacks.ranges for side in sides}
+
+    def add(side: Side, part: slice) -> None:
+        matrices = penalised.Y_K_R_R if side.is_A else penalised.X_K_R_R
+        inputs = covariance_K[part] if covariance_K is not None and side.is_A else None
+        side.add_to_factors(matrices[part] * weight * rates[id(side)], inputs)
+
+    stacks.each(add)
+
+
+def _rates(side: Side, lrs: LearningRates, like: Tensor) -> Tensor:
+    missing = [factor for factor in side.factors if factor.requires_grad and id(factor) not in lrs]
+    if missing:
+        raise TrainingError(
+            f"decoupled penalty: {len(missing)} LoRA factors of shape {tuple(missing[0].shape)} are in no group of the "
+            "optimiser, accepted: every trained factor (build the penalty from the model that is trained)"
+        )
+    rates = [lrs.get(id(factor), 0.0) for factor in side.factors]
+    if any(isinstance(rate, Tensor) for rate in rates):
+        every = [torch.as_tensor(rate, dtype=like.dtype, device=like.device).reshape(()) for rate in rates]
+        return torch.stack(every)[:, None, None]
+    return torch.tensor(rates, dtype=like.dtype).to(like.device, non_blocking=True)[:, None, None]
+
+
+def squared_norms(grams: Grams) -> Tensor:
+    """Return |B A|_F^2 of every pair."""
+    return trace(grams.A_K_R_R @ grams.B_K_R_R)
+
+
+def restore_norms(stacks: Stacks, before_K: Tensor) -> None:
+    """Scale every B so that |B A|_F^2 is `before_K` again."""
+    grams = stacks.grams()
+    after_K = squared_norms(grams)
+    factor_K = torch.where(after_K > 0, (before_K / torch.where(after_K > 0, after_K, 1.0)).sqrt(), 1.0)
+    for begin, end, _, B in stacks.ranges:
+        B.multiply(factor_K[begin:end, None, None] * identity_like(grams.A_K_R_R))
+
+
+def project(stacks: Stacks, grams: Grams, strength: float) -> None:
+    """Flatten every spectrum by `strength` in [0, 1] at its Frobenius norm, through B."""
+    core_K_R_R = flattener(grams, strength)
+    for begin, end, _, B in stacks.ranges:
+        B.multiply(core_K_R_R[begin:end])
+
+
+def norm_of_gradients(pairs: Sequence[LoraPair]) -> Tensor:
+    """Return the norm of the present `.grad` of all factors together; 0 without any."""
+    factors = [factor for pair in pairs for factor in (pair.A_R_I, pair.B_O_R)]
+    gradients = [factor.grad for factor in factors if factor.grad is not None]
+    if not gradients:
+        return torch.zeros((), device=factors[0].device)
+    norms = [norm.to(factors[0].device, torch.float32) for norm in torch._foreach_norm(gradients)]
+    norm: Tensor = torch.linalg.vector_norm(torch.stack(norms))
+    return norm
