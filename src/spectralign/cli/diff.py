@@ -12,7 +12,7 @@ from spectralign.cli.spectrum import say_skipped
 from spectralign.cli.terminal import console, need_extra, safe, say, table
 
 if TYPE_CHECKING:
-    from spectralign.spectrum.compare import SpaceAngles
+    from spectralign.spectrum.compare import Overlap, SpaceAngles
 
 EXAMPLES = """\b
 Examples:
@@ -94,7 +94,7 @@ def command(
     return 0
 
 
-def _overlap(space: SpaceAngles | None) -> float | None:
+def _overlap(space: SpaceAngles | Overlap | None) -> float | None:
     return None if space is None else space.overlap
 
 

@@ -105,7 +105,7 @@ def covered(found: int, skipped: Sequence[Skipped]) -> str:
     return (
         f"{found} of {found + len(skipped)} modules and tensors (the rest was skipped)"
         if skipped
-        else f"{found} modules"
+        else f"{found} module{'s' * (found != 1)}"
     )
 
 

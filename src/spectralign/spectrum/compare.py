@@ -39,6 +39,18 @@ class SpaceAngles(NamedTuple):
     chance: float
 
 
+class Overlap(NamedTuple):
+    """How much two subspaces of one dimension share.
+
+    Attributes:
+        overlap: mean squared cosine of the principal angles, 0 to 1.
+        chance: the overlap that two random subspaces of these dimensions have on average.
+    """
+
+    overlap: float
+    chance: float
+
+
 class ModuleDifference(NamedTuple):
     """Two updates of one module, A's and B's.
 
@@ -62,8 +74,8 @@ class ModuleDifference(NamedTuple):
     cosine: float | None
     column: SpaceAngles | None
     row: SpaceAngles | None
-    top_column: SpaceAngles | None
-    top_row: SpaceAngles | None
+    top_column: Overlap | None
+    top_row: Overlap | None
     top: int
     metrics_a: dict[str, float | None]
     metrics_b: dict[str, float | None]
@@ -92,7 +104,9 @@ def principal_angles(P_N_C: Tensor, Q_N_C: Tensor) -> Tensor:
         P_N_C, Q_N_C = Q_N_C, P_N_C
     inner_C_C = P_N_C.mT @ Q_N_C
     cosines = torch.linalg.svdvals(inner_C_C).clamp(max=1.0)
-    sines = torch.linalg.svdvals(Q_N_C - P_N_C @ inner_C_C).flip(0).clamp(max=1.0)[: len(cosines)]
+    # through R, because the SVD of a tall matrix costs many times its QR
+    rest_C_C = torch.linalg.qr(Q_N_C - P_N_C @ inner_C_C, mode="r").R
+    sines = torch.linalg.svdvals(rest_C_C).flip(0).clamp(max=1.0)[: len(cosines)]
     angles: Tensor = torch.where(cosines < 0.7, torch.acos(cosines), torch.asin(sines))
     return torch.rad2deg(angles)
 
@@ -106,6 +120,11 @@ def _space(P_N_C: Tensor, Q_N_C: Tensor) -> SpaceAngles:
         float(torch.deg2rad(angles).cos().square().mean()),
         max(P_N_C.shape[1], Q_N_C.shape[1]) / P_N_C.shape[0],
     )
+
+
+def _overlap(P_N_C: Tensor, Q_N_C: Tensor) -> Overlap:
+    width = P_N_C.shape[1]
+    return Overlap(float((P_N_C.mT @ Q_N_C).square().sum()) / width, width / P_N_C.shape[0])
 
 
 @torch.no_grad()
@@ -127,8 +146,8 @@ def compare_pairs(a: LoraPair, b: LoraPair, top: int = TOP) -> ModuleDifference:
     column = row = top_column = top_row = cosine = None
     if width:
         column, row = _space(kept_a.U_O_C, kept_b.U_O_C), _space(kept_a.V_I_C, kept_b.V_I_C)
-        top_column = _space(kept_a.U_O_C[:, :width], kept_b.U_O_C[:, :width])
-        top_row = _space(kept_a.V_I_C[:, :width], kept_b.V_I_C[:, :width])
+        top_column = _overlap(kept_a.U_O_C[:, :width], kept_b.U_O_C[:, :width])
+        top_row = _overlap(kept_a.V_I_C[:, :width], kept_b.V_I_C[:, :width])
         cosine = max(-1.0, min(1.0, _inner(a, b) / (norm_a * norm_b)))
     return ModuleDifference(
         module=a.name,

@@ -49,7 +49,12 @@ def find_adapter(text: str, out: Path) -> NamedAdapter:
         return NamedAdapter(path, above.parent if inside else None, False)
     if path.is_file():
         raise AdapterError(f"{path} is a file; accepted: an adapter folder, a run directory, a run-id or STUDY:CELL")
-    directory = find_run(text, out)
+    try:
+        directory = find_run(text, out)
+    except RunDirectoryError as error:
+        if path.exists() or ":" in text:
+            raise
+        raise RunDirectoryError(f"no adapter folder {text!r}, and {error}") from None
     return NamedAdapter(adapter_folder(directory, "final"), directory, True)
 
 
