@@ -90,7 +90,7 @@ def polar_of_gram(gram_K_R_R: Tensor, method: Orthogonaliser, steps: int, eps: f
     Args:
         gram_K_R_R: Gram matrices of the short sides, float64.
         method: newton_schulz5, polar_express (matrix products only) or exact (an eigenvalue solver).
-        steps: iterations of the first two; ignored by exact.
+        steps: iterations of the first two, at least 1; ignored by exact.
         eps: smallest Frobenius norm of X to divide by; the zero matrix stays zero.
     """
     norm_K = trace(gram_K_R_R).sqrt().clamp(min=eps)[:, None, None]
@@ -101,13 +101,19 @@ def polar_of_gram(gram_K_R_R: Tensor, method: Orthogonaliser, steps: int, eps: f
         weights_K_R = torch.where(values_K_R > floor_K, values_K_R.clamp(min=floor_K).rsqrt(), 0.0)
         polar_K_R_R: Tensor = (vectors_K_R_R * weights_K_R[:, None, :]) @ vectors_K_R_R.mT
         return polar_K_R_R / norm_K
-    one_R_R, Q_K_R_R = identity_like(G_K_R_R), identity_like(G_K_R_R).expand_as(G_K_R_R)
-    for index, (a, b, c) in enumerate(coefficients(method, steps)):
-        if index:
-            G_K_R_R = h_K_R_R @ (G_K_R_R @ h_K_R_R)
-        h_K_R_R = a * one_R_R + torch.baddbmm(G_K_R_R, G_K_R_R, G_K_R_R, beta=b, alpha=c)
-        Q_K_R_R = h_K_R_R @ Q_K_R_R if index else h_K_R_R
+    first, *rest = coefficients(method, steps)
+    h_K_R_R = _quintic(G_K_R_R, first)
+    Q_K_R_R = h_K_R_R
+    for triple in rest:
+        G_K_R_R = h_K_R_R @ (G_K_R_R @ h_K_R_R)
+        h_K_R_R = _quintic(G_K_R_R, triple)
+        Q_K_R_R = h_K_R_R @ Q_K_R_R
     return Q_K_R_R / norm_K
+
+
+def _quintic(G_K_R_R: Tensor, triple: Triple) -> Tensor:
+    a, b, c = triple
+    return torch.baddbmm(G_K_R_R, G_K_R_R, G_K_R_R, beta=b, alpha=c).add_(identity_like(G_K_R_R), alpha=a)
 
 
 @torch.no_grad()
@@ -117,7 +123,7 @@ def orthogonalise(stack: Tensor, method: Orthogonaliser, steps: int, eps: float)
     Args:
         stack: (matrices, rows, columns), any float dtype; computed and returned in float32 (float64 stays).
         method: newton_schulz5, polar_express or exact.
-        steps: iterations of the first two; ignored by exact.
+        steps: iterations of the first two, at least 1; ignored by exact.
         eps: smallest Frobenius norm to divide by; the zero matrix stays zero.
 
     Returns:
