@@ -117,7 +117,8 @@ def power_of(exponent: float, P_K_R_R: Tensor, floor: float) -> Tensor:
     for coefficient in reversed(rest):  # Clenshaw's recurrence
         new_K_R_R = coefficient * one_R_R + 2 * (T_K_R_R @ before_K_R_R) - after_K_R_R
         before_K_R_R, after_K_R_R = new_K_R_R, before_K_R_R
-    return first * one_R_R + T_K_R_R @ before_K_R_R - after_K_R_R
+    power_K_R_R: Tensor = first * one_R_R + T_K_R_R @ before_K_R_R - after_K_R_R
+    return power_K_R_R
 
 
 @lru_cache(maxsize=64)
