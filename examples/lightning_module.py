@@ -1,6 +1,6 @@
 """The spectral penalty in Lightning.
 
-    pip install lightning && python examples/lightning_module.py
+pip install lightning && python examples/lightning_module.py
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """The spectral penalty in LLaMA-Factory: its `run_exp` takes callbacks of transformers.
 
-    pip install llamafactory && python examples/llama_factory.py
+pip install llamafactory && python examples/llama_factory.py
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """The spectral penalty in a loop of your own: three lines, marked below.
 
-    python examples/plain_pytorch.py
+python examples/plain_pytorch.py
 """
 
 from __future__ import annotations

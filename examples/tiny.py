@@ -1,6 +1,6 @@
 """What the examples train: a random Qwen3 of 60 thousand parameters, its tokenizer, and forty short conversations.
 
-    python examples/tiny.py out/tiny      # writes out/tiny/base (a Hugging Face folder) and out/tiny/rows.jsonl
+python examples/tiny.py out/tiny      # writes out/tiny/base (a Hugging Face folder) and out/tiny/rows.jsonl
 """
 
 from __future__ import annotations
@@ -56,7 +56,9 @@ def adapted(vocabulary: int) -> Any:
     """Return the model with a LoRA adapter."""
     from peft import LoraConfig, get_peft_model
 
-    return get_peft_model(base(vocabulary), LoraConfig(r=8, lora_alpha=16, target_modules=TARGETS, task_type="CAUSAL_LM"))
+    return get_peft_model(
+        base(vocabulary), LoraConfig(r=8, lora_alpha=16, target_modules=TARGETS, task_type="CAUSAL_LM")
+    )
 
 
 def rows(tokens: PreTrainedTokenizerFast) -> list[dict[str, Any]]:

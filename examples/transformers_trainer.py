@@ -1,6 +1,6 @@
 """The spectral penalty and Muon in `transformers.Trainer`.
 
-    python examples/transformers_trainer.py
+python examples/transformers_trainer.py
 """
 
 from __future__ import annotations

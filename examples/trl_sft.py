@@ -1,6 +1,6 @@
 """The spectral penalty in TRL's `SFTTrainer`, which makes the adapter itself.
 
-    pip install trl && python examples/trl_sft.py
+pip install trl && python examples/trl_sft.py
 """
 
 from __future__ import annotations
