@@ -14,11 +14,15 @@ from peft import PeftModel
 from spectrum_cases import dense, dense_values, pair_of_spectrum, random_pair
 from tiny_adapters import WEIGHTS, logits, saved, tiny_base, tiny_model
 
-from spectralign.records.edits import DropTop, Flatten, KeepTop, Scale
-from spectralign.records.errors import AdapterError, RunDirectoryError, UnknownNameError
+from spectralign.records.edits import Clip, DropTop, Flatten, KeepTop, Scale
+from spectralign.records.errors import AdapterError, IntegrityError, RunDirectoryError, UnknownNameError
 from spectralign.spectrum import apply_edit, apply_edit_to_model, edit_adapter_folder, pairs_from_folder
+from spectralign.spectrum.edits import mark_evaluated
 
-EDITS = [KeepTop(k=1), KeepTop(k=3), DropTop(k=1), DropTop(k=3), Flatten(), Scale(factor=0.5)]
+EDITS = [
+    KeepTop(k=1), KeepTop(k=3), DropTop(k=1), DropTop(k=3), Flatten(), Flatten(t=0.3), Clip(limit=1.2), Clip(limit=0.5),
+    Scale(factor=0.5),
+]  # fmt: skip
 
 
 def stated(values: torch.Tensor, edit) -> torch.Tensor:
@@ -30,7 +34,10 @@ def stated(values: torch.Tensor, edit) -> torch.Tensor:
         case DropTop():
             result[: edit.k] = 0
         case Flatten():
-            result[:] = values.norm() / len(values) ** 0.5
+            result = (1 - edit.t) * values + edit.t * values.norm() / len(values) ** 0.5
+            result *= values.norm() / result.norm()
+        case Clip():
+            result = torch.minimum(values, edit.limit * values.mean())
         case Scale():
             result *= edit.factor
     return result.sort(descending=True).values
@@ -101,7 +108,9 @@ def test_an_unknown_edit_names_the_nearest_one() -> None:
         apply_edit(random_pair(), Unknown())  # type: ignore[arg-type]
 
 
-@pytest.mark.parametrize("edit", [KeepTop(k=1), DropTop(k=2), Flatten(), Scale(factor=0.25)])
+@pytest.mark.parametrize(
+    "edit", [KeepTop(k=1), DropTop(k=2), Flatten(), Flatten(t=0.5), Clip(limit=1.5), Scale(factor=0.25)]
+)
 def test_an_edited_folder_loads_with_peft_and_equals_the_edited_live_model(tmp_path, edit) -> None:
     source, target = saved(tmp_path / "source"), tmp_path / "deep" / "target"
     digest = hashlib.sha256((source / WEIGHTS).read_bytes()).hexdigest()
@@ -116,6 +125,7 @@ def test_an_edited_folder_loads_with_peft_and_equals_the_edited_live_model(tmp_p
     assert record["status"] == "edited, not evaluated"
     assert record["edits"] == [edit.model_dump()]
     assert record["source_sha256"] == digest == hashlib.sha256((source / WEIGHTS).read_bytes()).hexdigest()
+    assert record["sha256"] == hashlib.sha256((target / WEIGHTS).read_bytes()).hexdigest()
     assert sorted(entry.name for entry in target.iterdir()) == ["adapter_config.json", WEIGHTS, "edit.json"]
 
 
@@ -161,3 +171,49 @@ def test_an_adapter_merged_into_its_base_is_refused_because_an_edit_would_not_re
     model.merge_adapter()
     with pytest.raises(AdapterError, match="merged into the base"):
         apply_edit_to_model(model, Flatten())
+
+
+def test_only_keeping_the_top_can_make_a_spectrum_more_peaked() -> None:
+    """Stable rank and condition number of what is left; keep_top alone is refused to real adapters."""
+    assert {edit.kind for edit in EDITS if edit.sharpens} == {"keep_top"}
+    pair = pair_of_spectrum([5.0, 2.0, 1.0, 0.1], dtype=torch.float64)
+    before = dense_values(pair)
+    for edit in (Flatten(t=0.3), Flatten(), Clip(limit=1.2), Clip(limit=0.5), Scale(factor=0.5)):
+        after = dense_values(apply_edit(pair, edit))
+        assert float((after / after[0]).square().sum()) >= float((before / before[0]).square().sum()) - 1e-9, edit
+        assert float(after[0] / after[-1]) <= float(before[0] / before[-1]) * (1 + 1e-9), edit
+
+
+def test_several_edits_are_done_in_order_and_all_are_recorded(tmp_path) -> None:
+    source = saved(tmp_path / "source")
+    first, second = Clip(limit=1.5), Scale(factor=0.5)
+    edit_adapter_folder(source, tmp_path / "at once", [first, second])
+    edit_adapter_folder(source, tmp_path / "one", first)
+    edit_adapter_folder(tmp_path / "one", tmp_path / "two", second)
+    for at_once, stepwise in zip(
+        pairs_from_folder(tmp_path / "at once"), pairs_from_folder(tmp_path / "two"), strict=True
+    ):
+        torch.testing.assert_close(dense(at_once), dense(stepwise), rtol=1e-5, atol=1e-7)
+    records = [json.loads((tmp_path / name / "edit.json").read_text())["edits"] for name in ("at once", "two")]
+    assert records[0] == records[1] == [first.model_dump(), second.model_dump()]
+
+
+def test_the_mark_changes_when_an_evaluation_of_these_weights_is_recorded(tmp_path) -> None:
+    target = edit_adapter_folder(saved(tmp_path / "source"), tmp_path / "target", Flatten())
+    evaluation = {"kind": "exact", "panels": ["broad"], "verdict_id": "0123"}
+    mark_evaluated(target, evaluation)
+    mark_evaluated(target, evaluation)
+    record = json.loads((target / "edit.json").read_text())
+    assert record["status"] == "edited, evaluated"
+    assert record["evaluations"] == [evaluation]
+    (target / WEIGHTS).write_bytes((tmp_path / "source" / WEIGHTS).read_bytes())
+    with pytest.raises(IntegrityError, match="sha256"):
+        mark_evaluated(target, {"verdict_id": "4567"})
+
+
+def test_bfloat16_factors_are_edited_to_their_own_precision(tmp_path) -> None:
+    pair = pair_of_spectrum([5.0, 2.0, 1.0], dtype=torch.bfloat16)
+    flat = apply_edit(pair, Flatten())
+    assert flat.A_R_I.dtype == flat.B_O_R.dtype == torch.bfloat16
+    values = dense_values(flat)
+    torch.testing.assert_close(values, stated(dense_values(pair), Flatten()), rtol=0.02, atol=0)
