@@ -7,12 +7,10 @@ from collections.abc import Iterable
 import torch
 from torch import nn
 
-from spectralign.optim import library
+from spectralign.optim import library, muon_builders
 from spectralign.optim.library import Builder
-from spectralign.optim.muon import Muon
-from spectralign.optim.router import Named, Routing, check_complete, listed, route
-from spectralign.records.errors import OptimiserError
-from spectralign.records.optimisers import MuonSpec, OptimiserBase, OptimiserSpec, spec_class
+from spectralign.optim.router import Named, check_complete, route
+from spectralign.records.optimisers import OptimiserBase, OptimiserSpec, spec_class
 
 
 def build_optimizer(spec: OptimiserSpec, model: nn.Module | Iterable[Named]) -> torch.optim.Optimizer:
@@ -37,24 +35,5 @@ def build_optimizer(spec: OptimiserSpec, model: nn.Module | Iterable[Named]) -> 
     return optimizer
 
 
-def _muon(spec: MuonSpec, routing: Routing) -> Muon:
-    if routing.other:
-        raise OptimiserError(
-            f"Muon updates LoRA factors only; found {len(routing.other)} other trainable parameters: "
-            f"{listed(name for name, _ in routing.other)}. Freeze them, or choose another optimiser"
-        )
-    return Muon(
-        [parameter for part in (routing.lora_A, routing.lora_B) for _, parameter in part],
-        lr=spec.lr,
-        momentum=spec.momentum,
-        nesterov=spec.nesterov,
-        weight_decay=spec.weight_decay,
-        orthogonaliser=spec.orthogonaliser,
-        ns_steps=spec.ns_steps,
-        scale_rule=spec.scale_rule,
-        eps=spec.eps,
-    )
-
-
-BUILDERS: dict[type[OptimiserBase], Builder] = {**library.BUILDERS, MuonSpec: _muon}
+BUILDERS: dict[type[OptimiserBase], Builder] = {**library.BUILDERS, **muon_builders.BUILDERS}
 """The builder of every spec class; an optimiser is added here and in `spectralign.records.optimisers`."""

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from inspect import cleandoc
-from typing import Annotated, Any, ClassVar, Literal, get_args, get_origin
+from typing import Annotated, Any, Literal, get_args, get_origin
 
 from pydantic import BeforeValidator, Field
 
@@ -27,7 +27,8 @@ from spectralign.records.library_optimisers import (
     SGDSpec,
     SOAPSpec,
 )
-from spectralign.records.optimiser_base import Acts, Decay, LearningRate, Momentum, OptimiserBase
+from spectralign.records.muon_family import LoRAMuonSpec, MuonBAdamASpec, MuonSpec, SpectralPowerSpec
+from spectralign.records.optimiser_base import OptimiserBase
 
 __all__ = [
     "OPTIMISERS",
@@ -37,7 +38,9 @@ __all__ = [
     "AdamSpec",
     "AdamWSpec",
     "LionSpec",
+    "LoRAMuonSpec",
     "LoRARITESpec",
+    "MuonBAdamASpec",
     "MuonSpec",
     "OptimiserBase",
     "OptimiserSpec",
@@ -45,47 +48,10 @@ __all__ = [
     "SGDSpec",
     "SOAPSpec",
     "ScheduleFreeAdamWSpec",
+    "SpectralPowerSpec",
     "describe",
     "spec_class",
 ]
-
-
-class MuonSpec(OptimiserBase):
-    """Orthogonalised momentum on each LoRA factor by itself (Jordan et al. 2024), ours.
-
-    The step on a factor W (rows x columns) is `W <- (1 - lr * weight_decay) W - lr * f * orth(G + momentum M)`, where
-    f is the scale rule's factor and M the momentum buffer. Trainable parameters that are no LoRA factor are refused.
-    """
-
-    acts: ClassVar[Acts] = Acts(
-        "orthogonalised momentum", "orthogonalised momentum times the scale rule's factor", "as A, by itself", "refused"
-    )
-
-    kind: Literal["muon"] = "muon"
-    lr: LearningRate = Field(description="step length in spectral norm, before the scale rule's factor")
-    momentum: Momentum = Field(0.95, description="torch.optim.Muon 2.13 default; the replication's value (C)")
-    nesterov: bool = Field(True, description="torch.optim.Muon 2.13 default")
-    weight_decay: Decay = Field(
-        0.0,
-        description="decoupled; torch.optim.Muon's default is 0.1, ten times AdamW's: 0 keeps decay out of comparisons",
-    )
-    orthogonaliser: Literal["newton_schulz5", "polar_express", "exact"] = Field(
-        "newton_schulz5",
-        description="newton_schulz5: Jordan's quintic, singular values in about .68-1.20; polar_express: "
-        "arXiv 2505.16932; exact: U V^T by SVD",
-    )
-    ns_steps: int = Field(
-        5, ge=1, le=20, description="iterations of newton_schulz5 / polar_express; torch 2.13 default"
-    )
-    scale_rule: Literal["original", "match_rms_adamw", "spectral_norm"] = Field(
-        "original",
-        description="factor on lr for rows x columns: original sqrt(max(1, rows/columns)) (torch default); "
-        "match_rms_adamw 0.2 sqrt(max(rows, columns)) (Moonlight, arXiv 2502.16982); "
-        "spectral_norm sqrt(rows/columns) (dion)",
-    )
-    eps: float = Field(
-        1e-7, gt=0, description="smallest Frobenius norm that a momentum is divided by; torch 2.13 default"
-    )
 
 
 _CLOSURE = "step() must compute loss and gradient again, which accumulation and clipping in a Trainer do not allow"
@@ -121,7 +87,7 @@ def _not_refused(value: Any) -> Any:
 
 
 OptimiserSpec = Annotated[
-    LibraryOptimiser | MuonSpec,
+    LibraryOptimiser | MuonSpec | MuonBAdamASpec | LoRAMuonSpec | SpectralPowerSpec,
     Field(discriminator="kind"),
     BeforeValidator(_not_refused),
 ]
