@@ -220,6 +220,23 @@ def test_soap_follows_its_paper_with_the_authors_idle_first_step(changes: dict[s
         assert_path(found, name, expected, atol=1e-5)  # the library's QR is in float32
 
 
+def test_soap_on_a_vector_is_adam_behind_an_idle_first_step() -> None:
+    w = torch.linspace(-1, 1, 7, dtype=torch.float64)
+    parameter = nn.Parameter(w.clone())
+    optimizer = build_optimizer(
+        SOAPSpec(lr=0.02, weight_decay=0.0, precondition_frequency=2), [("norm.weight", parameter)]
+    )
+    first, second = torch.zeros_like(w), torch.zeros_like(w)
+    for t in range(6):
+        g = torch.randn(7, generator=generator(t), dtype=torch.float64)
+        parameter.grad = g.clone()
+        optimizer.step()
+        if t > 0:
+            first, second = 0.95 * first + 0.05 * g, 0.95 * second + 0.05 * g**2
+            w = w - 0.02 * (1 - 0.95**t) ** 0.5 / (1 - 0.95**t) * first / (second.sqrt() + 1e-8)
+    torch.testing.assert_close(parameter.detach(), w, rtol=0, atol=1e-9)
+
+
 RITE: list[dict[str, Any]] = [
     {},
     {"apply_escape": True, "weight_decay": 0.1},
