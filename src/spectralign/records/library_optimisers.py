@@ -175,9 +175,9 @@ class ScheduleFreeAdamWSpec(OptimiserBase):
     """AdamW that averages its iterates instead of decaying its lr (Defazio et al., arXiv 2405.15682).
 
     From pytorch-optimizer. The gradient is taken at y, between the average x and the base iterate z; checkpoints,
-    spectra and evaluations are of x (`spectralign.optim.evaluation_mode`). Like the authors' code of today, the
-    library bias-corrects the second moment, where the paper puts that correction into the lr (and so into the
-    weights of the average); it also adds 1e-15 under the root. Decay acts on y, as in the paper.
+    spectra and evaluations are of x (`spectralign.optim.evaluation_mode`), the training loss is of y. Like the
+    authors' package, the library bias-corrects the second moment, where the paper puts that correction into the lr
+    (and so into the weights of the average); it also adds 1e-15 under the root. Decay acts on y, as in the paper.
 
     It wants a constant lr: linear and cosine schedules are refused. One warm-up, the schedule's or its own.
     """
