@@ -6,5 +6,5 @@ May be called by `study`, `report`, `cli` and by the host it adapts; calls `trai
     transformers.py   callbacks and optimiser factory for Transformers 5, and with it TRL and LLaMA-Factory
     axolotl.py        plugin that reads penalty and optimiser from Axolotl's YAML
     lightning.py      callback for Lightning
-    refusals.py       what more than one host must refuse
+    checks.py         the penalty's arguments, and settings under which it would be wrong
 """

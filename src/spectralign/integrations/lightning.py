@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from spectralign.integrations.refusals import refuse_scaler
+from spectralign.integrations.checks import penalty_arguments, refuse_difference, refuse_processes, refuse_scaler
 from spectralign.records.errors import MissingExtraError, ResumeError, TrainingError
 from spectralign.spectrum.penalty import SpectralPenalty
 from spectralign.spectrum.placement import refuse_foreign, refuse_sharded
@@ -40,10 +40,13 @@ class SpectralPenaltyCallback(Callback):  # type: ignore[misc]
         lam: the weight lambda, at least 0.
         kind: a kind of `SpectralPenalty`.
         options: the other arguments of `SpectralPenalty`.
+
+    Raises:
+        SpecError: an argument that is not accepted.
     """
 
     def __init__(self, lam: float, kind: str = "frobenius_nuclear", **options: Any) -> None:
-        self.arguments = {"lam": lam, "kind": kind, **options}
+        self.arguments = penalty_arguments(lam, kind, options)
         self.penalty: SpectralPenalty | None = None
         self._saved: dict[str, Any] | None = None
         self._step_begins = False
@@ -73,13 +76,8 @@ class SpectralPenaltyCallback(Callback):  # type: ignore[misc]
         adapted = next((part for part in pl_module.modules() if hasattr(part, "peft_config")), pl_module)
         penalty = SpectralPenalty(adapted, **self.arguments)
         refuse_foreign(penalty.pairs, trainer.optimizers)
-        scaler = getattr(trainer.precision_plugin, "scaler", None)
-        refuse_scaler(scaler, penalty.mode, self.arguments.get("max_grad_ratio"))
-        if trainer.world_size > 1 and penalty.kind == "functional":
-            raise TrainingError(
-                "the functional penalty keeps the input covariance of its own process, found "
-                f"{trainer.world_size} processes, accepted: one, or another kind"
-            )
+        refuse_scaler(getattr(trainer.precision_plugin, "scaler", None), penalty)
+        refuse_processes(penalty, trainer.world_size)
         if trainer.global_step > 0:
             self._restore(penalty, trainer.global_step)
         self.penalty = penalty
@@ -90,11 +88,7 @@ class SpectralPenaltyCallback(Callback):  # type: ignore[misc]
                 f"the run resumes at step {step}, but its checkpoint holds no state of the penalty; accepted: a "
                 "checkpoint of a run that had the penalty from its start"
             )
-        if self._saved["arguments"] != self.arguments:
-            raise ResumeError(
-                f"the penalty of the checkpoint is {self._saved['arguments']}, the penalty asked for is "
-                f"{self.arguments}; accepted: the same one"
-            )
+        refuse_difference(self._saved["arguments"], self.arguments)
         penalty.load_state_dict(self._saved["penalty"])
 
     def on_before_zero_grad(self, trainer: Any, pl_module: Any, optimizer: Any) -> None:

@@ -18,9 +18,9 @@ from pydantic import TypeAdapter, ValidationError
 from transformers import TrainerCallback
 from transformers.trainer_callback import ExportableState
 
-from spectralign.integrations.refusals import refuse_scaler
+from spectralign.integrations.checks import penalty_arguments, refuse_difference, refuse_processes, refuse_scaler
 from spectralign.optim.build import build_optimizer
-from spectralign.records.errors import OptimiserError, ResumeError, SpecError, TrainingError
+from spectralign.records.errors import OptimiserError, ResumeError, TrainingError
 from spectralign.records.optimisers import OptimiserSpec
 from spectralign.spectrum.penalty import SpectralPenalty
 from spectralign.spectrum.placement import refuse_foreign, refuse_sharded
@@ -70,18 +70,15 @@ class SpectralPenaltyCallback(PenaltyCallback, ExportableState):  # type: ignore
     Args:
         lam: the weight lambda, at least 0.
         kind: a kind of `SpectralPenalty`.
-        options: the other arguments of `SpectralPenalty`; plain values, because they are saved.
+        options: the other arguments of `SpectralPenalty`.
 
     Raises:
-        SpecError: an option that is not a plain value.
+        SpecError: an argument that is not accepted.
     """
 
     def __init__(self, lam: float, kind: str = "frobenius_nuclear", **options: Any) -> None:
         super().__init__(None)
-        for name, value in options.items():
-            if not isinstance(value, str | int | float | bool | None):
-                raise SpecError(f"penalty option {name} is a {type(value).__name__}, accepted: plain values")
-        self.arguments = {"lam": lam, "kind": kind, **options}
+        self.arguments = penalty_arguments(lam, kind, options)
 
     def on_train_begin(
         self, args: Any, state: Any, control: Any, model: Any = None, optimizer: Any = None, **kwargs: Any
@@ -97,30 +94,24 @@ class SpectralPenaltyCallback(PenaltyCallback, ExportableState):  # type: ignore
         refuse_sharded(model)
         penalty = SpectralPenalty(model, **self.arguments)
         refuse_foreign(penalty.pairs, [optimizer])
-        self._refuse_precision(args, optimizer, penalty)
-        if getattr(args, "world_size", 1) > 1 and penalty.kind == "functional":
-            raise TrainingError(
-                "the functional penalty keeps the input covariance of its own process, found "
-                f"{args.world_size} processes, accepted: one, or another kind"
-            )
-        if state.global_step > 0:
-            penalty.load_state_dict(self._saved_state(args, state))
-        self.penalty, self.value = penalty, None
-
-    def _refuse_precision(self, args: Any, optimizer: Any, penalty: SpectralPenalty) -> None:
         scaler = getattr(optimizer, "scaler", None)
         if getattr(args, "fp16", False) and scaler is None:
             raise TrainingError(
                 "fp16 is on but the optimiser has no GradScaler to read the loss scale from, accepted: bf16, float32, "
                 "or fp16 through accelerate"
             )
-        refuse_scaler(scaler, penalty.mode, self.arguments.get("max_grad_ratio"))
+        refuse_scaler(scaler, penalty)
+        refuse_processes(penalty, getattr(args, "world_size", 1))
+        if state.global_step > 0:
+            penalty.load_state_dict(self._saved_state(args, state))
+        self.penalty, self.value = penalty, None
 
     def on_log(self, args: Any, state: Any, control: Any, logs: dict[str, Any] | None = None, **kwargs: Any) -> None:
         """Add the penalty to the training logs: to the history, and for the callbacks that come after this one."""
         if logs is None or "loss" not in logs or self.value is None:
             return
-        numbers = {"penalty": float(self.value), "penalty_lambda": self.lam}
+        assert self.penalty is not None
+        numbers = {"penalty": self.penalty.checked(self.value), "penalty_lambda": self.lam}
         logs.update(numbers)
         if state.log_history and state.log_history[-1].get("step") == state.global_step:
             state.log_history[-1].update(numbers)
@@ -161,11 +152,7 @@ class SpectralPenaltyCallback(PenaltyCallback, ExportableState):  # type: ignore
                 f"the run resumes at step {step}, but its trainer_state.json holds no state of the penalty; accepted: "
                 "a checkpoint of a run that had the penalty from its start"
             ) from None
-        if saved["args"] != self.arguments:
-            raise ResumeError(
-                f"the penalty of the checkpoint is {saved['args']}, the penalty asked for is {self.arguments}; "
-                "accepted: the same one"
-            )
+        refuse_difference(saved.get("args"), self.arguments)
         if sha256 is None:
             return dict(numbers)
         lists: dict[str, list[Tensor]] = {}

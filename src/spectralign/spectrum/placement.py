@@ -14,46 +14,50 @@ from torch import nn
 from spectralign.records.errors import AdapterError, TrainingError
 from spectralign.spectrum.pairs import LoraPair
 
-_WHOLE = "accepted: whole factors on every process (one device or DDP)"
+_WHOLE = "accepted: whole factors on every process (one device, DDP; under FSDP, an adapter outside the sharding)"
 
 
-def refuse_sharded(model: nn.Module) -> None:
-    """Refuse a model whose LoRA factors are not whole matrices on this process.
+def refuse_sharded(model_or_pairs: nn.Module | Sequence[LoraPair]) -> None:
+    """Refuse LoRA factors that are not whole matrices of floats on this process.
 
-    Found are DTensor (FSDP2, tensor parallelism), FSDP1's wrapper, DeepSpeed ZeRO-3's placeholders, transformers'
-    tensor parallelism, and factors kept in a quantised tensor class or on the meta device.
+    Found are DTensor (FSDP2, tensor parallelism), FSDP1's wrapper and flattened parameters, DeepSpeed ZeRO-3's
+    placeholders, transformers' tensor parallelism, factors in a quantised tensor class and factors on the meta device.
 
     Raises:
         AdapterError: the first factor that is not whole, and why.
     """
+    if isinstance(model_or_pairs, nn.Module):
+        _refuse_split(model_or_pairs)
+        named: Any = ((name, p) for name, p in model_or_pairs.named_parameters() if "lora_" in name)
+    else:
+        named = ((pair.name, factor) for pair in model_or_pairs for factor in (pair.A_R_I, pair.B_O_R))
+    for name, factor in named:
+        reason = _not_whole(name, factor)
+        if reason:
+            raise AdapterError(f"{name} is {reason}; {_WHOLE}")
+
+
+def _refuse_split(model: nn.Module) -> None:
     for name, module in model.named_modules():
         if type(module).__name__ == "FullyShardedDataParallel":
             raise AdapterError(f"{name or 'the model'} is wrapped by FSDP, which shards its parameters; {_WHOLE}")
     degree = getattr(model, "tp_size", None)
     if isinstance(degree, int) and degree > 1:
         raise AdapterError(f"the model is split over {degree} processes by tensor parallelism; {_WHOLE}")
-    for name, parameter in model.named_parameters():
-        if "lora_" in name:
-            reason = _not_whole(parameter)
-            if reason:
-                raise AdapterError(f"{name} is {reason}; {_WHOLE}")
 
 
-def _not_whole(parameter: torch.Tensor) -> str | None:
-    if hasattr(parameter, "ds_id"):
+def _not_whole(name: str, factor: torch.Tensor) -> str | None:
+    if hasattr(factor, "ds_id"):
         return "partitioned by DeepSpeed ZeRO-3"
-    stored = type(parameter.data)
-    if stored.__name__ == "DTensor":
-        return "a DTensor (FSDP2 or tensor parallelism), of which this process holds a shard"
-    if type(parameter).__name__ == "FlatParameter" or hasattr(parameter, "_is_flat_param"):
-        return "a flattened parameter of FSDP1"
-    if parameter.is_meta:
-        return "on the meta device, without values"
-    # bitsandbytes keeps its own Parameter class, torchao and others their own tensor class
-    for kind in (stored, type(parameter)):
+    if "_flat_param" in name or getattr(factor, "_is_flat_param", False):
+        return "flattened by FSDP1"
+    # bitsandbytes keeps its own Parameter class, DTensor and torchao their own tensor class
+    for kind in (type(factor.data), type(factor)):
+        if kind.__name__ == "DTensor":  # its import takes longer than ours
+            return "a DTensor (FSDP2 or tensor parallelism), of which this process holds a shard"
         if kind not in (torch.Tensor, nn.Parameter):
             return f"stored as {kind.__module__.partition('.')[0]}.{kind.__name__}, not as plain floats"
-    return None
+    return "on the meta device, without values" if factor.is_meta else None
 
 
 def refuse_foreign(pairs: Sequence[LoraPair], optimizers: Iterable[Any]) -> None:

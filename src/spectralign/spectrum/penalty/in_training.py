@@ -36,10 +36,10 @@ from spectralign.spectrum.penalty.options import (
     check_names,
     number,
     option,
-    refuse_sharded,
 )
 from spectralign.spectrum.penalty.stacks import Side, Stacks, stacks_of
 from spectralign.spectrum.penalty.task_gradient import TaskGradient
+from spectralign.spectrum.placement import refuse_sharded
 from spectralign.spectrum.values import full_precision
 
 

@@ -1,15 +1,12 @@
-"""What a penalty can be told: kinds, forms, modes, the ranges of its numbers, and the models that it refuses."""
+"""What a penalty can be told: kinds, forms, modes, and the ranges of its numbers."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
-from typing import Any, Literal
+from collections.abc import Mapping
+from typing import Literal
 
-from torch import nn
-
-from spectralign.records.errors import AdapterError, SpecError, unknown_name
-from spectralign.spectrum.pairs import LoraPair
+from spectralign.records.errors import SpecError, unknown_name
 
 PenaltyForm = Literal["gram", "cholesky_g1"]
 PenaltyMode = Literal["loss", "decoupled"]
@@ -74,27 +71,3 @@ def option(
     if value is None and defaults[kind] is None:
         raise SpecError(f"penalty {kind}: {name} is missing, accepted: a number of at least {low:g}")
     return number(name, defaults[kind] if value is None else value, low, high)
-
-
-def refuse_sharded(model_or_pairs: nn.Module | Sequence[LoraPair]) -> None:
-    """Refuse factors of which this process holds a part only.
-
-    Raises:
-        AdapterError: DTensor, FSDP or ZeRO-3 factors; names the first.
-    """
-    if isinstance(model_or_pairs, nn.Module):
-        named: Any = ((name, p) for name, p in model_or_pairs.named_parameters() if ".lora_" in f".{name}")
-    else:
-        named = ((pair.name, factor) for pair in model_or_pairs for factor in (pair.A_R_I, pair.B_O_R))
-    for name, factor in named:
-        sharded = any(kind.__name__ == "DTensor" for kind in type(factor).__mro__)  # its import takes longer than ours
-        sharding = "a DTensor (FSDP2 or tensor parallelism)" if sharded else None
-        if hasattr(factor, "ds_id"):
-            sharding = "partitioned by DeepSpeed ZeRO-3"
-        elif "_flat_param" in name or getattr(factor, "_is_flat_param", False):
-            sharding = "flattened by FSDP"
-        if sharding:
-            raise AdapterError(
-                f"{name} is {sharding}, so that this process holds a part of it only; accepted: whole factors (one "
-                "process, DDP; under FSDP, leave the adapter out of the sharding)"
-            )
