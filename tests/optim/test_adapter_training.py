@@ -26,6 +26,9 @@ RATES = {
     "soap": 0.05,
     "lora_rite": 0.05,
     "muon": 0.05,
+    "muon_B_adam_A": 0.05,
+    "lora_muon": 0.05,
+    "spectral_power": 0.05,
 }
 KINDS = sorted(OPTIMISERS)
 

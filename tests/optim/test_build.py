@@ -25,6 +25,9 @@ BASES: dict[str, dict[str, Any]] = {
     "soap": {"lr": 0.01, "precondition_frequency": 2},
     "lora_rite": {"lr": 0.01, "eps": 0.1},
     "muon": {"lr": 0.01},
+    "muon_B_adam_A": {"lr": 0.01},
+    "lora_muon": {"lr": 0.01},
+    "spectral_power": {"lr": 0.01},
 }
 CHANGES: dict[str, dict[str, Any]] = {
     "sgd": {"lr": 0.2, "momentum": 0.5, "nesterov": True, "weight_decay": 0.1, "lora_plus_ratio": 4},
@@ -100,9 +103,44 @@ CHANGES: dict[str, dict[str, Any]] = {
         "ns_steps": 2,
         "scale_rule": "spectral_norm",
         "eps": 5.0,
+        "other": {"kind": "adamw", "lr": 0.1},
+    },
+    "muon_B_adam_A": {
+        "lr": 0.02,
+        "lr_A": 0.02,
+        "momentum": 0.3,
+        "nesterov": False,
+        "orthogonaliser": "exact",
+        "ns_steps": 2,
+        "scale_rule": "match_rms_adamw",
+        "eps": 5.0,
+        "beta1": 0.5,
+        "beta2": 0.9,
+        "eps_A": 0.1,
+        "weight_decay": 0.1,
+    },
+    "lora_muon": {
+        "lr": 0.02,
+        "momentum": 0.3,
+        "nesterov": False,
+        "weight_decay": 0.1,
+        "orthogonaliser": "exact",
+        "ns_steps": 2,
+        "floor": 50.0,
+    },
+    "spectral_power": {
+        "lr": 0.02,
+        "power": -0.5,
+        "floor": 0.1,
+        "momentum": 0.3,
+        "nesterov": False,
+        "weight_decay": 0.1,
+        "scale_rule": "spectral_norm",
     },
 }
-CASES = [(kind, field) for kind, changes in CHANGES.items() for field in changes]
+ELSEWHERE = [("muon", "other")]
+"""Fields that do nothing to LoRA factors; tests/optim/test_composite_of_muon.py tries them."""
+CASES = [(kind, field) for kind, changes in CHANGES.items() for field in changes if (kind, field) not in ELSEWHERE]
 
 
 def lora_module(seed: int = 0) -> nn.ModuleDict:
@@ -248,4 +286,5 @@ def test_the_description_says_what_happens_to_a_b_and_the_rest_with_every_field(
         assert {"A", "B", "other"} <= set(description)
         assert set(description["fields"]) == set(spec.model_fields) - {"kind"}
         assert all(field["source"] for field in description["fields"].values())
-    assert describe("muon")["other"] == "refused"
+    assert describe("muon")["other"] == "refused, or AdamW where `other` is given"
+    assert describe("lora_muon")["other"] == "refused"

@@ -137,6 +137,7 @@ def test_a_decoupled_penalty_is_refused_where_parameters_are_interpolated_anew()
 @pytest.mark.parametrize("kind", OPTIMISERS)
 def test_every_field_of_every_optimiser_is_part_of_the_id(kind: str) -> None:
     other: dict[str, Any] = {"orthogonaliser": "exact", "scale_rule": "spectral_norm", "growth_rate": 2.0, "clip": 2.0}
+    other["other"] = {"kind": "adamw", "lr": 0.1}
     model = OPTIMISERS[kind]
     # all fields, also those that are left out of an id while they are not used
     base = {name: getattr(model.model_validate({"lr": 0.01}), name) for name in model.model_fields}

@@ -115,6 +115,8 @@ class LoRAMuonSpec(OptimiserBase):
         "refused",
     )
 
+    no_decoupled_penalty: ClassVar[str | None] = "its lr is a change of the product BA, not of a factor"
+
     kind: Literal["lora_muon"] = "lora_muon"
     lr: LearningRate = Field(description="largest change of BA in spectral norm, before PEFT's alpha/r")
     momentum: Momentum = Field(0.95, description=f"of the factors' gradients; {_MOMENTUM}; ours here")
