@@ -308,7 +308,8 @@ def test_a_swap_reproduces_both_ends_and_its_hybrids_are_kept_on_request(world, 
     for name in (NARROW, BROAD):
         whole = said["panels"]["BBB"][name]["log_odds"] - said["panels"]["AAA"][name]["log_odds"]
         assert math.fsum(effects[part, name, "log_odds"] for part in odd) == pytest.approx(whole, abs=1e-6)
-    assert sorted(path.name for path in target.iterdir()) == sorted(set(said["panels"]) - {"A", "B"})
+    assert sorted(path.name for path in target.iterdir()) == sorted({*said["panels"], "swap.json"} - {"A", "B"})
+    assert read_json(target / "swap.json") == said
     record = read_json(target / "BAB" / "edit.json")
     assert record["swap"] == {"shape": "B", "norms": "A", "vectors": "B", "A": world.a.name, "B": world.b.name}
     assert record["status"] == "edited, evaluated"

@@ -39,18 +39,21 @@ def command(
     """Exchange shape of the spectrum, norms and singular vectors of two runs, and evaluate all eight combinations."""
     need_extra("lab", "a swap")
     from spectralign.cli.progress import StepProgress
+    from spectralign.records.files import write_json
     from spectralign.study.adapters import microworld_run
     from spectralign.study.swap import swap
 
     runs = [microworld_run(text, DEFAULT_OUT, "a swap") for text in (a, b)]
     with StepProgress("evaluating hybrids") as progress:
         found = swap(runs[0], runs[1], out, progress.on_step)
+    if out is not None:
+        write_json(out / "swap.json", _record(found))
     if as_json:
         typer.echo(json.dumps(_record(found)))
         return 0
     _show(found)
     if out is not None:
-        say(f"hybrids: {out}, each marked as edited, with what it takes from whom in edit.json")
+        say(f"hybrids: {out}, each with what it takes from whom in edit.json; numbers: {out / 'swap.json'}")
     return 0
 
 

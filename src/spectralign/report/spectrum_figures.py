@@ -121,6 +121,10 @@ def edit_label(edit: str) -> str:
     }
     if kind == "scale" and number is not None:
         return f"scale by {number:g}"
+    if kind == "flatten" and number is not None:
+        return f"flatten by {number:g}, equal norm"
+    if kind == "clip" and number is not None:
+        return f"clip at {number:g} times the mean"
     return words.get(kind, visible(edit)) + (f" {number:g}" if number is not None and kind in words else "")
 
 

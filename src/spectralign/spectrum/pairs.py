@@ -86,6 +86,9 @@ def plain_name(path: str) -> str:
 def pair_fault(pair: LoraPair) -> str | None:
     """Return why a pair cannot be used (shapes, dtypes, ranks, NaN, scale), or None where it can."""
     _, A_R_I, B_O_R, scale = pair
+    if A_R_I.numel() == 0 or B_O_R.numel() == 0:
+        shapes = f"lora_A {tuple(A_R_I.shape)}, lora_B {tuple(B_O_R.shape)}"
+        return f"empty factor, {shapes}: shards (ZeRO-3, FSDP) that were not gathered before saving look like this"
     for side, factor in (("lora_A", A_R_I), ("lora_B", B_O_R)):
         # torch has neither sums nor comparisons for floats of one byte
         if factor.ndim != 2 or not factor.is_floating_point() or factor.element_size() < 2:
@@ -95,8 +98,6 @@ def pair_fault(pair: LoraPair) -> str | None:
             )
     if A_R_I.shape[0] != B_O_R.shape[1]:
         return f"rank mismatch, lora_A has {A_R_I.shape[0]} rows but lora_B {B_O_R.shape[1]} columns"
-    if A_R_I.numel() == 0 or B_O_R.numel() == 0:
-        return f"empty factor, lora_A {tuple(A_R_I.shape)}, lora_B {tuple(B_O_R.shape)}"
     for side, factor in (("lora_A", A_R_I), ("lora_B", B_O_R)):
         # A sum is NaN or infinite if any element is, and costs no mask; only a suspicious one is looked at closely.
         if not bool(torch.isfinite(factor.detach().sum())) and not bool(torch.isfinite(factor.detach()).all()):

@@ -77,7 +77,8 @@ def swap(a: Path, b: Path, out: Path | None, on_step: Callable[[int, int, str], 
             record = {"swap": {"shape": name[0], "norms": name[1], "vectors": name[2], "A": a.name, "B": b.name}}
             target = write_adapter_folder(sources["A"], folder / name, pairs, record)
             verdicts[name] = _ask(a, target, None, domain)
-            mark_evaluated(target, {"kind": "exact", "panels": [NARROW, BROAD], "by": "swap"})
+            joint = {panel: panel_of(rows).misaligned for panel, rows in verdicts[name].items()}
+            mark_evaluated(target, {"kind": "exact", "panels": [NARROW, BROAD], "by": "swap", "joint": joint})
         for name, directory in (("A", a), ("B", b)):
             on_step(len(verdicts), total, name)
             verdicts[name] = _ask(directory, sources[name], _final_step(directory), domain)
