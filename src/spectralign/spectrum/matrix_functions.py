@@ -56,7 +56,7 @@ def root_and_inverse_root(
     with the quintics of Polar Express, under which small eigenvalues grow quickly).
 
     Args:
-        P_K_R_R: (..., r, r), eigenvalues in [0, 1].
+        P_K_R_R: (K, r, r), eigenvalues in [0, 1].
         eps: floor in units of the root, 1e-4 for an inverse root that is at most 1e4.
         steps: quintics to apply.
 
@@ -69,7 +69,8 @@ def root_and_inverse_root(
     Z_K_R_R = one_R_R.expand_as(P_K_R_R)
     for index, (a, b, c) in enumerate(steps):
         E_K_R_R = Y_K_R_R if index == 0 else Z_K_R_R @ Y_K_R_R
-        h_K_R_R = a * one_R_R + b * E_K_R_R + c * (E_K_R_R @ E_K_R_R)
+        h_K_R_R = torch.baddbmm(E_K_R_R, E_K_R_R, E_K_R_R, beta=b, alpha=c)
+        h_K_R_R.diagonal(dim1=-2, dim2=-1).add_(a)
         Y_K_R_R, Z_K_R_R = Y_K_R_R @ h_K_R_R, h_K_R_R if index == 0 else h_K_R_R @ Z_K_R_R
     return Y_K_R_R, Z_K_R_R
 
@@ -85,7 +86,7 @@ def logarithm(P_K_R_R: Tensor, eps: float = 0.0) -> Tensor:
     the logarithm is 64 times that of the sixth root (Higham 2008, section 11.5, with products instead of a solver).
 
     Args:
-        P_K_R_R: (..., r, r), eigenvalues in [0, 1].
+        P_K_R_R: (K, r, r), eigenvalues in [0, 1].
         eps: floor in units of the square root, above 0 where eigenvalues may be 0.
 
     Returns:
