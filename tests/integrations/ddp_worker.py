@@ -5,12 +5,13 @@ python -m torch.distributed.run --standalone --nproc-per-node 2 ddp_worker.py FO
 
 from __future__ import annotations
 
+import importlib.util
 import sys
 from pathlib import Path
 
 import torch
 from safetensors.torch import save_file
-from tiny_hosts import LAM, factors, host_run, tiny_rows
+from tiny_hosts import CLIP, LAM, factors, host_run, tiny_rows
 
 from spectralign.integrations.transformers import SpectralPenaltyCallback
 from spectralign.records.errors import TrainingError
@@ -22,6 +23,8 @@ WAYS = {
     "decoupled": ({"mode": "decoupled"}, 2),
 }
 """Options of the penalty, and accumulation."""
+
+LIGHTNING = importlib.util.find_spec("lightning") is not None
 
 
 def main(folder: Path) -> None:
@@ -37,7 +40,27 @@ def main(folder: Path) -> None:
         host_run(folder, tiny_rows(8), [SpectralPenaltyCallback(LAM, kind="functional")], ddp_backend="gloo")
     except TrainingError as error:
         (folder / f"refused.{trainer.args.process_index}").write_text(str(error))
+    if LIGHTNING:
+        lightning_run(folder, trainer.args.process_index)
     torch.distributed.destroy_process_group()
+
+
+def lightning_run(folder: Path, rank: int) -> None:
+    """Two micro-batches per step, one for each process; DDP's mean is the mean over the step's tokens."""
+    import lightning
+    from test_lightning_runs import Tuned, batches
+
+    from spectralign.integrations.lightning import SpectralPenaltyCallback as InLightning
+
+    trainer = lightning.Trainer(
+        max_steps=4, gradient_clip_val=CLIP, callbacks=[InLightning(LAM)], accelerator="cpu", devices=2, strategy="ddp",
+        logger=False, enable_checkpointing=False, enable_progress_bar=False, default_root_dir=str(folder),
+        use_distributed_sampler=False,
+    )  # fmt: skip
+    module = Tuned()
+    trainer.fit(module, torch.utils.data.DataLoader(batches(4, 2)[rank::2], batch_size=None))
+    assert trainer.world_size == 2
+    save_file(factors(module.model), folder / f"lightning.{rank}.safetensors")
 
 
 if __name__ == "__main__":

@@ -26,6 +26,7 @@ from tiny_hosts import (
 pytest.importorskip("lightning", reason="Lightning is not installed")
 import lightning
 from lightning.pytorch.callbacks import ModelCheckpoint
+from lightning.pytorch.plugins.precision import MixedPrecision
 
 from spectralign.integrations.lightning import SpectralPenaltyCallback
 from spectralign.records.errors import AdapterError, ResumeError, TrainingError
@@ -101,6 +102,18 @@ def test_lightning_goes_the_way_of_the_plain_loop(accumulation: int, precision: 
     # the test can fail: a penalty counted once per micro-batch, or twice, would be seen
     assert distance(found, plain_run(ROWS, steps=4, per_step=8, lam=2 * LAM)) > 1e-2
     assert float(trainer.callback_metrics["penalty_lambda"]) == LAM
+
+
+def test_under_a_real_grad_scaler_the_loss_scale_does_not_reach_the_penalty(tmp_path: Path) -> None:
+    """fp16 on the CPU through Lightning's own plugin; a power of two scales without rounding."""
+    ways = []
+    for scale in (1.0, 2.0**10):
+        plugin = MixedPrecision("16-mixed", "cpu", torch.amp.GradScaler("cpu", init_scale=scale, growth_interval=1000))
+        ways.append(lightning_run(tmp_path, [SpectralPenaltyCallback(20 * LAM)], accumulation=2, plugins=[plugin])[0])
+    assert distance(ways[1], ways[0]) < 5e-3
+    expected = plain_run(ROWS, steps=4, per_step=8, lam=20 * LAM)
+    assert distance(ways[1], expected) < 5e-3
+    assert distance(plain_run(ROWS, steps=4, per_step=8), expected) > 0.1, "the penalty must matter"
 
 
 @pytest.mark.parametrize("options", [{"kind": "functional"}, {"max_grad_ratio": 0.1}, {"mode": "decoupled"}], ids=str)
