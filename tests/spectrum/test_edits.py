@@ -217,3 +217,13 @@ def test_bfloat16_factors_are_edited_to_their_own_precision(tmp_path) -> None:
     assert flat.A_R_I.dtype == flat.B_O_R.dtype == torch.bfloat16
     values = dense_values(flat)
     torch.testing.assert_close(values, stated(dense_values(pair), Flatten()), rtol=0.02, atol=0)
+
+
+@pytest.mark.parametrize("text", ["[]", "{", '{"edits": "flatten"}', '{"edits": 3}', '{"edits": [NaN]}'])
+def test_a_record_of_edits_that_is_none_is_refused_in_one_line(tmp_path, text) -> None:
+    source = saved(tmp_path / "source")
+    (source / "edit.json").write_text(text)
+    with pytest.raises(IntegrityError, match=r"edit\.json") as caught:
+        edit_adapter_folder(source, tmp_path / "target", Flatten())
+    assert "\n" not in str(caught.value)
+    assert not (tmp_path / "target").exists()

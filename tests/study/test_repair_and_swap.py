@@ -134,7 +134,7 @@ def test_an_organism_of_the_microworld_may_be_sharpened_wherever_its_records_kno
     assert "in no run directory" in str(not_of_the_microworld(find_adapter(str(tmp_path / "top"), world.out)))
 
 
-@pytest.mark.parametrize("lie", ["weights", "spec", "base", "unfinished"])
+@pytest.mark.parametrize("lie", ["weights", "spec", "base", "unfinished", "done"])
 def test_a_run_directory_whose_records_do_not_hold_is_no_organism_of_the_microworld(world, tmp_path, lie) -> None:
     run = tmp_path / world.a.name
     shutil.copytree(world.a, run)
@@ -147,6 +147,8 @@ def test_a_run_directory_whose_records_do_not_hold_is_no_organism_of_the_microwo
             write_json(run / "spec.json", {**read_json(run / "spec.json"), "seed": 5})
         case "base":
             write_json(run / "inputs.json", {**read_json(run / "inputs.json"), "base_sha256": "0" * 64})
+        case "done":
+            write_json(run / "done", {**read_json(run / "done"), "adapter_sha256": ["x"]})
         case "unfinished":
             (run / "done").unlink()
     assert not_of_the_microworld(find_adapter(str(step), world.out))

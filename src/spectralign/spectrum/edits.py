@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from spectralign.records.canonical import sha256_file
+from spectralign.records.canonical import canonical_json, sha256_file
 from spectralign.records.errors import (
     AdapterError,
     IntegrityError,
@@ -171,6 +171,7 @@ def edit_adapter_folder(source: Path, target: Path, edits: EditSpec | Sequence[E
 
     Raises:
         AdapterError: the source cannot be used, or the target exists.
+        IntegrityError: the source has a record of edits that is none.
         RunDirectoryError: the target cannot be written.
     """
     chain = list(edits) if isinstance(edits, Sequence) else [edits]
@@ -181,13 +182,26 @@ def edit_adapter_folder(source: Path, target: Path, edits: EditSpec | Sequence[E
         for edit in chain:
             pair = apply_edit(pair, edit)
         pairs.append(pair)
-    earlier = read_record(source / RECORD_NAME).get("edits", []) if (source / RECORD_NAME).is_file() else []
     record = {
-        "edits": [*earlier, *(edit.model_dump(mode="json") for edit in chain)],
+        "edits": [*_earlier_edits(source), *(edit.model_dump(mode="json") for edit in chain)],
         "modules": len(pairs),
         "source_sha256": sha256_file(source / WEIGHTS_NAME),
     }
     return write_adapter_folder(source, target, pairs, record)
+
+
+def _earlier_edits(source: Path) -> list[Any]:
+    file = source / RECORD_NAME
+    if not file.is_file():
+        return []
+    earlier = read_record(file).get("edits", [])
+    try:
+        plain = isinstance(earlier, list) and bool(canonical_json(earlier))
+    except ValueError:  # NaN and the like, which JSON from elsewhere may hold
+        plain = False
+    if not plain:
+        raise IntegrityError(f"{file} does not hold a list of edits; it is corrupt or not ours")
+    return list(earlier)
 
 
 def write_adapter_folder(source: Path, target: Path, pairs: Sequence[LoraPair], record: Mapping[str, Any]) -> Path:

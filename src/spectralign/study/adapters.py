@@ -85,6 +85,8 @@ def not_of_the_microworld(adapter: NamedAdapter) -> str | None:
             return None
     except (SpectralignError, OSError) as error:
         return str(error)
+    except (AttributeError, TypeError):
+        return f"the records of {directory} are broken or not ours"
     return f"the records of {directory} do not know its weights"
 
 
