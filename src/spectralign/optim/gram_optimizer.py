@@ -32,8 +32,8 @@ SCALE_RULES: dict[str, Callable[[int, int], float]] = {
 }
 """Factor on the learning rate of a rows x columns matrix: torch 2.13 default; Moonlight, arXiv 2502.16982; dion."""
 
-SCRATCH = {"cpu": 2**19, "other": 2**26}
-"""Elements taken together: what the cache of a CPU holds; elsewhere 268 MB, so that launches are few."""
+SCRATCH = {"cpu": 2**19, "other": 2**25}
+"""Elements taken together: what the cache of a CPU holds; elsewhere 134 MB, so that launches are few."""
 
 
 class GramOptimizer(torch.optim.Optimizer):

@@ -1,0 +1,205 @@
+"""One Muon step on the 504 LoRA factors of Qwen3-8B (rank 32): ours, batched from Gram matrices, and torch.optim.Muon.
+
+Both get the same factors, gradients and settings (Nesterov momentum .95, five Newton-Schulz steps, no decay). Times are
+medians over repetitions that alternate between the two, so that other load on the machine hits both. The gradients are
+noise; `--condition` gives them singular values from 1 to 1/condition instead, where our Gram matrices are summed in
+float64 on the CPU. The table also says how far our step is from the plain float32 iteration matrix by matrix (relative
+in Frobenius norm, largest of some factors) and its cosine to torch's, which runs in bfloat16. Peak memory is what
+`Optimizer.step` adds to what parameters, gradients and momenta hold.
+
+    python benchmarks/muon_step.py [--device cuda] [--threads 2] [--repeat 9] [--json benchmarks/results/muon_step.json]
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import platform
+import statistics
+import time
+from collections.abc import Callable
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+LAYERS, RANK = 36, 32
+PER_LAYER = (
+    *[(RANK, 4096)] * 6, (RANK, 12288),  # A of q k v o gate up, of down
+    *[(4096, RANK)] * 3, *[(1024, RANK)] * 2, *[(12288, RANK)] * 2,  # B of q o down, of k v, of gate up
+)  # fmt: skip
+LIMIT = 3.0
+SETTINGS: dict[str, Any] = {"lr": 1e-3, "momentum": 0.95, "nesterov": True, "weight_decay": 0.0}
+
+
+def factors(device: str, layers: int, condition: float) -> list[nn.Parameter]:
+    """Return the factors of all layers with their gradients."""
+    generator = torch.Generator().manual_seed(0)
+    parameters = []
+    for shape in PER_LAYER * layers:
+        parameter = nn.Parameter(torch.randn(shape, generator=generator).to(device))
+        gradient = torch.randn(shape, generator=generator)
+        if condition > 1:
+            basis = torch.linalg.qr(gradient if shape[0] > shape[1] else gradient.T).Q
+            values = torch.logspace(0, -float(torch.tensor(condition).log10()), RANK)
+            turn = torch.linalg.qr(torch.randn(RANK, RANK, generator=generator)).Q
+            tall = basis * values @ turn
+            gradient = tall if shape[0] > shape[1] else tall.T.contiguous()
+        parameter.grad = gradient.to(device)
+        parameters.append(parameter)
+    return parameters
+
+
+def optimisers(parameters: list[nn.Parameter]) -> dict[str, torch.optim.Optimizer]:
+    from spectralign.optim import Muon
+    from spectralign.optim.lora_muon import LoRAMuon
+    from spectralign.optim.spectral_power import SpectralPower
+
+    newton_schulz = {**SETTINGS, "orthogonaliser": "newton_schulz5", "ns_steps": 5}
+    # of each layer: seven A, then seven B in another order of modules; LoRA-Muon only needs pairs of one rank
+    pairs = [
+        (parameters[first + i], parameters[first + 7 + i])
+        for first in range(0, len(parameters), len(PER_LAYER))
+        for i in range(7)
+    ]
+    return {
+        "torch.optim.Muon": torch.optim.Muon(parameters, **SETTINGS, ns_steps=5, adjust_lr_fn="original"),
+        "ours, newton_schulz5": Muon(parameters, **newton_schulz, scale_rule="original", eps=1e-7),
+        "ours, polar_express": Muon(
+            parameters, **newton_schulz | {"orthogonaliser": "polar_express"}, scale_rule="original", eps=1e-7
+        ),
+        "ours, SpectralPower(-0.5)": SpectralPower(
+            parameters, **SETTINGS, power=-0.5, floor=1e-3, scale_rule="original"
+        ),
+        "ours, LoRA-Muon": LoRAMuon(pairs, **newton_schulz, floor=0.5),
+    }
+
+
+def seconds(work: Callable[[], Any], device: str) -> float:
+    if device == "cuda":
+        torch.cuda.synchronize()
+    start = time.perf_counter()
+    work()
+    if device == "cuda":
+        torch.cuda.synchronize()
+    return time.perf_counter() - start
+
+
+def extra_memory(work: Callable[[], Any], device: str) -> float:
+    """Return the largest MB that one step holds beyond what was held before it."""
+    if device == "cuda":
+        torch.cuda.synchronize()
+        torch.cuda.reset_peak_memory_stats()
+        before = torch.cuda.memory_allocated()
+        work()
+        torch.cuda.synchronize()
+        return (torch.cuda.max_memory_allocated() - before) / 2**20
+    from torch.profiler import ProfilerActivity, profile
+
+    with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as record:
+        work()
+    held, peak = 0, 0
+    for event in record.profiler.kineto_results.events():
+        if event.name() == "[memory]":
+            held += event.nbytes()
+            peak = max(peak, held)
+    return peak / 2**20
+
+
+def twin(direction: Tensor) -> Tensor:
+    """Five quintic steps on the matrix itself, float32."""
+    X = direction if direction.shape[0] <= direction.shape[1] else direction.T
+    X = X / X.norm()
+    for _ in range(5):
+        G = X @ X.T
+        X = 3.4445 * X + (-4.7750 * G + 2.0315 * G @ G) @ X
+    return X if direction.shape[0] <= direction.shape[1] else X.T
+
+
+def agreement(device: str, condition: float) -> dict[str, float]:
+    """Return the largest error to the twin and the least cosine to torch's first step, over one layer's factors."""
+    ours, theirs = factors(device, 1, condition), factors(device, 1, condition)
+    made = [optimisers(ours)["ours, newton_schulz5"], optimisers(theirs)["torch.optim.Muon"]]
+    for group in (group for optimizer in made for group in optimizer.param_groups):
+        group["lr"] = 1.0
+    for parameter in [*ours, *theirs]:
+        parameter.data.zero_()
+    for optimizer in made:
+        optimizer.step()
+    errors, cosines = [], []
+    for one, other in zip(ours, theirs, strict=True):
+        assert one.grad is not None
+        expected = -twin(one.grad) * max(1.0, one.shape[0] / one.shape[1]) ** 0.5
+        errors.append(float((one.detach() - expected).norm() / expected.norm()))
+        cosines.append(float(nn.functional.cosine_similarity(one.detach().flatten(), other.detach().flatten(), dim=0)))
+    return {"error_to_float32_twin": max(errors), "cosine_to_torch": min(cosines)}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
+    parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--repeat", type=int, default=9)
+    parser.add_argument("--condition", type=float, nargs="*", default=[1.0, 1000.0])
+    parser.add_argument("--layers", type=int, default=LAYERS)
+    parser.add_argument("--json", type=Path)
+    given = parser.parse_args()
+    torch.set_num_threads(given.threads)
+    rows: list[dict[str, Any]] = []
+    checks: list[dict[str, Any]] = []
+    for condition in given.condition:
+        parameters = factors(given.device, given.layers, condition)
+        kind = "noise" if condition <= 1 else f"condition {condition:g}"
+        print(f"{len(parameters)} factors, gradients: {kind}, {given.device}")
+        times: dict[str, list[float]] = {}
+        made = optimisers(parameters)
+        for optimizer in made.values():
+            optimizer.step()  # makes the state, warms caches
+        for _ in range(given.repeat):
+            for name, optimizer in made.items():
+                times.setdefault(name, []).append(seconds(optimizer.step, given.device))
+        medians = {name: statistics.median(found) for name, found in times.items()}
+        for name, found in medians.items():
+            ratio = medians["torch.optim.Muon"] / found
+            extra = extra_memory(made[name].step, given.device)
+            rows.append(
+                {
+                    "gradients": kind,
+                    "optimiser": name,
+                    "ms": found * 1e3,
+                    "faster_than_torch": ratio,
+                    "extra_mb": extra,
+                    "all_ms": [one * 1e3 for one in times[name]],
+                }
+            )
+            print(f"  {name:28s} {found * 1e3:9.2f} ms  {ratio:5.2f} x torch's speed  {extra:8.1f} MB in the step")
+        check = agreement(given.device, condition)
+        checks.append({"gradients": kind, **check})
+        print(
+            f"  newton_schulz5: error to the float32 twin {check['error_to_float32_twin']:.1e}, "
+            f"cosine to torch.optim.Muon {check['cosine_to_torch']:.5f}"
+        )
+        del parameters, made
+    reached = rows[1]["faster_than_torch"]
+    print(f"limit {LIMIT:g} x on {rows[1]['gradients']}: {'met' if reached >= LIMIT else 'MISSED'} ({reached:.2f} x)")
+    if given.json is not None:
+        machine = {"processor": platform.processor() or platform.machine(), "threads": torch.get_num_threads()}
+        if given.device == "cuda":
+            machine["gpu"] = torch.cuda.get_device_name()
+        result = {
+            "machine": machine,
+            "versions": {"torch": version("torch"), "cuda": torch.version.cuda},
+            "device": given.device,
+            "factors": given.layers * len(PER_LAYER),
+            "repeat": given.repeat,
+            "rows": rows,
+            "checks": checks,
+        }
+        given.json.parent.mkdir(parents=True, exist_ok=True)
+        given.json.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()
