@@ -22,8 +22,8 @@ test-slow: $(VENV)/.installed  ## rebuild a base and run the whole micro study (
 	$(BIN)/python -m pytest -m slow
 
 lint: $(VENV)/.installed
-	$(BIN)/ruff check src tests benchmarks
-	$(BIN)/ruff format --check src tests benchmarks
+	$(BIN)/ruff check src tests benchmarks examples
+	$(BIN)/ruff format --check src tests benchmarks examples
 
 types: $(VENV)/.installed
 	$(BIN)/mypy

@@ -41,26 +41,28 @@ def main(folder: Path) -> None:
     except TrainingError as error:
         (folder / f"refused.{trainer.args.process_index}").write_text(str(error))
     if LIGHTNING:
-        lightning_run(folder, trainer.args.process_index)
+        for name, view in (("lightning", False), ("lightning-view", True)):
+            lightning_run(folder / f"{name}.{trainer.args.process_index}.safetensors", trainer.args.process_index, view)
     torch.distributed.destroy_process_group()
 
 
-def lightning_run(folder: Path, rank: int) -> None:
+def lightning_run(file: Path, rank: int, view: bool) -> None:
     """Two micro-batches per step, one for each process; DDP's mean is the mean over the step's tokens."""
     import lightning
+    from lightning.pytorch.strategies import DDPStrategy
     from test_lightning_runs import Tuned, batches
 
     from spectralign.integrations.lightning import SpectralPenaltyCallback as InLightning
 
     trainer = lightning.Trainer(
-        max_steps=4, gradient_clip_val=CLIP, callbacks=[InLightning(LAM)], accelerator="cpu", devices=2, strategy="ddp",
-        logger=False, enable_checkpointing=False, enable_progress_bar=False, default_root_dir=str(folder),
-        use_distributed_sampler=False,
+        max_steps=4, gradient_clip_val=CLIP, callbacks=[InLightning(LAM)], accelerator="cpu", devices=2, logger=False,
+        strategy=DDPStrategy(gradient_as_bucket_view=view), enable_checkpointing=False, enable_progress_bar=False,
+        use_distributed_sampler=False, default_root_dir=str(file.parent),
     )  # fmt: skip
     module = Tuned()
     trainer.fit(module, torch.utils.data.DataLoader(batches(4, 2)[rank::2], batch_size=None))
     assert trainer.world_size == 2
-    save_file(factors(module.model), folder / f"lightning.{rank}.safetensors")
+    save_file(factors(module.model), file)
 
 
 if __name__ == "__main__":

@@ -32,16 +32,20 @@ def done(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-BY_LIGHTNING = pytest.param("lightning", marks=pytest.mark.skipif(not LIGHTNING, reason="Lightning is not installed"))
+BY_LIGHTNING = [
+    pytest.param(name, marks=pytest.mark.skipif(not LIGHTNING, reason="Lightning is not installed"))
+    for name in ("lightning", "lightning-view")
+]
+"""Gradients of their own, and gradients that are views of DDP's buckets."""
 
 
-@pytest.mark.parametrize("way", [*WAYS, BY_LIGHTNING])
+@pytest.mark.parametrize("way", [*WAYS, *BY_LIGHTNING])
 def test_replicas_stay_equal_bit_for_bit(way: str, done: Path) -> None:
     first, second = (load_file(done / f"{way}.{rank}.safetensors") for rank in (0, 1))
     assert first.keys() == second.keys() and all(torch.equal(first[name], second[name]) for name in first)
 
 
-@pytest.mark.parametrize("way", ["loss-1", "loss-2", BY_LIGHTNING])
+@pytest.mark.parametrize("way", ["loss-1", "loss-2", *BY_LIGHTNING])
 def test_two_processes_go_the_way_of_one_with_the_same_global_batch(way: str, done: Path) -> None:
     found = dict(load_file(done / f"{way}.0.safetensors"))
     assert distance(found, plain_run(tiny_rows(32), steps=4, per_step=8)) < 1e-5

@@ -134,6 +134,17 @@ def test_a_resumed_run_ends_where_the_whole_one_does_bit_for_bit(name: str, tmp_
     assert len(rows[0]) == 2 and [row["penalty"] for row in rows[0]] == [row["penalty"] for row in rows[1]]
 
 
+def test_a_resume_that_lets_the_trainer_restore_callbacks_goes_the_same_way(tmp_path: Path) -> None:
+    fields: dict[str, Any] = {"max_steps": 4, "save_strategy": "steps", "save_steps": 2}
+    options: dict[str, Any] = {"lam": LAM, "warmup_steps": 3}
+    whole = host_run(tmp_path, ROWS, [SpectralPenaltyCallback(**options)], **fields)
+    resumed = host_run(
+        tmp_path, ROWS, [SpectralPenaltyCallback(**options)], resume=str(tmp_path / "checkpoint-2"),
+        restore_callback_states_from_checkpoint=True, **fields,
+    )  # fmt: skip
+    assert distance(factors(resumed.model), factors(whole.model)) == 0.0
+
+
 def test_a_resume_that_cannot_find_its_penalty_is_an_error(tmp_path: Path) -> None:
     fields: dict[str, Any] = {"max_steps": 4, "save_strategy": "steps", "save_steps": 2}
     options: dict[str, Any] = {"lam": LAM, "kind": "functional"}

@@ -1,0 +1,44 @@
+"""Every optimiser of ours through the Trainer's factory: it learns, and a resumed run is the whole one bit for bit."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from tiny_hosts import LAM, arguments, collate, distance, factors, tiny_adapted, tiny_rows
+from transformers import Trainer, TrainingArguments
+
+from spectralign.integrations.transformers import EvalModeCallback, SpectralPenaltyCallback, optimizer_factory
+from spectralign.records.optimisers import OPTIMISERS
+
+FIELDS: dict[str, dict[str, Any]] = {"prodigy": {"lr": 1.0}, "sgd": {"lr": 0.3}}
+"""Fields where an lr of 0.01 is no usual one."""
+
+
+@pytest.fixture(autouse=True)
+def one_thread() -> None:
+    torch.set_num_threads(1)
+
+
+def run(folder: Path, kind: str, resume: str | None = None) -> Trainer:
+    trainer = Trainer(
+        model=tiny_adapted(),
+        args=TrainingArguments(**arguments(folder, max_steps=4, save_strategy="steps", save_steps=2)),
+        train_dataset=tiny_rows(8) * 2,
+        data_collator=collate,
+        callbacks=[SpectralPenaltyCallback(LAM), EvalModeCallback()],
+        optimizer_cls_and_kwargs=optimizer_factory({"kind": kind, "lr": 0.01, **FIELDS.get(kind, {})}),
+    )
+    trainer.train(resume_from_checkpoint=resume)
+    return trainer
+
+
+@pytest.mark.parametrize("kind", OPTIMISERS)
+def test_an_optimiser_learns_and_resumes_in_the_trainer(kind: str, tmp_path: Path) -> None:
+    whole = run(tmp_path, kind)
+    losses = [row["loss"] for row in whole.state.log_history if "loss" in row]
+    assert losses[2] < losses[0], "the same rows come again after two steps"
+    resumed = run(tmp_path, kind, resume=str(tmp_path / "checkpoint-2"))
+    assert distance(factors(resumed.model), factors(whole.model)) == 0.0
