@@ -27,7 +27,7 @@ EDIT_STYLES = {
     "keep_top": ("#D55E00", "^"),
     "drop_top": ("#0072B2", "v"),
     "flatten": ("#009E73", "s"),
-    "random": ("#CC79A7", "P"),
+    "clip": ("#CC79A7", "P"),
 }
 """Colour and marker by kind of edit; `scale` is the curve."""
 

@@ -9,16 +9,17 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
+from spectralign.report.spectrum_figures import EDIT_STYLES
 from spectralign.report.style import GREY, INK, legend_below, new_figure, short_label, styled
 from spectralign.study.repair import Point, Sweep
 
 KINDS = {
-    "flatten": ("flatten: share of the way", "#009E73", "v"),
-    "clip": ("clip: times the mean", "#D55E00", "^"),
-    "drop_top": ("drop the top k", "#0072B2", "s"),
-    "keep_top": ("keep the top k", "#CC79A7", "P"),
+    "flatten": "flatten: share of the way",
+    "clip": "clip: times the mean",
+    "drop_top": "drop the top k",
+    "keep_top": "keep the top k",
 }
-"""Label, colour and marker of each kind of edit."""
+"""Label of each kind of edit; colours and markers are those of the report."""
 
 
 def sweep_figure(found: Sweep) -> Figure:
@@ -39,7 +40,7 @@ def sweep_figure(found: Sweep) -> Figure:
         for kind in kinds:
             mine = [point for point in found.points if point.spec.get("kind") == kind]
             mine.sort(key=_strength)
-            _, colour, marker = KINDS[kind]
+            colour, marker = EDIT_STYLES[kind]
             _series(axis, mine, colour, marker, 7.5)
             for point in _apart(mine):
                 _note(axis, point, f"{_strength(point):g}", colour, (7, -11), "left")
@@ -60,8 +61,9 @@ def sweep_figure(found: Sweep) -> Figure:
             [
                 Line2D([], [], color=INK, marker="o", markersize=5, label="plain scaling (control)"),
                 *[
-                    Line2D([], [], color=KINDS[kind][1], marker=KINDS[kind][2], linewidth=1, label=KINDS[kind][0])
+                    Line2D([], [], color=colour, marker=marker, linewidth=1, label=KINDS[kind])
                     for kind in kinds
+                    for colour, marker in [EDIT_STYLES[kind]]
                 ],
                 Line2D([], [], color=GREY, marker="o", markersize=12, markerfacecolor="none", linestyle="none",
                        label="not dominated"),
