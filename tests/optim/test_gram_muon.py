@@ -97,6 +97,7 @@ def test_gram_matrices_are_summed_in_float64_where_float32_would_lose_the_weak_d
     assert torch.equal(found[1], truth[1])
     assert 0 < error(found[0], truth[0]) < 1e-6  # the float32 sum was kept
     assert torch.equal(gram(stack[1:])[0], found[1])
+    assert gram(stack[:1]).dtype == torch.float32
 
 
 def test_exact_is_closer_to_the_polar_factor_than_a_float32_svd_and_ends_at_the_rank_floor() -> None:

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import math
 from abc import abstractmethod
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import groupby
 from typing import Any, Literal, overload
 
@@ -58,7 +58,7 @@ class GramOptimizer(torch.optim.Optimizer):
 
     @abstractmethod
     def transform(self, gram_K_R_R: Tensor, group: dict[str, Any]) -> Tensor:
-        """Return the r x r matrices Q of the steps `Q D`, from the Gram matrices of the directions D, in float64."""
+        """Return the r x r matrices Q of the steps `Q D`, from the Gram matrices of the directions D (see `gram`)."""
 
     def add_param_group(self, param_group: dict[str, Any]) -> None:
         """Add a group; as in the constructor, which calls this too, every parameter must be a matrix of floats."""
@@ -98,7 +98,7 @@ class GramOptimizer(torch.optim.Optimizer):
         """Move matrices of one rank, dtype and device, equal shapes next to each other."""
         alike = [list(members) for _, members in groupby(batch, lambda p: p.shape)]
         stacks, grams = zip(*(self._directions(members, group) for members in alike), strict=True)
-        Q_K_R_R = self.transform(grams[0] if len(grams) == 1 else torch.cat(grams), group)
+        Q_K_R_R = self.transform(_joined(grams), group)
         if group["weight_decay"]:
             torch._foreach_mul_(list[Tensor](batch), 1 - group["lr"] * group["weight_decay"])
         begin = 0
@@ -112,7 +112,7 @@ class GramOptimizer(torch.optim.Optimizer):
         """Update the momentum of matrices of one shape.
 
         Returns:
-            Their directions D, (matrices, rows, columns), and the Gram matrices of these, (matrices, r, r), float64.
+            Their directions D, (matrices, rows, columns), and the Gram matrices of these, (matrices, r, r).
         """
         gradients = [p.grad for p in members if p.grad is not None]
         buffers = [self.state[p]["momentum_buffer"] for p in members]
@@ -134,6 +134,11 @@ class GramOptimizer(torch.optim.Optimizer):
         if group["nesterov"]:
             torch._foreach_lerp_(views, [gradient.to(dtype) for gradient in gradients], ahead)
         return stack, gram(stack)
+
+
+def _joined(grams: Sequence[Tensor]) -> Tensor:
+    wide = torch.float64 if any(one.dtype == torch.float64 for one in grams) else grams[0].dtype
+    return grams[0] if len(grams) == 1 else torch.cat([one.to(wide) for one in grams])
 
 
 def batches(parameters: Iterable[nn.Parameter]) -> Iterator[list[nn.Parameter]]:

@@ -1,8 +1,8 @@
 """Orthogonalisers: the polar factor U V^T of a matrix, approximately or exactly, from its small Gram matrix alone.
 
 Every iterate of Newton-Schulz on an r x n matrix X is `p(G) X`, a polynomial of the r x r matrix `G = X X^T` times X.
-So only r x r matrices are iterated, in float64, and X is multiplied once, at the end (Gram Newton-Schulz; Zhang et
-al., Dao-AILab, 2026). A tall matrix is its wide transpose: `(X^T p(G))`, with the same p(G).
+So only r x r matrices are iterated, in float64 where the condition asks for it, and X is multiplied once, at the end
+(Gram Newton-Schulz; Zhang et al., Dao-AILab, 2026). A tall matrix is its wide transpose: `X p(G)` with `G = X^T X`.
 
 Named, because a study of flat spectra must not mix them up. Of singular values above 1 % of the Frobenius norm, five
 steps of Newton-Schulz leave .68-1.20, five of Polar Express .85-1.12, six .99-1.00; `exact` is 1 up to rounding. Below
@@ -43,7 +43,7 @@ def coefficients(method: Literal["newton_schulz5", "polar_express"], steps: int)
 
 
 def gram(stack: Tensor) -> Tensor:
-    """Return the Gram matrix of the short side of each matrix of a stack, in float64.
+    """Return the Gram matrix of the short side of each matrix of a stack, in float64, or float32 where that is enough.
 
     Args:
         stack: (matrices, rows, columns), float32 or float64.
@@ -57,11 +57,11 @@ def gram(stack: Tensor) -> Tensor:
 
 
 def refined_gram(gram_K_R_R: Tensor, stack: Tensor) -> Tensor:
-    """Return Gram matrices in float64, those of badly conditioned float32 matrices summed again in float64.
+    """Return Gram matrices as they are where float32 is enough, else those of bad condition summed again in float64.
 
     A Gram matrix squares the condition: summed in float32 it knows nothing of singular values below 3e-4 of the
-    largest. On the CPU the float64 sum takes three times as long, so it is made where it matters (`_SPREAD`) only.
-    Each matrix decides for itself, whatever shares its batch.
+    largest. On the CPU the float64 sum takes three times as long, so it is made where it matters (`_SPREAD`) only, and
+    a batch without such a matrix stays in float32. What shares a batch thus changes a step by float32 rounding at most.
 
     Args:
         gram_K_R_R: small-side products of the stack, in its dtype.
@@ -72,8 +72,10 @@ def refined_gram(gram_K_R_R: Tensor, stack: Tensor) -> Tensor:
     lower_K_R_R, failed_K = torch.linalg.cholesky_ex(gram_K_R_R)
     inverse_K_R_R = torch.linalg.solve_triangular(lower_K_R_R, identity_like(gram_K_R_R), upper=False)
     spread_K = trace(gram_K_R_R) * inverse_K_R_R.square().sum((1, 2)) / gram_K_R_R.shape[-1] ** 2
-    gram_K_R_R = gram_K_R_R.double()
-    for index in ((failed_K != 0) | ~(spread_K < _SPREAD)).nonzero().flatten().tolist():
+    bad = ((failed_K != 0) | ~(spread_K < _SPREAD)).nonzero().flatten().tolist()
+    if bad:
+        gram_K_R_R = gram_K_R_R.double()
+    for index in bad:
         gram_K_R_R[index] = small_side_product(stack[index].double())
     return gram_K_R_R
 
@@ -88,7 +90,7 @@ def polar_of_gram(gram_K_R_R: Tensor, method: Orthogonaliser, steps: int, eps: f
     """Return the r x r matrices Q with `Q X` (wide X) or `X Q` (tall X) the polar factor of X.
 
     Args:
-        gram_K_R_R: Gram matrices of the short sides, float64.
+        gram_K_R_R: Gram matrices of the short sides, from `gram`.
         method: newton_schulz5, polar_express (matrix products only) or exact (an eigenvalue solver).
         steps: iterations of the first two, at least 1; ignored by exact.
         eps: smallest Frobenius norm of X to divide by; the zero matrix stays zero.
@@ -96,7 +98,7 @@ def polar_of_gram(gram_K_R_R: Tensor, method: Orthogonaliser, steps: int, eps: f
     norm_K = trace(gram_K_R_R).sqrt().clamp(min=eps)[:, None, None]
     G_K_R_R = gram_K_R_R / norm_K.square()
     if method == "exact":
-        values_K_R, vectors_K_R_R = torch.linalg.eigh(G_K_R_R)
+        values_K_R, vectors_K_R_R = torch.linalg.eigh(G_K_R_R.double())
         floor_K = RANK_FLOOR**2 * values_K_R[:, -1:].clamp(min=torch.finfo(values_K_R.dtype).tiny)
         weights_K_R = torch.where(values_K_R > floor_K, values_K_R.clamp(min=floor_K).rsqrt(), 0.0)
         polar_K_R_R: Tensor = (vectors_K_R_R * weights_K_R[:, None, :]) @ vectors_K_R_R.mT

@@ -86,6 +86,7 @@ class SpectralPower(GramOptimizer):
 
     def transform(self, gram_K_R_R: Tensor, group: dict[str, Any]) -> Tensor:
         """Return Q with `Q D` of Frobenius norm sqrt(r) and singular values in the proportions of the class."""
+        gram_K_R_R = gram_K_R_R.double()
         size_K = trace(gram_K_R_R)[:, None, None]
         G_K_R_R = gram_K_R_R / torch.where(size_K > 0, size_K, 1.0)
         Q_K_R_R = power_of((group["power"] - 1) / 2, G_K_R_R, group["floor"])
