@@ -1,15 +1,17 @@
-"""Spectrum: LoRA pairs, singular values of their update, metrics, the spectral penalty and edits.
+"""Spectrum: LoRA pairs, singular values of their update, metrics, the spectral penalty, edits and comparisons.
 
 Lives here: everything that is computed from the two factors of an adapter and nothing else. Any higher room
-may call it, and so may an engineer who wants this part alone. It calls torch, `spectralign.records.errors`
-and `spectralign.records.files`; safetensors is imported only when a folder is read or written.
+may call it, and so may an engineer who wants this part alone. It calls torch and, of
+`spectralign.records`, errors, files and hashes; safetensors is imported only when a folder is read or written.
 """
 
+from spectralign.spectrum.compare import compare_adapters, hybrids
 from spectralign.spectrum.edits import apply_edit, apply_edit_to_model, edit_adapter_folder
 from spectralign.spectrum.folder import pairs_from_folder, survey_folder
 from spectralign.spectrum.metrics import (
     METRICS,
     SpectrumMetrics,
+    folder_spectrum,
     spectrum_metrics,
     spectrum_summary,
     spectrum_table,
@@ -28,8 +30,11 @@ __all__ = [
     "Survey",
     "apply_edit",
     "apply_edit_to_model",
+    "compare_adapters",
     "edit_adapter_folder",
     "flatten_storage",
+    "folder_spectrum",
+    "hybrids",
     "pairs_from_folder",
     "pairs_from_model",
     "singular_values",
