@@ -1,21 +1,28 @@
 """Optim: from typed specs to optimisers, with every field passed on and every parameter accounted for.
 
-Lives here: the router of parameters to LoRA factors, Muon on LoRA factors, the orthogonalisers, the one place that
-builds an optimiser from its spec, and the switch to the parameters that are the model (ScheduleFree). Training and
-engineers' own loops call it; it calls torch, the optimiser library, `spectralign.spectrum` and `spectralign.records`.
+Lives here: the router of parameters to LoRA factors, our own optimisers (Muon, LoRA-Muon, SpectralPower), several
+optimisers as one, the one place that builds an optimiser from its spec, and the switch to the parameters that are the
+model (ScheduleFree). Training and engineers' own loops call it; it calls torch, the optimiser library,
+`spectralign.spectrum` and `spectralign.records`.
 """
 
 from spectralign.optim.build import build_optimizer
+from spectralign.optim.composite import CompositeOptimizer
+from spectralign.optim.lora_muon import LoRAMuon
 from spectralign.optim.modes import evaluation_mode, return_to_training
 from spectralign.optim.muon import SCALE_RULES, Muon
 from spectralign.optim.orthogonalise import orthogonalise
 from spectralign.optim.router import Routing, check_complete, route
+from spectralign.optim.spectral_power import SpectralPower
 from spectralign.records.optimisers import describe
 
 __all__ = [
     "SCALE_RULES",
+    "CompositeOptimizer",
+    "LoRAMuon",
     "Muon",
     "Routing",
+    "SpectralPower",
     "build_optimizer",
     "check_complete",
     "describe",
