@@ -12,26 +12,17 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import platform
 import statistics
 import subprocess
 import sys
 import tempfile
 import time
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-LAYERS, RANK = 36, 32
-SHAPES = {  # module: (outputs, inputs)
-    "self_attn.q_proj": (4096, 4096),
-    "self_attn.k_proj": (1024, 4096),
-    "self_attn.v_proj": (1024, 4096),
-    "self_attn.o_proj": (4096, 4096),
-    "mlp.gate_proj": (12288, 4096),
-    "mlp.up_proj": (12288, 4096),
-    "mlp.down_proj": (4096, 12288),
-}
+from measure import LAYERS, QWEN3_8B, machine, names_and_shapes, write_result
+
+RANK = 32
 LIMIT_SECONDS, LIMIT_MB = 2.0, 1000.0
 
 CHILD = """
@@ -65,13 +56,11 @@ def make_folder(folder: Path, dtype: str) -> None:
 
     generator = torch.Generator().manual_seed(0)
     tensors = {}
-    for layer in range(LAYERS):
-        for module, (outputs, inputs) in SHAPES.items():
-            key = f"base_model.model.model.layers.{layer}.{module}"
-            A_R_I = torch.randn(RANK, inputs, generator=generator) / inputs**0.5
-            B_O_R = torch.randn(outputs, RANK, generator=generator) * 0.01
-            tensors[f"{key}.lora_A.weight"] = A_R_I.to(getattr(torch, dtype))
-            tensors[f"{key}.lora_B.weight"] = B_O_R.to(getattr(torch, dtype))
+    for name, outputs, inputs in names_and_shapes():
+        A_R_I = torch.randn(RANK, inputs, generator=generator) / inputs**0.5
+        B_O_R = torch.randn(outputs, RANK, generator=generator) * 0.01
+        tensors[f"base_model.model.{name}.lora_A.weight"] = A_R_I.to(getattr(torch, dtype))
+        tensors[f"base_model.model.{name}.lora_B.weight"] = B_O_R.to(getattr(torch, dtype))
     folder.mkdir(parents=True)
     config = {"peft_type": "LORA", "r": RANK, "lora_alpha": 2 * RANK, "use_rslora": True}
     (folder / "adapter_config.json").write_text(json.dumps(config))
@@ -111,7 +100,7 @@ def measure_command(folder: Path, threads: int, repeat: int) -> dict[str, Any]:
 
 def dense_factor() -> float:
     """Return how many k_proj a whole adapter costs where a dense SVD of m x n (m <= n) costs m^2 n."""
-    costs = {module: min(shape) ** 2 * max(shape) for module, shape in SHAPES.items()}
+    costs = {module: min(shape) ** 2 * max(shape) for module, shape in QWEN3_8B.items()}
     return LAYERS * sum(costs.values()) / costs["self_attn.k_proj"]
 
 
@@ -155,11 +144,8 @@ def main() -> None:
                 whole = {**dense, "seconds": dense["seconds"] * dense_factor()}
                 report("dense SVD of all 252", dtype, whole, "extrapolated from one k_proj by m^2 n, not measured")
     if given.json is not None:
-        machine = {"processor": platform.processor() or platform.machine(), "threads": given.threads}
-        versions = {name: version(name) for name in ("torch", "safetensors")}
-        given.json.parent.mkdir(parents=True, exist_ok=True)
-        result = {"machine": machine, "versions": versions, "repeat": given.repeat, "rows": rows}
-        given.json.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
+        found = machine(given.threads, ("torch", "safetensors"))
+        write_result(given.json, machine=found, repeat=given.repeat, rows=rows)
 
 
 if __name__ == "__main__":

@@ -1,4 +1,7 @@
-"""What the benchmarks share: the shapes of Qwen3-8B, medians of rivals that take turns, and a record of the machine."""
+"""What the benchmarks share: shapes of Qwen3-8B, medians of rivals that take turns, a record of the machine.
+
+Importing this loads no torch, as benchmarks of memory need.
+"""
 
 from __future__ import annotations
 
@@ -9,9 +12,10 @@ import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import torch
+if TYPE_CHECKING:
+    import torch
 
 QWEN3_8B = {
     "self_attn.q_proj": (4096, 4096),
@@ -35,6 +39,8 @@ def names_and_shapes(layers: int = LAYERS) -> list[tuple[str, int, int]]:
 def synchronise(device: torch.device) -> None:
     """Wait for the device, so that a clock measures work and not its queueing."""
     if device.type == "cuda":
+        import torch
+
         torch.cuda.synchronize(device)
 
 
@@ -67,15 +73,17 @@ def medians(seconds: Mapping[str, Sequence[float]]) -> dict[str, float]:
     return {name: statistics.median(runs) for name, runs in seconds.items()}
 
 
-def machine(device: torch.device, packages: Iterable[str] = ("torch",)) -> dict[str, Any]:
+def machine(threads: int, packages: Iterable[str] = ("torch",), device: str = "cpu") -> dict[str, Any]:
     """Return what a reader needs to know about where a number comes from: kind of machine and versions, no names."""
     found: dict[str, Any] = {
         "processor": platform.processor() or platform.machine(),
-        "threads": torch.get_num_threads(),
+        "threads": threads,
         "versions": {name: version(name) for name in packages},
     }
-    if device.type == "cuda":
-        found["device"] = torch.cuda.get_device_name(device)
+    if device == "cuda":
+        import torch
+
+        found["device"] = torch.cuda.get_device_name()
         found["cuda"] = torch.version.cuda
     return found
 

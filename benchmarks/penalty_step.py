@@ -159,7 +159,13 @@ def main() -> int:
             missed += [name] if promise is not None and ratio < promise else []
             print(f"  {name:24s} {milliseconds:9.1f} ms   G.1 takes {ratio:6.2f} times as long{word}", flush=True)
     if given.json is not None:
-        write_result(given.json, machine=machine(device), repeat=given.repeat, layers=given.layers, rows=rows)
+        write_result(
+            given.json,
+            machine=machine(given.threads, device=given.device),
+            repeat=given.repeat,
+            layers=given.layers,
+            rows=rows,
+        )
     return int(given.check and bool(missed))
 
 

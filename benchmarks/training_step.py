@@ -129,7 +129,7 @@ def main() -> int:
         print(f"penalty, flat storage: {share:.3%} of a step, promised at most {PROMISED:.1%}: {verdict}")
     if given.json is not None:
         peak = torch.cuda.max_memory_allocated() / 2**30 if device.type == "cuda" else None
-        found = machine(device, ("torch", "transformers", "peft"))
+        found = machine(torch.get_num_threads(), ("torch", "transformers", "peft"), device.type)
         milliseconds = {name: 1e3 * seconds for name, seconds in (whole | alone).items()}
         write_result(
             given.json,
