@@ -6,6 +6,7 @@ python -m torch.distributed.run --standalone --nproc-per-node 2 ddp_worker.py FO
 from __future__ import annotations
 
 import importlib.util
+import os
 import sys
 from pathlib import Path
 
@@ -43,7 +44,9 @@ def main(folder: Path) -> None:
     if LIGHTNING:
         for name, view in (("lightning", False), ("lightning-view", True)):
             lightning_run(folder / f"{name}.{trainer.args.process_index}.safetensors", trainer.args.process_index, view)
-    torch.distributed.destroy_process_group()
+    torch.distributed.barrier()
+    # everything is on disk; letting DDP and gloo take each other down has hung here once
+    os._exit(0)
 
 
 def lightning_run(file: Path, rank: int, view: bool) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -23,12 +24,17 @@ def done(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("ddp")
     source = str(HERE.parents[1] / "src")
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
-    finished = subprocess.run(
+    launched = subprocess.Popen(
         [*command, str(HERE / "ddp_worker.py"), str(folder)],
         env=os.environ | {"PYTHONPATH": source, "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""},
-        capture_output=True, text=True, check=False, timeout=300,
+        stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True, start_new_session=True,
     )  # fmt: skip
-    assert finished.returncode == 0, finished.stderr[-3000:]
+    try:
+        _, complaint = launched.communicate(timeout=240)
+    except subprocess.TimeoutExpired:
+        os.killpg(launched.pid, signal.SIGKILL)  # the launcher alone would leave its workers behind
+        raise
+    assert launched.returncode == 0, complaint[-3000:]
     return folder
 
 
