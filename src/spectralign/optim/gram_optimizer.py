@@ -4,16 +4,18 @@ Muon and SpectralPower differ in that function only. The momentum is an exponent
 torch.optim.Muon: `M <- m M + (1 - m) G`, and with Nesterov the step is taken on `D = (1 - m) G + m M`. Heavy-ball
 momentum differs by a factor that both optimisers normalise away.
 
-Matrices of one rank are taken together, a bounded number of elements at a time, so that beside the momentum only a
-scratch of that size is needed: D is made there, its Gram matrices (r x r, of wide and tall matrices alike) go through
-one batched function Q, and the parameter is moved by `-lr f Q D` in place.
+Matrices of one rank go through one batched function Q of their r x r Gram matrices, wide and tall ones alike. On the
+CPU one matrix is in hand at a time: its momentum, D and Gram matrix while it is in the cache, then, when all Q are
+there, D again and `W <- W - lr f Q D` in place; stacking would cost more than the arithmetic. Elsewhere equal shapes
+are stacked, a bounded number of elements at a time, so that launches are few. Beside the momentum only that scratch is
+needed.
 """
 
 from __future__ import annotations
 
 import math
 from abc import abstractmethod
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator
 from itertools import groupby
 from typing import Any, Literal, overload
 
@@ -32,8 +34,8 @@ SCALE_RULES: dict[str, Callable[[int, int], float]] = {
 }
 """Factor on the learning rate of a rows x columns matrix: torch 2.13 default; Moonlight, arXiv 2502.16982; dion."""
 
-SCRATCH = {"cpu": 2**19, "other": 2**25}
-"""Elements taken together: what the cache of a CPU holds; elsewhere 134 MB, so that launches are few."""
+SCRATCH = 2**25
+"""Elements stacked at a time on an accelerator, 134 MB; Gram matrices are summed from a float64 copy of one shape's."""
 
 
 class GramOptimizer(torch.optim.Optimizer):
@@ -90,15 +92,49 @@ class GramOptimizer(torch.optim.Optimizer):
                 if "momentum_buffer" not in self.state[parameter]:
                     self.state[parameter]["momentum_buffer"] = torch.zeros_like(parameter)
             for batch in batches(moving):
+                on_cpu = batch[0].device.type == "cpu"
                 with torch.autocast(device_type=batch[0].device.type, enabled=False):
-                    self._step_batch(batch, group)
+                    (self._step_in_turn if on_cpu else self._step_stacked)(batch, group)
         return loss
 
-    def _step_batch(self, batch: list[nn.Parameter], group: dict[str, Any]) -> None:
+    def _step_in_turn(self, batch: list[nn.Parameter], group: dict[str, Any]) -> None:
+        """Move matrices of one rank and dtype, one after the other but for the r x r work."""
+        dtype, r = _working_dtype(batch[0]), min(batch[0].shape)
+        scratch = torch.empty(max(p.numel() for p in batch), dtype=dtype)
+        buffers = [self.state[p]["momentum_buffer"] for p in batch]
+        gradients = [p.grad for p in batch if p.grad is not None]
+        new = 1 - group["momentum"]
+
+        def direction(index: int) -> Tensor:
+            buffer = buffers[index]
+            if buffer.dtype == dtype and not group["nesterov"]:
+                return buffer
+            D = scratch[: buffer.numel()].view(buffer.shape)
+            if buffer.dtype == dtype:
+                torch.lerp(buffer, gradients[index], new, out=D)
+                return D
+            D.copy_(buffer)
+            if group["nesterov"]:
+                D.lerp_(gradients[index].to(dtype), new)
+            return D
+
+        gram_K_R_R = torch.empty(len(batch), r, r, dtype=dtype)
+        for index, (buffer, gradient) in enumerate(zip(buffers, gradients, strict=True)):
+            buffer.lerp_(gradient, new)
+            small_side_product(direction(index), out=gram_K_R_R[index])
+        Q_K_R_R = self.transform(refined_gram(gram_K_R_R, direction), group)
+        factors_K = Q_K_R_R.new_tensor([SCALE_RULES[group["scale_rule"]](*p.shape) for p in batch])
+        Q_K_R_R = (Q_K_R_R * (-group["lr"] * factors_K)[:, None, None]).to(dtype)
+        if group["weight_decay"]:
+            torch._foreach_mul_(list[Tensor](batch), 1 - group["lr"] * group["weight_decay"])
+        for index, (parameter, Q_R_R) in enumerate(zip(batch, Q_K_R_R.unbind(), strict=True)):
+            add_product(parameter, Q_R_R, direction(index))
+
+    def _step_stacked(self, batch: list[nn.Parameter], group: dict[str, Any]) -> None:
         """Move matrices of one rank, dtype and device, equal shapes next to each other."""
         alike = [list(members) for _, members in groupby(batch, lambda p: p.shape)]
         stacks, grams = zip(*(self._directions(members, group) for members in alike), strict=True)
-        Q_K_R_R = self.transform(_joined(grams), group)
+        Q_K_R_R = self.transform(torch.cat(grams), group)
         if group["weight_decay"]:
             torch._foreach_mul_(list[Tensor](batch), 1 - group["lr"] * group["weight_decay"])
         begin = 0
@@ -117,32 +153,22 @@ class GramOptimizer(torch.optim.Optimizer):
         gradients = [p.grad for p in members if p.grad is not None]
         buffers = [self.state[p]["momentum_buffer"] for p in members]
         new = 1 - group["momentum"]
-        ahead = new if group["nesterov"] else 0.0
-        dtype = torch.float64 if members[0].dtype == torch.float64 else torch.float32
+        dtype = _working_dtype(members[0])
         stack = torch.empty(len(members), *members[0].shape, dtype=dtype, device=members[0].device)
-        if stack.device.type == "cpu" and members[0].dtype == dtype:
-            # One matrix after the other: what has just been written is still in the cache.
-            gram_K_R_R = stack.new_empty(len(members), min(stack.shape[1:]), min(stack.shape[1:]))
-            for index, (buffer, gradient) in enumerate(zip(buffers, gradients, strict=True)):
-                buffer.lerp_(gradient, new)
-                torch.lerp(buffer, gradient, ahead, out=stack[index])
-                small_side_product(stack[index], out=gram_K_R_R[index])
-            return stack, refined_gram(gram_K_R_R, stack)
         torch._foreach_lerp_(buffers, gradients, new)
         views = list(stack.unbind())
         torch._foreach_copy_(views, buffers)
         if group["nesterov"]:
-            torch._foreach_lerp_(views, [gradient.to(dtype) for gradient in gradients], ahead)
+            torch._foreach_lerp_(views, [gradient.to(dtype) for gradient in gradients], new)
         return stack, gram(stack)
 
 
-def _joined(grams: Sequence[Tensor]) -> Tensor:
-    wide = torch.float64 if any(one.dtype == torch.float64 for one in grams) else grams[0].dtype
-    return grams[0] if len(grams) == 1 else torch.cat([one.to(wide) for one in grams])
+def _working_dtype(parameter: nn.Parameter) -> torch.dtype:
+    return torch.float64 if parameter.dtype == torch.float64 else torch.float32
 
 
 def batches(parameters: Iterable[nn.Parameter]) -> Iterator[list[nn.Parameter]]:
-    """Yield parameters of one rank, dtype and device, in runs of equal shape, as many as fit into a scratch."""
+    """Yield parameters of one rank, dtype and device, in runs of equal shape; on accelerators, as many as fit."""
 
     def key(parameter: nn.Parameter) -> tuple[Any, ...]:
         return (min(parameter.shape), str(parameter.device), str(parameter.dtype))
@@ -151,11 +177,11 @@ def batches(parameters: Iterable[nn.Parameter]) -> Iterator[list[nn.Parameter]]:
         batch: list[nn.Parameter] = []
         room = 0
         for parameter in members:
-            if batch and parameter.numel() > room:
+            if batch and parameter.device.type != "cpu" and parameter.numel() > room:
                 yield batch
                 batch = []
             if not batch:
-                room = SCRATCH["cpu" if parameter.device.type == "cpu" else "other"]
+                room = SCRATCH
             batch.append(parameter)
             room -= parameter.numel()
         if batch:
@@ -164,10 +190,18 @@ def batches(parameters: Iterable[nn.Parameter]) -> Iterator[list[nn.Parameter]]:
 
 def add_products(parameters: list[nn.Parameter], Q_K_R_R: Tensor, stack: Tensor) -> None:
     """Add `Q D` (wide) or `D Q` (tall) to each parameter in place, Q and D in the working dtype."""
-    wide = stack.shape[-2] <= stack.shape[-1]
-    if stack.device.type == "cpu" and parameters[0].dtype == stack.dtype:
+    if stack.device.type == "cpu":
         for parameter, Q_R_R, direction in zip(parameters, Q_K_R_R.unbind(), stack.unbind(), strict=True):
-            parameter.addmm_(*((Q_R_R, direction) if wide else (direction, Q_R_R)))
+            add_product(parameter, Q_R_R, direction)
         return
-    steps = Q_K_R_R @ stack if wide else stack @ Q_K_R_R
+    steps = Q_K_R_R @ stack if stack.shape[-2] <= stack.shape[-1] else stack @ Q_K_R_R
     torch._foreach_add_(list[Tensor](parameters), steps.unbind())
+
+
+def add_product(parameter: nn.Parameter, Q_R_R: Tensor, direction: Tensor) -> None:
+    """Add `Q D` (wide) or `D Q` (tall) to a parameter in place."""
+    one, other = (Q_R_R, direction) if direction.shape[0] <= direction.shape[1] else (direction, Q_R_R)
+    if parameter.dtype == direction.dtype:
+        parameter.addmm_(one, other)
+    else:
+        parameter.add_(one @ other)

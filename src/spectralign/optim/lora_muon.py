@@ -38,6 +38,9 @@ from spectralign.spectrum.matrix_functions import identity_like, trace
 Pair = tuple[nn.Parameter, nn.Parameter]
 """(A, B): A of shape (rank, in), B of shape (out, rank)."""
 
+_CPU_SCRATCH = 2**20
+"""Elements of A and B taken together on the CPU: what its cache holds."""
+
 _RELATIVE = 1e-7
 _ABSOLUTE = 1e-12
 """Last floors of the singular values, relative to the norm of BA and in units of BA: for lr = 0 or floor = 0."""
@@ -129,16 +132,17 @@ class LoRAMuon(torch.optim.Optimizer):
             for A, B in pairs:
                 if not self.state[A]:
                     if not bool(A.any()):
-                        raise OptimiserError(
-                            "LoRAMuon: found an A that is 0, accepted: full row rank (B may be 0)"
-                        )
+                        raise OptimiserError("LoRAMuon: found an A that is 0, accepted: full row rank (B may be 0)")
                     for factor in (A, B):
                         self.state[factor]["momentum_buffer"] = torch.zeros_like(factor)
             pairs.sort(key=_shapes)
             for _, alike in groupby(pairs, _shapes):
                 members = list(alike)
-                scratch = SCRATCH["cpu" if members[0][0].device.type == "cpu" else "other"]
-                size = max(1, scratch // (members[0][0].numel() + members[0][1].numel()))
+                size = max(
+                    1,
+                    (_CPU_SCRATCH if members[0][0].device.type == "cpu" else SCRATCH)
+                    // (members[0][0].numel() + members[0][1].numel()),
+                )
                 for begin in range(0, len(members), size):
                     with torch.autocast(device_type=members[0][0].device.type, enabled=False):
                         self._step_alike(members[begin : begin + size], group)

@@ -11,6 +11,7 @@ that Newton-Schulz lifts less and less (.47 at .1 %).
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Literal
 
 import torch
@@ -52,11 +53,11 @@ def gram(stack: Tensor) -> Tensor:
         (matrices, r, r) with r the smaller of rows and columns.
     """
     if stack.device.type == "cpu":
-        return refined_gram(small_side_product(stack), stack)
+        return refined_gram(small_side_product(stack), stack.__getitem__)
     return small_side_product(stack.double())
 
 
-def refined_gram(gram_K_R_R: Tensor, stack: Tensor) -> Tensor:
+def refined_gram(gram_K_R_R: Tensor, matrix: Callable[[int], Tensor]) -> Tensor:
     """Return Gram matrices as they are where float32 is enough, else those of bad condition summed again in float64.
 
     A Gram matrix squares the condition: summed in float32 it knows nothing of singular values below 3e-4 of the
@@ -64,10 +65,10 @@ def refined_gram(gram_K_R_R: Tensor, stack: Tensor) -> Tensor:
     a batch without such a matrix stays in float32. What shares a batch thus changes a step by float32 rounding at most.
 
     Args:
-        gram_K_R_R: small-side products of the stack, in its dtype.
-        stack: (matrices, rows, columns), on the CPU.
+        gram_K_R_R: small-side products of some matrices, in their dtype, on the CPU.
+        matrix: gives the matrix of an index.
     """
-    if stack.dtype == torch.float64:
+    if gram_K_R_R.dtype == torch.float64:
         return gram_K_R_R
     lower_K_R_R, failed_K = torch.linalg.cholesky_ex(gram_K_R_R)
     inverse_K_R_R = torch.linalg.solve_triangular(lower_K_R_R, identity_like(gram_K_R_R), upper=False)
@@ -76,7 +77,7 @@ def refined_gram(gram_K_R_R: Tensor, stack: Tensor) -> Tensor:
     if bad:
         gram_K_R_R = gram_K_R_R.double()
     for index in bad:
-        gram_K_R_R[index] = small_side_product(stack[index].double())
+        gram_K_R_R[index] = small_side_product(matrix(index).double())
     return gram_K_R_R
 
 
