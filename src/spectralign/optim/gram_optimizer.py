@@ -101,7 +101,7 @@ class GramOptimizer(torch.optim.Optimizer):
         """Move matrices of one rank and dtype, one after the other but for the r x r work."""
         dtype, r = _working_dtype(batch[0]), min(batch[0].shape)
         scratch = torch.empty(max(p.numel() for p in batch), dtype=dtype)
-        buffers = [self.state[p]["momentum_buffer"] for p in batch]
+        buffers: list[Tensor] = [self.state[p]["momentum_buffer"] for p in batch]
         gradients = [p.grad for p in batch if p.grad is not None]
         new = 1 - group["momentum"]
 
@@ -125,9 +125,9 @@ class GramOptimizer(torch.optim.Optimizer):
         Q_K_R_R = self.transform(refined_gram(gram_K_R_R, direction), group)
         factors_K = Q_K_R_R.new_tensor([SCALE_RULES[group["scale_rule"]](*p.shape) for p in batch])
         Q_K_R_R = (Q_K_R_R * (-group["lr"] * factors_K)[:, None, None]).to(dtype)
-        if group["weight_decay"]:
-            torch._foreach_mul_(list[Tensor](batch), 1 - group["lr"] * group["weight_decay"])
         for index, (parameter, Q_R_R) in enumerate(zip(batch, Q_K_R_R.unbind(), strict=True)):
+            if group["weight_decay"]:
+                parameter.mul_(1 - group["lr"] * group["weight_decay"])
             add_product(parameter, Q_R_R, direction(index))
 
     def _step_stacked(self, batch: list[nn.Parameter], group: dict[str, Any]) -> None:
