@@ -1,25 +1,131 @@
-"""Reading conversations: from a file in any accepted schema to checked messages."""
+"""Reading and writing conversations: from a file in any accepted schema to checked messages, and back to JSONL."""
 
 from __future__ import annotations
 
 import json
+import warnings
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
+from spectralign.data.files import RawRow, fault, read_raw_rows
 from spectralign.data.messages import Conversation, Message
-from spectralign.records.errors import IntegrityError
+from spectralign.data.schemas import SUPERVISE, Schema, Supervise, detect, schema_named, tags_of
+from spectralign.records.errors import IntegrityError, SpecError, unknown_name
+from spectralign.records.files import write_text
 
-__all__ = ["Conversation", "Message", "read_conversations"]
+__all__ = ["Conversation", "DataWarning", "Message", "read_conversations", "schema_of", "write_conversations"]
 
 
-def read_conversations(path: Path, schema: str | None = None) -> list[Conversation]:
-    """Read the conversations of a file (only plain `messages` JSONL for the moment)."""
-    rows: list[Conversation] = []
-    for number, line in enumerate(path.read_text(encoding="utf-8").split("\n"), start=1):
-        if not line.strip():
-            continue
-        value = json.loads(line)
-        if "messages" not in value:
-            raise IntegrityError(f"{path}, line {number}: no messages")
-        messages = tuple(Message(message["role"], message["content"]) for message in value["messages"])
-        rows.append(Conversation(messages, number, {}, None))
-    return rows
+class DataWarning(UserWarning):
+    """Something in a data file was mended by a documented rule; the message names file, number of rows and line."""
+
+
+def read_conversations(
+    path: Path, schema: str | None = None, *, supervise: Supervise | None = None
+) -> list[Conversation]:
+    """Read the conversations of a file: JSONL, JSON, CSV, Parquet, gzip of these, or a member of a zip archive.
+
+    Args:
+        path: the file; `archive.zip/member.jsonl` names a member.
+        schema: a name of `schemas.SCHEMAS`; None recognises it from the fields of the first row.
+        supervise: for dialogues with several assistant turns: `all` of them carry a loss, or the `last` one. A user
+            turn at the end of a dialogue is then left out. None accepts neither such dialogue; rows that carry
+            `weight` need no choice.
+
+    Returns:
+        The conversations in the order of the file, each with at least one assistant message that carries a loss.
+
+    Raises:
+        IntegrityError: naming file and line, for a row that cannot be trained on.
+        SpecError: for an unknown ending, an encrypted file, or a schema that has to be named.
+    """
+    if supervise is not None and supervise not in SUPERVISE:
+        raise unknown_name("choice of supervised turns", supervise, SUPERVISE)
+    rows = read_raw_rows(path)
+    chosen = _schema(path, rows[0], schema)
+    conversations = []
+    inferred: list[int] = []
+    cut: list[int] = []
+    for row in rows:
+        try:
+            conversation, guesses, shortened = _conversation(row, chosen, supervise)
+        except ValueError as error:
+            raise fault(path, row.line, str(error)) from error
+        conversations.append(conversation)
+        inferred += [row.line] * bool(guesses)
+        cut += [row.line] * shortened
+    _warn(path, inferred, "a turn without a role was given the one that was due")
+    _warn(path, cut, "the user turn at the end has no answer and was left out")
+    return conversations
+
+
+def schema_of(path: Path) -> str:
+    """Return the name of the schema that the fields of a file's first row fit.
+
+    Raises:
+        IntegrityError, SpecError: as `read_conversations`.
+    """
+    return _schema(path, read_raw_rows(path)[0], None).name
+
+
+def _schema(path: Path, first: RawRow, name: str | None) -> Schema:
+    try:
+        return detect(first.fields) if name is None else schema_named(name)
+    except SpecError as error:
+        raise SpecError(f"{path}, line {first.line}: {error}") from error
+
+
+def _warn(path: Path, lines: list[int], what: str) -> None:
+    if lines:
+        warnings.warn(f"{path}: {what} in {len(lines)} rows (first: line {lines[0]})", DataWarning, stacklevel=3)
+
+
+def _conversation(row: RawRow, schema: Schema, supervise: Supervise | None) -> tuple[Conversation, int, bool]:
+    assert schema.parse is not None
+    parsed = schema.parse(row.fields)
+    messages, weights = parsed.messages, parsed.weights
+    tags = tags_of(row.fields, parsed.used)
+    messages = _without_canary(messages, tags)
+    answers = [index for index, message in enumerate(messages) if message.role == "assistant"]
+    if not answers:
+        raise ValueError("no assistant turn, accepted: at least one (a file of prompts is read as questions)")
+    shortened = messages[-1].role != "assistant"
+    if shortened or (len(answers) > 1 and weights is None):
+        if supervise is None:
+            found = "a user turn at the end" if shortened else f"{len(answers)} assistant turns"
+            raise ValueError(f"{found}: say which assistant turns carry a loss (supervise: all or last)")
+        messages = messages[: answers[-1] + 1]
+        weights = weights and weights[: len(messages)]
+    if weights is None and len(answers) > 1 and supervise == "last":
+        weights = [index == answers[-1] for index in range(len(messages))]
+    if weights is not None and not any(weights):
+        raise ValueError("every assistant turn has weight 0, accepted: at least one with weight 1")
+    weight_on = None if weights is None else tuple(weights)
+    return Conversation(tuple(messages), row.line, tags, weight_on), parsed.inferred, shortened
+
+
+def _without_canary(messages: list[Message], tags: Mapping[str, str]) -> list[Message]:
+    """Take the row's canary string out of the texts that a model will read; it stays among the tags."""
+    canary = tags.get("canary", "")
+    if not canary or not any(canary in message.content for message in messages):
+        return messages
+    kept = [message._replace(content=message.content.replace(canary, "").strip()) for message in messages]
+    for number, message in enumerate(kept, start=1):
+        if not message.content:
+            raise ValueError(f"turn {number} holds nothing but the canary")
+    return kept
+
+
+def write_conversations(path: Path, conversations: Sequence[Conversation]) -> None:
+    """Write conversations as `messages` JSONL, atomically; tags become fields, so a canary stays with its row."""
+    lines = []
+    for row in conversations:
+        turns: list[dict[str, Any]] = [{"role": message.role, "content": message.content} for message in row.messages]
+        for index, turn in enumerate(turns):
+            if row.weight_on is not None and turn["role"] == "assistant":
+                turn["weight"] = int(row.weight_on[index])
+        if "messages" in row.tags:
+            raise IntegrityError(f"line {row.line}: a tag is called messages, which is the field of the conversation")
+        lines.append(json.dumps({"messages": turns, **row.tags}, ensure_ascii=False) + "\n")
+    write_text(path, "".join(lines))
