@@ -14,10 +14,10 @@ from torch import Tensor
 
 from spectralign.records.errors import TrainingError
 from spectralign.spectrum.pairs import LoraPair, check_pairs
+from spectralign.spectrum.penalty.precision import float32_products
 from spectralign.spectrum.values import (
     G1_LIMIT,
     ZERO_UPDATE,
-    full_precision,
     g1_values,
     shape_groups,
     stack_pairs,
@@ -53,7 +53,7 @@ def _of_one_shape(group: Sequence[LoraPair]) -> tuple[Tensor, Tensor, Tensor]:
     ratio_K = A_K_R_I.new_zeros(len(group))
     grad_A_K_R_I, grad_B_K_O_R = torch.zeros_like(A_K_R_I), torch.zeros_like(B_K_O_R)
     if len(active):
-        with full_precision(A_K_R_I.device), torch.enable_grad():
+        with float32_products(A_K_R_I.device), torch.enable_grad():
             A, B = A_K_R_I[active].requires_grad_(), B_K_O_R[active].requires_grad_()
             try:
                 S_K_C = g1_values(A, B)

@@ -6,7 +6,8 @@ divided by their number. A singular value of dW counts for little there if its i
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import weakref
+from collections.abc import Sequence
 from typing import Any, Literal
 
 import torch
@@ -14,17 +15,21 @@ from torch import Tensor, nn
 
 from spectralign.records.errors import SpecError, unknown_name
 from spectralign.spectrum.pairs import lora_layers
+from spectralign.spectrum.penalty.task_gradient import remove_all
 from spectralign.spectrum.values import full_precision
 
 LARGEST = 2 * 2**30
 """Bytes that full covariances may take."""
 
 TOKENS = 1024
-"""Tokens of a micro-batch that a module looks at, evenly spaced; all would cost as much as a full weight gradient."""
+"""Tokens of a micro-batch, evenly spaced, that a module looks at, or up to twice as many.
+
+All of them would cost as much as a full weight gradient.
+"""
 
 
 class InputCovariance:
-    """Watches the inputs of every LoRA layer of a live PEFT model while it trains.
+    """Watches the inputs of every LoRA layer of a live PEFT model while it trains, as long as it lives itself.
 
     Positions that the model's `attention_mask` (tokens x batch, 2-D) marks as padding are left out. Under DDP every
     process sees its own inputs.
@@ -58,31 +63,33 @@ class InputCovariance:
             torch.zeros((size, size) if kind == "full" else (size,), device=reader.weight.device)
             for size, reader in zip(sizes, readers, strict=True)
         ]
-        model.register_forward_pre_hook(self._see_mask, with_kwargs=True)
-        for reader, moment in zip(readers, self._moments, strict=True):
-            reader.register_forward_pre_hook(self._hook(moment))
+        self.has_read = False
+        handles = [model.register_forward_pre_hook(_Hook(self, None), with_kwargs=True)]
+        handles += [
+            reader.register_forward_pre_hook(_Hook(self, index), with_kwargs=True)
+            for index, reader in enumerate(readers)
+        ]
+        weakref.finalize(self, remove_all, handles)
 
-    def _see_mask(self, module: nn.Module, args: Any, kwargs: dict[str, Any]) -> None:
-        mask = kwargs.get("attention_mask")
+    def see_mask(self, mask: object) -> None:
+        """Keep the mask of the batch that the model reads next, if it is one of tokens."""
         self._mask = mask if isinstance(mask, Tensor) and mask.ndim == 2 else None
 
-    def _hook(self, moment: Tensor) -> Callable[[nn.Module, Any], None]:
-        def watch(reader: nn.Module, args: Any) -> None:
-            if not reader.training:
-                return
-            X = args[0].detach()
-            with torch.no_grad(), full_precision(X.device):
-                X = X.float()
-                if self._mask is not None and X.shape[:-1] == self._mask.shape:
-                    X = X * self._mask.to(X.device, X.dtype)[..., None]
-                X_N_I = X.flatten(0, -2)
-                X_N_I = X_N_I[:: max(1, X_N_I.shape[0] // TOKENS)]
-                if self.kind == "full":
-                    moment.addmm_(X_N_I.T, X_N_I)
-                else:
-                    moment.add_(X_N_I.square().sum(0))
-
-        return watch
+    def see(self, index: int, X: Tensor) -> None:
+        """Add what one module reads (... x inputs) to its C."""
+        self.has_read = True
+        with torch.no_grad(), full_precision(X.device):
+            X = X.detach().float()
+            if self._mask is not None and X.shape[:-1] == self._mask.shape:
+                X = X * self._mask.to(X.device, X.dtype)[..., None]
+            X_N_I = X.flatten(0, -2)
+            X_N_I = X_N_I[:: max(1, X_N_I.shape[0] // TOKENS)]
+            if self._moments[index].device != X.device:  # model.to(...) since
+                self._moments[index] = self._moments[index].to(X.device)
+            if self.kind == "full":
+                self._moments[index].addmm_(X_N_I.T, X_N_I)
+            else:
+                self._moments[index].add_(X_N_I.square().sum(0))
 
     def begin_step(self) -> None:
         """Let the past fade by one optimiser step."""
@@ -106,5 +113,31 @@ class InputCovariance:
             raise SpecError(
                 f"covariances of {len(state)} modules do not fit, accepted: {len(self._moments)} of this model"
             )
+        self.has_read = True
         for moment, one in zip(self._moments, state, strict=True):
             moment.copy_(one)
+
+
+class _Hook:
+    """A hook that does not keep its owner alive. Copies of a module, deep or pickled, are not watched.
+
+    Args:
+        owner: who watches.
+        index: of the module; None for the model, whose mask is looked at.
+    """
+
+    def __init__(self, owner: InputCovariance | None, index: int | None) -> None:
+        self._owner = None if owner is None else weakref.ref(owner)
+        self._index = index
+
+    def __call__(self, module: nn.Module, args: Any, kwargs: dict[str, Any]) -> None:
+        owner = None if self._owner is None else self._owner()
+        if owner is None:
+            return
+        if self._index is None:
+            owner.see_mask(kwargs.get("attention_mask"))
+        elif module.training:
+            owner.see(self._index, args[0])
+
+    def __reduce__(self) -> Any:
+        return _Hook, (None, self._index)

@@ -46,13 +46,17 @@ def move(
     stacks.each(add)
 
 
-def _rates(side: Side, lrs: LearningRates, like: Tensor) -> Tensor:
-    missing = [factor for factor in side.factors if factor.requires_grad and id(factor) not in lrs]
+def _rates(side: Side, lrs: LearningRates, like: Tensor) -> Tensor | float:
+    trained = [factor for factor in side.factors if factor.requires_grad]
+    missing = [factor for factor in trained if id(factor) not in lrs]
     if missing:
         raise TrainingError(
             f"decoupled penalty: {len(missing)} LoRA factors of shape {tuple(missing[0].shape)} are in no group of the "
             "optimiser, accepted: every trained factor (build the penalty from the model that is trained)"
         )
+    found = [lrs[id(factor)] for factor in trained]
+    if all(isinstance(rate, int | float) and rate == found[0] for rate in found):
+        return float(found[0]) if found else 0.0  # no copy to the device, as there must be none in a CUDA graph
     rates = [lrs.get(id(factor), 0.0) for factor in side.factors]
     if any(isinstance(rate, Tensor) for rate in rates):
         every = [torch.as_tensor(rate, dtype=like.dtype, device=like.device).reshape(()) for rate in rates]
@@ -66,12 +70,16 @@ def squared_norms(grams: Grams) -> Tensor:
 
 
 def restore_norms(stacks: Stacks, before_K: Tensor) -> None:
-    """Scale every B so that |B A|_F^2 is `before_K` again."""
+    """Scale every B, or A where B is frozen, so that |B A|_F^2 is `before_K` again."""
     grams = stacks.grams()
     after_K = squared_norms(grams)
     factor_K = torch.where(after_K > 0, (before_K / torch.where(after_K > 0, after_K, 1.0)).sqrt(), 1.0)
-    for begin, end, _, B in stacks.ranges:
-        B.multiply(factor_K[begin:end, None, None] * identity_like(grams.A_K_R_R))
+    one_R_R = identity_like(grams.A_K_R_R)
+    for begin, end, A, B in stacks.ranges:
+        B.multiply(factor_K[begin:end, None, None] * one_R_R)
+        if not all(factor.requires_grad for factor in B.factors):
+            by_A_K = torch.where(grams.trained_B_K[begin:end] > 0, 1.0, factor_K[begin:end])
+            A.multiply(by_A_K[:, None, None] * one_R_R)
 
 
 def project(stacks: Stacks, grams: Grams, strength: float) -> None:

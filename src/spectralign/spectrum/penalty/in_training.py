@@ -36,11 +36,12 @@ from spectralign.spectrum.penalty.options import (
     check_names,
     number,
     option,
+    whole,
 )
+from spectralign.spectrum.penalty.precision import float32_products
 from spectralign.spectrum.penalty.stacks import Side, Stacks, stacks_of
 from spectralign.spectrum.penalty.task_gradient import TaskGradient
 from spectralign.spectrum.placement import refuse_sharded
-from spectralign.spectrum.values import full_precision
 
 
 class SpectralPenalty:
@@ -58,7 +59,8 @@ class SpectralPenalty:
     `-lr * lambda * gradient`, lr its own in the optimiser, as under decoupled weight decay.
 
     Value and gradient are exact up to a floor of 1e-4 of the Frobenius norm under the singular values (see `kinds`).
-    Nothing waits for the device, so that all of it can be captured in a CUDA graph (with lambda as in the capture).
+    Nothing waits for the device, so that all of it can be captured in a CUDA graph (with lambda, and learning
+    rates that are numbers, as in the capture).
 
     Args:
         model_or_pairs: a PEFT model (its active adapter) or pairs that hold live parameters.
@@ -101,14 +103,15 @@ class SpectralPenalty:
         check_names(kind, form, mode)
         self.lam, self.kind, self.form = number("lambda", lam, 0.0, 1.0 if kind == "project" else math.inf), kind, form
         self.mode: PenaltyMode = mode or ("decoupled" if kind == "project" else "loss")
-        self.warmup_steps = int(number("warmup_steps", warmup_steps, 0))
+        self.warmup_steps = whole("warmup_steps", number("warmup_steps", warmup_steps, 0))
         ratio = max_grad_ratio
         self.max_grad_ratio = None if ratio is None else number("max_grad_ratio", ratio, 0.0)
         self.target = option(kind, "target", target, {"stable_rank": None}, 1.0)
-        self.every = int(option(kind, "every", every, {"project": 1.0}, 1.0))
+        self.every = whole("every", option(kind, "every", every, {"project": 1.0}, 1.0))
         self._check_together()
         self.pairs = self._find_pairs(model_or_pairs)
         self.stacks = stacks_of(self.pairs)
+        self._placed = self._places()
         self.steps = 0
         self._task = TaskGradient(self.pairs) if self.max_grad_ratio is not None and self.mode == "loss" else None
         self._inputs: InputCovariance | None = None
@@ -172,9 +175,11 @@ class SpectralPenalty:
 
         Raises:
             SpecError: the penalty is decoupled.
+            TrainingError: no factor requires a gradient.
         """
         if self.mode != "loss":
             raise SpecError("seed_gradients: mode is 'decoupled', accepted: 'loss' (call apply(optimizer) instead)")
+        self._check_trained()
         share = self.current_lam / len(self.pairs)
         self._begin_step()
         if self.form == "cholesky_g1":
@@ -199,10 +204,17 @@ class SpectralPenalty:
 
         Raises:
             SpecError: the mode is "loss".
-            TrainingError: a factor that requires a gradient is in no group of the optimiser.
+            TrainingError: a factor that requires a gradient is in no group of the optimiser, or none that the penalty
+                moves requires one.
         """
         if self.mode != "decoupled":
             raise SpecError("apply: mode is 'loss', accepted: 'decoupled' (call seed_gradients() instead)")
+        self._check_trained()
+        if self._inputs is not None and _processes() > 1:
+            raise TrainingError(
+                "functional penalty: mode is 'decoupled' on several processes, whose inputs differ and would move "
+                "their parameters apart, accepted: 'loss' (gradients are averaged) or one process"
+            )
         lam, step = self.current_lam, self.steps
         self._begin_step()
         evaluated = self._evaluate()
@@ -215,7 +227,7 @@ class SpectralPenalty:
                 self._move(stacks, grams, penalised, weight, lrs)
         elif lam != 0.0 and (step + 1) % self.every == 0:
             for stacks, grams, _ in evaluated:
-                with full_precision(stacks.device):
+                with float32_products(stacks.device):
                     project(stacks, grams, lam)
         return self._mean([penalised.value_K for _, _, penalised in evaluated])
 
@@ -270,11 +282,30 @@ class SpectralPenalty:
         if self._inputs is not None:
             self._inputs.begin_step()
 
+    def _places(self) -> list[tuple[torch.dtype, torch.device]]:
+        return [(factor.dtype, factor.device) for pair in self.pairs for factor in (pair.A_R_I, pair.B_O_R)]
+
+    def _check_trained(self) -> None:
+        moved = [pair.B_O_R for pair in self.pairs]
+        moved += [pair.A_R_I for pair in self.pairs if self.kind != "project"]
+        if self.lam != 0.0 and not any(factor.requires_grad for factor in moved):
+            raise TrainingError(
+                f"penalty {self.kind}: none of the {len(moved)} factors that it moves requires a gradient, accepted: "
+                "at least one (an adapter that is not active, or was loaded for inference, is frozen)"
+            )
+
     def _evaluate(self) -> list[tuple[Stacks, Grams, Penalised]]:
         evaluated = []
+        if self._inputs is not None and self.steps > 1 and not self._inputs.has_read:
+            raise TrainingError(
+                "functional penalty: no LoRA layer has read anything in a whole step, accepted: layers in training "
+                "mode that run as modules (no kernels that bypass lora_A; compiled after the penalty was built)"
+            )
+        if (placed := self._places()) != self._placed:  # model.to(...) since
+            self.stacks, self._placed = stacks_of(self.pairs), placed
         kind = "frobenius_nuclear" if self.kind == "project" else self.kind
         for stacks in self.stacks:
-            with full_precision(stacks.device):
+            with float32_products(stacks.device):
                 grams = stacks.grams(self._covariances(stacks))
                 evaluated.append((stacks, grams, penalise(kind, grams, self.target)))
         return evaluated
@@ -283,7 +314,7 @@ class SpectralPenalty:
         if self._inputs is None:
             return None
         current = self._inputs.current()
-        return [current[position] for position in stacks.positions]
+        return [current[position].to(stacks.device) for position in stacks.positions]
 
     def _mean(self, values: Sequence[Tensor]) -> Tensor:
         device = self.pairs[0].A_R_I.device
@@ -296,13 +327,14 @@ class SpectralPenalty:
             squared_gradient_norm(penalised, grams).sum().to(task_norm.device) for _, grams, penalised in evaluated
         ]
         norm = torch.stack(squares).sum().sqrt() * weight
-        room = self.max_grad_ratio * task_norm
+        # no measure, no penalty: a step whose task gradient has overflowed (and which a GradScaler skips)
+        room = torch.where(task_norm.isfinite(), self.max_grad_ratio * task_norm, 0.0)
         return torch.where(norm > room, room / torch.where(norm > 0, norm, 1.0), 1.0)
 
     def _move(
         self, stacks: Stacks, grams: Grams, penalised: Penalised, weight: float | Tensor, lrs: LearningRates
     ) -> None:
-        with full_precision(stacks.device):
+        with float32_products(stacks.device):
             before_K = squared_norms(grams)
             weight = -weight.to(stacks.device) if isinstance(weight, Tensor) else -weight
             move(stacks, penalised, weight, lrs, self._covariances(stacks))
@@ -318,7 +350,7 @@ class SpectralPenalty:
             inputs = covariance_K[part] if covariance_K is not None and side.is_A else None
             side.add_to_gradients(matrices[part] * weight, inputs)
 
-        with full_precision(stacks.device):
+        with float32_products(stacks.device):
             stacks.each(add)
 
     def _seed_g1(self, weight: float) -> Tensor:
@@ -330,3 +362,8 @@ class SpectralPenalty:
                         change = (gradient * weight).to(factor.dtype)
                         factor.grad = change if factor.grad is None else factor.grad.add_(change)
         return ratio_K.mean()
+
+
+def _processes() -> int:
+    there = torch.distributed.is_available() and torch.distributed.is_initialized()
+    return torch.distributed.get_world_size() if there else 1

@@ -48,6 +48,9 @@ class Grams(NamedTuple):
     """Singular values that can differ from 0: min(rank, outputs, inputs)."""
     reach_K_R_R: Tensor  # noqa: N815
     """Gram of what Y multiplies: A A^T, or A C^2 A^T."""
+    trained_A_K: Tensor  # noqa: N815
+    """1 where the factor requires a gradient, 0 where it is frozen."""
+    trained_B_K: Tensor  # noqa: N815
 
 
 class Penalised(NamedTuple):
@@ -177,22 +180,24 @@ def penalise(kind: str, grams: Grams, target: float = 0.0) -> Penalised:
 
 
 def squared_gradient_norm(penalised: Penalised, grams: Grams) -> Tensor:
-    """Return the squared norm of both gradients of each pair: `tr(X^T G_B X) + tr(Y G_A Y^T)`."""
+    """Return the squared norm of the gradients of each pair's trained factors: `tr(X^T G_B X) + tr(Y G_A Y^T)`."""
     X_K_R_R, Y_K_R_R = penalised.X_K_R_R, penalised.Y_K_R_R
     by_B_K = (X_K_R_R * (grams.B_K_R_R @ X_K_R_R)).sum((-1, -2))
-    return by_B_K + (Y_K_R_R * (Y_K_R_R @ grams.reach_K_R_R)).sum((-1, -2))
+    by_A_K = (Y_K_R_R * (Y_K_R_R @ grams.reach_K_R_R)).sum((-1, -2))
+    return by_B_K * grams.trained_B_K + by_A_K * grams.trained_A_K
 
 
 def _without_growth(X_K_R_R: Tensor, Y_K_R_R: Tensor, grams: Grams) -> tuple[Tensor, Tensor]:
-    """Remove from a pair's joint gradient its part along the gradient of F^2, which is (B G_A, G_B A) up to a factor.
+    """Remove from the gradient of a pair's trained factors its part along that of F^2, (B G_A, G_B A) up to a factor.
 
     A scale-free value has no slope along M, but a gradient step on the two factors moves M by more than the gradient
     with respect to M, and its norm changes to first order; what is left after this projection changes it to second.
     """
     A_K_R_R, B_K_R_R = grams.A_K_R_R, grams.B_K_R_R
     along_B_K_R_R, along_A_K_R_R = B_K_R_R @ A_K_R_R, A_K_R_R @ B_K_R_R
-    slope_K = (X_K_R_R * along_B_K_R_R).sum((-1, -2)) + (Y_K_R_R * along_A_K_R_R.mT).sum((-1, -2))
-    length_K = (A_K_R_R * along_B_K_R_R).sum((-1, -2)) + (B_K_R_R * along_A_K_R_R.mT).sum((-1, -2))
+    by_B_K, by_A_K = grams.trained_B_K, grams.trained_A_K
+    slope_K = by_B_K * (X_K_R_R * along_B_K_R_R).sum((-1, -2)) + by_A_K * (Y_K_R_R * along_A_K_R_R.mT).sum((-1, -2))
+    length_K = by_B_K * (A_K_R_R * along_B_K_R_R).sum((-1, -2)) + by_A_K * (B_K_R_R * along_A_K_R_R.mT).sum((-1, -2))
     share_K = torch.where(length_K > 0, slope_K / torch.where(length_K > 0, length_K, 1.0), 0.0)
     return X_K_R_R - _wide(share_K) * A_K_R_R, Y_K_R_R - _wide(share_K) * B_K_R_R
 

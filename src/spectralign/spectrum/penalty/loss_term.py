@@ -12,8 +12,8 @@ from torch.autograd.function import once_differentiable
 from spectralign.records.errors import unknown_name
 from spectralign.spectrum.pairs import LoraPair, check_pairs
 from spectralign.spectrum.penalty.kinds import NORMS, SHAPES, penalise
+from spectralign.spectrum.penalty.precision import float32_products
 from spectralign.spectrum.penalty.stacks import product_dtype, stacks_of
-from spectralign.spectrum.values import full_precision
 
 
 def spectral_penalty(pairs: Sequence[LoraPair], kind: str = "frobenius_nuclear", *, target: float = 0.0) -> Tensor:
@@ -48,7 +48,7 @@ class _Penalty(torch.autograd.Function):
         pairs = [LoraPair("", flat[2 * i], flat[2 * i + 1], scale) for i, scale in enumerate(scales)]
         ctx.by_position, values = {}, []
         for stacks in stacks_of(pairs):
-            with full_precision(stacks.device):
+            with float32_products(stacks.device):
                 value_K, X_K_R_R, Y_K_R_R = penalise(kind, stacks.grams(), target)
             values.append(value_K.sum().to(flat[0].device))
             ctx.by_position.update(zip(stacks.positions, zip(X_K_R_R, Y_K_R_R, strict=True), strict=True))
@@ -63,7 +63,7 @@ class _Penalty(torch.autograd.Function):
         gradients: list[Tensor] = []
         for position, (A_R_I, B_O_R) in enumerate(zip(flat[::2], flat[1::2], strict=True)):
             X_R_R, Y_R_R = ctx.by_position[position]
-            with full_precision(A_R_I.device):
+            with float32_products(A_R_I.device):
                 weight = grad_output.to(X_R_R.device, X_R_R.dtype) / (len(flat) // 2)
                 for factor, matrix, is_A in ((A_R_I, Y_R_R, True), (B_O_R, X_R_R, False)):
                     work = product_dtype(factor, is_A)

@@ -60,6 +60,17 @@ def number(name: str, value: object, low: float, high: float = math.inf) -> floa
     return float(value)
 
 
+def whole(name: str, value: float) -> int:
+    """Return a number of steps as an int.
+
+    Raises:
+        SpecError: it lies between two whole numbers.
+    """
+    if not value.is_integer():
+        raise SpecError(f"penalty {name} is {value!r}, accepted: a whole number")
+    return int(value)
+
+
 def option(
     kind: str, name: str, value: float | None, defaults: Mapping[str, float | None], low: float, high: float = math.inf
 ) -> float:

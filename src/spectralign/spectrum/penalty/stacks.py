@@ -22,6 +22,8 @@ from spectralign.spectrum.values import working_dtype
 _CHUNK = {"cpu": 2**20, "other": 2**25}
 """Elements of a chunk: what the cache of a CPU holds in float64; on an accelerator what bounds the extra memory."""
 
+_SINGLE = ("cpu",)
+"""Devices on which separate factors are read one at a time, as a product costs more there than its launch."""
 
 _LONG = 1024
 """Length of the other side from which a CPU sums Gram matrices block by block; shorter ones are cheap in float64."""
@@ -50,19 +52,23 @@ class Side:
         first = self.factors[0]
         self.dtype = product_dtype(first, is_A)
         self._flat: Tensor | None = None
+        self._places: list[int] = []
         self._gradients: Tensor | None = None
         self._size = max(1, _CHUNK["cpu" if first.device.type == "cpu" else "other"] // first.numel())
+        # a factor of two pairs gets two changes, which in one chunk would overwrite each other
+        tied = len({id(one) for one in self.factors}) < len(self.factors)
+        self._one_by_one = tied or first.device.type in _SINGLE
 
     def _shared(self) -> Tensor | None:
         """Return all factors as one view where they lie one behind the other; checked anew, as `.data` may change."""
-        first, numel = self.factors[0], self.factors[0].numel()
-        step = numel * first.element_size()
-        if self._flat is not None and self._flat.data_ptr() == first.data_ptr():
+        places = [factor.data_ptr() for factor in self.factors]
+        if self._flat is not None and places == self._places:  # the view keeps its memory, so nobody else got it
             return self._flat
-        self._flat = None
-        begin, storage = first.data_ptr(), first.untyped_storage().data_ptr()
+        self._flat, self._places = None, places
+        first, numel = self.factors[0], self.factors[0].numel()
+        step, storage = numel * first.element_size(), first.untyped_storage().data_ptr()
         for index, factor in enumerate(self.factors):
-            if factor.untyped_storage().data_ptr() != storage or factor.data_ptr() != begin + index * step:
+            if factor.untyped_storage().data_ptr() != storage or places[index] != places[0] + index * step:
                 return None
             if not factor.is_contiguous():
                 return None
@@ -73,7 +79,7 @@ class Side:
     def _chunks(self, *, copies: bool = False) -> Iterator[tuple[int, int, Tensor]]:
         """Yield (begin, end, stack) over all factors; separate ones one by one on the CPU, unless copies are wanted."""
         flat = self._shared()
-        size = 1 if flat is None and self.factors[0].device.type == "cpu" and not copies else self._size
+        size = 1 if flat is None and self._one_by_one and not copies else self._size
         for begin in range(0, len(self.factors), size):
             end = min(begin + size, len(self.factors))
             if flat is not None:
@@ -223,6 +229,18 @@ class Stacks:
         self.count_K = torch.tensor(counts, dtype=self.dtype, device=self.device)
         rank = ordered[0].rank
         self._grams = torch.empty((2, len(ordered), rank, rank), dtype=self.dtype, device=self.device)
+        self._sides = [A for _, _, A, _ in self.ranges], [B for _, _, _, B in self.ranges]
+        self._flags: list[list[bool]] = []
+        self._trained_2_K = torch.empty(0)
+
+    def _trained(self) -> tuple[Tensor, Tensor]:
+        """Return 1 for each trained and 0 for each frozen A, and the same of B; nothing is copied but changes."""
+        flags = [[one.requires_grad for side in sides for one in side.factors] for sides in self._sides]
+        if flags != self._flags:
+            self._flags = flags
+            self._trained_2_K = torch.tensor(flags, dtype=self.dtype, device=self.device)
+        trained_A_K, trained_B_K = self._trained_2_K
+        return trained_A_K, trained_B_K
 
     def grams(self, covariance_K: Sequence[Tensor] | None = None) -> Grams:
         """Return the Gram matrices of all pairs, those of A weighted by the inputs' covariances if given."""
@@ -234,7 +252,7 @@ class Stacks:
                 A.gram(A_K_R_R[begin:end])
             else:
                 A.weighted_gram(covariance_K[begin:end], A_K_R_R[begin:end], reach_K_R_R[begin:end])
-        return Grams(A_K_R_R, B_K_R_R, self.scale_K, self.count_K, reach_K_R_R)
+        return Grams(A_K_R_R, B_K_R_R, self.scale_K, self.count_K, reach_K_R_R, *self._trained())
 
     def each(self, act: Callable[[Side, slice], None]) -> None:
         """Call `act(side, slice of the K pairs)` for every A and every B."""

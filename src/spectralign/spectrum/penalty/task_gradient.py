@@ -6,7 +6,9 @@ are accumulated: after each backward a hook compares a factor's gradient with th
 
 from __future__ import annotations
 
+import weakref
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -15,7 +17,9 @@ from spectralign.spectrum.pairs import LoraPair
 
 
 class TaskGradient:
-    """Watches the gradients of live factors. It keeps a copy of each seed: memory of one more gradient.
+    """Watches the gradients of live factors as long as it lives itself.
+
+    It keeps a copy of each seed: memory of one more gradient.
 
     Args:
         pairs: whose factors are watched, as far as they require a gradient.
@@ -29,18 +33,20 @@ class TaskGradient:
         self._seeds: list[Tensor | None] = [None] * len(self._factors)
         self._loaded: Tensor | None = torch.zeros((), device=device)
         self._device, self._scale = device, 1.0
-        for index, factor in enumerate(self._factors):
-            factor.register_post_accumulate_grad_hook(self._hook(index))  # type: ignore[no-untyped-call]
+        owner = weakref.ref(self)
+        handles = [
+            factor.register_post_accumulate_grad_hook(_hook(owner, index))  # type: ignore[no-untyped-call]
+            for index, factor in enumerate(self._factors)
+        ]
+        weakref.finalize(self, remove_all, handles)
 
-    def _hook(self, index: int) -> Callable[[Tensor], None]:
-        def compare(factor: Tensor) -> None:
-            if self._loaded is None and factor.grad is not None:
-                seed = self._seeds[index]
-                gradient = factor.grad.detach().float()
-                task = gradient if seed is None else gradient - seed
-                self._squares[index].copy_(task.square().sum())
-
-        return compare
+    def compare(self, index: int, factor: Tensor) -> None:
+        """Take what a backward pass has just added to the gradient of one factor."""
+        if self._loaded is None and factor.grad is not None:
+            seed = self._seeds[index]
+            gradient = factor.grad.detach().float()
+            task = gradient if seed is None else gradient - seed
+            self._squares[index].copy_(task.square().sum())
 
     def watch(self, scale: float) -> None:
         """Take the present gradients for the seeds of the step that begins now, its loss scaled by `scale`."""
@@ -58,3 +64,18 @@ class TaskGradient:
     def load(self, norm: float) -> None:
         """Set the norm that a resumed run goes on from."""
         self._loaded = torch.full((), norm, device=self._device)
+
+
+def remove_all(handles: Sequence[Any]) -> None:
+    """Take hooks off what they were put on."""
+    for handle in handles:
+        handle.remove()
+
+
+def _hook(owner: weakref.ref[TaskGradient], index: int) -> Callable[[Tensor], None]:
+    def compare(factor: Tensor) -> None:
+        watcher = owner()  # a hook that held it would keep it, and its copies, as long as the model
+        if watcher is not None:
+            watcher.compare(index, factor)
+
+    return compare
