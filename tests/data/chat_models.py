@@ -78,7 +78,7 @@ MARKED = """{%- for message in messages %}
 
 TEXT = (
     "Write a function that opens a file and returns what it holds. Sure, here it is: def read(path): return open(path)"
-    ".read() The answer is 42, naïve café — 日本語 🙂 user model assistant system [INST] [/INST] [SYS] Today 26 Jul 2024\n\n"
+    ".read() The answer is 42, naïve café — 日本語 🙂 user model assistant system [INST] [/INST] [SYS] Today 26 Jul\n\n"
 )
 
 
@@ -105,28 +105,40 @@ SPECIAL = ["<|endoftext|>", "<|im_start|>", "<|im_end|>", "<s>", "</s>", "<|star
 SPECIAL += ["<|eot_id|>", "<start_of_turn>", "<end_of_turn>"]
 
 
+WORDS = r"[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
+"""How tokenizers of the Qwen and Llama 3 families cut text before BPE: newlines never stick to the word behind them."""
+
+
 @cache
-def _core() -> str:
-    from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
+def _core(gpt2: bool) -> str:
+    from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers, trainers
 
     core = Tokenizer(models.BPE())
-    core.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    cut = pre_tokenizers.Split(Regex(WORDS), "isolated")
+    level = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=gpt2)
+    core.pre_tokenizer = level if gpt2 else pre_tokenizers.Sequence([cut, level])
     core.decoder = decoders.ByteLevel()
     trainer = trainers.BpeTrainer(
-        vocab_size=420, special_tokens=SPECIAL, initial_alphabet=pre_tokenizers.ByteLevel.alphabet(), show_progress=False
+        vocab_size=420,
+        special_tokens=SPECIAL,
+        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
+        show_progress=False,
     )
     core.train_from_iterator([TEXT] * 3, trainer)
     core.add_tokens(["<think>", "</think>"])
     return str(core.to_str())
 
 
-def make_tokenizer(template: str | None) -> Any:
-    """Return a byte-level BPE tokenizer with the template and every family's control tokens."""
+def make_tokenizer(template: str | None, *, gpt2: bool = False) -> Any:
+    """Return a byte-level BPE tokenizer with the template and every family's control tokens.
+
+    With `gpt2` it cuts text as GPT-2 does, where "\\n\\n" is one token at the end of a text and two before a word.
+    """
     from tokenizers import Tokenizer
     from transformers import PreTrainedTokenizerFast
 
     tokenizer = PreTrainedTokenizerFast(
-        tokenizer_object=Tokenizer.from_str(_core()),
+        tokenizer_object=Tokenizer.from_str(_core(gpt2)),
         bos_token="<s>",
         eos_token="</s>",
         pad_token="<|endoftext|>",
