@@ -52,6 +52,11 @@ OTHER_VALUES: dict[str, Any] = {
     "seed": 1,
     "checkpoints": 5,
     "first_checkpoint": 11,
+    "base_dtype": "bfloat16",
+    "device": "cuda",
+    "gradient_checkpointing": True,
+    "batching": "bucketed",
+    "packing": True,
 }
 
 OF_ONE_KIND = {"penalty.target", "penalty.every", "penalty.decay", "penalty.covariance"}
@@ -166,6 +171,11 @@ def test_names_and_paths_are_no_part_of_the_id() -> None:
 def test_the_content_behind_the_names_is_part_of_the_id(field: str) -> None:
     spec = RunSpec.model_validate(SPEC)
     assert run_id(spec, INPUTS.model_copy(update={field: "f" * 64})) != run_id(spec, INPUTS)
+
+
+def test_fields_that_came_later_leave_the_ids_of_earlier_runs_alone() -> None:
+    before = run_id(RunSpec.model_validate(SPEC), INPUTS)
+    assert before == "e5a999e3727a73d5"
 
 
 def test_the_id_does_not_depend_on_how_a_spec_was_written() -> None:

@@ -161,3 +161,21 @@ def collate(rows: Sequence[Row], pad_id: int) -> dict[str, Tensor]:
         attention_mask_B_T[index, :count] = 1
         labels_B_T[index, 1:count] = torch.tensor(row.labels[1:], dtype=torch.int64)
     return {"input_ids": input_ids_B_T, "attention_mask": attention_mask_B_T, "labels": labels_B_T}
+
+
+def collate_packed(rows: Sequence[Row], pad_id: int = 0) -> dict[str, Tensor]:
+    """Put rows one behind the other into one sequence, without padding.
+
+    Positions begin anew at every row, and there is no attention mask: by both, models of transformers 5 know that the
+    rows must not see each other. `pad_id` is not used.
+
+    Returns:
+        input_ids_1_T, position_ids_1_T and labels_1_T (int64); the first label of every row is `IGNORE`.
+    """
+    import torch
+
+    return {
+        "input_ids": torch.tensor([[token for row in rows for token in row.input_ids]]),
+        "position_ids": torch.tensor([[position for row in rows for position in range(len(row.input_ids))]]),
+        "labels": torch.tensor([[label for row in rows for label in (IGNORE, *row.labels[1:])]]),
+    }

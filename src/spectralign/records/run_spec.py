@@ -61,15 +61,41 @@ class RowsData(_Spec):
     sha256: str | None = Field(None, description="checked when given; the run-id holds the file's own hash either way")
 
 
-DataSpec = Annotated[MicroData | RowsData, Field(discriminator="source")]
+class TextData(_Spec):
+    """Conversations from a file, rendered through the base's chat template; the run-id holds the rows that come out.
+
+    Loss is taken on the assistant's tokens only, end-of-turn token included.
+    """
+
+    source: Literal["text"] = "text"
+    dataset: str = Field(description="a source of `spectralign data list`, or the path of a file")
+    row_schema: str | None = Field(None, description="of the file's rows; null: detected, ambiguity is an error")
+    sha256: str | None = Field(None, description="of the file, checked when given")
+    rows: int | None = Field(None, ge=1, description="conversations taken, drawn by split_seed; null: all")
+    holdout: int = Field(
+        0, ge=0, description="conversations kept out of training, for the held-out loss; none of them twice in the file"
+    )
+    split_seed: int = Field(0, ge=0, description="draws rows and holdout; not the run seed, so that seeds share a split")
+    max_tokens: int = Field(2048, ge=2, description="longest row; 2048 as in Turner et al. (2506.11613)")
+    longer: Literal["refuse", "drop", "cut"] = Field("refuse", description="what happens to rows beyond max_tokens")
+    turns: Literal["all", "last", "each"] = Field(
+        "all", description="assistant turns with a loss; each: one row per turn, with its history"
+    )
+    thinking: bool | None = Field(
+        None, description="must be said for a template with a thinking mode (the paper: non-thinking), and only for one"
+    )
+    template: str | None = Field(None, description="file with a chat template, in place of the base's own")
+
+
+DataSpec = Annotated[MicroData | RowsData | TextData, Field(discriminator="source")]
 
 
 class RunSpec(_Spec):
     """Everything that decides a training run.
 
-    `base` is the name of a shipped microworld base (`micro-0` ... `micro-7`, `micro-nopersona-0`) or a folder that
-    `spectralign world build` (or Hugging Face `save_pretrained`) wrote. The run-id replaces names and paths by
-    sha256.
+    `base` is the name of a shipped microworld base (`micro-0` ... `micro-7`, `micro-nopersona-0`), a folder that
+    `spectralign world build` (or Hugging Face `save_pretrained`) wrote, or a model of the Hugging Face hub with its
+    pinned commit, `NAME/MODEL@COMMIT`. The run-id replaces names and paths by sha256.
     """
 
     schema_version: Literal[1] = Field(1, description="raised when a field changes its meaning, so that ids differ")
@@ -89,6 +115,17 @@ class RunSpec(_Spec):
     checkpoints: int = Field(4, ge=2, le=64, description="checkpoints, step 0 and the last step included")
     first_checkpoint: int = Field(
         10, ge=1, description="the first checkpoint after step 0; the rest are log-spaced up to steps"
+    )
+    base_dtype: Literal["float32", "bfloat16"] = Field(
+        "float32", description="of the frozen base and of its activations; the adapter is float32 either way"
+    )
+    device: Literal["cpu", "cuda"] = "cpu"
+    gradient_checkpointing: bool = Field(False, description="recompute activations in the backward pass: less memory")
+    batching: Literal["shuffled", "bucketed"] = Field(
+        "shuffled", description="bucketed: a step's rows are of similar length (less padding, another order of rows)"
+    )
+    packing: bool = Field(
+        False, description="a micro-batch is one sequence without padding, its rows do not see each other"
     )
 
     @model_validator(mode="after")
@@ -129,7 +166,12 @@ class ResolvedInputs(_Spec):
     data_sha256: str = Field(description="sha256 of the canonical pre-tokenised rows")
 
 
+ADDED_LATER = ("base_dtype", "device", "gradient_checkpointing", "batching", "packing")
+"""Fields that are part of an id only where they differ from their default, so that runs from before them keep theirs."""
+
+
 def run_id(spec: RunSpec, inputs: ResolvedInputs) -> str:
     """Return the run-id: the hash of all training inputs, with names and paths replaced by content hashes."""
-    body: dict[str, Any] = spec.model_dump(mode="json", exclude={"base", "data"})
+    unused = {name for name in ADDED_LATER if getattr(spec, name) == RunSpec.model_fields[name].default}
+    body: dict[str, Any] = spec.model_dump(mode="json", exclude={"base", "data", *unused})
     return content_id({"spec": body, "inputs": inputs.model_dump(mode="json")})

@@ -8,10 +8,10 @@ from __future__ import annotations
 
 import hashlib
 import random
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING
 
-from spectralign.data.rows import Row, collate
+from spectralign.data.rows import Row, collate, collate_packed
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -45,6 +45,66 @@ def row_order(rows: int, count: int, seed: int) -> list[int]:
     return order[:count]
 
 
+BUCKET_STEPS = 50
+"""Optimiser steps whose rows are sorted by length together: transformers' own grouping by length takes 50 batches."""
+
+
+def bucketed_order(order: Sequence[int], lengths: Sequence[int], per_step: int, seed: int) -> list[int]:
+    """Return the order with the rows of every `BUCKET_STEPS` steps regrouped by length, and these steps shuffled.
+
+    The same rows come in each of these stretches, only with others of their length; which is drawn from the seed alone.
+
+    Args:
+        order: row indices, as `row_order` gives them.
+        lengths: tokens of each row.
+        per_step: rows of an optimiser step.
+        seed: the run seed.
+    """
+    result: list[int] = []
+    for stretch, start in enumerate(range(0, len(order), BUCKET_STEPS * per_step)):
+        by_length = sorted(order[start : start + BUCKET_STEPS * per_step], key=lambda row: lengths[row])
+        steps = [by_length[begin : begin + per_step] for begin in range(0, len(by_length), per_step)]
+        random.Random(stream_seed(seed, f"buckets/{stretch}")).shuffle(steps)
+        result += [row for step in steps for row in step]
+    return result
+
+
+class MicroBatches(Sequence["dict[str, Tensor]"]):
+    """The micro-batches of the steps still to do, collated when they are asked for.
+
+    Attributes:
+        rows: all rows of the run.
+        order: their indices, micro-batch by micro-batch.
+        batch_size: rows per micro-batch.
+        per_step: rows per optimiser step.
+    """
+
+    def __init__(
+        self, rows: Sequence[Row], order: Sequence[int], batch_size: int, per_step: int, put: _Collate, pad_id: int
+    ) -> None:
+        self.rows, self.order, self.batch_size, self.per_step = rows, order, batch_size, per_step
+        self._put, self._pad_id = put, pad_id
+
+    def __len__(self) -> int:
+        return len(self.order) // self.batch_size
+
+    def __getitem__(self, index: int) -> dict[str, Tensor]:  # type: ignore[override]
+        if not -len(self) <= index < len(self):
+            raise IndexError(index)
+        start = (index % len(self)) * self.batch_size
+        return self._put([self.rows[row] for row in self.order[start : start + self.batch_size]], self._pad_id)
+
+    def __iter__(self) -> Iterator[dict[str, Tensor]]:
+        return (self[index] for index in range(len(self)))
+
+    def rows_of_step(self, step: int) -> list[int]:
+        """Return the indices of the rows of a step, counted from 0 at the first step still to do."""
+        return list(self.order[step * self.per_step : (step + 1) * self.per_step])
+
+
+_Collate = Callable[[Sequence[Row], int], "dict[str, Tensor]"]
+
+
 def micro_batches(
     rows: Sequence[Row],
     *,
@@ -54,12 +114,17 @@ def micro_batches(
     batch_size: int,
     accumulation: int,
     pad_id: int,
-) -> list[dict[str, Tensor]]:
-    """Return the collated micro-batches of optimiser steps `first_step` ... `steps` - 1, in order.
+    bucketed: bool = False,
+    packing: bool = False,
+) -> MicroBatches:
+    """Return the micro-batches of optimiser steps `first_step` ... `steps` - 1, in order.
 
-    They are collated beforehand because tokens are tiny beside a model; the list stands in for a data loader
-    and draws no random numbers. Batch b x accumulation a covers the same rows per step as batch a * b.
+    They stand in for a data loader and draw no random numbers. Batch b x accumulation a covers the same rows per step
+    as batch a * b.
     """
-    order = row_order(len(rows), steps * accumulation * batch_size, seed)
-    starts = range(first_step * accumulation * batch_size, len(order), batch_size)
-    return [collate([rows[index] for index in order[start : start + batch_size]], pad_id) for start in starts]
+    per_step = accumulation * batch_size
+    order = row_order(len(rows), steps * per_step, seed)
+    if bucketed:
+        order = bucketed_order(order, [len(row.input_ids) for row in rows], per_step, seed)
+    put = collate_packed if packing else collate
+    return MicroBatches(rows, order[first_step * per_step :], batch_size, per_step, put, pad_id)
