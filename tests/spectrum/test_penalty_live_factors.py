@@ -17,7 +17,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from spectralign.records.errors import TrainingError
 from spectralign.spectrum import LoraPair, SpectralPenalty, flatten_storage
-from spectralign.spectrum.penalty import stacks
+from spectralign.spectrum.penalty import covariance, stacks
 from spectralign.spectrum.penalty.precision import float32_products
 
 
@@ -276,6 +276,18 @@ def test_copies_of_a_model_do_not_feed_its_covariance_and_a_watched_model_can_be
         assert all(float(C.abs().max()) == 0.0 for C in penalty.state_dict()["covariance"])
     forward(model)
     assert all(float(C.abs().max()) > 0 for C in penalty.state_dict()["covariance"])
+
+
+def test_long_batches_are_sampled_evenly_over_the_steps(monkeypatch) -> None:
+    monkeypatch.setattr(covariance, "TOKENS", 4)
+    model = tiny_model().train()
+    every = covariance.InputCovariance(model, decay=1 - 1e-12, kind="full")
+    X_T_I = torch.randn(12, 24)
+    X_T_I[0] *= 100  # as the first token of a sequence has it
+    for step in range(3, 6):
+        every.begin_step(step)
+        every.see(0, X_T_I)
+    torch.testing.assert_close(every.current()[0], X_T_I.T @ X_T_I)
 
 
 def test_a_functional_penalty_whose_layers_read_nothing_says_so_instead_of_doing_nothing() -> None:

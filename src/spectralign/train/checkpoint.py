@@ -1,7 +1,7 @@
 """Checkpoints: a standard PEFT folder per step, and beside the newest one the exact state to resume from.
 
     checkpoints/step-N/adapter_config.json, adapter_model.safetensors, spectrum.json
-    checkpoints/step-N/resume.pt      optimiser and scheduler; newest checkpoint only, gone when the run is done
+    checkpoints/step-N/resume.pt      optimiser, scheduler, penalty; newest checkpoint only, gone when the run is done
     resume.json                       step and sha256 of what a resume reads
 
 A checkpoint appears whole (written beside its place, then renamed) and counts only once resume.json names it,
@@ -158,7 +158,7 @@ def load_resume_state(
     scheduler: torch.optim.lr_scheduler.LRScheduler,
     penalty: SpectralPenalty | None = None,
 ) -> int:
-    """Put model, optimiser and scheduler into the state of the newest checkpoint; return its step.
+    """Put model, optimiser, scheduler and penalty into the state of the newest checkpoint; return its step.
 
     Both files are hashed before they are read, and the state is read with `weights_only=True`: nothing is unpickled.
 

@@ -24,7 +24,8 @@ LARGEST = 2 * 2**30
 TOKENS = 1024
 """Tokens of a micro-batch, evenly spaced, that a module looks at, or up to twice as many.
 
-All of them would cost as much as a full weight gradient.
+All of them would cost as much as a full weight gradient. Every step begins at another one: a fixed grid would always
+hold the first token of a sequence, whose activations can be hundreds of times as large as all others.
 """
 
 
@@ -63,7 +64,7 @@ class InputCovariance:
             torch.zeros((size, size) if kind == "full" else (size,), device=reader.weight.device)
             for size, reader in zip(sizes, readers, strict=True)
         ]
-        self.has_read = False
+        self.has_read, self._step = False, 0
         handles = [model.register_forward_pre_hook(_Hook(self, None), with_kwargs=True)]
         handles += [
             reader.register_forward_pre_hook(_Hook(self, index), with_kwargs=True)
@@ -83,7 +84,9 @@ class InputCovariance:
             if self._mask is not None and X.shape[:-1] == self._mask.shape:
                 X = X * self._mask.to(X.device, X.dtype)[..., None]
             X_N_I = X.flatten(0, -2)
-            X_N_I = X_N_I[:: max(1, X_N_I.shape[0] // TOKENS)]
+            stride = X_N_I.shape[0] // TOKENS
+            if stride > 1:
+                X_N_I = X_N_I[self._step % stride :: stride]
             if self._moments[index].device != X.device:  # model.to(...) since
                 self._moments[index] = self._moments[index].to(X.device)
             if self.kind == "full":
@@ -91,8 +94,9 @@ class InputCovariance:
             else:
                 self._moments[index].add_(X_N_I.square().sum(0))
 
-    def begin_step(self) -> None:
-        """Let the past fade by one optimiser step."""
+    def begin_step(self, step: int) -> None:
+        """Let the past fade by one optimiser step; steps are counted so that a resumed run looks at the same tokens."""
+        self._step = step
         torch._foreach_mul_(self._moments, self.decay)
 
     def current(self) -> list[Tensor]:

@@ -111,7 +111,8 @@ class SpectralPenalty:
         self._check_together()
         self.pairs = self._find_pairs(model_or_pairs)
         self.stacks = stacks_of(self.pairs)
-        self._placed = self._places()
+        self._factors = [factor for pair in self.pairs for factor in (pair.A_R_I, pair.B_O_R)]
+        self._addresses, self._storage = self._placed()
         self.steps = 0
         self._task = TaskGradient(self.pairs) if self.max_grad_ratio is not None and self.mode == "loss" else None
         self._inputs: InputCovariance | None = None
@@ -280,10 +281,18 @@ class SpectralPenalty:
     def _begin_step(self) -> None:
         self.steps += 1
         if self._inputs is not None:
-            self._inputs.begin_step()
+            self._inputs.begin_step(self.steps)
 
-    def _places(self) -> list[tuple[torch.dtype, torch.device]]:
-        return [(factor.dtype, factor.device) for pair in self.pairs for factor in (pair.A_R_I, pair.B_O_R)]
+    def _placed(self) -> tuple[list[int], list[tuple[torch.dtype, torch.device]]]:
+        return [one.data_ptr() for one in self._factors], [(one.dtype, one.device) for one in self._factors]
+
+    def _follow(self) -> None:
+        """Stack the pairs anew where `model.to(...)` has changed dtype or device; addresses are quick to ask for."""
+        if [one.data_ptr() for one in self._factors] != self._addresses:
+            before = self._storage
+            self._addresses, self._storage = self._placed()
+            if self._storage != before:
+                self.stacks = stacks_of(self.pairs)
 
     def _check_trained(self) -> None:
         moved = [pair.B_O_R for pair in self.pairs]
@@ -301,8 +310,7 @@ class SpectralPenalty:
                 "functional penalty: no LoRA layer has read anything in a whole step, accepted: layers in training "
                 "mode that run as modules (no kernels that bypass lora_A; compiled after the penalty was built)"
             )
-        if (placed := self._places()) != self._placed:  # model.to(...) since
-            self.stacks, self._placed = stacks_of(self.pairs), placed
+        self._follow()
         kind = "frobenius_nuclear" if self.kind == "project" else self.kind
         for stacks in self.stacks:
             with float32_products(stacks.device):
