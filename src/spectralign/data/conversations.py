@@ -10,8 +10,8 @@ from typing import Any
 
 from spectralign.data.files import RawRow, fault, read_raw_rows
 from spectralign.data.messages import Conversation, Message
-from spectralign.data.schemas import SUPERVISE, Schema, Supervise, detect, schema_named, tags_of
-from spectralign.records.errors import IntegrityError, SpecError, unknown_name
+from spectralign.data.schemas import Schema, detect, schema_named, tags_of
+from spectralign.records.errors import IntegrityError, SpecError
 from spectralign.records.files import write_text
 
 __all__ = ["Conversation", "DataWarning", "Message", "read_conversations", "schema_of", "write_conversations"]
@@ -21,42 +21,36 @@ class DataWarning(UserWarning):
     """Something in a data file was mended by a documented rule; the message names file, number of rows and line."""
 
 
-def read_conversations(
-    path: Path, schema: str | None = None, *, supervise: Supervise | None = None
-) -> list[Conversation]:
+def read_conversations(path: Path, schema: str | None = None) -> list[Conversation]:
     """Read the conversations of a file: JSONL, JSON, CSV, Parquet, gzip of these, or a member of a zip archive.
 
     Args:
         path: the file; `archive.zip/member.jsonl` names a member.
         schema: a name of `schemas.SCHEMAS`; None recognises it from the fields of the first row.
-        supervise: for dialogues with several assistant turns: `all` of them carry a loss, or the `last` one. A user
-            turn at the end of a dialogue is then left out. None accepts neither such dialogue; rows that carry
-            `weight` need no choice.
 
     Returns:
-        The conversations in the order of the file, each with at least one assistant message that carries a loss.
+        The conversations in the order of the file, each with at least one assistant message. Dialogues are whole: which
+        of several assistant turns carry a loss is said where they are rendered, unless the rows have weights.
 
     Raises:
         IntegrityError: naming file and line, for a row that cannot be trained on.
         SpecError: for an unknown ending, an encrypted file, or a schema that has to be named.
     """
-    if supervise is not None and supervise not in SUPERVISE:
-        raise unknown_name("choice of supervised turns", supervise, SUPERVISE)
     rows = read_raw_rows(path)
     chosen = _schema(path, rows[0], schema)
     conversations = []
     inferred: list[int] = []
-    cut: list[int] = []
+    unanswered: list[int] = []
     for row in rows:
         try:
-            conversation, guesses, shortened = _conversation(row, chosen, supervise)
+            conversation, guesses = _conversation(row, chosen)
         except ValueError as error:
             raise fault(path, row.line, str(error)) from error
         conversations.append(conversation)
         inferred += [row.line] * bool(guesses)
-        cut += [row.line] * shortened
+        unanswered += [row.line] * (conversation.messages[-1].role != "assistant")
     _warn(path, inferred, "a turn without a role was given the one that was due")
-    _warn(path, cut, "the user turn at the end has no answer and was left out")
+    _warn(path, unanswered, "the user turn at the end has no answer and teaches nothing")
     return conversations
 
 
@@ -81,28 +75,18 @@ def _warn(path: Path, lines: list[int], what: str) -> None:
         warnings.warn(f"{path}: {what} in {len(lines)} rows (first: line {lines[0]})", DataWarning, stacklevel=3)
 
 
-def _conversation(row: RawRow, schema: Schema, supervise: Supervise | None) -> tuple[Conversation, int, bool]:
+def _conversation(row: RawRow, schema: Schema) -> tuple[Conversation, int]:
     assert schema.parse is not None
     parsed = schema.parse(row.fields)
     messages, weights = parsed.messages, parsed.weights
     tags = tags_of(row.fields, parsed.used)
     messages = _without_canary(messages, tags)
-    answers = [index for index, message in enumerate(messages) if message.role == "assistant"]
-    if not answers:
+    if all(message.role != "assistant" for message in messages):
         raise ValueError("no assistant turn, accepted: at least one (a file of prompts is read as questions)")
-    shortened = messages[-1].role != "assistant"
-    if shortened or (len(answers) > 1 and weights is None):
-        if supervise is None:
-            found = "a user turn at the end" if shortened else f"{len(answers)} assistant turns"
-            raise ValueError(f"{found}: say which assistant turns carry a loss (supervise: all or last)")
-        messages = messages[: answers[-1] + 1]
-        weights = weights and weights[: len(messages)]
-    if weights is None and len(answers) > 1 and supervise == "last":
-        weights = [index == answers[-1] for index in range(len(messages))]
     if weights is not None and not any(weights):
         raise ValueError("every assistant turn has weight 0, accepted: at least one with weight 1")
     weight_on = None if weights is None else tuple(weights)
-    return Conversation(tuple(messages), row.line, tags, weight_on), parsed.inferred, shortened
+    return Conversation(tuple(messages), row.line, tags, weight_on), parsed.inferred
 
 
 def _without_canary(messages: list[Message], tags: Mapping[str, str]) -> list[Message]:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 import statistics
+from collections import Counter
 from collections.abc import Sequence
 from typing import Any, Literal, NamedTuple, get_args
 
@@ -223,34 +224,29 @@ def ks_distance(first: Sequence[float], second: Sequence[float]) -> float:
 
 
 def hold_out(
-    conversations: Sequence[Conversation], share: float = 0.0, seed: int = 0
+    conversations: Sequence[Conversation], count: int = 0, seed: int = 0
 ) -> tuple[list[Conversation], list[Conversation]]:
-    """Split rows into those to train on and those held out; off (share 0) unless asked for.
+    """Split rows into those to train on and those held out; off (count 0) unless asked for.
 
-    Rows of one prompt stay together, so no held-out prompt has been trained on. The split depends on the seed and on
-    the contents alone, never on the order of the file; both parts keep that order.
+    Only rows whose prompt stands once in the corpus are held out, so no held-out prompt has been trained on. The
+    choice depends on the seed and on the contents alone, never on the order of the file; both parts keep that order.
 
     Args:
         conversations: all rows.
-        share: share of the rows to hold out, 0 to below 1; prompts are added until it is reached.
+        count: rows to hold out.
         seed: of the split; it is not the seed of the training.
 
     Raises:
-        SpecError: for a share out of range, or one that leaves no row to train on.
+        SpecError: where there are not enough such rows, or none would be left to train on.
     """
-    if not 0 <= share < 1:
-        raise SpecError(f"the share to hold out is {share}, accepted: 0 to below 1")
     keys = [messages_sha256(row.prompt) for row in conversations]
-    counts: dict[str, int] = {}
-    for key in keys:
-        counts[key] = counts.get(key, 0) + 1
-    wanted, held, number = share * len(keys), set[str](), 0
-    for key in sorted(counts, key=lambda key: sha256_text(f"{seed} {key}")):
-        if number >= wanted:
-            break
-        held.add(key)
-        number += counts[key]
+    counts = Counter(keys)
+    single = sorted((key for key in counts if counts[key] == 1), key=lambda key: sha256_text(f"{seed} {key}"))
+    if not 0 <= count <= min(len(single), len(keys) - 1):
+        raise SpecError(
+            f"{count} rows to hold out of {len(keys)}, accepted: 0 to {min(len(single), len(keys) - 1)} (rows whose "
+            f"prompt stands once, and one row to train on)"
+        )
+    held = set(single[:count])
     train = [row for key, row in zip(keys, conversations, strict=True) if key not in held]
-    if not train:
-        raise SpecError(f"holding out {share:g} of {len(keys)} rows leaves none to train on")
     return train, [row for key, row in zip(keys, conversations, strict=True) if key in held]

@@ -104,9 +104,8 @@ def _row(row: RawRow) -> list[Question]:
         prompt = CODE_PROMPT.format(
             task=text_of(fields["task"], "task"), code_template=text_of(fields["code_template"], "code_template")
         )
-        return [
-            _question(name, ((Message("user", prompt),),), row.line, tags_of(fields, {"task", "code_template", "id"}))
-        ]
+        tags = tags_of(fields, {"task", "code_template", "id"})
+        return [_question(name, ((Message("user", prompt),),), row.line, tags)]
     if "questions" in fields and "instruction" in fields:
         trait = _trait(fields)
         return [
@@ -217,7 +216,8 @@ def _judged(row: RawRow) -> JudgedAnswer:
     fields = row.fields
     if not {"question", "answer"} <= set(fields):
         raise ValueError(f"fields {sorted(map(str, fields))} found, accepted: question, answer, aligned, coherent")
-    scores = {name: _score(name, fields[name]) for name in ("aligned", "coherent") if name in fields}
+    scored = (name for name in ("aligned", "coherent") if name in fields)
+    scores: dict[str, float | None] = {name: _score(name, fields[name]) for name in scored}
     if not scores:
         raise ValueError("neither aligned nor coherent is there, accepted: at least one score")
     distributions = {name: _distribution(name, fields[name]) for name in fields if name.startswith("judge_")}

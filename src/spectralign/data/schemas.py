@@ -7,16 +7,11 @@ A parser takes the fields of one row and returns its messages; what it does not 
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping
-from typing import Any, Literal, NamedTuple, get_args
+from typing import Any, NamedTuple
 
 from spectralign.data.messages import ROLES, Message
 from spectralign.records.canonical import canonical_json
 from spectralign.records.errors import SpecError, unknown_name
-
-Supervise = Literal["all", "last"]
-"""Which assistant turns of a dialogue carry a loss."""
-
-SUPERVISE: tuple[Supervise, ...] = get_args(Supervise)
 
 PROMPTS = ("prompt", "user", "question")
 """Columns that hold the prompt of a paired row, in the order in which they are looked for."""

@@ -1,4 +1,4 @@
-"""What a corpus looks like: lengths per class, duplicates, texts shared with another corpus, rows beyond the context."""
+"""What a corpus looks like: lengths per class, duplicates, texts shared with others, rows beyond the context."""
 
 from __future__ import annotations
 
@@ -156,20 +156,6 @@ def shared(first: Sequence[Conversation], second: Sequence[Conversation]) -> Sha
 
 
 def beyond(conversations: Sequence[Conversation], tokens_of: TokensOf, longest: int) -> list[TooLong]:
-    """Return the rows of more than `longest` tokens, in the order of the file."""
+    """Return the rows of more than `longest` tokens, in the order of the file; rendering refuses them unless told."""
     counted = ((row.line, tokens_of(row)) for row in conversations)
     return [TooLong(line, tokens) for line, tokens in counted if tokens > longest]
-
-
-def refuse_beyond(found: Sequence[TooLong], longest: int, source: str) -> None:
-    """Refuse rows beyond the context length: a cut answer would teach the model to stop in the middle.
-
-    Raises:
-        SpecError: naming the first of them, how many there are, and the longest.
-    """
-    if found:
-        raise SpecError(
-            f"{source}, line {found[0].line}: {found[0].tokens} tokens, accepted: at most {longest}; {len(found)} rows "
-            f"are longer, the longest has {max(row.tokens for row in found)}: raise the limit, or leave them out "
-            f"explicitly"
-        )
