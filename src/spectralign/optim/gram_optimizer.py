@@ -4,11 +4,10 @@ Muon and SpectralPower differ in that function only. The momentum is an exponent
 torch.optim.Muon: `M <- m M + (1 - m) G`, and with Nesterov the step is taken on `D = (1 - m) G + m M`. Heavy-ball
 momentum differs by a factor that both optimisers normalise away.
 
-Matrices of one rank go through one batched function Q of their r x r Gram matrices, wide and tall ones alike. On the
-CPU one matrix is in hand at a time: its momentum, D and Gram matrix while it is in the cache, then, when all Q are
-there, D again and `W <- W - lr f Q D` in place; stacking would cost more than the arithmetic. Elsewhere equal shapes
-are stacked, a bounded number of elements at a time, so that launches are few. Beside the momentum only that scratch is
-needed.
+Matrices of one rank go through one batched function Q of their r x r Gram matrices, wide and tall ones alike, a bounded
+number of elements at a time: `W <- W - lr f Q D` in place. On the CPU the large products run matrix by matrix in
+scratch memory that is kept between steps; elsewhere equal shapes are stacked, so that launches are few. Beside the
+momentum only that scratch is needed.
 """
 
 from __future__ import annotations
@@ -34,8 +33,14 @@ SCALE_RULES: dict[str, Callable[[int, int], float]] = {
 }
 """Factor on the learning rate of a rows x columns matrix: torch 2.13 default; Moonlight, arXiv 2502.16982; dion."""
 
-SCRATCH = 2**25
-"""Elements stacked at a time on an accelerator, 134 MB; Gram matrices are summed from a float64 copy of one shape's."""
+SCRATCH = {"cpu": 2**22, "other": 2**25}
+"""Elements of D kept at a time: on a CPU what its last cache holds (17 MB), so that D is not fetched from memory again;
+on an accelerator 134 MB, and Gram matrices are summed from a float64 copy of one shape's."""
+
+
+def room(device: torch.device) -> int:
+    """Return the elements that are worked on at a time on a device."""
+    return SCRATCH["cpu" if device.type == "cpu" else "other"]
 
 
 class GramOptimizer(torch.optim.Optimizer):
@@ -100,35 +105,32 @@ class GramOptimizer(torch.optim.Optimizer):
     def _step_in_turn(self, batch: list[nn.Parameter], group: dict[str, Any]) -> None:
         """Move matrices of one rank and dtype, one after the other but for the r x r work."""
         dtype, r = _working_dtype(batch[0]), min(batch[0].shape)
-        scratch = torch.empty(max(p.numel() for p in batch), dtype=dtype)
-        buffers: list[Tensor] = [self.state[p]["momentum_buffer"] for p in batch]
-        gradients = [p.grad for p in batch if p.grad is not None]
-        new = 1 - group["momentum"]
-
-        def direction(index: int) -> Tensor:
-            buffer = buffers[index]
-            if buffer.dtype == dtype and not group["nesterov"]:
-                return buffer
-            D = scratch[: buffer.numel()].view(buffer.shape)
-            if buffer.dtype == dtype:
-                torch.lerp(buffer, gradients[index], new, out=D)
-                return D
-            D.copy_(buffer)
-            if group["nesterov"]:
-                D.lerp_(gradients[index].to(dtype), new)
-            return D
-
+        size = sum(p.numel() for p in batch)
+        kept = self.__dict__.get("_scratch")
+        if kept is None or kept.numel() < size or kept.dtype != dtype:
+            self._scratch = kept = torch.empty(size, dtype=dtype)  # fresh memory would come page by page in every step
+        pieces = kept[:size].split([p.numel() for p in batch])
+        directions = [piece.view(p.shape) for piece, p in zip(pieces, batch, strict=True)]
         gram_K_R_R = torch.empty(len(batch), r, r, dtype=dtype)
-        for index, (buffer, gradient) in enumerate(zip(buffers, gradients, strict=True)):
+        new = 1 - group["momentum"]
+        for parameter, D, gram_R_R in zip(batch, directions, gram_K_R_R, strict=True):
+            buffer, gradient = self.state[parameter]["momentum_buffer"], parameter.grad
+            assert gradient is not None
             buffer.lerp_(gradient, new)
-            small_side_product(direction(index), out=gram_K_R_R[index])
-        Q_K_R_R = self.transform(refined_gram(gram_K_R_R, direction), group)
+            if group["nesterov"] and buffer.dtype == dtype:
+                torch.lerp(buffer, gradient, new, out=D)
+            else:
+                D.copy_(buffer)
+                if group["nesterov"]:
+                    D.lerp_(gradient.to(dtype), new)
+            small_side_product(D, out=gram_R_R)
+        Q_K_R_R = self.transform(refined_gram(gram_K_R_R, directions.__getitem__), group)
         factors_K = Q_K_R_R.new_tensor([SCALE_RULES[group["scale_rule"]](*p.shape) for p in batch])
         Q_K_R_R = (Q_K_R_R * (-group["lr"] * factors_K)[:, None, None]).to(dtype)
-        for index, (parameter, Q_R_R) in enumerate(zip(batch, Q_K_R_R.unbind(), strict=True)):
+        for parameter, Q_R_R, D in zip(batch, Q_K_R_R, directions, strict=True):
             if group["weight_decay"]:
                 parameter.mul_(1 - group["lr"] * group["weight_decay"])
-            add_product(parameter, Q_R_R, direction(index))
+            add_product(parameter, Q_R_R, D)
 
     def _step_stacked(self, batch: list[nn.Parameter], group: dict[str, Any]) -> None:
         """Move matrices of one rank, dtype and device, equal shapes next to each other."""
@@ -168,22 +170,22 @@ def _working_dtype(parameter: nn.Parameter) -> torch.dtype:
 
 
 def batches(parameters: Iterable[nn.Parameter]) -> Iterator[list[nn.Parameter]]:
-    """Yield parameters of one rank, dtype and device, in runs of equal shape; on accelerators, as many as fit."""
+    """Yield parameters of one rank, dtype and device, in runs of equal shape, as many as there is room for."""
 
     def key(parameter: nn.Parameter) -> tuple[Any, ...]:
         return (min(parameter.shape), str(parameter.device), str(parameter.dtype))
 
     for _, members in groupby(sorted(parameters, key=lambda p: (key(p), tuple(p.shape))), key):
         batch: list[nn.Parameter] = []
-        room = 0
+        left = 0
         for parameter in members:
-            if batch and parameter.device.type != "cpu" and parameter.numel() > room:
+            if batch and parameter.numel() > left:
                 yield batch
                 batch = []
             if not batch:
-                room = SCRATCH
+                left = room(parameter.device)
             batch.append(parameter)
-            room -= parameter.numel()
+            left -= parameter.numel()
         if batch:
             yield batch
 

@@ -30,16 +30,13 @@ from typing import Any, overload
 import torch
 from torch import Tensor, nn
 
-from spectralign.optim.gram_optimizer import SCRATCH, add_products
+from spectralign.optim.gram_optimizer import add_products, room
 from spectralign.optim.orthogonalise import Orthogonaliser, polar_of_gram, small_side_product
 from spectralign.records.errors import OptimiserError, unknown_name
 from spectralign.spectrum.matrix_functions import identity_like, trace
 
 Pair = tuple[nn.Parameter, nn.Parameter]
 """(A, B): A of shape (rank, in), B of shape (out, rank)."""
-
-_CPU_SCRATCH = 2**20
-"""Elements of A and B taken together on the CPU: what its cache holds."""
 
 _RELATIVE = 1e-7
 _ABSOLUTE = 1e-12
@@ -138,13 +135,10 @@ class LoRAMuon(torch.optim.Optimizer):
             pairs.sort(key=_shapes)
             for _, alike in groupby(pairs, _shapes):
                 members = list(alike)
-                size = max(
-                    1,
-                    (_CPU_SCRATCH if members[0][0].device.type == "cpu" else SCRATCH)
-                    // (members[0][0].numel() + members[0][1].numel()),
-                )
+                A, B = members[0]
+                size = max(1, room(A.device) // (A.numel() + B.numel()))
                 for begin in range(0, len(members), size):
-                    with torch.autocast(device_type=members[0][0].device.type, enabled=False):
+                    with torch.autocast(device_type=A.device.type, enabled=False):
                         self._step_alike(members[begin : begin + size], group)
         return loss
 
