@@ -1,7 +1,7 @@
 """One Muon step on the 504 LoRA factors of Qwen3-8B (rank 32): ours, batched from Gram matrices, and torch.optim.Muon.
 
 Both get the same factors, gradients and settings (Nesterov momentum .95, five Newton-Schulz steps, no decay). Times are
-medians over repetitions that alternate between the two, so that other load on the machine hits both. The gradients are
+medians over repetitions; ours and torch's take turns, so that other load on the machine hits both. The gradients are
 noise; `--condition` gives them singular values from 1 to 1/condition instead, where our Gram matrices are summed in
 float64 on the CPU. The table also says how far our step is from the plain float32 iteration matrix by matrix (relative
 in Frobenius norm, largest of some factors) and its cosine to torch's, which runs in bfloat16. Peak memory is what
@@ -13,23 +13,18 @@ in Frobenius norm, largest of some factors) and its cosine to torch's, which run
 from __future__ import annotations
 
 import argparse
-import json
-import platform
-import statistics
-import time
 from collections.abc import Callable
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import torch
+from measure import LAYERS, QWEN3_8B, machine, medians, take_turns, write_result
 from torch import Tensor, nn
 
-LAYERS, RANK = 36, 32
-PER_LAYER = (
-    *[(RANK, 4096)] * 6, (RANK, 12288),  # A of q k v o gate up, of down
-    *[(4096, RANK)] * 3, *[(1024, RANK)] * 2, *[(12288, RANK)] * 2,  # B of q o down, of k v, of gate up
-)  # fmt: skip
+RANK = 32
+PER_LAYER = [
+    shape for outputs, inputs in QWEN3_8B.values() for shape in ((RANK, inputs), (outputs, RANK))
+]  # A and B of each module in turn
 LIMIT = 3.0
 SETTINGS: dict[str, Any] = {"lr": 1e-3, "momentum": 0.95, "nesterov": True, "weight_decay": 0.0}
 
@@ -58,12 +53,7 @@ def optimisers(parameters: list[nn.Parameter]) -> dict[str, torch.optim.Optimize
     from spectralign.optim.spectral_power import SpectralPower
 
     newton_schulz = {**SETTINGS, "orthogonaliser": "newton_schulz5", "ns_steps": 5}
-    # of each layer: seven A, then seven B in another order of modules; LoRA-Muon only needs pairs of one rank
-    pairs = [
-        (parameters[first + i], parameters[first + 7 + i])
-        for first in range(0, len(parameters), len(PER_LAYER))
-        for i in range(7)
-    ]
+    pairs = list(zip(parameters[::2], parameters[1::2], strict=True))
     return {
         "torch.optim.Muon": torch.optim.Muon(parameters, **SETTINGS, ns_steps=5, adjust_lr_fn="original"),
         "ours, newton_schulz5": Muon(parameters, **newton_schulz, scale_rule="original", eps=1e-7),
@@ -75,16 +65,6 @@ def optimisers(parameters: list[nn.Parameter]) -> dict[str, torch.optim.Optimize
         ),
         "ours, LoRA-Muon": LoRAMuon(pairs, **newton_schulz, floor=0.5),
     }
-
-
-def seconds(work: Callable[[], Any], device: str) -> float:
-    if device == "cuda":
-        torch.cuda.synchronize()
-    start = time.perf_counter()
-    work()
-    if device == "cuda":
-        torch.cuda.synchronize()
-    return time.perf_counter() - start
 
 
 def extra_memory(work: Callable[[], Any], device: str) -> float:
@@ -147,22 +127,22 @@ def main() -> None:
     parser.add_argument("--json", type=Path)
     given = parser.parse_args()
     torch.set_num_threads(given.threads)
+    device = torch.device(given.device)
     rows: list[dict[str, Any]] = []
     checks: list[dict[str, Any]] = []
     for condition in given.condition:
         parameters = factors(given.device, given.layers, condition)
         kind = "noise" if condition <= 1 else f"condition {condition:g}"
         print(f"{len(parameters)} factors, gradients: {kind}, {given.device}")
-        times: dict[str, list[float]] = {}
         made = optimisers(parameters)
-        for optimizer in made.values():
-            optimizer.step()  # makes the state, warms caches
-        for _ in range(given.repeat):
-            for name, optimizer in made.items():
-                times.setdefault(name, []).append(seconds(optimizer.step, given.device))
-        medians = {name: statistics.median(found) for name, found in times.items()}
-        for name, found in medians.items():
-            ratio = medians["torch.optim.Muon"] / found
+        steps = {name: optimizer.step for name, optimizer in made.items()}
+        rival, ours, *others = steps
+        # the promised pair takes turns by itself, so that the others' memory does not come between
+        times = take_turns({name: steps[name] for name in (rival, ours)}, given.repeat, device)
+        times |= take_turns({name: steps[name] for name in others}, given.repeat, device)
+        median = medians(times)
+        for name, found in median.items():
+            ratio = median["torch.optim.Muon"] / found
             extra = extra_memory(made[name].step, given.device)
             rows.append(
                 {
@@ -185,20 +165,9 @@ def main() -> None:
     reached = rows[1]["faster_than_torch"]
     print(f"limit {LIMIT:g} x on {rows[1]['gradients']}: {'met' if reached >= LIMIT else 'MISSED'} ({reached:.2f} x)")
     if given.json is not None:
-        machine = {"processor": platform.processor() or platform.machine(), "threads": torch.get_num_threads()}
-        if given.device == "cuda":
-            machine["gpu"] = torch.cuda.get_device_name()
-        result = {
-            "machine": machine,
-            "versions": {"torch": version("torch"), "cuda": torch.version.cuda},
-            "device": given.device,
-            "factors": given.layers * len(PER_LAYER),
-            "repeat": given.repeat,
-            "rows": rows,
-            "checks": checks,
-        }
-        given.json.parent.mkdir(parents=True, exist_ok=True)
-        given.json.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
+        found_machine = machine(given.threads, device=given.device)
+        count = given.layers * len(PER_LAYER)
+        write_result(given.json, machine=found_machine, factors=count, repeat=given.repeat, rows=rows, checks=checks)
 
 
 if __name__ == "__main__":
