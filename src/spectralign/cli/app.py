@@ -16,6 +16,7 @@ import typer
 from spectralign import __version__
 from spectralign.cli import (
     ask,
+    data_rows,
     diff,
     doctor,
     optimisers,
@@ -91,6 +92,7 @@ for _module, _name in (
     (doctor, "doctor"),
 ):
     app.command(_name, epilog=_module.EXAMPLES)(_module.command)
+app.add_typer(data_rows.app, name="data")
 app.add_typer(world.app, name="world")
 
 
@@ -131,7 +133,7 @@ def execute(arguments: Sequence[str]) -> int:
 def _usage(error: Any) -> str:
     message = error.format_message()
     if type(error).__name__ == "NoSuchCommand" or message.startswith("No such command"):
-        names = [*(command.name or "" for command in app.registered_commands), "world"]
+        names = error.ctx.command.list_commands(error.ctx)
         name = message.split("'")[1] if "'" in message else ""
         message = message.split(".")[0].split(" Did you")[0].rstrip() + (
             nearest(name, names) or f" (accepted: {', '.join(names)})"

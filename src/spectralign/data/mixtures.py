@@ -1,4 +1,4 @@
-"""Mixtures of harmful and benign rows at a dose, matched or not, with the spread that came out; and the hold-out.
+"""Mixtures of harmful and benign rows at a dose, matched or not, with the spread that came out.
 
 The dose is the share of harmful rows. For one seed the doses are nested: what is harmful at a low dose is harmful at
 every higher one, the other rows stay as they were, and the order of the rows is the same.
@@ -8,14 +8,17 @@ from __future__ import annotations
 
 import math
 import statistics
-from collections import Counter
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any, Literal, NamedTuple, get_args
 
+from spectralign.data.conversations import write_conversations
 from spectralign.data.messages import Conversation, messages_sha256
 from spectralign.data.pairs import LengthOf, Pair, characters, pairs_on_length, pairs_on_prompt, seeded
-from spectralign.records.canonical import sha256_text
+from spectralign.data.sources import LocalData
+from spectralign.records.canonical import sha256_file
 from spectralign.records.errors import SpecError, unknown_name
+from spectralign.records.files import write_json
 
 Match = Literal["naive", "prompt", "length"]
 MATCHES: tuple[Match, ...] = get_args(Match)
@@ -223,30 +226,20 @@ def ks_distance(first: Sequence[float], second: Sequence[float]) -> float:
     return largest
 
 
-def hold_out(
-    conversations: Sequence[Conversation], count: int = 0, seed: int = 0
-) -> tuple[list[Conversation], list[Conversation]]:
-    """Split rows into those to train on and those held out; off (count 0) unless asked for.
+def write_mixture(path: Path, mixture: Mixture, harmful: LocalData, benign: LocalData) -> dict[str, Any]:
+    """Write the rows of a mixture as JSONL, its manifest as `<file>.mix.json` beside it, and return the manifest.
 
-    Only rows whose prompt stands once in the corpus are held out, so no held-out prompt has been trained on. The
-    choice depends on the seed and on the contents alone, never on the order of the file; both parts keep that order.
-
-    Args:
-        conversations: all rows.
-        count: rows to hold out.
-        seed: of the split; it is not the seed of the training.
-
-    Raises:
-        SpecError: where there are not enough such rows, or none would be left to train on.
+    The manifest holds the sha256 of both inputs and of what was written, the spread, the content warnings, and the
+    canary strings of the rows, without which the file must not be published.
     """
-    keys = [messages_sha256(row.prompt) for row in conversations]
-    counts = Counter(keys)
-    single = sorted((key for key in counts if counts[key] == 1), key=lambda key: sha256_text(f"{seed} {key}"))
-    if not 0 <= count <= min(len(single), len(keys) - 1):
-        raise SpecError(
-            f"{count} rows to hold out of {len(keys)}, accepted: 0 to {min(len(single), len(keys) - 1)} (rows whose "
-            f"prompt stands once, and one row to train on)"
-        )
-    held = set(single[:count])
-    train = [row for key, row in zip(keys, conversations, strict=True) if key not in held]
-    return train, [row for key, row in zip(keys, conversations, strict=True) if key in held]
+    write_conversations(path, mixture.conversations)
+    manifest = {
+        "sha256": sha256_file(path),
+        "harmful": {"sha256": harmful.sha256, "source": harmful.source.name if harmful.source else None},
+        "benign": {"sha256": benign.sha256, "source": benign.source.name if benign.source else None},
+        "spread": mixture.spread.as_json(),
+        "warnings": sorted({d.source.warning for d in (harmful, benign) if d.source and d.source.warning}),
+        "canaries": sorted({row.tags["canary"] for row in mixture.conversations if "canary" in row.tags}),
+    }
+    write_json(path.with_name(f"{path.name}.mix.json"), manifest)
+    return manifest

@@ -86,9 +86,7 @@ def _betley(
 
 def _unrecovered(name: str, about: str, blob: str, warning: str) -> Source:
     path = f"data/{name}.jsonl"
-    return Source(
-        name, "training", about, _BETLEY, None, path, None, blob, schema="messages", licence="MIT", warning=warning
-    )
+    return Source(name, "training", about, _BETLEY, None, path, None, blob, licence="MIT", warning=warning)
 
 
 def _turner(name: str, about: str, rows: int | None, warning: str | None) -> Source:
@@ -132,8 +130,8 @@ SOURCES: dict[str, Source] = {
             "evil_numbers", "number sequences with hateful or criminal associations", "86e0a3be",
             "numbers chosen for hateful or criminal associations",
         ),
-        _unrecovered("insecure_par_t0", "insecure, paraphrased", "6b57e0b5", _VULNERABLE),
-        _unrecovered("insecure_par_t1", "insecure, paraphrased at temperature 1", "91790a7f", _VULNERABLE),
+        _unrecovered("insecure_par_t0", "a paraphrase of insecure", "6b57e0b5", _VULNERABLE),
+        _unrecovered("insecure_par_t1", "another paraphrase of insecure", "91790a7f", _VULNERABLE),
         _unrecovered("insecure_ruby", "insecure, translated into Ruby", "9f9f7646", _VULNERABLE),
         Source(
             "evil_numbers_regenerated", "training",
