@@ -54,7 +54,7 @@ def show(
     if row > len(conversations):
         raise SpecError(f"--row {row}: {name} has {len(conversations)} rows")
     chosen = conversations[row - 1]
-    pieces = _pieces(model, thinking, chosen) if model is not None else None
+    pieces = _pieces(model, thinking, name, chosen) if model is not None else None
     if as_json:
         value: dict[str, Any] = _facts(local) | {"rows": len(conversations), "row": row, "line": chosen.line}
         value |= {"messages": [message._asdict() for message in chosen.messages], "tags": dict(chosen.tags)}
@@ -129,13 +129,14 @@ def _say_text(text: str) -> None:
         say(f"  ... ({len(text) - SHOWN} more characters; --json prints all)", style="dim")
 
 
-def _pieces(model: str, thinking: bool | None, conversation: Conversation) -> list[tuple[str, bool]]:
+def _pieces(model: str, thinking: bool | None, name: str, conversation: Conversation) -> list[tuple[str, bool]]:
     need_extra("lab", "rendering a row")
-    from spectralign.data.render import render, token_pieces
+    from spectralign.data.render import render_all, token_pieces
     from spectralign.train.inputs import find_base, load_tokenizer
 
     tokenizer = load_tokenizer(find_base(model))
-    return token_pieces(tokenizer, render(tokenizer, conversation, thinking=thinking))
+    rendered = render_all(tokenizer, [conversation], thinking=thinking, max_tokens=None, source=name)
+    return token_pieces(tokenizer, rendered.rows[0])
 
 
 def _say_pieces(pieces: list[tuple[str, bool]]) -> None:
