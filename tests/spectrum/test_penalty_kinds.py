@@ -85,6 +85,19 @@ def test_factors_of_condition_1000_each_meet_the_twin_with_the_same_floor() -> N
         assert cosine(one, other) > 1 - 1e-5
 
 
+@pytest.mark.parametrize(("rank", "tolerance"), [(2, 1e-6), (8, 1e-6), (32, 5e-5)])
+def test_long_factors_that_undo_each_others_condition_of_1000_meet_the_twin(rank, tolerance) -> None:
+    V = torch.linalg.qr(torch.randn(rank, rank, dtype=torch.float64, generator=torch.Generator().manual_seed(rank))).Q
+    stretch = torch.logspace(0, -3, rank, dtype=torch.float64)
+    left, right = (factor_of_condition(rank, 1100, 1, seed=k, dtype=torch.float64) for k in (0, 1))
+    spectrum = torch.logspace(0, -0.5, rank, dtype=torch.float64)
+    A, B = (left * stretch @ V.T).T.float().contiguous(), (right * (stretch.flip(0) * spectrum) @ V.T).float()
+    floor = 1 / math.sqrt(rank)
+    found = float(spectral_penalty([LoraPair("m", A, B, 1.0)])) + floor
+    expected = float(dense_penalty([LoraPair("m", A.double(), B.double(), 1.0)])) + floor
+    assert found == pytest.approx(expected, rel=tolerance)
+
+
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("spectrum", [[1.0] * 4, [3.0, 1.0, 1.0, 1.0], [2.0, 1.0, 0.0, 0.0], [1e-9, 1e-10, 1e-11, 0.0]])
 def test_repeated_tiny_and_zero_singular_values_give_finite_gradients(kind, spectrum) -> None:

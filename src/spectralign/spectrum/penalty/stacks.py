@@ -29,6 +29,10 @@ _LONG = 1024
 """Length of the other side from which a CPU sums Gram matrices block by block; shorter ones are cheap in float64."""
 
 
+_SMALL = 8
+"""Largest rank of which a CPU sums Gram matrices in float64 all the same: over few entries rounding averages less."""
+
+
 def product_dtype(factor: Tensor, is_A: bool) -> torch.dtype:
     """Return the dtype of the products of a factor with r x r matrices: float32, or float64 where that is too little.
 
@@ -90,9 +94,10 @@ class Side:
                 yield begin, end, torch.stack([factor.detach() for factor in self.factors[begin:end]])
 
     def gram(self, out_K_R_R: Tensor) -> None:
-        """Write the Gram matrix of every factor, r x r, as accurate as if it were summed in the dtype of the output."""
-        side = self.factors[0].shape[self.is_A]
-        if self.factors[0].device.type == "cpu" and self.dtype == torch.float32 and side >= _LONG:
+        """Write the Gram matrix of every factor, r x r, summed in the dtype of the output or in blocks (CPU)."""
+        rank, side = out_K_R_R.shape[-1], self.factors[0].shape[self.is_A]
+        on_cpu = self.factors[0].device.type == "cpu"
+        if on_cpu and self.dtype == torch.float32 and side >= _LONG and rank > _SMALL:
             for factor, place in zip(self.factors, out_K_R_R, strict=True):
                 work = factor.detach().float()
                 _blockwise_gram(work if self.is_A else work.T, place)
@@ -178,7 +183,8 @@ def _blockwise_gram(wide_R_N: Tensor, out_R_R: Tensor) -> None:
     """Write X X^T: blocks of about sqrt(N) columns in float32, their sum in the dtype of the output.
 
     The rounding of a product of length n grows as sqrt(n), so blocks leave about one unit of float32 of the sum of
-    squares: enough for singular values down to 3e-4 of the largest, at twice the speed of float64 on a CPU.
+    squares: enough for singular values down to 3e-4 of the largest, at twice the speed of float64 on a CPU. Where A
+    and B have a condition of 1000 each and undo each other's, it costs the ratio 2e-5 at ranks 16 and 32.
     """
     length = wide_R_N.shape[1]
     block = 2 ** (length.bit_length() // 2)
