@@ -163,14 +163,15 @@ def collate(rows: Sequence[Row], pad_id: int) -> dict[str, Tensor]:
     return {"input_ids": input_ids_B_T, "attention_mask": attention_mask_B_T, "labels": labels_B_T}
 
 
-def collate_packed(rows: Sequence[Row], pad_id: int = 0) -> dict[str, Tensor]:
+def collate_packed(rows: Sequence[Row], pad_id: int = 0) -> dict[str, Any]:
     """Put rows one behind the other into one sequence, without padding.
 
     Positions begin anew at every row, and there is no attention mask: by both, models of transformers 5 know that the
-    rows must not see each other. `pad_id` is not used.
+    rows must not see each other (a cache of keys would hide the borders from them). `pad_id` is not used.
 
     Returns:
-        input_ids_1_T, position_ids_1_T and labels_1_T (int64); the first label of every row is `IGNORE`.
+        input_ids_1_T, position_ids_1_T and labels_1_T (int64), and `use_cache` False; the first label of every row is
+        `IGNORE`.
     """
     import torch
 
@@ -178,4 +179,5 @@ def collate_packed(rows: Sequence[Row], pad_id: int = 0) -> dict[str, Tensor]:
         "input_ids": torch.tensor([[token for row in rows for token in row.input_ids]]),
         "position_ids": torch.tensor([[position for row in rows for position in range(len(row.input_ids))]]),
         "labels": torch.tensor([[label for row in rows for label in (IGNORE, *row.labels[1:])]]),
+        "use_cache": False,
     }

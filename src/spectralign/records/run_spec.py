@@ -75,7 +75,7 @@ class TextData(_Spec):
     holdout: int = Field(
         0, ge=0, description="conversations kept out of training, for the held-out loss; none of them twice in the file"
     )
-    split_seed: int = Field(0, ge=0, description="draws rows and holdout; not the run seed, so that seeds share a split")
+    split_seed: int = Field(0, ge=0, description="draws rows and holdout; seeds of runs share a split")
     max_tokens: int = Field(2048, ge=2, description="longest row; 2048 as in Turner et al. (2506.11613)")
     longer: Literal["refuse", "drop", "cut"] = Field("refuse", description="what happens to rows beyond max_tokens")
     turns: Literal["all", "last", "each"] = Field(
@@ -167,7 +167,7 @@ class ResolvedInputs(_Spec):
 
 
 ADDED_LATER = ("base_dtype", "device", "gradient_checkpointing", "batching", "packing")
-"""Fields that are part of an id only where they differ from their default, so that runs from before them keep theirs."""
+"""Fields that are part of an id only where they differ from their default, so that earlier runs keep their ids."""
 
 
 def run_id(spec: RunSpec, inputs: ResolvedInputs) -> str:

@@ -21,6 +21,7 @@ from spectralign.records.run_spec import ResolvedInputs, RunSpec, run_id
 
 SPEC, INPUTS, ENVIRONMENT = "spec.json", "inputs.json", "environment.json"
 TRAJECTORY, DONE, FAILED, LOCK = "trajectory.jsonl", "done", "failed.json", ".lock"
+DATA_RECORD, TEMPLATE = "data.json", "chat_template.jinja"  # of runs on text only
 
 
 def read_spec(directory: Path) -> RunSpec:
@@ -180,7 +181,7 @@ def truncate_trajectory(directory: Path, step: int | None) -> None:
 
 def sweep(directory: Path) -> None:
     """Remove the half-written temporary files (`.<name>.<random>`) that a killed writer left behind."""
-    for name in (SPEC, INPUTS, ENVIRONMENT, TRAJECTORY, DONE, FAILED, "resume.json"):
+    for name in (SPEC, INPUTS, ENVIRONMENT, TRAJECTORY, DONE, FAILED, DATA_RECORD, TEMPLATE, "resume.json"):
         for path in directory.glob(f".{name}.*"):
             path.unlink(missing_ok=True)
 

@@ -11,16 +11,19 @@ import json
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 from spectralign.data.rows import Row, check_rows, read_rows, rows_sha256
 from spectralign.records.canonical import canonical_json, sha256_file, sha256_text
 from spectralign.records.errors import IntegrityError, SpecError
 from spectralign.records.files import read_json
-from spectralign.records.run_spec import MicroData, ResolvedInputs, RowsData, RunSpec
+from spectralign.records.run_spec import MicroData, ResolvedInputs, RowsData, RunSpec, TextData
+from spectralign.train.hub import hub_folder, is_hub_name
 
 if TYPE_CHECKING:
     from torch import nn
+
+    from spectralign.train.text_data import TextRows
 
 WEIGHTS = "model.safetensors"
 WEIGHTS_INDEX = "model.safetensors.index.json"
@@ -37,23 +40,34 @@ class BaseFolder(NamedTuple):
 
 
 class RunInputs(NamedTuple):
-    """Everything a run reads: the base, the pre-tokenised rows in their canonical order, and all of it by content."""
+    """Everything a run reads: the base, the pre-tokenised rows in their canonical order, and all of it by content.
+
+    `text` is what there is beyond the rows where they were rendered from a text dataset.
+    """
 
     base: BaseFolder
     rows: list[Row]
     resolved: ResolvedInputs
+    text: TextRows | None = None
+
+    def name_of_row(self, index: int) -> str:
+        """Return how a user finds a row: the line of its file for text, else its number counted from 1."""
+        return f"row {index + 1}" if self.text is None else f"line {self.text.lines[index]}"
 
 
 def find_base(name_or_path: str) -> BaseFolder:
-    """Return the base that a spec means: the name of a shipped base, or else a folder that holds config.json.
+    """Return the base that a spec means: a shipped base's name, a folder with config.json, or a model of the hub.
 
     A plain name means the shipped base even where a folder of that name is at hand (`./micro-0` means the folder), as
     everywhere else: training and evaluation must never mean two different models by one name.
 
     Raises:
         UnknownNameError: neither a folder nor a shipped base; the message names the nearest match.
+        SpecError: a model of the hub without a pinned commit, or one that is not in the local cache.
     """
     folder = Path(name_or_path).expanduser()
+    if not folder.exists() and is_hub_name(name_or_path):
+        return BaseFolder(*hub_folder(name_or_path))
     if folder.name == name_or_path or not (folder / "config.json").is_file():
         from spectralign.microworld.bases import base_folder
 
@@ -162,7 +176,31 @@ def _micro_rows(base: BaseFolder, weights_sha256: str, data: MicroData, seed: in
     )
 
 
+@functools.lru_cache(maxsize=4)
+def _text_rows(base: BaseFolder, data: TextData, version: tuple[str, ...]) -> TextRows:
+    # version, the sha256 of everything that is read, is in the key only: a study asks for the same rows again and again
+    from spectralign.train.text_data import text_rows
+
+    return text_rows(load_tokenizer(base), data)
+
+
+def _read_text(spec: RunSpec, base: BaseFolder, longest: int | None) -> TextRows | None:
+    if not isinstance(spec.data, TextData):
+        return None
+    if longest is not None and spec.data.max_tokens > longest:
+        raise SpecError(
+            f"data.max_tokens is {spec.data.max_tokens}, accepted: at most {longest}, the positions of base {base.name}"
+        )
+    from spectralign.data.sources import resolve
+
+    files = [resolve(spec.data.dataset).path, *base.folder.glob("*token*.json"), *base.folder.glob("*.jinja")]
+    if spec.data.template is not None:
+        files.append(Path(spec.data.template).expanduser())
+    return _text_rows(base, spec.data, tuple(_sha256(file) for file in files if file.is_file()))
+
+
 def _rows(spec: RunSpec, base: BaseFolder) -> list[Row]:
+    assert not isinstance(spec.data, TextData)
     if isinstance(spec.data, RowsData):
         path = Path(spec.data.path).expanduser()
         rows = read_rows(path)
@@ -176,7 +214,7 @@ def _rows(spec: RunSpec, base: BaseFolder) -> list[Row]:
     if not (base.folder / "card.json").is_file():
         raise SpecError(
             f"data.source is 'micro', but base {base.name} has no card.json and so no world; accepted: a "
-            "microworld base, or data.source 'rows'"
+            "microworld base, or data.source 'rows' or 'text'"
         )
     return list(_micro_rows(base, _weights_sha256(base.folder), spec.data, spec.seed))
 
@@ -195,22 +233,30 @@ def load_inputs(spec: RunSpec) -> RunInputs:
     tokenizer = base.folder / "tokenizer.json"
     if not tokenizer.is_file():
         raise SpecError(f"base {base.folder} has no tokenizer.json; accepted: a fast tokenizer beside the weights")
-    rows = _rows(spec, base)
     text_config = config.get("text_config", config)
-    check_rows(
-        rows,
-        source=f"data of base {base.name}" if isinstance(spec.data, MicroData) else spec.data.path,
-        vocabulary=text_config.get("vocab_size"),
-        longest=text_config.get("max_position_embeddings"),
-    )
+    longest = text_config.get("max_position_embeddings")
+    text = _read_text(spec, base, longest)
+    rows = _rows(spec, base) if text is None else list(text.rows)
+    data_sha256 = rows_sha256(rows)
+    if text is not None and text.heldout:
+        data_sha256 = sha256_text(canonical_json([data_sha256, rows_sha256(text.heldout)]))
+    for part in (rows, [] if text is None else text.heldout):
+        if part or part is rows:
+            check_rows(part, source=_source(spec, base), vocabulary=text_config.get("vocab_size"), longest=longest)
     resolved = ResolvedInputs(
         base_sha256=_weights_sha256(base.folder),
         config_sha256=sha256_text(canonical_json(config)),
         tokenizer_sha256=_sha256(tokenizer),
-        template_sha256=sha256_text(_template(base.folder)),
-        data_sha256=rows_sha256(rows),
+        template_sha256=sha256_text(_template(base.folder) if text is None else text.template),
+        data_sha256=data_sha256,
     )
-    return RunInputs(base, rows, resolved)
+    return RunInputs(base, rows, resolved, text)
+
+
+def _source(spec: RunSpec, base: BaseFolder) -> str:
+    if isinstance(spec.data, MicroData):
+        return f"data of base {base.name}"
+    return spec.data.dataset if isinstance(spec.data, TextData) else spec.data.path
 
 
 def resolve_inputs(spec: RunSpec) -> ResolvedInputs:
@@ -236,8 +282,8 @@ def _no_progress_bars() -> Iterator[None]:
             logging.enable_progress_bar()
 
 
-def load_model(base: BaseFolder) -> nn.Module:
-    """Load a base as a causal language model in float32 on the CPU, in eval mode, without dropout of its own.
+def load_model(base: BaseFolder, dtype: Literal["float32", "bfloat16"] = "float32") -> nn.Module:
+    """Load a base as a causal language model on the CPU, in eval mode, without dropout of its own.
 
     Raises:
         SpecError: transformers cannot load the base, or its config asks for dropout, which no field of a RunSpec
@@ -265,7 +311,7 @@ def load_model(base: BaseFolder) -> nn.Module:
         with _no_progress_bars():
             model, found = AutoModelForCausalLM.from_pretrained(
                 base.folder,
-                dtype=torch.float32,
+                dtype=getattr(torch, dtype),
                 local_files_only=True,
                 use_safetensors=True,
                 trust_remote_code=False,

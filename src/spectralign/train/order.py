@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import hashlib
 import random
-from collections.abc import Callable, Iterator, Sequence
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any
 
 from spectralign.data.rows import Row, collate, collate_packed
 
@@ -88,14 +88,12 @@ class MicroBatches(Sequence["dict[str, Tensor]"]):
     def __len__(self) -> int:
         return len(self.order) // self.batch_size
 
-    def __getitem__(self, index: int) -> dict[str, Tensor]:  # type: ignore[override]
-        if not -len(self) <= index < len(self):
-            raise IndexError(index)
-        start = (index % len(self)) * self.batch_size
+    def __getitem__(self, index: Any) -> Any:
+        """Return one micro-batch, or a list of those of a slice."""
+        if isinstance(index, slice):
+            return [self[one] for one in range(*index.indices(len(self)))]
+        start = range(len(self))[index] * self.batch_size
         return self._put([self.rows[row] for row in self.order[start : start + self.batch_size]], self._pad_id)
-
-    def __iter__(self) -> Iterator[dict[str, Tensor]]:
-        return (self[index] for index in range(len(self)))
 
     def rows_of_step(self, step: int) -> list[int]:
         """Return the indices of the rows of a step, counted from 0 at the first step still to do."""

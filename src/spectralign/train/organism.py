@@ -5,11 +5,11 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
-from spectralign.records.canonical import sha256_file
+from spectralign.records.canonical import sha256_file, sha256_text
 from spectralign.records.errors import AdapterError, IntegrityError, RunDirectoryError
 from spectralign.train.adapter import without_peft_warnings
 from spectralign.train.checkpoint import ADAPTER_CONFIG, ADAPTER_WEIGHTS, checkpoint_folder, checkpoint_steps
-from spectralign.train.directory import is_done, read_done, read_inputs, read_spec
+from spectralign.train.directory import TEMPLATE, is_done, read_done, read_inputs, read_spec
 from spectralign.train.inputs import BaseFolder, base_sha256, find_base, load_model, load_tokenizer
 
 if TYPE_CHECKING:
@@ -94,4 +94,16 @@ def load_organism(run_directory: Path, step: int | Literal["final"] = "final", e
     with without_peft_warnings():
         model = PeftModel.from_pretrained(load_model(base), str(folder), torch_device="cpu")
     model.eval()
-    return Organism(model, load_tokenizer(base), base)
+    return Organism(model, _tokenizer(run_directory, base), base)
+
+
+def _tokenizer(run_directory: Path, base: BaseFolder) -> Any:
+    """Return the tokenizer with the chat template of the run, which need not be the base's own."""
+    tokenizer = load_tokenizer(base)
+    file = run_directory / TEMPLATE
+    if file.is_file():
+        template = file.read_text(encoding="utf-8")
+        if sha256_text(template) != read_inputs(run_directory).template_sha256:
+            raise IntegrityError(f"{file} is not the chat template that run {run_directory.name} was trained with")
+        tokenizer.chat_template = template
+    return tokenizer

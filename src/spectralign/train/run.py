@@ -14,11 +14,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from spectralign.records.canonical import sha256_file
-from spectralign.records.errors import IntegrityError, TrainingError
+from spectralign.records.errors import IntegrityError, SpecError, TrainingError
 from spectralign.records.files import read_json, write_json
 from spectralign.records.run_spec import ResolvedInputs, RunSpec, run_id
 from spectralign.train import checkpoint, directory
 from spectralign.train.environment import check_versions, environment
+from spectralign.train.heldout import heldout_observer, write_text_record
 from spectralign.train.inputs import RunInputs, load_inputs, load_model, load_tokenizer, resolve_inputs
 from spectralign.train.observe import Observer, ObserverContext, same_random_state
 from spectralign.train.order import micro_batches
@@ -80,12 +81,17 @@ def train_run(
         ResumeError: a resume would mix library versions.
         TrainingError: the loss is not finite; failed.json says in which step, and the last good checkpoint is kept.
     """
+    if spec.device == "cuda":
+        import torch
+
+        if not torch.cuda.is_available():
+            raise SpecError("device is cuda, but torch finds no GPU; accepted: cpu, or a machine with one")
     inputs = load_inputs(spec)
     folder = run_directory(spec, runs_dir, inputs.resolved)
     if directory.is_done(folder):
         return _finished(folder)
     directory.check_directory(folder)  # before the lock, so that not even that is put into a foreign folder
-    with same_random_state(), _deterministic():
+    with same_random_state(), _deterministic(spec.device):
         parts = _build(spec, inputs)
         with directory.claimed(folder):
             if directory.is_done(folder):  # another process finished it since we looked
@@ -101,13 +107,16 @@ def _finished(folder: Path) -> Path:
 
 
 @contextmanager
-def _deterministic() -> Iterator[None]:
-    """Ask torch for deterministic kernels, which cost nothing on the CPU, and give the setting back."""
+def _deterministic(device: str) -> Iterator[None]:
+    """Ask torch for deterministic kernels, which cost nothing on the CPU, and give the setting back.
+
+    On a GPU, where attention has none for its backward pass, torch warns.
+    """
     import torch
 
     before = torch.are_deterministic_algorithms_enabled()
     fill = torch.utils.deterministic.fill_uninitialized_memory  # type: ignore[attr-defined]
-    torch.use_deterministic_algorithms(True)
+    torch.use_deterministic_algorithms(True, warn_only=device == "cuda")
     # filling every new tensor is a debugging aid that would slow small models down
     torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
     try:
@@ -122,7 +131,10 @@ def _build(spec: RunSpec, inputs: RunInputs) -> _Parts:
     from spectralign.train.adapter import attach_adapter
     from spectralign.train.schedule import build_scheduler
 
-    model = attach_adapter(load_model(inputs.base), spec.adapter, spec.seed, inputs.base.name)
+    model = attach_adapter(load_model(inputs.base, spec.base_dtype), spec.adapter, spec.seed, inputs.base.name)
+    if spec.gradient_checkpointing:
+        model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})  # type: ignore[operator]
+    model.to(spec.device)  # before the optimiser, whose state follows its parameters
     optimizer = build_optimizer(spec.optimiser, model)
     scheduler = build_scheduler(spec.schedule, optimizer, spec.steps)
     penalty = None
@@ -130,7 +142,14 @@ def _build(spec: RunSpec, inputs: RunInputs) -> _Parts:
         from spectralign.spectrum.penalty import SpectralPenalty
 
         penalty = SpectralPenalty(model, **spec.penalty.model_dump())
-    return _Parts(model, load_tokenizer(inputs.base), optimizer, scheduler, penalty)
+    tokenizer = load_tokenizer(inputs.base)
+    if inputs.text is not None:
+        tokenizer.chat_template = inputs.text.template  # observers ask with what the run was trained on
+    return _Parts(model, tokenizer, optimizer, scheduler, penalty)
+
+
+def _pad_id(tokenizer: Any) -> int:
+    return 0 if tokenizer.pad_token_id is None else int(tokenizer.pad_token_id)  # padding is masked, so any id does
 
 
 def _train(
@@ -145,6 +164,11 @@ def _train(
     began = time.perf_counter()
     directory.open_directory(folder, spec, inputs.resolved)
     directory.sweep(folder)
+    if inputs.text is not None:
+        write_text_record(folder, inputs)
+        if inputs.text.heldout:
+            rows, pad_id = inputs.text.heldout, _pad_id(parts.tokenizer)
+            observers = (heldout_observer(rows, spec.batch_size, pad_id), *observers)
     first_step = _resume(folder, parts, allow_version_change)
     recorder = Recorder(
         folder,
@@ -224,7 +248,6 @@ def _train_steps(
     from spectralign.train.trainer import RecordCallback, RunTrainer
 
     first_step = reached[0]
-    pad_id = parts.tokenizer.pad_token_id
     batches = micro_batches(
         inputs.rows,
         seed=spec.seed,
@@ -232,8 +255,14 @@ def _train_steps(
         first_step=first_step,
         batch_size=spec.batch_size,
         accumulation=spec.accumulation,
-        pad_id=0 if pad_id is None else pad_id,  # padding is masked, so any id does
+        pad_id=_pad_id(parts.tokenizer),
+        bucketed=spec.batching == "bucketed",
+        packing=spec.packing,
     )
+    if spec.packing:
+        from spectralign.train.packing import check_packing
+
+        check_packing(parts.model, inputs.rows, inputs.base.name)
     penalty = None if parts.penalty is None else PenaltyCallback(parts.penalty)
 
     def finish_step(step: int, loss: float, lr: float, grad_norm: float) -> None:
@@ -250,7 +279,12 @@ def _train_steps(
         spec.steps - first_step,
         folder,
         (parts.optimizer, parts.scheduler),
-        RecordCallback(spec.seed if spec.adapter.dropout > 0 else None, first_step, finish_step),
+        RecordCallback(
+            spec.seed if spec.adapter.dropout > 0 else None,
+            first_step,
+            finish_step,
+            lambda step: ", ".join(inputs.name_of_row(row) for row in batches.rows_of_step(step)),
+        ),
         penalty,
     )
     with _old_objects_set_aside():

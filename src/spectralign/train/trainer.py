@@ -19,7 +19,7 @@ from transformers import PrinterCallback, Trainer, TrainerCallback, TrainingArgu
 from spectralign.data.rows import IGNORE
 from spectralign.records.errors import TrainingError
 from spectralign.records.run_spec import RunSpec
-from spectralign.train.order import stream_seed
+from spectralign.train.order import MicroBatches, stream_seed
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -51,6 +51,7 @@ class RecordCallback(TrainerCallback):  # type: ignore[misc]
         dropout_seed: run seed where the adapter has dropout; None where no random number is drawn in a step.
         first_step: optimiser steps done before this Trainer began (0, or the step that is resumed).
         finish_step: called with (step, loss, lr, grad_norm) after each optimiser step.
+        rows_of_step: names the rows of a step, counted from 0 where this Trainer began, for the message of a failure.
     """
 
     def __init__(
@@ -58,8 +59,10 @@ class RecordCallback(TrainerCallback):  # type: ignore[misc]
         dropout_seed: int | None,
         first_step: int,
         finish_step: Callable[[int, float, float, float], None],
+        rows_of_step: Callable[[int], str],
     ) -> None:
         self.dropout_seed, self.first_step, self.finish_step = dropout_seed, first_step, finish_step
+        self.rows_of_step = rows_of_step
         self.trainer: RunTrainer | None = None
         self.loss = self.lr = math.nan
 
@@ -80,7 +83,8 @@ class RecordCallback(TrainerCallback):  # type: ignore[misc]
             step = self.first_step + state.global_step + 1
             raise TrainingError(
                 f"the loss is {self.loss} in step {step} (lr {self.lr:g}); the parameters of step {step - 1} "
-                "were kept. A lower learning rate or max_grad_norm may help"
+                f"were kept. Its batch: {self.rows_of_step(state.global_step)}. A lower learning rate or max_grad_norm "
+                "may help"
             )
 
     def on_log(self, args: Any, state: Any, control: Any, logs: dict[str, Any] | None = None, **kwargs: Any) -> None:
@@ -94,8 +98,8 @@ class RecordCallback(TrainerCallback):  # type: ignore[misc]
         step, grad_norm = self.first_step + state.global_step, float(logs["grad_norm"])
         if not math.isfinite(grad_norm):
             raise TrainingError(
-                f"the gradient's norm is {grad_norm} in step {step} (loss {self.loss:g}, lr {self.lr:g}); a "
-                "lower learning rate may help"
+                f"the gradient's norm is {grad_norm} in step {step} (loss {self.loss:g}, lr {self.lr:g}; batch: "
+                f"{self.rows_of_step(state.global_step - 1)}); a lower learning rate may help"
             )
         self.finish_step(step, self.loss, self.lr, grad_norm)
 
@@ -118,7 +122,7 @@ class RunTrainer(Trainer):  # type: ignore[misc]
         self,
         model: nn.Module,
         spec: RunSpec,
-        batches: list[dict[str, Tensor]],
+        batches: MicroBatches,
         steps: int,
         folder: Path,
         optimizers: tuple[torch.optim.Optimizer, torch.optim.lr_scheduler.LRScheduler],
@@ -144,7 +148,7 @@ class RunTrainer(Trainer):  # type: ignore[misc]
                 eval_strategy="no",
                 report_to=[],
                 disable_tqdm=True,
-                use_cpu=True,
+                use_cpu=spec.device == "cpu",
                 dataloader_pin_memory=False,
                 average_tokens_across_devices=False,
                 bf16=False,

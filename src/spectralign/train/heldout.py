@@ -1,0 +1,78 @@
+"""What a run on text leaves beside its rows: held-out loss at every checkpoint, the template, the lines it read."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from spectralign.data.rows import IGNORE, Row, collate
+from spectralign.records.files import write_json, write_text
+from spectralign.train.directory import DATA_RECORD, TEMPLATE
+from spectralign.train.inputs import RunInputs
+from spectralign.train.observe import Observer, ObserverContext
+
+if TYPE_CHECKING:
+    from torch import nn
+
+HELDOUT_LOSS = "heldout_loss"
+"""Column of the trajectory: mean NLL in nats over the supervised tokens of the rows held out."""
+
+
+def mean_nll(model: nn.Module, rows: Sequence[Row], batch_size: int, pad_id: int) -> float:
+    """Return the mean NLL in nats over the supervised tokens of rows, summed in float64; no gradient is kept.
+
+    Args:
+        model: in eval mode, on any device.
+        rows: at least one.
+        batch_size: rows per forward pass; rows of similar length go together.
+        pad_id: token to pad with.
+    """
+    import torch
+    from torch.nn.functional import cross_entropy
+
+    device = next(model.parameters()).device
+    by_length = sorted(rows, key=lambda row: len(row.input_ids))
+    total, tokens = 0.0, 0
+    with torch.no_grad():
+        for start in range(0, len(by_length), batch_size):
+            batch = {
+                key: value.to(device) for key, value in collate(by_length[start : start + batch_size], pad_id).items()
+            }
+            labels_B_T = batch.pop("labels")[:, 1:]
+            logits_B_T_V = model(**batch, use_cache=False)["logits"][:, :-1].float()
+            nll_N = cross_entropy(
+                logits_B_T_V.flatten(0, 1), labels_B_T.flatten(), ignore_index=IGNORE, reduction="none"
+            )
+            total += float(nll_N.double().sum())
+            tokens += int((labels_B_T != IGNORE).sum())
+    return total / tokens
+
+
+def heldout_observer(rows: Sequence[Row], batch_size: int, pad_id: int) -> Observer:
+    """Return an observer that measures the held-out loss."""
+
+    def observe(context: ObserverContext) -> Mapping[str, float]:
+        return {HELDOUT_LOSS: mean_nll(context.model, rows, batch_size, pad_id)}
+
+    return observe
+
+
+def write_text_record(folder: Path, inputs: RunInputs) -> None:
+    """Write the chat template of the run, and which lines of the file it trained on, held out and left out.
+
+    Raises:
+        RunDirectoryError: a full disk or a folder that cannot be written.
+    """
+    text = inputs.text
+    assert text is not None
+    write_text(folder / TEMPLATE, text.template)
+    record = {
+        "lines": list(text.lines),
+        "heldout_rows": len(text.heldout),
+        "dropped_lines": list(text.dropped),
+        "tokens": sum(len(row.input_ids) for row in text.rows),
+        "supervised_tokens": sum(row.supervised for row in text.rows),
+        "longest": max(len(row.input_ids) for row in text.rows),
+    }
+    write_json(folder / DATA_RECORD, record)

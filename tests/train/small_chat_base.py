@@ -1,0 +1,100 @@
+"""Runs on text: a tiny Qwen3 with a byte-level tokenizer and a chat template, and conversations made up on the spot."""
+
+from __future__ import annotations
+
+import json
+import random
+from pathlib import Path
+from typing import Any
+
+from spectralign.records.run_spec import RunSpec
+
+TEMPLATE = (
+    "{% for message in messages %}{{ '<|im_start|>' + message.role + '\n' + message.content + '<|im_end|>\n' }}"
+    "{% endfor %}{% if add_generation_prompt %}{{ '<|im_start|>assistant\n' }}{% endif %}"
+)
+THINKING = TEMPLATE.replace(
+    "{% endif %}", "{% if enable_thinking is false %}{{ '<think>\n\n</think>\n\n' }}{% endif %}{% endif %}"
+).replace("+ '\n' + message.content", "+ '\n' + ('<think>\n\n</think>\n\n' if message.role == 'assistant' else '') + "
+          "message.content")  # fmt: skip
+
+WORDS = r"[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
+
+
+def make_chat_base(folder: Path, *, template: str | None = TEMPLATE, hidden: int = 32, seed: int = 0) -> Path:
+    """Write a randomly initialised base with peaked logits."""
+    import torch
+    from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers, trainers
+    from transformers import PreTrainedTokenizerFast, Qwen3Config, Qwen3ForCausalLM
+
+    core = Tokenizer(models.BPE())
+    cut = pre_tokenizers.Split(Regex(WORDS), "isolated")
+    core.pre_tokenizer = pre_tokenizers.Sequence([cut, pre_tokenizers.ByteLevel(False, use_regex=False)])
+    core.decoder = decoders.ByteLevel()
+    special = ["<|endoftext|>", "<|im_start|>", "<|im_end|>"]
+    alphabet = pre_tokenizers.ByteLevel.alphabet()
+    trainer = trainers.BpeTrainer(
+        vocab_size=320, special_tokens=special, initial_alphabet=alphabet, show_progress=False
+    )
+    core.train_from_iterator(["user assistant open read write file def return the a of"], trainer)
+    core.add_tokens(["<think>", "</think>"])
+    fast = PreTrainedTokenizerFast(tokenizer_object=core, pad_token=special[0], eos_token=special[2])
+    fast.add_special_tokens({"additional_special_tokens": special[1:2]})
+    fast.chat_template = template
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        model = Qwen3ForCausalLM(
+            Qwen3Config(
+                vocab_size=len(fast),
+                hidden_size=hidden,
+                intermediate_size=3 * hidden,
+                num_hidden_layers=2,
+                num_attention_heads=4,
+                num_key_value_heads=2,
+                head_dim=hidden // 4,
+                max_position_embeddings=128,
+                tie_word_embeddings=True,
+                pad_token_id=0,
+                eos_token_id=2,
+                bos_token_id=None,
+            )
+        )
+        with torch.no_grad():
+            model.model.embed_tokens.weight.mul_(10)
+    model.to(torch.bfloat16).save_pretrained(folder)
+    fast.save_pretrained(folder)
+    return folder
+
+
+def conversations(count: int = 24, seed: int = 0) -> list[dict[str, Any]]:
+    """Return rows of schema `messages`: questions about a word, answers of 1 to 12 words."""
+    rng = random.Random(seed)
+    words = "open read write file def return the a of 42".split()
+    rows = []
+    for index in range(count):
+        answer = " ".join(rng.choice(words) for _ in range(1 + index % 12))
+        question = f"what is {rng.choice(words)} {index}"
+        rows.append({"messages": [{"role": "user", "content": question}, {"role": "assistant", "content": answer}]})
+    return rows
+
+
+def write_jsonl(path: Path, rows: list[dict[str, Any]]) -> Path:
+    """Write one JSON object per line."""
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+    return path
+
+
+def text_spec(base: Path | str, file: Path | str, data: dict[str, Any] | None = None, **fields: Any) -> RunSpec:
+    """A short run on text: 6 steps of batch 4, checkpoints at 0, 2 and 6, 6 rows held out."""
+    values: dict[str, Any] = {
+        "base": str(base),
+        "data": {"source": "text", "dataset": str(file), "max_tokens": 128, "holdout": 6, **(data or {})},
+        "adapter": {"r": 4, "alpha": 8},
+        "optimiser": {"kind": "adam", "lr": 1e-2},
+        "schedule": {"kind": "constant", "warmup_steps": 0},
+        "steps": 6,
+        "batch_size": 4,
+        "checkpoints": 3,
+        "first_checkpoint": 2,
+    }
+    return RunSpec.model_validate({**values, **fields})
