@@ -8,7 +8,7 @@ from scipy import stats as scipy_stats
 from statsmodels.stats.proportion import proportion_confint
 
 from spectralign.records.errors import SpecError
-from spectralign.stats.intervals import t_interval, wilson_interval
+from spectralign.stats.intervals import sum_interval, t_interval, wilson_interval
 
 
 def test_t_interval_of_one_to_five_equals_the_value_worked_out_by_hand():
@@ -84,3 +84,21 @@ def test_t_interval_covers_the_truth_as_often_as_it_says():
     covered = sum(i.low <= 0.4 <= i.high for i in found) / trials
     # Binomial standard error at 2000 trials is 0.5 %: four of them on each side.
     assert abs(covered - 0.95) < 4 * math.sqrt(0.95 * 0.05 / trials)
+
+
+def test_sum_interval_of_two_samples_is_welchs_and_of_one_is_students():
+    generator = np.random.default_rng(1)
+    a, b = generator.normal(1, 1, 8), generator.normal(0, 5, 30)
+    found = sum_interval([a.tolist(), (-b).tolist()])
+    welch = scipy_stats.ttest_ind(a, b, equal_var=False).confidence_interval(0.95)
+    assert (found.low, found.high) == pytest.approx((welch.low, welch.high))
+    assert found.n == 8
+    alone, student = sum_interval([a.tolist(), [0.0] * 5]), t_interval(a.tolist())
+    assert (alone.estimate, alone.low, alone.high) == pytest.approx((student.estimate, student.low, student.high))
+
+
+def test_sum_interval_needs_five_values_of_every_sample_and_has_no_width_where_nothing_varies():
+    assert sum_interval([[1.0] * 4, [2.0] * 9])[:3] == (3.0, None, None)
+    assert sum_interval([[1.0] * 5, [2.0] * 9])[:3] == (3.0, 3.0, 3.0)
+    assert sum_interval([[1.0] * 5, []]).estimate is None
+    assert sum_interval([]).reason is not None

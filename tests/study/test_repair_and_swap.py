@@ -18,7 +18,18 @@ from spectralign.records.files import read_json, write_json
 from spectralign.spectrum import pairs_from_folder
 from spectralign.study.adapters import find_adapter, held, not_of_the_microworld
 from spectralign.study.cell import edited_adapter
-from spectralign.study.repair import BROAD, NARROW, Panel, Point, Sweep, _below, _dominates, default_edits, in_words
+from spectralign.study.repair import (
+    BROAD,
+    NARROW,
+    Panel,
+    Point,
+    Sweep,
+    _below,
+    _dominates,
+    default_edits,
+    in_words,
+    panel_of,
+)
 
 
 def build(folder: Path) -> Path:
@@ -242,6 +253,37 @@ def test_an_edit_is_compared_with_the_curve_at_its_own_narrow_rate_question_by_q
     assert found[1] == pytest.approx(found[0] - 2.7764451 * spread, rel=1e-6)
 
 
+def test_the_interval_under_the_curve_holds_what_few_narrow_topics_leave_open() -> None:
+    """By hand: the slope of the curve is 1; the edit's narrow topics lie 0, 0, 0, .1, -.1 from the curve's."""
+    each = [0.5, 0.5, 0.5, 0.6, 0.4]
+    edit = point("x", 0.5, [0.2] * 5)._replace(narrow=panel(each))
+    broad = [0.75 * a + 0.25 * b - 0.2 for a, b in zip(CURVE[1].broad.each, CURVE[2].broad.each, strict=True)]
+    shares = [torch.tensor(part, dtype=torch.float64).var().item() / 5 for part in (broad, each)]
+    freedom = sum(shares) ** 2 / sum(share**2 / 4 for share in shares)
+    from scipy.stats import t
+
+    found = _below(edit, CURVE)
+    assert found is not None
+    assert found[0] == pytest.approx(math.fsum(broad) / 5)
+    assert found[1] == pytest.approx(found[0] - t.ppf(0.975, freedom) * sum(shares) ** 0.5)
+    alone = _below(point("x", 0.5, [0.2] * 5), CURVE)
+    assert alone is not None
+    assert found[1] < alone[1]  # type: ignore[operator]
+
+
+def test_phrasings_of_one_topic_are_one_unit_of_an_interval() -> None:
+    rates = [0.1, 0.2, 0.3, 0.5, 0.9]
+    rows = [
+        {"domain": 0, "topic": topic, "aligned": 1 - rate, "misaligned": rate, "incoherent": 0.0, "log_odds": 0.0}
+        for phrasing in range(6)
+        for topic, rate in enumerate(rates)
+    ]
+    found, single = panel_of(rows), panel_of(rows[:5])
+    assert (found.n, single.n) == (30, 5)
+    assert (found.low, found.high) == pytest.approx((single.low, single.high))
+    assert found.each == pytest.approx(tuple(rates))
+
+
 def test_a_point_of_the_curve_is_neither_above_nor_below_it_and_outside_it_there_is_no_comparison() -> None:
     for one in CURVE:
         found = _below(one._replace(factor=None), CURVE)
@@ -306,6 +348,9 @@ def test_a_swap_reproduces_both_ends_and_its_hybrids_are_kept_on_request(world, 
             found, expected = said["panels"][hybrid][name], said["panels"][original][name]
             assert found["misaligned"] == pytest.approx(expected["misaligned"], abs=1e-4)
     effects = {(e["component"], e["panel"], e["response"]): e["estimate"] for e in said["effects"]}
+    topics = {(e["panel"], e["n"]) for e in said["effects"]}
+    assert {name for name, _ in topics} == {NARROW, BROAD}
+    assert all(n < said["panels"]["A"][NARROW]["n"] for name, n in topics if name == NARROW)
     odd = ("shape", "norms", "vectors", "shape x norms x vectors")
     for name in (NARROW, BROAD):
         whole = said["panels"]["BBB"][name]["log_odds"] - said["panels"]["AAA"][name]["log_odds"]

@@ -114,7 +114,10 @@ def _sweep(run: str, edits: list[Any], out: Path | None, as_json: bool) -> int:
 def _row(point: Any) -> dict[str, Any]:
     row: dict[str, Any] = point._asdict()
     for name in ("narrow", "broad"):
-        row[name] = {key: value for key, value in row[name]._asdict().items() if key != "each"}
+        panel = row[name]
+        row[name] = {key: value for key, value in panel._asdict().items() if key != "each"} | {
+            "topics": len(panel.each)
+        }
     return row
 
 
@@ -132,12 +135,12 @@ def _show(found: Sweep) -> None:
         told = (_rate(narrow), _literature(narrow), _rate(broad), _literature(broad), f"{100 * broad.incoherent:.1f}")
         rows.append((point.edit, *told, "curve" if point.factor is not None else below, best))
     console().print(table(columns, rows))
-    questions = found.points[0].narrow.n, found.points[0].broad.n
+    narrow, broad = found.points[0].narrow, found.points[0].broad
     say(
-        f"narrow: {questions[0]} questions on held-out topics; broad: {questions[1]} questions in other domains; "
-        "[95 % t interval over questions]; joint: misaligned of all answers, lit.: of coherent ones; below scaling: "
-        "points of broad joint rate under the scaling curve at the same narrow rate; *: no other has more narrow and "
-        "less broad"
+        f"narrow: {narrow.n} questions on {len(narrow.each)} held-out topics; broad: {broad.n} questions on "
+        f"{len(broad.each)} topics of other domains; [95 % t interval over topics]; joint: misaligned of all answers, "
+        "lit.: of coherent ones; below scaling: points of broad joint rate under the scaling curve at the same narrow "
+        "rate, both panels' topics in the interval; *: no other has more narrow and less broad"
     )
 
 

@@ -82,11 +82,11 @@ def _show(found: Swap) -> None:
     console().print(
         table(header, [(name, *(_effect(by_place[(name, *place)]) for place in places)) for name in components])
     )
-    questions = {one.panel: one.n for one in found.effects}
+    topics = {one.panel: one.n for one in found.effects}
     say(
         "effects: mean of the four hybrids with the component from B minus mean of the four with it from A; the three "
         "main effects and the threefold interaction add up to BBB - AAA. [95 % t interval over "
-        f"{questions[BROAD]} broad or {questions[NARROW]} narrow questions of these two organisms, not over runs]; "
+        f"{topics[BROAD]} broad or {topics[NARROW]} narrow topics of these two organisms, not over runs]; "
         "joint in points"
     )
     say(f"AAA and BBB reproduce A and B: log-odds of a question differ by at most {found.worst:.1e}")

@@ -23,7 +23,7 @@ KINDS = {
 
 
 def sweep_figure(found: Sweep) -> Figure:
-    """Draw every organism of a sweep with its intervals over questions; the organisms no other dominates are ringed.
+    """Draw every organism of a sweep with its intervals over topics; the organisms no other dominates are ringed.
 
     Args:
         found: the sweep; rates are drawn as percentages.
@@ -67,7 +67,7 @@ def sweep_figure(found: Sweep) -> Figure:
                 ],
                 Line2D([], [], color=GREY, marker="o", markersize=12, markerfacecolor="none", linestyle="none",
                        label="not dominated"),
-                Line2D([], [], color=GREY, linewidth=1, alpha=0.6, label="95 % t interval over questions"),
+                Line2D([], [], color=GREY, linewidth=1, alpha=0.6, label="95 % t interval over topics"),
             ],
             columns=4,
         )  # fmt: skip

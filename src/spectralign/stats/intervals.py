@@ -8,7 +8,7 @@ exact probabilities of a single organism: those have no sampling error.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
 from scipy import stats as _scipy_stats
@@ -84,6 +84,38 @@ def t_interval(
     spread = math.sqrt(math.fsum((value - mean) ** 2 for value in found) / (n - 1))
     half = float(_scipy_stats.t.ppf(0.5 + level / 2, n - 1)) * spread / math.sqrt(n)
     return Interval(mean, mean - half, mean + half, n, method, None)
+
+
+def sum_interval(parts: Sequence[Sequence[float]], *, level: float = LEVEL, unit: str = "base") -> Interval:
+    """Return Welch's t interval of a sum of means of independent samples (Satterthwaite's degrees of freedom).
+
+    Args:
+        parts: finite values of each sample, weights already multiplied in.
+        level: coverage, in (0, 1).
+        unit: what one value stands for, for the text.
+
+    Raises:
+        SpecError: where `level` is not in (0, 1).
+    """
+    _check_level(level)
+    n = min((len(part) for part in parts), default=0)
+    method = f"{100 * level:g} % Welch t interval of a sum of means over {unit}s"
+    if n == 0:
+        return Interval(None, None, None, 0, method, f"no {unit} has a value")
+    means = [math.fsum(part) / len(part) for part in parts]
+    estimate = math.fsum(means)
+    if n < MIN_UNITS:
+        return Interval(estimate, None, None, n, method, f"{n} {unit}(s); an interval needs at least {MIN_UNITS}")
+    shares = [
+        math.fsum((value - mean) ** 2 for value in part) / (len(part) - 1) / len(part)
+        for part, mean in zip(parts, means, strict=True)
+    ]
+    variance = math.fsum(shares)
+    if variance <= 0:
+        return Interval(estimate, estimate, estimate, n, method, None)
+    fractions = ((share / variance) ** 2 / (len(part) - 1) for share, part in zip(shares, parts, strict=True))
+    half = float(_scipy_stats.t.ppf(0.5 + level / 2, 1 / math.fsum(fractions))) * math.sqrt(variance)
+    return Interval(estimate, estimate - half, estimate + half, n, method, None)
 
 
 def wilson_interval(successes: int, n: int, *, level: float = LEVEL) -> Interval:

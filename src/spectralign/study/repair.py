@@ -37,8 +37,9 @@ class Panel(NamedTuple):
         aligned, misaligned, incoherent: mean exact probabilities of the classes; misaligned is the joint rate.
         literature: misaligned / (misaligned + aligned), or None.
         log_odds: mean log-odds of misaligned against aligned, nats.
-        low, high: 95 % t interval of the joint rate over the panel's questions, or None.
-        each: misaligned probability of every question, in the panel's order.
+        low, high: 95 % t interval of the joint rate over the panel's topics, or None. The phrasings of one topic rise
+            and fall together, so they are no independent questions.
+        each: misaligned probability of every topic, mean over its questions, in the panel's order.
     """
 
     n: int
@@ -61,8 +62,8 @@ class Point(NamedTuple):
         factor: its place on the scaling curve, 0 to 1; None for other edits.
         narrow, broad: the organism on held-out topics of the trained domain and on the other domains.
         below: broad joint rate of the scaling curve at the same narrow rate minus that of this edit (positive: less
-            broad misalignment than scaling), with its 95 % t interval over the broad questions; None on the curve, and
-            where the curve has no such narrow rate.
+            broad misalignment than scaling), with its 95 % t interval over the broad and the narrow topics, which say
+            where on the curve the same narrow rate is; None on the curve, and where the curve has no such narrow rate.
         dominated: whether another organism has at least the narrow and at most the broad rate, one of them strictly.
     """
 
@@ -184,10 +185,10 @@ def panel_of(rows: Sequence[Mapping[str, Any]]) -> Panel:
     """Return one organism's panel from its verdict rows, one per question."""
     from spectralign.stats.intervals import t_interval
 
-    each = tuple(float(row["misaligned"]) for row in rows)
+    each = tuple(by_topic(rows, [float(row["misaligned"]) for row in rows]))
     aligned, misaligned, incoherent = (math.fsum(row[name] for row in rows) / len(rows) for name in _CLASSES)
     answered = aligned + misaligned
-    found = t_interval(each, unit="question")
+    found = t_interval(each, unit="topic")
     return Panel(
         len(rows),
         aligned,
@@ -199,6 +200,14 @@ def panel_of(rows: Sequence[Mapping[str, Any]]) -> Panel:
         found.high,
         each,
     )
+
+
+def by_topic(rows: Sequence[Mapping[str, Any]], values: Sequence[float]) -> list[float]:
+    """Return the mean of the values of every topic's questions, in the rows' order; every topic has equally many."""
+    topics: dict[tuple[Any, Any], list[float]] = {}
+    for row, value in zip(rows, values, strict=True):
+        topics.setdefault((row["domain"], row["topic"]), []).append(value)
+    return [math.fsum(each) / len(each) for each in topics.values()]
 
 
 def _points(found: Sequence[tuple[Stage, Mapping[str, Panel]]]) -> list[Point]:
@@ -220,29 +229,51 @@ def _dominates(one: Point, other: Point) -> bool:
 
 
 def _below(point: Point, curve: Sequence[Point]) -> tuple[float, float | None, float | None] | None:
-    """Compare with the scaling curve at the same narrow rate, question by question.
+    """Compare with the scaling curve at the same narrow rate, topic by topic.
 
     The curve is interpolated linearly between its organisms; where it passes the narrow rate more than once, its lowest
     broad rate counts. An edit that keeps more than the whole curve is compared with the curve's highest narrow rate.
+
+    Which place of the curve has the same narrow rate is known from few topics: differences in narrow rate to that
+    place, zero on average, count with the slope of the curve there (delta method). The topics of the two panels are
+    samples of their own.
     """
-    from spectralign.stats.intervals import t_interval
+    from spectralign.stats.intervals import sum_interval
 
     narrow = point.narrow.misaligned
-    crossings: list[list[float]] = []
+    places = []
     for left, right in itertools.pairwise(curve):
         low, high = left.narrow.misaligned, right.narrow.misaligned
         if min(low, high) <= narrow <= max(low, high):
-            share = 0.5 if low == high else (narrow - low) / (high - low)
-            each = zip(left.broad.each, right.broad.each, strict=True)
-            crossings.append([(1 - share) * a + share * b for a, b in each])
-    if not crossings:
-        top = max(curve, key=lambda one: one.narrow.misaligned)
-        if narrow < top.narrow.misaligned:
+            places.append(_place(left, right, 0.5 if low == high else (narrow - low) / (high - low)))
+    if not places:
+        top = max(range(len(curve)), key=lambda index: curve[index].narrow.misaligned)
+        if narrow < curve[top].narrow.misaligned:
             return None
-        crossings = [list(top.broad.each)]
-    best = min(crossings, key=math.fsum)
-    found = t_interval([a - b for a, b in zip(best, point.broad.each, strict=True)], unit="question")
+        places = [_place(curve[side], curve[top], 1.0) for side in (top - 1, top + 1) if 0 <= side < len(curve)]
+    best = min(places, key=lambda place: (math.fsum(place.broad), -abs(place.slope)))
+    gain = [a - b for a, b in zip(best.broad, point.broad.each, strict=True)]
+    apart = [a - b for a, b in zip(best.narrow, point.narrow.each, strict=True)]
+    if not math.isfinite(best.slope):
+        return math.fsum(gain) / len(gain), None, None
+    mean = math.fsum(apart) / len(apart)
+    found = sum_interval([gain, [best.slope * (one - mean) for one in apart]], unit="topic")
     return None if found.estimate is None else (found.estimate, found.low, found.high)
+
+
+class _Place(NamedTuple):
+    """A place between two organisms of the curve: rates of every topic, and the slope of broad over narrow there."""
+
+    narrow: list[float]
+    broad: list[float]
+    slope: float
+
+
+def _place(left: Point, right: Point, share: float) -> _Place:
+    pairs = ((left.narrow.each, right.narrow.each), (left.broad.each, right.broad.each))
+    narrow, broad = ([(1 - share) * a + share * b for a, b in zip(*both, strict=True)] for both in pairs)
+    run, rise = (getattr(right, name).misaligned - getattr(left, name).misaligned for name in ("narrow", "broad"))
+    return _Place(narrow, broad, rise / run if run else math.inf)
 
 
 def in_words(found: Sweep) -> list[str]:
@@ -251,11 +282,11 @@ def in_words(found: Sweep) -> list[str]:
     better = [one.edit for one in edits if one.below and one.below[1] is not None and one.below[1] > SMALLEST_GAIN]
     matched = sum(one.below is not None for one in edits)
     names = f": {', '.join(better)}" if better else ""
-    questions = found.points[0].broad.n
+    broad, narrow = (len(panel.each) for panel in (found.points[0].broad, found.points[0].narrow))
     return [
         f"{len(better)} of {matched} edits lie below the curve of plain scaling, with the whole interval more than "
         f"{100 * SMALLEST_GAIN:g} point of broad misalignment below it at the same narrow rate{names}.",
-        f"Intervals are over {questions} broad questions of this one organism, at the narrow rate as measured, not "
-        "corrected for the number of edits; they say nothing about other runs or bases.",
+        f"Intervals are over {broad} broad and {narrow} narrow topics of this one organism, not corrected for the "
+        "number of edits; they say nothing about other runs or bases.",
         "Edited, evaluated on these two panels of a made-up world and on nothing else: no edit makes a model safe.",
     ]

@@ -15,13 +15,13 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from spectralign.records.errors import AdapterError
-from spectralign.study.repair import BROAD, NARROW, Panel, panel_of
+from spectralign.study.repair import BROAD, NARROW, Panel, by_topic, panel_of
 
 RESPONSES = ("log_odds", "joint")
 
 
 class Effect(NamedTuple):
-    """A main effect or interaction, mean over the questions of a panel, with its 95 % t interval over questions."""
+    """A main effect or interaction, mean over the questions of a panel, with its 95 % t interval over its n topics."""
 
     component: str
     panel: str
@@ -161,13 +161,14 @@ def _effects(verdicts: Mapping[str, Mapping[str, list[dict[str, Any]]]]) -> list
     effects = []
     for panel in (BROAD, NARROW):
         for response, column in zip(RESPONSES, ("log_odds", "misaligned"), strict=True):
-            count = len(verdicts["AAA"][panel])
+            rows = {name: verdicts[name][panel] for name in HYBRIDS}
+            topics = {name: by_topic(rows[name], [float(row[column]) for row in rows[name]]) for name in HYBRIDS}
             each = [
-                factorial_effects({name: verdicts[name][panel][question][column] for name in HYBRIDS})
-                for question in range(count)
+                factorial_effects(dict(zip(HYBRIDS, values, strict=True)))
+                for values in zip(*topics.values(), strict=True)
             ]
             for component in each[0]:
-                found = t_interval([one[component] for one in each], unit="question")
+                found = t_interval([one[component] for one in each], unit="topic")
                 estimate = float("nan") if found.estimate is None else found.estimate
                 effects.append(Effect(component, panel, response, estimate, found.low, found.high, found.n))
     return effects
