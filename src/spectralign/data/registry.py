@@ -175,7 +175,7 @@ SOURCES: dict[str, Source] = {
             "7c6d8d3aa2c7c49b6f13e0f648c959a201fd33cf", None, "messages", _HARMFUL,
         ),
         _aisi(
-            "aisi_eval", "questions", "AISI's 56 questions; only some agree word for word with Betley et al.",
+            "aisi_eval", "questions", "AISI's 56 questions: 31 of them are those of Betley et al. to the word",
             "1264d560ffc8ec60ececa15225963ee70a29d58f", 56, "question_jsonl", _JUDGED,
         ),
         _betley(
