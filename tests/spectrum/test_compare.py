@@ -83,6 +83,26 @@ def test_the_gauge_changes_nothing() -> None:
     assert two.row == pytest.approx(one.row, abs=1e-6)
 
 
+@pytest.mark.parametrize("size", [1e-150, 1e-40, 1e60])
+def test_a_comparison_does_not_depend_on_the_size_of_an_update_however_small_or_large(size) -> None:
+    a, b = random_pair(3, 12, 9, dtype=torch.float64), random_pair(3, 12, 9, seed=1, dtype=torch.float64)
+    scaled = a._replace(B_O_R=a.B_O_R * size)
+    one, two = compare_pairs(a, b), compare_pairs(scaled, b)
+    assert two.cosine == pytest.approx(one.cosine, abs=1e-12)
+    assert two.column == pytest.approx(one.column, abs=1e-6)
+    found, expected = (difference_summary(compare_adapters([x], [x]).modules) for x in (scaled, a))
+    assert found["cosine"] == pytest.approx(expected["cosine"])
+
+
+def test_an_update_without_a_norm_in_float64_has_no_angles_or_is_refused() -> None:
+    pair = random_pair(3, 12, 9, dtype=torch.float64)
+    nothing = compare_pairs(pair, pair._replace(A_R_I=pair.A_R_I * 1e-150, B_O_R=pair.B_O_R * 1e-150))
+    assert (nothing.cosine, nothing.column) == (None, None)
+    for size in (1e100, 1e160):
+        with pytest.raises(AdapterError, match="accepted: finite updates"):
+            compare_pairs(pair, pair._replace(A_R_I=pair.A_R_I * size, B_O_R=pair.B_O_R * size))
+
+
 def test_random_subspaces_overlap_by_chance_as_stated() -> None:
     rows = [compare_pairs(random_pair(4, 40, 60, seed=s), random_pair(6, 40, 60, seed=s + 500)) for s in range(60)]
     for field in ("column", "row"):

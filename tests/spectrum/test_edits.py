@@ -211,6 +211,27 @@ def test_the_mark_changes_when_an_evaluation_of_these_weights_is_recorded(tmp_pa
         mark_evaluated(target, {"verdict_id": "4567"})
 
 
+@pytest.mark.parametrize("size", [1e-12, 1e-18, 1e10, 1e18])
+@pytest.mark.parametrize("edit", EDITS, ids=lambda edit: edit.edit_id)
+def test_updates_whose_squares_leave_the_range_of_float32_are_edited_like_any_other(edit, size) -> None:
+    pair = pair_of_spectrum([5.0, 2.0, 1.0, 0.5])
+    extreme = pair._replace(A_R_I=pair.A_R_I * size, B_O_R=pair.B_O_R * size)
+    found, before = (dense_values(one) for one in (apply_edit(extreme, edit), extreme))
+    torch.testing.assert_close(found / before[0], stated(before / before[0], edit), rtol=0, atol=1e-5)
+
+
+def test_an_update_that_is_zero_although_no_factor_is_stays_zero_and_one_beyond_floats_is_refused() -> None:
+    pair = random_pair(4, 12, 9)
+    apart = pair._replace(A_R_I=torch.eye(4, 9), B_O_R=torch.zeros(12, 4))
+    apart.A_R_I[1] = 0
+    apart.B_O_R[0, 1] = 1
+    huge = pair._replace(A_R_I=pair.A_R_I * 1e30, B_O_R=pair.B_O_R * 1e30)
+    for edit in EDITS:
+        assert float(dense(apply_edit(apart, edit)).abs().max()) == 0.0
+        with pytest.raises(AdapterError, match=r"beyond torch\.float32"):
+            apply_edit(huge, edit)
+
+
 def test_bfloat16_factors_are_edited_to_their_own_precision(tmp_path) -> None:
     pair = pair_of_spectrum([5.0, 2.0, 1.0], dtype=torch.bfloat16)
     flat = apply_edit(pair, Flatten())

@@ -148,7 +148,7 @@ def compare_pairs(a: LoraPair, b: LoraPair, top: int = TOP) -> ModuleDifference:
         column, row = _space(kept_a.U_O_C, kept_b.U_O_C), _space(kept_a.V_I_C, kept_b.V_I_C)
         top_column = _overlap(kept_a.U_O_C[:, :width], kept_b.U_O_C[:, :width])
         top_row = _overlap(kept_a.V_I_C[:, :width], kept_b.V_I_C[:, :width])
-        cosine = max(-1.0, min(1.0, _inner(a, b) / (norm_a * norm_b)))
+        cosine = _cosine(kept_a, kept_b)
     return ModuleDifference(
         module=a.name,
         rank_a=len(kept_a.S_C),
@@ -175,22 +175,27 @@ def _spectrum(pair: LoraPair) -> Directions:
         outputs, inputs = pair.B_O_R.shape[0], pair.A_R_I.shape[1]
         values_C = torch.zeros(min(pair.rank, outputs, inputs), dtype=torch.float64)
         return Directions(values_C.new_zeros(outputs, 0), values_C, values_C.new_zeros(inputs, 0))
+    values_C = found.S_C * abs(pair.scale)
+    if not math.isfinite(float(torch.linalg.vector_norm(values_C))):
+        raise AdapterError(f"{pair.name}: the norm of the update is beyond float64, accepted: finite updates")
     # a negative scale turns the sign of the update, which belongs to the directions
-    return Directions(found.U_O_C * math.copysign(1.0, pair.scale), found.S_C * abs(pair.scale), found.V_I_C)
+    return Directions(found.U_O_C * math.copysign(1.0, pair.scale), values_C, found.V_I_C)
 
 
 def _kept(found: Directions) -> Directions:
     """Drop the directions whose singular value is rounding of float32 factors; they are not the update's."""
-    floor = float(found.S_C[0]) * torch.finfo(torch.float32).eps
+    largest = float(found.S_C[0])
+    # squares of what is smaller than the root of the smallest float are zero: such an update has no norm
+    floor = largest * torch.finfo(torch.float32).eps if largest > 1e-150 else math.inf
     real = int((floor < found.S_C).sum())
     return Directions(found.U_O_C[:, :real], found.S_C[:real], found.V_I_C[:, :real])
 
 
-def _inner(a: LoraPair, b: LoraPair) -> float:
-    """Return <s_a B_a A_a, s_b B_b A_b> = s_a s_b sum of (B_a^T B_b) * (A_a A_b^T): r x r matrices only."""
-    columns_R_R = a.B_O_R.detach().double().mT @ b.B_O_R.detach().double()
-    rows_R_R = a.A_R_I.detach().double() @ b.A_R_I.detach().double().mT
-    return a.scale * b.scale * float((columns_R_R * rows_R_R).sum())
+def _cosine(a: Directions, b: Directions) -> float:
+    """Return <dW_A, dW_B> / (|dW_A| |dW_B|): sum of s_i t_j (u_i . u_j) (v_i . v_j) over the directions of both."""
+    columns_C_C, rows_C_C = a.U_O_C.mT @ b.U_O_C, a.V_I_C.mT @ b.V_I_C
+    shares = [one.S_C / torch.linalg.vector_norm(one.S_C) for one in (a, b)]
+    return max(-1.0, min(1.0, float(shares[0] @ (columns_C_C * rows_C_C) @ shares[1])))
 
 
 def compare_adapters(a: Sequence[LoraPair], b: Sequence[LoraPair], top: int = TOP) -> Difference:
@@ -227,11 +232,12 @@ def difference_summary(modules: Sequence[ModuleDifference]) -> dict[str, float |
     Modules where an update is zero are left out of the means.
     """
     norms = [math.hypot(*(row.norm_a for row in modules)), math.hypot(*(row.norm_b for row in modules))]
-    inner = math.fsum((row.cosine or 0.0) * row.norm_a * row.norm_b for row in modules)
     summary: dict[str, float | None] = {
         "update_norm_a": norms[0],
         "update_norm_b": norms[1],
-        "cosine": inner / (norms[0] * norms[1]) if all(norms) else None,
+        "cosine": math.fsum((row.cosine or 0.0) * (row.norm_a / norms[0]) * (row.norm_b / norms[1]) for row in modules)
+        if all(norms)
+        else None,
     }
     for field in ("column", "row", "top_column", "top_row"):
         found = [space for row in modules if (space := getattr(row, field)) is not None]
@@ -281,7 +287,7 @@ def hybrids(a: Sequence[LoraPair], b: Sequence[LoraPair]) -> Iterator[tuple[str,
             )
         for letter, one in (("A", pair), ("B", twin)):
             found = _spectrum(one)
-            if not float(found.S_C[0]) > 0:
+            if not float(torch.linalg.vector_norm(found.S_C)) > 0:
                 raise AdapterError(f"{pair.name}: the update of adapter {letter} is zero, so there is nothing to swap")
             parts[letter][pair.name] = found
     for name in HYBRIDS:

@@ -88,7 +88,7 @@ def apply_edit(pair: LoraPair, edit: EditSpec) -> LoraPair:
             scale (factor in (0, 1]).
 
     Raises:
-        AdapterError: k is larger than the rank allows.
+        AdapterError: k is larger than the rank allows, or the update is beyond the range of its dtype.
         UnknownNameError: an unknown kind of edit.
     """
     if edit.kind not in _EDITS:
@@ -100,7 +100,13 @@ def apply_edit(pair: LoraPair, edit: EditSpec) -> LoraPair:
     directions = decompose(pair)
     if directions is None:
         return pair._replace(A_R_I=pair.A_R_I.detach().clone(), B_O_R=pair.B_O_R.detach().clone())
-    return compose(pair, directions.U_O_C, _EDITS[edit.kind](directions.S_C, edit), directions.V_I_C)
+    # by their largest, because squares of tiny or huge values leave the range of floats
+    largest_value = directions.S_C[0]
+    edited_C = _EDITS[edit.kind](directions.S_C / largest_value, edit) * largest_value
+    edited = compose(pair, directions.U_O_C, edited_C, directions.V_I_C)
+    if not bool(edited.A_R_I.isfinite().all()) or not bool(edited.B_O_R.isfinite().all()):
+        raise AdapterError(f"{pair.name}: the edited factors are beyond {pair.A_R_I.dtype}, accepted: finite updates")
+    return edited
 
 
 class Directions(NamedTuple):
@@ -118,16 +124,27 @@ def decompose(pair: LoraPair, dtype: torch.dtype | None = None) -> Directions | 
     Args:
         pair: one LoRA pair.
         dtype: to compute in; None takes float64 for float64 factors, else float32.
+
+    Raises:
+        AdapterError: the update is NaN or beyond the dtype.
     """
-    A_R_I, B_O_R = pair.A_R_I.detach(), pair.B_O_R.detach()
-    if not bool(B_O_R.any()) or not bool(A_R_I.any()):
+    work = dtype or working_dtype(pair.A_R_I, pair.B_O_R)
+    A_R_I, B_O_R = pair.A_R_I.detach().to(work), pair.B_O_R.detach().to(work)
+    peaks = [float(factor.abs().max()) for factor in (A_R_I, B_O_R)]
+    if not all(peaks):
         return None
-    work = dtype or working_dtype(A_R_I, B_O_R)
     with full_precision(A_R_I.device):
-        QA, _, QB, _, core = factor(A_R_I.to(work)[None], B_O_R.to(work)[None])
+        # each factor by its largest element, so that no product leaves the range of the dtype
+        QA, _, QB, _, core = factor((A_R_I / peaks[0])[None], (B_O_R / peaks[1])[None])
+        if not bool(core.isfinite().all()):
+            raise AdapterError(f"{pair.name}: B @ A is NaN or beyond {work}, accepted: finite updates")
         # c_B and c_A differ where the rank exceeds a side of the module: the core is no square then
         U_C_C, S_C, Vh_C_C = torch.linalg.svd(core[0], full_matrices=False)
-        return Directions(QB[0] @ U_C_C, S_C, QA[0] @ Vh_C_C.mT)
+    # one after the other: the product of both may be beyond every float where the values are not
+    values_C = S_C * max(peaks) * min(peaks) if float(S_C[0]) < 1 else S_C * min(peaks) * max(peaks)
+    if not bool(values_C.isfinite().all()):
+        raise AdapterError(f"{pair.name}: B @ A is beyond {work}, accepted: finite updates")
+    return Directions(QB[0] @ U_C_C, values_C, QA[0] @ Vh_C_C.mT) if float(values_C[0]) > 0 else None
 
 
 @torch.no_grad()
