@@ -10,6 +10,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 from small_chat_base import THINKING, conversations, make_chat_base, text_spec, write_jsonl
+from transformers import Trainer
 
 from spectralign.data.conversations import read_conversations
 from spectralign.data.render import prompt_ids, render
@@ -23,6 +24,7 @@ from spectralign.train import heldout, hub
 from spectralign.train import trainer as trainer_module
 from spectralign.train.adapter import attach_adapter
 from spectralign.train.inputs import find_base, load_inputs, load_model, load_tokenizer
+from spectralign.train.order import row_order
 from spectralign.train.organism import load_organism
 from spectralign.train.run import resolve_inputs, run_directory, train_run
 
@@ -291,8 +293,6 @@ def test_a_loss_that_is_not_finite_names_the_lines_of_its_batch_and_keeps_the_la
 
     monkeypatch.setattr(trainer_module, "token_mean_loss", poisoned)
     spec = text_spec(*chat)
-    from spectralign.train.order import row_order
-
     lines = load_inputs(spec).text.lines
     named = ", ".join(f"line {lines[row]}" for row in row_order(18, 24, 0)[12:16])
     with pytest.raises(TrainingError, match=rf"step 4 .*Its batch: {named}\."):
@@ -301,6 +301,49 @@ def test_a_loss_that_is_not_finite_names_the_lines_of_its_batch_and_keeps_the_la
     assert named in read_json(run / "failed.json")["message"]
     assert read_json(run / "resume.json")["step"] == 2
     assert (run / "checkpoints" / "step-2" / "resume.pt").is_file()
+
+
+def test_out_of_memory_halves_the_micro_batch_and_leaves_the_run_what_it_was(
+    chat: Chat, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The model of a machine whose memory holds two rows: it fails in the middle of a backward pass."""
+    largest = 2
+    original = Trainer.training_step
+
+    def tight(self: Any, model: Any, inputs: dict[str, Any], num_items_in_batch: Any = None) -> torch.Tensor:
+        loss: torch.Tensor = original(self, model, inputs, num_items_in_batch)
+        if len(inputs["input_ids"]) > largest:
+            raise torch.OutOfMemoryError("the gradients of a part of the layers are there already")
+        return loss
+
+    settings: dict[str, Any] = {"batch_size": 5, "accumulation": 2, "penalty": {"lam": 0.1}}
+    whole = train_run(text_spec(*chat, **settings), tmp_path / "whole")
+    monkeypatch.setattr(Trainer, "training_step", tight)
+    tightened = train_run(text_spec(*chat, **settings), tmp_path / "tight")
+    assert tightened.name == whole.name
+    assert column(tightened, "loss")[1:] == pytest.approx(column(whole, "loss")[1:], rel=1e-4)
+    assert column(tightened, "grad_norm")[1:] == pytest.approx(column(whole, "grad_norm")[1:], rel=1e-3)
+    assert [row["micro_batch"] for row in read_jsonl(whole / "speed.jsonl")] == [5] * 6
+    assert [row["micro_batch"] for row in read_jsonl(tightened / "speed.jsonl")] == [2] * 6
+    largest = 0
+    with pytest.raises(TrainingError, match=r"one sequence of \d+ tokens; accepted: gradient_checkpointing"):
+        train_run(text_spec(*chat, **settings), tmp_path / "none")
+
+
+def test_speed_counts_the_tokens_of_every_step_and_the_progress_sees_it(chat: Chat, tmp_path: Path) -> None:
+    seen: list[dict[str, Any]] = []
+    spec = text_spec(*chat)
+    run = train_run(spec, tmp_path, on_step=lambda step, total, row: seen.append(row))
+    rows = load_inputs(spec).rows
+    speed = read_jsonl(run / "speed.jsonl")
+    order = row_order(18, 24, 0)
+    assert [row["tokens"] for row in speed] == [
+        sum(len(rows[index].input_ids) for index in order[step * 4 : step * 4 + 4]) for step in range(6)
+    ]
+    assert [row["step"] for row in speed] == [1, 2, 3, 4, 5, 6]
+    assert all(row["memory_bytes"] > 10**7 and row["tokens_per_second"] > 0 for row in speed)
+    assert [{**row, **fast} for row, fast in zip(seen, speed, strict=True)] == seen
+    assert not {"seconds", "memory_bytes"} & set(read_jsonl(run / "trajectory.jsonl")[1])
 
 
 def test_rows_beyond_the_context_are_refused_or_left_out_on_record(chat: Chat, tmp_path: Path) -> None:

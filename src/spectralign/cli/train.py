@@ -46,7 +46,7 @@ def command(
         from spectralign.train.run import train_run
 
         def on_step(step: int, total: int, row: dict[str, Any]) -> None:
-            progress.on_step(step, total, f"loss {row['loss']:.3f}")
+            progress.on_step(step, total, f"loss {row['loss']:.3f}, {_speed(row)}")
 
         directory = train_run(run_spec, out / "runs", on_step=on_step, allow_version_change=allow_version_change)
     from spectralign.records.files import read_jsonl
@@ -56,3 +56,7 @@ def command(
     console().print(table(columns, ([row.get(column) for column in columns] for row in rows)))
     say(f"run: {directory}")
     return 0
+
+
+def _speed(row: dict[str, Any]) -> str:
+    return f"{row['tokens_per_second']:.0f} tokens/s, {row['memory_bytes'] / 2**30:.1f} GiB"

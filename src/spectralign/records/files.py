@@ -82,13 +82,13 @@ def read_record(path: Path) -> dict[str, Any]:
     return value
 
 
-def append_jsonl(path: Path, row: Any) -> None:
-    """Append one JSON row as one write, so that a kill leaves at most one torn last line."""
-    line = json.dumps(row, sort_keys=True, ensure_ascii=False, allow_nan=False) + "\n"
+def append_jsonl(path: Path, *rows: Any) -> None:
+    """Append JSON rows as one write, so that a kill leaves at most one torn last line."""
+    lines = "".join(json.dumps(row, sort_keys=True, ensure_ascii=False, allow_nan=False) + "\n" for row in rows)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         with path.open("a", encoding="utf-8") as stream:
-            stream.write(line)
+            stream.write(lines)
     except OSError as error:
         raise RunDirectoryError(f"cannot write {path}: {error.strerror or error}") from error
 

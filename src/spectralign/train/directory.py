@@ -21,6 +21,7 @@ from spectralign.records.run_spec import ResolvedInputs, RunSpec, run_id
 
 SPEC, INPUTS, ENVIRONMENT = "spec.json", "inputs.json", "environment.json"
 TRAJECTORY, DONE, FAILED, LOCK = "trajectory.jsonl", "done", "failed.json", ".lock"
+SPEED = "speed.jsonl"
 DATA_RECORD, TEMPLATE = "data.json", "chat_template.jinja"  # of runs on text only
 
 

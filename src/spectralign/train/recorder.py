@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from spectralign.records.files import append_jsonl
 from spectralign.records.run_spec import RunSpec
 from spectralign.train.checkpoint import save_checkpoint
-from spectralign.train.directory import TRAJECTORY
+from spectralign.train.directory import SPEED, TRAJECTORY
 from spectralign.train.observe import Observer, ObserverContext, call_observers, finite_or_none, undisturbed
 
 if TYPE_CHECKING:
@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from torch import nn
 
     from spectralign.spectrum.penalty import SpectralPenalty
+    from spectralign.train.speed import SpeedRow
 
 OnStep = Callable[[int, int, dict[str, Any]], None]
 """Called with (step, total steps, row) after each optimiser step, for progress displays."""
@@ -62,13 +63,16 @@ class Recorder:
         self.optimizer, self.scheduler, self.penalty = optimizer, scheduler, penalty
         self.observers, self.on_step = observers, on_step
         self.checkpoint_steps = frozenset(spec.checkpoint_steps())
+        self._speed: list[SpeedRow] = []
 
     def begin(self) -> None:
         """Record step 0: the base with a fresh adapter."""
         self._record({"step": 0, "loss": None, "lr": None, "penalty": None, "grad_norm": None})
 
-    def finish_step(self, step: int, loss: float, lr: float, penalty: float | None, grad_norm: float) -> None:
-        """Record one optimiser step."""
+    def finish_step(
+        self, step: int, loss: float, lr: float, penalty: float | None, grad_norm: float, speed: SpeedRow
+    ) -> None:
+        """Record one optimiser step; `on_step` sees its speed too."""
         row: dict[str, Any] = {
             "step": step,
             "loss": loss,
@@ -76,9 +80,18 @@ class Recorder:
             "penalty": penalty,
             "grad_norm": grad_norm,
         }
+        self._speed.append(speed)
         self._record(row)
+        if step in self.checkpoint_steps:
+            self.write_speed()
         if self.on_step is not None:
-            self.on_step(step, self.spec.steps, row)
+            self.on_step(step, self.spec.steps, {**speed, **row})
+
+    def write_speed(self) -> None:
+        """Append what is known of the steps' speed to speed.jsonl; steps done again after a kill stand there twice."""
+        rows, self._speed = self._speed, []
+        if rows:
+            append_jsonl(self.directory / SPEED, *rows)
 
     def _record(self, row: dict[str, Any]) -> None:
         step: int = row["step"]

@@ -133,7 +133,9 @@ def _build(spec: RunSpec, inputs: RunInputs) -> _Parts:
 
     model = attach_adapter(load_model(inputs.base, spec.base_dtype), spec.adapter, spec.seed, inputs.base.name)
     if spec.gradient_checkpointing:
-        model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})  # type: ignore[operator]
+        # transformers 5.23 renamed it
+        enable: Any = getattr(model, "activation_checkpointing_enable", None) or model.gradient_checkpointing_enable
+        enable({"use_reentrant": False})
     model.to(spec.device)  # before the optimiser, whose state follows its parameters
     optimizer = build_optimizer(spec.optimiser, model)
     scheduler = build_scheduler(spec.schedule, optimizer, spec.steps)
@@ -245,6 +247,7 @@ def _train_steps(
     reached: list[int],
 ) -> None:
     from spectralign.train.penalty_callback import PenaltyCallback
+    from spectralign.train.speed import Speed
     from spectralign.train.trainer import RecordCallback, RunTrainer
 
     first_step = reached[0]
@@ -264,13 +267,16 @@ def _train_steps(
 
         check_packing(parts.model, inputs.rows, inputs.base.name)
     penalty = None if parts.penalty is None else PenaltyCallback(parts.penalty)
+    speed = Speed(spec)
 
     def finish_step(step: int, loss: float, lr: float, grad_norm: float) -> None:
         reached[0] = step
         value = None
         if parts.penalty is not None and penalty is not None and penalty.value is not None:
             value = parts.penalty.checked(penalty.value)
-        recorder.finish_step(step, loss, lr, value, grad_norm)
+        tokens = sum(len(inputs.rows[row].input_ids) for row in batches.rows_of_step(step - first_step - 1))
+        recorder.finish_step(step, loss, lr, value, grad_norm, speed.of_step(step, tokens, trainer.micro_batch))
+        speed.begin()  # what is recorded at a checkpoint is no training
 
     trainer = RunTrainer(
         parts.model,
@@ -287,8 +293,12 @@ def _train_steps(
         ),
         penalty,
     )
-    with _old_objects_set_aside():
-        trainer.train()
+    speed.begin()
+    try:
+        with _old_objects_set_aside():
+            trainer.train()
+    finally:
+        recorder.write_speed()
     if reached[0] != spec.steps:
         raise TrainingError(f"training stopped after step {reached[0]} of {spec.steps} without saying why")
 

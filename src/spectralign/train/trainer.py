@@ -131,6 +131,8 @@ class RunTrainer(Trainer):  # type: ignore[misc]
     ) -> None:
         self._batches = batches
         self._step_loss: Tensor | None = None
+        self._trainable = [parameter for parameter in model.parameters() if parameter.requires_grad]
+        self.micro_batch = spec.batch_size
         record.trainer = self
         super().__init__(
             model=model,
@@ -181,10 +183,49 @@ class RunTrainer(Trainer):  # type: ignore[misc]
         return 0
 
     def training_step(self, model: nn.Module, inputs: dict[str, Any], num_items_in_batch: Any = None) -> Tensor:
-        """Forward and backward of one micro-batch; its share of the step's loss is kept for the record."""
-        loss: Tensor = super().training_step(model, inputs, num_items_in_batch)
+        """Forward and backward of one micro-batch; its share of the step's loss is kept for the record.
+
+        Where memory does not suffice, the micro-batch is halved, from there on to the end of the run: the effective
+        batch, and so the run up to rounding, stays what it was.
+
+        Raises:
+            TrainingError: a single row is too much.
+        """
+        before = [None if parameter.grad is None else parameter.grad.clone() for parameter in self._trainable]
+        while True:
+            try:
+                loss = self._in_parts(model, inputs, num_items_in_batch)
+                break
+            except torch.OutOfMemoryError as error:
+                self._halve(inputs, error)
+            for parameter, gradient in zip(self._trainable, before, strict=True):
+                parameter.grad = None if gradient is None else gradient.clone()
+            if self.args.device.type == "cuda":
+                torch.cuda.empty_cache()
         self._step_loss = loss if self._step_loss is None else self._step_loss + loss
         return loss
+
+    def _in_parts(self, model: nn.Module, inputs: dict[str, Any], num_items_in_batch: Any) -> Tensor:
+        rows = len(inputs["input_ids"])
+        if rows <= self.micro_batch:
+            loss: Tensor = super().training_step(model, inputs, num_items_in_batch)
+            return loss
+        parts = [
+            {key: value[start : start + self.micro_batch] for key, value in inputs.items()}
+            for start in range(0, rows, self.micro_batch)
+        ]
+        return torch.stack(
+            [super(RunTrainer, self).training_step(model, part, num_items_in_batch) for part in parts]
+        ).sum()
+
+    def _halve(self, inputs: dict[str, Any], error: torch.OutOfMemoryError) -> None:
+        rows, tokens = inputs["input_ids"].shape
+        if rows == 1 or self.micro_batch == 1:
+            raise TrainingError(
+                f"out of memory on a micro-batch of one sequence of {tokens} tokens; accepted: gradient_checkpointing, "
+                "base_dtype bfloat16, shorter rows, or a smaller batch_size where packing puts rows into one sequence"
+            ) from error
+        self.micro_batch = (min(rows, self.micro_batch) + 1) // 2
 
     def take_step_loss(self) -> float:
         """Return the loss of the step, the sum over its micro-batches, and begin the next one."""
