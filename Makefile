@@ -4,15 +4,21 @@ VENV := .venv
 BIN := $(VENV)/bin
 WORKERS ?= 0
 
-.PHONY: micro test test-slow lint types bench clean
+.PHONY: micro test test-slow lint types bench bench-gpu clean
 
-$(VENV)/.installed: pyproject.toml constraints.txt
+PIP = $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
+
+$(VENV)/.lab: pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt torch==2.13.0
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[dev]'
+	$(PIP) torch==2.13.0
+	$(PIP) --editable '.[lab]'
 	touch $@
 
-micro: $(VENV)/.installed  ## the paper in miniature: fine-tune, measure, write out/micro/report.html
+$(VENV)/.installed: $(VENV)/.lab
+	$(PIP) --editable '.[dev]'
+	touch $@
+
+micro: $(VENV)/.lab  ## the paper in miniature: fine-tune, measure, write out/micro/report.html
 	$(BIN)/spectralign run micro --out out --workers $(WORKERS)
 
 test: $(VENV)/.installed lint types  ## lint, strict types and every fast test
@@ -28,8 +34,16 @@ lint: $(VENV)/.installed
 types: $(VENV)/.installed
 	$(BIN)/mypy
 
-bench: $(VENV)/.installed  ## cost of each stage of a cell beside a bare loop
-	$(BIN)/python benchmarks/cell_stages.py
+bench: $(VENV)/.installed  ## every benchmark of the CPU (close everything else); results into benchmarks/results
+	$(BIN)/python benchmarks/penalty_step.py --check --json benchmarks/results/penalty_step.json
+	$(BIN)/python benchmarks/muon_step.py --json benchmarks/results/muon_step.json
+	$(BIN)/python benchmarks/folder_spectra.py --json benchmarks/results/folder_spectra.json
+	$(BIN)/python benchmarks/cell_stages.py --json benchmarks/results/cell_stages.json
+
+bench-gpu: $(VENV)/.installed  ## what needs a GPU: the same at Qwen3-8B's shapes, and a whole training step
+	$(BIN)/python benchmarks/penalty_step.py --check --device cuda --json benchmarks/results/penalty_step-cuda.json
+	$(BIN)/python benchmarks/muon_step.py --device cuda --json benchmarks/results/muon_step-cuda.json
+	$(BIN)/python benchmarks/training_step.py --check --json benchmarks/results/training_step-cuda.json
 
 clean:
 	rm -rf $(VENV) out .mypy_cache .ruff_cache .pytest_cache .hypothesis
