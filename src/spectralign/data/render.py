@@ -23,6 +23,9 @@ Longer = Literal["refuse", "drop", "cut"]
 Turns = Literal["all", "last", "each"]
 """Assistant turns with a loss: all of a conversation, its last one, or each in a row of its own with its history."""
 
+TOKENISED_TOGETHER = 256
+"""Conversations per call of the tokenizer."""
+
 
 class Rendered(NamedTuple):
     """The rows of a dataset: `lines` holds each row's line in its file, `dropped` the lines left out as too long."""
@@ -163,33 +166,42 @@ def render_all(
             choices = ", ".join(get_args(accepted))
             raise SpecError(f"{name} is {value!r}, accepted: {choices}{nearest(value, get_args(accepted))}")
     chat = Chat(tokenizer, thinking)
-    layouts: list[_Layout] = []
-    for conversation in conversations:
-        parts = list(_in_turns(conversation)) if turns == "each" else []
-        with _at(source, conversation.line):
-            layouts += [_layout(chat, part, turns) for part in parts or [conversation]]
-    wholes = chat.ids([layout.text for layout in layouts])
-    prompts = iter(chat.ids([layout.text[: turn.start] for layout in layouts for turn in layout.turns]))
     rendered = Rendered([], [], [])
     too_long: list[tuple[int, int]] = []
-    for layout, whole in zip(layouts, wholes, strict=True):
-        with _at(source, layout.line):
-            row = _row(chat, layout, whole, [next(prompts) for _ in layout.turns])
+    for line, row in _rows(chat, conversations, turns, source):
         if max_tokens is not None and len(row.input_ids) > max_tokens:
-            too_long.append((layout.line, len(row.input_ids)))
+            too_long.append((line, len(row.input_ids)))
             row = Row(row.input_ids[:max_tokens], row.labels[:max_tokens])
             if longer != "cut" or row.supervised == 0:
-                rendered.dropped.append(layout.line)
+                rendered.dropped.append(line)
                 continue
         rendered.rows.append(row)
-        rendered.lines.append(layout.line)
+        rendered.lines.append(line)
     if too_long and longer == "refuse":
         line, tokens = too_long[0]
         raise SpecError(
             f"{source}, line {line}: {tokens} tokens, accepted: at most {max_tokens} (max_tokens); {len(too_long)} of "
-            f"{len(layouts)} rows are longer. longer: drop leaves them out, longer: cut shortens them"
+            f"{len(rendered.lines) + len(rendered.dropped)} rows are longer. longer: drop leaves them out, longer: cut "
+            "shortens them"
         )
     return rendered
+
+
+def _rows(chat: Chat, conversations: Iterable[Conversation], turns: Turns, source: str) -> Iterator[tuple[int, Row]]:
+    """Yield line and row, tokenised some hundred at a time: a tokenizer uses all cores, and much memory per text."""
+    remaining = iter(conversations)
+    while chunk := list(itertools.islice(remaining, TOKENISED_TOGETHER)):
+        layouts: list[_Layout] = []
+        for conversation in chunk:
+            parts = list(_in_turns(conversation)) if turns == "each" else []
+            with _at(source, conversation.line):
+                layouts += [_layout(chat, part, turns) for part in parts or [conversation]]
+        wholes = chat.ids([layout.text for layout in layouts])
+        prompts = iter(chat.ids([layout.text[: turn.start] for layout in layouts for turn in layout.turns]))
+        for layout, whole in zip(layouts, wholes, strict=True):
+            with _at(source, layout.line):
+                row = _row(chat, layout, whole, [next(prompts) for _ in layout.turns])
+            yield layout.line, row
 
 
 @contextmanager
