@@ -100,3 +100,19 @@ def test_half_precision_input_and_autocast_are_computed_in_float32(method) -> No
     plain = orthogonalise(stack.float(), method, 5, 1e-7)
     with torch.autocast("cpu", dtype=torch.bfloat16):
         assert torch.equal(orthogonalise(stack, method, 5, 1e-7), plain)
+
+
+@pytest.mark.parametrize("method", ["newton_schulz5", "polar_express"])
+@pytest.mark.parametrize("rank", [4, 8, 12, 16, 32])
+def test_long_sums_in_float32_are_taken_only_where_they_are_as_good_as_float64(method, rank) -> None:
+    """A Gram matrix summed in float32 over 12288 rows cost 3e-4 of a step at rank 4."""
+    generator = torch.Generator().manual_seed(3)
+    U = torch.linalg.qr(torch.randn(12288, rank, generator=generator)).Q.double()
+    V = torch.linalg.qr(torch.randn(rank, rank, generator=generator)).Q.double()
+    for strong in (1.0, 3.0, 10.0):
+        for weak in (1.0, 0.3, 0.1, 0.05):
+            values = torch.ones(rank, dtype=torch.float64)
+            values[0], values[-1] = strong, weak
+            X = ((U * values) @ V).float()[None]
+            expected = orthogonalise(X.double(), method, 5, 1e-7)
+            assert float((orthogonalise(X, method, 5, 1e-7) - expected).norm() / expected.norm()) < 1e-5
