@@ -237,3 +237,45 @@ def test_what_is_no_pair_is_refused_with_what_was_found() -> None:
     zero.grad, B.grad = torch.zeros_like(A), torch.zeros_like(B)
     with pytest.raises(OptimiserError, match="A that is 0, accepted: full row rank"):
         optimiser([(zero, B)]).step()
+
+
+@pytest.mark.parametrize("orthogonaliser", ["newton_schulz5", "exact"])
+@pytest.mark.parametrize("fault", ["zero row", "equal rows"])
+def test_an_A_without_full_rank_is_refused_before_anything_moves(orthogonaliser, fault) -> None:  # noqa: N802
+    A, B = (nn.Parameter(p.detach().float()) for p in pair(zero=True))
+    with torch.no_grad():
+        A[2] = 0 if fault == "zero row" else A[1]
+    before = A.detach().clone()
+    (B @ A - 1).square().sum().backward()
+    with pytest.raises(OptimiserError, match=r"A \(4, 14\) with dependent rows, accepted: full row rank"):
+        optimiser([(A, B)], orthogonaliser=orthogonaliser).step()
+    assert torch.equal(A, before)
+    assert not B.any()
+
+
+def test_rows_of_A_on_very_different_scales_are_accepted() -> None:  # noqa: N802
+    A, B = pair(C=torch.diag(torch.tensor([1.0, 1e-9, 1e6, 1e-3], dtype=torch.float64)))
+    assert bool(descend((A, B), 3)[-1].isfinite().all())
+
+
+def test_a_decay_that_leaves_nothing_of_the_product_is_refused() -> None:
+    with pytest.raises(OptimiserError, match=r"lr 4 with weight_decay 0\.5, accepted: a product below 1"):
+        optimiser([pair()], lr=4.0, weight_decay=0.5)
+
+
+@pytest.mark.parametrize("zero", [True, False])
+def test_in_float32_a_gauge_costs_its_condition_and_not_the_square_of_it(zero) -> None:
+    """With r x r matrices rounded to float32 before the last product, a condition of 1e4 cost a quarter of BA."""
+    A, B = pair(zero=zero)
+    C = conditioned(1e4, seed=3)
+    plain = [nn.Parameter(factor.detach().float()) for factor in (A, B)]
+    turned = [nn.Parameter(factor.detach().float()) for factor in (C @ A, B @ torch.linalg.inv(C))]
+    target = noise(OUT, IN, seed=5).float()
+    for factors in (plain, turned):
+        optimizer = optimiser([tuple(factors)], orthogonaliser="exact")
+        for _ in range(10):
+            optimizer.zero_grad()
+            (factors[1] @ factors[0] - target).square().mean().backward()
+            optimizer.step()
+    one, other = (factors[1].detach().double() @ factors[0].detach().double() for factors in (plain, turned))
+    assert float((one - other).norm() / one.norm()) < 5e-3

@@ -42,6 +42,9 @@ _RELATIVE = 1e-7
 _ABSOLUTE = 1e-12
 """Last floors of the singular values, relative to the norm of BA and in units of BA: for lr = 0 or floor = 0."""
 
+_INDEPENDENT = 1e-7
+"""Least part of a row of A outside the span of the rows before it: float64 Gram matrices cannot tell less from 0."""
+
 
 class LoRAMuon(torch.optim.Optimizer):
     """Muon on the product of the factors of each LoRA pair.
@@ -57,7 +60,8 @@ class LoRAMuon(torch.optim.Optimizer):
         floor: singular values of BA below floor * lr count as that; 0 is the published rule.
 
     Raises:
-        OptimiserError: parameters that are no pairs; in `step`, an A that is 0 or one factor without a gradient.
+        OptimiserError: parameters that are no pairs, lr * weight_decay of 1 or more; in the first step of a pair, an A
+            without full row rank; in any step, one factor without a gradient.
         UnknownNameError: an unknown orthogonaliser.
     """
 
@@ -94,8 +98,14 @@ class LoRAMuon(torch.optim.Optimizer):
     def add_param_group(self, param_group: dict[str, Any]) -> None:
         """Add a group whose `params` are A, B, A, B, ..."""
         super().add_param_group(param_group)
-        params = self.param_groups[-1]["params"]
+        params, lr, decay = (self.param_groups[-1][name] for name in ("params", "lr", "weight_decay"))
         fault = None
+        if not isinstance(lr, Tensor) and lr * decay >= 1:
+            self.param_groups.pop()
+            raise OptimiserError(
+                f"LoRAMuon: found lr {lr:g} with weight_decay {decay:g}, accepted: a product below 1, because a step "
+                "leaves 1 - lr * weight_decay of BA"
+            )
         if len(params) % 2:
             fault = f"{len(params)} parameters"
         for A, B in zip(params[::2], params[1::2], strict=False):
@@ -128,8 +138,9 @@ class LoRAMuon(torch.optim.Optimizer):
             pairs = [pair for pair in zip(group["params"][::2], group["params"][1::2], strict=True) if _moves(pair)]
             for A, B in pairs:
                 if not self.state[A]:
-                    if not bool(A.any()):
-                        raise OptimiserError("LoRAMuon: found an A that is 0, accepted: full row rank (B may be 0)")
+                    if not _full_rank(A):
+                        found = "that is 0" if not bool(A.any()) else f"{tuple(A.shape)} with dependent rows"
+                        raise OptimiserError(f"LoRAMuon: found an A {found}, accepted: full row rank (B may be 0)")
                     for factor in (A, B):
                         self.state[factor]["momentum_buffer"] = torch.zeros_like(factor)
             pairs.sort(key=_shapes)
@@ -152,14 +163,15 @@ class LoRAMuon(torch.optim.Optimizer):
         )
         decay = (1 - lr * group["weight_decay"]) ** 0.5
         for factors, K_K_R_R in ((A_list, K_B), (B_list, K_A)):
-            stack = self._directions(factors, group)
-            gram_K_R_R = K_K_R_R.mT @ small_side_product(stack.double()) @ K_K_R_R
+            # K comes twice into the step: in float32 that would cost the square of the other factor's condition
+            stack = self._directions(factors, group).double()
+            gram_K_R_R = K_K_R_R.mT @ small_side_product(stack) @ K_K_R_R
             Q_K_R_R = polar_of_gram(gram_K_R_R, group["orthogonaliser"], group["ns_steps"], _ABSOLUTE**2)
             P_K_R_R = K_K_R_R @ Q_K_R_R @ K_K_R_R.mT * (-lr / (2 * decay))
             P_K_R_R = torch.where(trace(gram_K_R_R)[:, None, None] > 0, P_K_R_R, 0.0)  # no momentum, no step
             if group["weight_decay"]:
                 torch._foreach_mul_(list[Tensor](factors), decay)
-            add_products(factors, P_K_R_R.to(stack.dtype), stack)
+            add_products(factors, P_K_R_R, stack)
 
     def _directions(self, factors: list[nn.Parameter], group: dict[str, Any]) -> Tensor:
         gradients = [p.grad for p in factors if p.grad is not None]
@@ -188,6 +200,13 @@ def whitenings(gram_A_K_R_R: Tensor, gram_B_K_R_R: Tensor, floor: float | Tensor
     inner_K_R_R, _ = torch.linalg.cholesky_ex(T_K_R_R + floor_K[:, None, None] * one_R_R)
     K_B = lower_K_R_R @ torch.linalg.solve_triangular(inner_K_R_R.mT, one_R_R, upper=True)
     return K_A, K_B
+
+
+def _full_rank(A: Tensor) -> bool:
+    """Say whether each row of A has a part of its own; a common or separate scale of the rows does not matter."""
+    rows = torch.nn.functional.normalize(A.double())
+    lower, failed = torch.linalg.cholesky_ex(rows @ rows.mT)
+    return not bool(failed) and bool((lower.diagonal() > _INDEPENDENT).all())
 
 
 def _moves(pair: Pair) -> bool:
