@@ -6,7 +6,8 @@ directions first. For a momentum D of rank side r, with `G = D D^T / ||D||_F^2`,
     step = c (G + floor^2 I)^((p - 1) / 2) D,    c such that ||step||_F = sqrt(r)
 
 so a singular value s (in units of ||D||_F) becomes `s (s^2 + floor^2)^((p - 1) / 2)`: s^p above the floor, and below it
-a weight that falls to 0 with s. Directions that are not there are never amplified.
+a weight that falls to 0 with s. Directions that are not there are never amplified: floors at which the rounding of a
+float32 momentum would be are refused (`smallest_floor`). A bfloat16 momentum is rounded at 4e-3, above the default.
 
 The power is a function of the r x r matrix alone and needs matrix products only: five square roots bring the
 eigenvalues close to 1, where a Chebyshev series gives any real power.
@@ -24,10 +25,8 @@ from torch import Tensor, nn
 
 from spectralign.optim.gram_optimizer import GramOptimizer, ScaleRule
 from spectralign.records.errors import OptimiserError
+from spectralign.records.muon_family import smallest_floor
 from spectralign.spectrum.matrix_functions import ROOT_STEPS, identity_like, root_and_inverse_root, trace
-
-SMALLEST_FLOOR = 1e-4
-"""Below it the square roots have not converged (`ROOT_STEPS`)."""
 
 _ROOTS = 5
 _LATER_STEPS = ROOT_STEPS[-7:]
@@ -41,7 +40,8 @@ class SpectralPower(GramOptimizer):
         params: matrices, or parameter groups of them.
         lr: step length before the scale rule's factor; at p = 0 the spectral norm, as for Muon.
         power: p, in [-2, 1].
-        floor: singular values below this share of the momentum's Frobenius norm lose weight, in [1e-4, 1).
+        floor: singular values below this share of the momentum's Frobenius norm lose weight, in
+            [smallest_floor(power), 1).
         momentum: decay of the moving average, in [0, 1).
         nesterov: look ahead by one gradient.
         weight_decay: decoupled; each step multiplies a parameter by 1 - lr * weight_decay.
@@ -80,8 +80,12 @@ class SpectralPower(GramOptimizer):
         fields = self.defaults | param_group
         if not -2 <= fields["power"] <= 1:
             raise OptimiserError(f"SpectralPower: power is {fields['power']}, accepted: -2 to 1")
-        if not SMALLEST_FLOOR <= fields["floor"] < 1:
-            raise OptimiserError(f"SpectralPower: floor is {fields['floor']}, accepted: {SMALLEST_FLOOR:g} to below 1")
+        least = smallest_floor(fields["power"])
+        if not least * (1 - 1e-9) <= fields["floor"] < 1:
+            raise OptimiserError(
+                f"SpectralPower: floor is {fields['floor']}, accepted with power {fields['power']}: {least:.2g} to "
+                "below 1"
+            )
         super().add_param_group(param_group)
 
     def transform(self, gram_K_R_R: Tensor, group: dict[str, Any]) -> Tensor:
@@ -101,7 +105,7 @@ def power_of(exponent: float, P_K_R_R: Tensor, floor: float) -> Tensor:
     Args:
         exponent: real, -1.5 to 0.
         P_K_R_R: (..., r, r), symmetric, eigenvalues in [0, 1], float64.
-        floor: at least 1e-4.
+        floor: at least 1e-4, where the square roots have converged (`ROOT_STEPS`).
 
     Returns:
         A stack of the same shape; the factor is `(1 + floor^2)^-exponent`, the same for all.

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import Any, ClassVar, Literal
 
-from pydantic import Field, SerializerFunctionWrapHandler, model_serializer
+from pydantic import Field, SerializerFunctionWrapHandler, model_serializer, model_validator
 
 from spectralign.records.library_optimisers import AdamWSpec
 from spectralign.records.optimiser_base import Acts, Decay, LearningRate, Momentum, OptimiserBase
@@ -135,6 +135,16 @@ class LoRAMuonSpec(OptimiserBase):
     )
 
 
+def smallest_floor(power: float) -> float:
+    """Return the smallest floor at which a power leaves float32 rounding alone.
+
+    A momentum of low rank has rounding of about 1e-7 in its empty directions. They weigh `1e-7 floor^(p - 1)` where a
+    strong direction weighs 1, so below `floor = 1e-6^(1 / (1 - p))` a step would follow rounding. Never below 1e-4,
+    where the square roots of `spectralign.optim.spectral_power` have converged.
+    """
+    return 1e-4 if power > -0.5 else 10 ** (-6 / (1 - power))
+
+
 class SpectralPowerSpec(OptimiserBase):
     """The momentum's U S V^T becomes U S^p V^T at the Frobenius norm of Muon's step, on each LoRA factor, ours.
 
@@ -157,9 +167,20 @@ class SpectralPowerSpec(OptimiserBase):
         ge=1e-4,
         lt=1,
         description="singular values s, in units of the momentum's Frobenius norm, weigh s (s^2 + floor^2)^((p-1)/2): "
-        "below the floor they fade; ours, not tuned",
+        "below the floor they fade; at least 1e-6^(1/(1-p)), .01 at p = -2, or rounding would be amplified; ours, "
+        "not tuned",
     )
     momentum: Momentum = Field(0.95, description=f"{_MOMENTUM}; also the prototype's")
     nesterov: bool = Field(True, description=f"{_NESTEROV}; also the prototype's")
     weight_decay: Decay = Field(0.0, description=_DECAY)
     scale_rule: ScaleRuleName = Field("original", description=f"{_SCALE_RULE}; original is the prototype's")
+
+    @model_validator(mode="after")
+    def _rounding_not_amplified(self) -> SpectralPowerSpec:
+        least = smallest_floor(self.power)
+        if self.floor < least * (1 - 1e-9):
+            raise ValueError(
+                f"floor is {self.floor:g} with power {self.power:g}, accepted: at least {least:.2g} (below, directions "
+                "that hold float32 rounding alone would lead the step)"
+            )
+        return self
