@@ -1,9 +1,9 @@
 """What travels with spectrum, norms or directions, over the bases of a study: swaps and sweeps, with intervals.
 
 For each base of a finished study: the swap of one arm's run for another's (mean effect of taking a part from the
-second), and the sweep of edits of the first arm's run (points of broad misalignment below plain scaling at an equal narrow
-rate). Means over bases with 95 % t intervals: the base is the unit. Exploration, no test: effects were not named in
-advance.
+second), and the sweep of edits of the first arm's run (points of broad misalignment below plain scaling at an equal
+narrow rate). Means over bases with 95 % t intervals: the base is the unit. Exploration, no test: no effect was named
+in advance.
 
     python benchmarks/swap_over_bases.py out/micro [--first adam] [--second muon]
 """
