@@ -233,7 +233,19 @@ def test_two_tensors_for_one_factor_are_refused(tmp_path) -> None:
         pairs_from_folder(folder)
 
 
-@pytest.mark.parametrize("pattern", ["([a-z_.0-9]+)+!", "a" * 200 + ".*", r"(x)\1", "(a|aa)*b", "a{2}{3}"])
+@pytest.mark.parametrize(
+    "pattern",
+    [
+        "([a-z_.0-9]+)+!",
+        "a" * 200 + ".*",
+        r"(x)\1",
+        "(a|aa)*b",
+        "a{2}{3}",
+        ".*" * 20 + "x",
+        ".*.*a?.*.*x",
+        "a?" * 30 + "a" * 30,
+    ],
+)
 def test_a_pattern_that_could_run_for_ever_is_refused_and_not_tried(tmp_path, pattern):
     from spectralign.spectrum.folder import _matches
 

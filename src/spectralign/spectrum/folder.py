@@ -41,7 +41,13 @@ CHUNK = 16
 """Modules per mapping of the file: 22 MB of an 8B adapter at rank 32, and 16 headers of 60 kB parsed instead of 252."""
 
 LONGEST_PATTERN = 120
-"""Characters of a rank or alpha pattern from a foreign config; with no repeated group, matching stays quick."""
+"""Characters of a rank or alpha pattern from a foreign config."""
+
+MOST_REPEATS = 3
+"""Repeats in such a pattern: matching may take as many steps as a name has characters to this power."""
+
+LONGEST_NAME = 200
+"""Characters of a module's name that a pattern with repeats is matched against."""
 
 _FACTOR_KEY = re.compile(r"^(?P<module>.+)\.lora_(?P<side>[AB])(?:\.(?P<adapter>[^.]+))?\.weight$")
 _KINDS = (
@@ -278,10 +284,16 @@ def _number(folder: Path, config: Mapping[str, Any], field: str, pattern_field: 
 def _matches(folder: Path, pattern: str, module: str) -> bool:
     if re.fullmatch(r"[\w.]+", pattern):  # the usual case needs no regular expression from a foreign file
         return module == pattern or module.endswith(f".{pattern}")
-    if len(pattern) > LONGEST_PATTERN or re.search(r"\)[*+?{]|[*+}][*+{]|\\\d", pattern):
+    repeats = len(re.findall(r"[*+{]|(?<!\()\?", pattern))
+    if (
+        len(pattern) > LONGEST_PATTERN
+        or repeats > MOST_REPEATS
+        or (repeats and len(module) > LONGEST_NAME)
+        or re.search(r"\)[*+?{]|[*+}][*+{]|\\\d", pattern)
+    ):
         raise AdapterError(
-            f"{folder}: pattern {pattern[:60]!r} could run for ever; accepted: up to {LONGEST_PATTERN} characters, no "
-            "repeated groups and no back references"
+            f"{folder}: pattern {pattern[:60]!r} could run for ever; accepted: up to {LONGEST_PATTERN} characters and "
+            f"{MOST_REPEATS} repeats, no repeated groups, no back references, names up to {LONGEST_NAME} characters"
         )
     try:
         return re.match(rf"(.*\.)?({pattern})$", module) is not None
