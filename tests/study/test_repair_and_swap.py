@@ -165,6 +165,50 @@ def test_a_run_directory_whose_records_do_not_hold_is_no_organism_of_the_microwo
     assert not_of_the_microworld(find_adapter(str(step), world.out))
 
 
+def test_records_that_name_an_adapter_of_another_model_do_not_make_it_an_organism(world, tmp_path, capsys) -> None:
+    """Anybody can write a sha256 into the records; an adapter of a real model has other shapes."""
+    from safetensors.torch import load_file, save_file
+
+    from spectralign.records.canonical import sha256_file
+
+    run = tmp_path / world.a.name
+    shutil.copytree(world.a, run)
+    weights = run / "checkpoints" / "step-6" / "adapter_model.safetensors"
+    wide = {
+        key: torch.randn(*(4 * n if n > 2 else n for n in tensor.shape)) for key, tensor in load_file(weights).items()
+    }
+    save_file(wide, weights)
+    done = read_json(run / "done")
+    done["adapter_sha256"]["6"] = sha256_file(weights)
+    write_json(run / "done", done)
+    assert "of this shape" in complaint(capsys, "repair", run, "--edit", "keep_top", "--out", tmp_path / "x")
+    assert not (tmp_path / "x").exists()
+
+
+def test_weights_under_an_edits_name_that_are_not_the_edit_are_never_evaluated(world, capsys) -> None:
+    edit = "clip:limit=1.4"
+    printed(capsys, "repair", world.b, "--edit", edit)
+    weights = world.b / "edits" / "clip-1.4" / "adapter_model.safetensors"
+    own = weights.read_bytes()
+    weights.write_bytes((world.b / "checkpoints" / "step-6" / "adapter_model.safetensors").read_bytes())
+    for _ in range(2):
+        assert execute(["repair", str(world.b), "--sweep", "--edit", edit, "--json"]) == 2
+        assert "sha256" in capsys.readouterr().err
+    weights.write_bytes(own)
+    record = weights.parent / "edit.json"
+    before = read_json(record)
+    assert execute(["repair", str(world.b), "--sweep", "--edit", edit, "--json"]) == 0
+    write_json(record, before)  # as if the writer of the verdicts had been killed before the mark
+    assert execute(["repair", str(world.b), "--sweep", "--edit", edit, "--json"]) == 0
+    capsys.readouterr()
+    assert read_json(record)["status"] == "edited, evaluated"
+
+
+def test_the_run_of_the_working_directory_is_a_run(world, tmp_path, capsys, monkeypatch) -> None:
+    monkeypatch.chdir(world.a)
+    printed(capsys, "repair", ".", "--edit", "keep_top", "--out", tmp_path / "top")
+
+
 def test_a_name_of_an_edit_never_stands_for_another_edit(world) -> None:
     one, other = Scale(factor=0.123456), Scale(factor=0.1234561)
     assert one.edit_id == other.edit_id
@@ -360,6 +404,9 @@ def test_a_swap_reproduces_both_ends_and_its_hybrids_are_kept_on_request(world, 
     record = read_json(target / "BAB" / "edit.json")
     assert record["swap"] == {"shape": "B", "norms": "A", "vectors": "B", "A": world.a.name, "B": world.b.name}
     assert record["status"] == "edited, evaluated"
+    printed(capsys, "repair", target / "BAB", "--edit", "flatten", "--out", tmp_path / "flat")
+    assert read_json(tmp_path / "flat" / "edit.json")["swap"] == record["swap"]
+    assert read_json(tmp_path / "flat" / "edit.json")["status"] == "edited, not evaluated"
     printed(capsys, "swap", world.a, world.b)
     assert "exists already" in complaint(capsys, "swap", world.a, world.b, "--out", target)
 

@@ -200,6 +200,7 @@ def edit_adapter_folder(source: Path, target: Path, edits: EditSpec | Sequence[E
             pair = apply_edit(pair, edit)
         pairs.append(pair)
     record = {
+        **_parts_of_a_swap(source),
         "edits": [*_earlier_edits(source), *(edit.model_dump(mode="json") for edit in chain)],
         "modules": len(pairs),
         "source_sha256": sha256_file(source / WEIGHTS_NAME),
@@ -219,6 +220,12 @@ def _earlier_edits(source: Path) -> list[Any]:
     if not plain:
         raise IntegrityError(f"{file} does not hold a list of edits; it is corrupt or not ours")
     return list(earlier)
+
+
+def _parts_of_a_swap(source: Path) -> dict[str, Any]:
+    """Return whose parts a hybrid was made of, which an edit of it does not change."""
+    swap = read_record(source / RECORD_NAME).get("swap") if (source / RECORD_NAME).is_file() else None
+    return {"swap": swap} if isinstance(swap, dict) else {}
 
 
 def write_adapter_folder(source: Path, target: Path, pairs: Sequence[LoraPair], record: Mapping[str, Any]) -> Path:

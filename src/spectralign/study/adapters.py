@@ -51,6 +51,8 @@ def find_adapter(text: str, out: Path) -> NamedAdapter:
         raise AdapterError(f"{path} is a file; accepted: an adapter folder, a run directory, a run-id or STUDY:CELL")
     try:
         directory = find_run(text, out)
+        if directory.name in ("", ".."):  # run-ids are names of folders
+            directory = directory.resolve()
     except RunDirectoryError as error:
         if path.exists() or ":" in text:
             raise
@@ -62,7 +64,8 @@ def not_of_the_microworld(adapter: NamedAdapter) -> str | None:
     """Return why an adapter is no organism of the microworld, or None where it is one.
 
     It is one where it lies in a finished run directory whose records name it by sha256 (a checkpoint, or an edit of
-    one) and whose base is a microworld base, by the sha256 of its weights.
+    one), whose base is a microworld base, by the sha256 of its weights, and all of its modules have that base's shapes:
+    records can be written by anybody, an adapter of a real model fits no microworld base.
     """
     from spectralign.microworld.bases import verify_weights
     from spectralign.train.directory import check_identity, read_done, read_inputs, read_spec
@@ -73,21 +76,36 @@ def not_of_the_microworld(adapter: NamedAdapter) -> str | None:
         return "it lies in no run directory of ours"
     try:
         check_identity(directory)
-        card = verify_weights(str(find_base(read_spec(directory).base).folder))
+        base = find_base(read_spec(directory).base).folder
+        card = verify_weights(str(base))
         if card.sha256 != read_inputs(directory).base_sha256:
             return f"the run's base is not {card.name} by its sha256"
         known = set(read_done(directory).get("adapter_sha256", {}).values())
         found = sha256_file(adapter.folder / WEIGHTS)
         if found in known:
-            return None
+            return _foreign_module(adapter.folder, base)
         record = read_record(adapter.folder / EDIT_RECORD)
         if record.get("sha256") == found and record.get("source_sha256") in known:
-            return None
+            return _foreign_module(adapter.folder, base)
     except (SpectralignError, OSError) as error:
         return str(error)
     except (AttributeError, TypeError):
         return f"the records of {directory} are broken or not ours"
     return f"the records of {directory} do not know its weights"
+
+
+def _foreign_module(folder: Path, base: Path) -> str | None:
+    """Return the first module of an adapter that its base does not have in this shape, as a reason."""
+    from safetensors import safe_open
+
+    from spectralign.spectrum.folder import pairs_from_folder
+
+    with safe_open(base / "model.safetensors", framework="pt", device="cpu") as weights:
+        shapes = {key: tuple(weights.get_slice(key).get_shape()) for key in weights.keys()}  # noqa: SIM118
+    for pair in pairs_from_folder(folder):
+        if shapes.get(f"{pair.name}.weight") != (pair.B_O_R.shape[0], pair.A_R_I.shape[1]):
+            return f"the base has no module {pair.name} of this shape"
+    return None
 
 
 def microworld_run(text: str, out: Path, what: str) -> Path:

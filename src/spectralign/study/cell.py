@@ -198,9 +198,20 @@ def run_stage(stage: Stage, planned: PlannedCell, directory: Path) -> None:
     record = stage.model_dump(mode="json")
     write_json(stage.folder(directory) / "stage.json", {**record, "seconds": round(time.perf_counter() - start, 4)})
     _write_parquet(rows, stage.file(directory))
-    if stage.edit is not None:
-        from spectralign.spectrum.edits import mark_evaluated
+    mark_stage(stage, directory)
 
+
+def mark_stage(stage: Stage, directory: Path) -> None:
+    """Record in an edited adapter that it was evaluated, also where whoever wrote the verdicts was killed before.
+
+    Raises:
+        IntegrityError: the adapter's weights are not those of its record.
+    """
+    from spectralign.spectrum.edits import RECORD_NAME, mark_evaluated
+    from spectralign.train.organism import adapter_folder
+
+    folder = None if stage.edit is None else adapter_folder(directory, "final", stage.edit_id)
+    if folder is not None and (folder / RECORD_NAME).is_file():
         mark_evaluated(folder, {"kind": stage.kind, "panels": list(stage.panels), "verdict_id": stage.verdict_id})
 
 
@@ -228,7 +239,7 @@ def _write_parquet(rows: Sequence[Mapping[str, Any]], path: Path) -> None:
 def edited_adapter(directory: Path, edit: EditSpec) -> Path:
     """Return the folder of an edited final adapter, made now where it does not exist, with its spectrum beside it."""
     from spectralign.spectrum.edits import RECORD_NAME, edit_adapter_folder
-    from spectralign.spectrum.folder import pairs_from_folder
+    from spectralign.spectrum.folder import WEIGHTS_NAME, pairs_from_folder
     from spectralign.spectrum.metrics import spectrum_table
     from spectralign.train.organism import adapter_folder
 
@@ -238,7 +249,11 @@ def edited_adapter(directory: Path, edit: EditSpec) -> Path:
             shutil.rmtree(target)
         edit_adapter_folder(source, target, edit)
         write_json(target / "spectrum.json", spectrum_table(pairs_from_folder(target)))
-    found = read_record(target / RECORD_NAME).get("edits", [edit.model_dump(mode="json")])
+    record = read_record(target / RECORD_NAME)
+    weights = sha256_file(target / WEIGHTS_NAME)
+    if record.get("sha256", weights) != weights:  # before anybody evaluates what is not the edit
+        raise IntegrityError(f"{target / WEIGHTS_NAME} has sha256 {weights}, {RECORD_NAME} says {record['sha256']}")
+    found = record.get("edits", [edit.model_dump(mode="json")])
     if found != [edit.model_dump(mode="json")]:  # names of edits are rounded to six digits
         raise IntegrityError(f"{target} holds the edit {found}, not {edit!r}; give the edit a rounder number")
     return target

@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 from spectralign.records.edits import Clip, DropTop, EditSpec, Flatten, KeepTop, Scale
 from spectralign.records.errors import AdapterError, SpecError
 from spectralign.study.adapters import NamedAdapter, held, not_of_the_microworld
-from spectralign.study.cell import edited_adapter, resolve_cell, run_stage
+from spectralign.study.cell import edited_adapter, mark_stage, resolve_cell, run_stage
 from spectralign.study.layout import PlannedCell, Stage
 from spectralign.study.plan import Cell
 
@@ -153,6 +153,8 @@ def sweep(directory: Path, edits: Sequence[EditSpec], on_step: Callable[[int, in
             on_step(done, len(planned.stages), stage.edit_id if stage.edit else f"step {stage.step}")
             if not stage.file(directory).is_file():
                 run_stage(stage, planned, directory)
+            else:
+                mark_stage(stage, directory)
     on_step(len(planned.stages), len(planned.stages), "")
     found = [(stage, _read(stage, directory)) for stage in planned.stages]
     spec = planned.cell.spec
