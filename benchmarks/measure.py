@@ -45,7 +45,10 @@ def synchronise(device: torch.device) -> None:
 
 
 def take_turns(
-    rivals: Mapping[str, Callable[[], Any]], repeat: int, device: torch.device, before: Callable[[], Any] = lambda: None
+    rivals: Mapping[str, Callable[[], Any]],
+    repeat: int,
+    device: torch.device,
+    before: Callable[[str], Any] = lambda name: None,
 ) -> dict[str, list[float]]:
     """Return the seconds of every run of every rival; they take turns, after one run each that is not counted.
 
@@ -53,12 +56,12 @@ def take_turns(
         rivals: by name.
         repeat: runs of each.
         device: that is waited for.
-        before: called before each run, outside the clock.
+        before: called with the rival's name before each run, outside the clock.
     """
     seconds: dict[str, list[float]] = {name: [] for name in rivals}
     for turn in range(repeat + 1):
         for name, work in rivals.items():
-            before()
+            before(name)
             synchronise(device)
             start = time.perf_counter()
             work()

@@ -92,36 +92,41 @@ def stacked(pairs: list[LoraPair], values: Callable[[Tensor, Tensor], Tensor]) -
 
 def compare(rank: int, device: torch.device, layers: int, repeat: int) -> dict[str, object]:
     """Time all rivals at one rank, and say how far ours are from G.1 in value and direction."""
-    pairs, flat = make_pairs(rank, device, layers), make_pairs(rank, device, layers)
-    flatten_storage(flat)
-    ours, ours_flat = SpectralPenalty(pairs, 1.0), SpectralPenalty(flat, 1.0)
+    pairs = make_pairs(rank, device, layers)
+    ours = SpectralPenalty(pairs, 1.0)
 
-    def clear() -> None:
-        for factor in (*factors(pairs), *factors(flat)):
+    def prepare(name: str) -> None:
+        """Lay the factors out as a rival has them; one copy of them all is enough, as rank 128 fills the memory."""
+        for factor in factors(pairs):
             factor.grad = None
+        if "flat" in name:
+            flatten_storage(pairs)
+        elif pairs[0].A_R_I.untyped_storage().nbytes() > pairs[0].A_R_I.nbytes:
+            for factor in factors(pairs):
+                factor.data = factor.data.clone()
 
     rivals: dict[str, Callable[[], object]] = {
-        "gram, flat storage": ours_flat.seed_gradients,
+        "gram, flat storage": ours.seed_gradients,
         "gram, PEFT parameters": ours.seed_gradients,
         "G.1": lambda: by_module(pairs, g1_values).backward(),
         "G.1 batched": lambda: stacked(pairs, g1_values).backward(),
         "eigvalsh": lambda: stacked(pairs, eigen_values).backward(),
     }
-    times = medians(take_turns(rivals, repeat, device, clear))
-    clear()
-    ours.seed_gradients()
-    mine = torch.cat([factor.grad.flatten() for factor in factors(pairs)])
-    clear()
-    by_module([p._replace(B_O_R=p.B_O_R) for p in pairs], g1_values).backward()
-    theirs = torch.cat([factor.grad.flatten() for factor in factors(pairs)])
-    clear()
-    cosine = float(torch.nn.functional.cosine_similarity(mine.double(), theirs.double(), dim=0))
+    times = medians(take_turns(rivals, repeat, device, prepare))
+    gradients = []
+    for name in ("gram, PEFT parameters", "G.1"):
+        prepare(name)
+        rivals[name]()
+        gradients.append([factor.grad.detach().clone() for factor in factors(pairs)])
+    inner = sum(float(torch.vdot(one.flatten(), other.flatten())) for one, other in zip(*gradients, strict=True))
+    norms = [math.sqrt(sum(float(one.square().sum()) for one in found)) for found in gradients]
+    cosine = inner / (norms[0] * norms[1])
     peak = None
     if device.type == "cuda":
+        prepare("gram, flat storage")
         torch.cuda.reset_peak_memory_stats(device)
         held = torch.cuda.memory_allocated(device)
-        clear()
-        ours_flat.seed_gradients()
+        ours.seed_gradients()
         peak = (torch.cuda.max_memory_allocated(device) - held) / 2**20
     return {
         "rank": rank,

@@ -101,7 +101,7 @@ def main() -> int:
             (model(input_ids=ids, labels=ids).loss / sequences).backward()
         optimizer.step()
 
-    def clear() -> None:
+    def clear(name: str = "") -> None:
         for pair in pairs:
             pair.A_R_I.grad = pair.B_O_R.grad = None
 
