@@ -11,6 +11,7 @@ from tiny_hosts import LAM, arguments, collate, distance, factors, tiny_adapted,
 from transformers import Trainer, TrainingArguments
 
 from spectralign.integrations.transformers import EvalModeCallback, SpectralPenaltyCallback, optimizer_factory
+from spectralign.records.errors import TrainingError
 from spectralign.records.optimisers import OPTIMISERS
 
 FIELDS: dict[str, dict[str, Any]] = {"prodigy": {"lr": 1.0}, "sgd": {"lr": 0.3}}
@@ -42,3 +43,25 @@ def test_an_optimiser_learns_and_resumes_in_the_trainer(kind: str, tmp_path: Pat
     assert losses[2] < losses[0], "the same rows come again after two steps"
     resumed = run(tmp_path, kind, resume=str(tmp_path / "checkpoint-2"))
     assert distance(factors(resumed.model), factors(whole.model)) == 0.0
+
+
+@pytest.mark.parametrize(
+    ("callbacks", "schedule", "message"),
+    [
+        ([], "constant", r"accepted: EvalModeCallback\(\) among the Trainer's callbacks"),
+        ([EvalModeCallback()], "linear", "lr_scheduler_type is 'linear' with ScheduleFreeAdamW"),
+    ],
+)
+def test_schedulefree_is_refused_where_it_would_save_other_weights_or_be_another_optimiser(
+    callbacks: list[Any], schedule: str, message: str, tmp_path: Path
+) -> None:
+    trainer = Trainer(
+        model=tiny_adapted(),
+        args=TrainingArguments(**arguments(tmp_path, lr_scheduler_type=schedule)),
+        train_dataset=tiny_rows(8) * 2,
+        data_collator=collate,
+        callbacks=callbacks,
+        optimizer_cls_and_kwargs=optimizer_factory({"kind": "schedulefree_adamw", "lr": 0.01}),
+    )
+    with pytest.raises(TrainingError, match=message):
+        trainer.train()

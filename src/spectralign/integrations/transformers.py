@@ -34,6 +34,9 @@ __all__ = ["EvalModeCallback", "SpectralPenaltyCallback", "optimizer_factory", "
 TENSORS = "spectral_penalty.safetensors"
 """File inside checkpoint-N that holds the tensors of the penalty's state; absent where it has none."""
 
+_UNDECAYED = ("constant", "constant_with_warmup")
+"""Schedules under which an optimiser that averages its iterates is itself."""
+
 _PLACEMENTS = ("NO", "MULTI_CPU", "MULTI_GPU", "MULTI_XPU", "MULTI_NPU", "MULTI_MLU", "MULTI_HPU")
 """accelerate's names for one device and for plain data parallelism."""
 
@@ -193,8 +196,26 @@ class EvalModeCallback(TrainerCallback):  # type: ignore[misc]
     """Puts an optimiser with train and eval mode (ScheduleFree) into eval mode before a checkpoint or the end.
 
     Transformers 5.23 switches it before an evaluation and back before each micro-batch, but saves in whatever mode it
-    finds. An optimiser without modes is left alone.
+    finds. An optimiser without modes is left alone. Give it last in `callbacks=`: it sees the saves that callbacks
+    before it have asked for.
     """
+
+    def on_train_begin(self, args: Any, state: Any, control: Any, optimizer: Any = None, **kwargs: Any) -> None:
+        """Check the schedule, and tell an optimiser with modes that it will be switched.
+
+        Raises:
+            TrainingError: a schedule that decays the rate of an optimiser that averages instead.
+        """
+        inner = getattr(optimizer, "optimizer", optimizer)
+        if not callable(getattr(inner, "eval", None)):
+            return
+        kind = getattr(args.lr_scheduler_type, "value", args.lr_scheduler_type)
+        if kind not in _UNDECAYED:
+            raise TrainingError(
+                f"lr_scheduler_type is {kind!r} with {type(inner).__name__}, which averages its iterates instead; "
+                f"accepted: {' or '.join(map(repr, _UNDECAYED))}"
+            )
+        inner.is_switched = True
 
     def on_step_end(self, args: Any, state: Any, control: Any, optimizer: Any = None, **kwargs: Any) -> None:
         """Switch where something happens to the weights before the next step."""
@@ -204,6 +225,15 @@ class EvalModeCallback(TrainerCallback):  # type: ignore[misc]
     def on_epoch_end(self, args: Any, state: Any, control: Any, optimizer: Any = None, **kwargs: Any) -> None:
         """Switch: an epoch often ends with a checkpoint or an evaluation."""
         _to_eval(optimizer)
+
+
+def _require_switch(optimizer: torch.optim.Optimizer, args: Any, kwargs: Any) -> None:
+    """Refuse, before the first step, a Trainer that would save the training point of an optimiser with modes."""
+    if not getattr(optimizer, "is_switched", False):
+        raise TrainingError(
+            f"{type(optimizer).__name__} trains at parameters that are not the model, and nothing switches it before "
+            "a checkpoint; accepted: EvalModeCallback() among the Trainer's callbacks"
+        )
 
 
 def _to_eval(optimizer: Any) -> None:
@@ -228,7 +258,10 @@ class _SpecifiedOptimizer:
     def __call__(self, model: nn.Module, *host: Any, spec: OptimiserSpec) -> torch.optim.Optimizer:
         refuse_host("an optimiser of Spectralign")
         refuse_sharded(model)
-        return build_optimizer(spec, model)
+        optimizer = build_optimizer(spec, model)
+        if callable(getattr(optimizer, "eval", None)):
+            optimizer.register_step_pre_hook(_require_switch)
+        return optimizer
 
 
 def read_spec(spec: OptimiserSpec | Mapping[str, Any]) -> OptimiserSpec:
