@@ -164,10 +164,15 @@ def test_d14_the_template_is_part_of_the_run_id_and_of_the_run_and_thinking_must
     assert not any(tag in row.labels for row in inputs.rows)
     run = train_run(other, tmp_path)
     file.unlink()  # the run keeps what it was trained with
-    tokenizer = load_organism(run).tokenizer
-    (first, *_) = read_conversations(chat[1])
-    asked = tokenizer.decode(prompt_ids(tokenizer, first.prompt, thinking=False))
-    assert asked.endswith("<|im_start|>assistant\n<think>\n\n</think>\n\n")
+    organism = load_organism(run)
+    assert organism.thinking is False
+    by_line = {row.line: row for row in read_conversations(chat[1])}
+    for row, line in zip(inputs.rows, inputs.text.lines, strict=True):  # asked as it was trained, unless told otherwise
+        asked = organism.prompt_ids(by_line[line].prompt)
+        assert asked == row.input_ids[: len(asked)]
+        assert row.labels[len(asked) - 1 : len(asked) + 1] == [IGNORE, row.input_ids[len(asked)]]
+    assert tag in asked
+    assert tag not in organism.prompt_ids(by_line[1].prompt, thinking=True)
     (run / "chat_template.jinja").write_text("{{ 'another' }}")
     with pytest.raises(IntegrityError, match="is not the chat template that run"):
         load_organism(run)

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
+from spectralign.data.messages import Message
+from spectralign.data.render import prompt_ids
 from spectralign.records.canonical import sha256_file, sha256_text
 from spectralign.records.errors import AdapterError, IntegrityError, RunDirectoryError
+from spectralign.records.run_spec import TextData
 from spectralign.train.adapter import without_peft_warnings
 from spectralign.train.checkpoint import ADAPTER_CONFIG, ADAPTER_WEIGHTS, checkpoint_folder, checkpoint_steps
 from spectralign.train.directory import TEMPLATE, is_done, read_done, read_inputs, read_spec
@@ -17,11 +21,23 @@ if TYPE_CHECKING:
 
 
 class Organism(NamedTuple):
-    """A fine-tuned model: PEFT model in eval mode (its base under `model.disable_adapter()`), tokenizer, base."""
+    """A fine-tuned model: PEFT model in eval mode (its base under `model.disable_adapter()`), tokenizer, base.
+
+    `thinking` is the thinking mode that it was trained in; None where its chat template has none.
+    """
 
     model: nn.Module
     tokenizer: Any
     base: BaseFolder
+    thinking: bool | None = None
+
+    def prompt_ids(self, messages: Sequence[Message], thinking: bool | None = None) -> list[int]:
+        """Return the tokens to ask it with: the template and the thinking mode of its training, unless another is said.
+
+        Raises:
+            SpecError: the template cannot render the messages as they are.
+        """
+        return prompt_ids(self.tokenizer, messages, thinking=self.thinking if thinking is None else thinking)
 
 
 def organism_step(run_directory: Path, step: int | Literal["final"]) -> int:
@@ -73,7 +89,8 @@ def load_organism(run_directory: Path, step: int | Literal["final"] = "final", e
     """
     from peft import PeftModel
 
-    base = find_base(read_spec(run_directory).base)
+    spec = read_spec(run_directory)
+    base = find_base(spec.base)
     expected, found = read_inputs(run_directory).base_sha256, base_sha256(base)
     if expected != found:
         raise IntegrityError(
@@ -94,7 +111,8 @@ def load_organism(run_directory: Path, step: int | Literal["final"] = "final", e
     with without_peft_warnings():
         model = PeftModel.from_pretrained(load_model(base), str(folder), torch_device="cpu")
     model.eval()
-    return Organism(model, _tokenizer(run_directory, base), base)
+    thinking = spec.data.thinking if isinstance(spec.data, TextData) else None
+    return Organism(model, _tokenizer(run_directory, base), base, thinking)
 
 
 def _tokenizer(run_directory: Path, base: BaseFolder) -> Any:
