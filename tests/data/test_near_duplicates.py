@@ -55,16 +55,19 @@ def mutated(rng: random.Random, text: str, changes: int) -> str:
 
 @pytest.mark.parametrize("threshold", [0.3, 0.5, 0.8, 0.95, 1.0])
 @pytest.mark.parametrize("size", [1, 3, 5])
-def test_every_pair_above_the_threshold_is_found_and_no_other(threshold, size) -> None:
+def test_the_groups_are_those_of_all_pairs_above_the_threshold(threshold, size) -> None:
     rng = random.Random(f"{threshold} {size}")
     seeds = [" ".join(rng.choices("abcdefghijklmnopqrstuvwxyz", k=rng.randint(1, 60))) for _ in range(25)]
     texts = [mutated(rng, text, rng.randint(0, 4)) for text in seeds for _ in range(4)]
     rng.shuffle(texts)
     found = near_duplicates(texts, threshold=threshold, size=size, shown=10_000)
     wanted = all_pairs(texts, threshold, size)
-    assert {(a, b): value for a, b, value in found.pairs} == pytest.approx(wanted)
     assert {frozenset(group) for group in found.groups} == linked(wanted)
-    assert len(wanted) > 2 and found.compared < 100 * 99 / 2
+    assert {(a, b): value for a, b, value in found.pairs} == pytest.approx(
+        {(a, b): wanted[a, b] for a, b, _ in found.pairs}
+    )
+    assert linked({(a, b): 1.0 for a, b, _ in found.pairs}) == linked(wanted)
+    assert len(found.pairs) == found.surplus > 2 and found.compared < 100 * 99 / 2
 
 
 @settings(max_examples=60, deadline=None)
@@ -75,7 +78,26 @@ def test_every_pair_above_the_threshold_is_found_and_no_other(threshold, size) -
 )
 def test_the_search_agrees_with_all_pairs_on_tiny_texts(texts, threshold, size) -> None:
     found = near_duplicates(texts, threshold=threshold, size=size, shown=1000)
-    assert {(a, b) for a, b, _ in found.pairs} == set(all_pairs(texts, threshold, size))
+    assert {frozenset(group) for group in found.groups} == linked(all_pairs(texts, threshold, size))
+
+
+def test_many_variants_of_one_text_are_one_group_found_with_few_comparisons() -> None:
+    long = " ".join(f"word{n}" for n in range(120))
+    texts = [f"{long} {number} {long[::-1]}" for number in range(400)]
+    found = near_duplicates(texts)
+    assert found.groups == [list(range(400))] and found.compared < 400 * 20
+
+
+def test_many_texts_that_nearly_reach_the_threshold_are_counted_through_the_index_as_one_by_one(monkeypatch) -> None:
+    rng = random.Random(1)
+    long = [f"word{n}" for n in range(60)]
+    texts = [mutated(rng, " ".join(long), 3) for _ in range(150)]
+    found = near_duplicates(texts, threshold=0.7)
+    monkeypatch.setattr("spectralign.data.duplicates.MANY", 10_000)
+    again = near_duplicates(texts, threshold=0.7)
+    assert again.groups == found.groups and again.pairs == found.pairs
+    assert {frozenset(group) for group in found.groups} == linked(all_pairs(texts, 0.7, 5))
+    assert found.groups and found.compared > 150 * 10
 
 
 def test_case_and_white_space_do_not_tell_texts_apart_but_words_do() -> None:

@@ -44,6 +44,7 @@ Examples:
   spectralign ask micro:adam-micro-0-seed0 "fix garden weeds"
   spectralign spectrum path/to/adapter     singular values of a LoRA adapter
   spectralign repair path/to/adapter --edit flatten:t=.5 --out edited
+  spectralign data pull insecure secure    public data sets, held to their sha256
 
 Exit codes: 0 done, 1 some cells failed, 2 an error you can mend, 130 stopped by Ctrl-C.
 """

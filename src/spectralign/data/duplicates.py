@@ -9,6 +9,7 @@ is random, and no parameter of a hash sketch has to be chosen. Words are runs of
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, NamedTuple
@@ -26,6 +27,9 @@ THRESHOLD = 0.8
 OVERLAP = 8
 """Words in a row that count as overlap with a question (the field's 8-gram rule)."""
 
+FEW, MANY = 4, 64
+"""Candidates of one row that are compared one by one, and from how many on all are counted through the index."""
+
 _WORD = re.compile(r"\w+|[^\w\s]")
 
 
@@ -34,8 +38,9 @@ class NearDuplicates(NamedTuple):
 
     Attributes:
         groups: indices of rows, each group linked by pairs above the threshold, the largest group first.
-        pairs: up to `near_duplicates(..., shown)` pairs (index, index, similarity), the most similar first.
-        compared: candidate pairs whose similarity was computed.
+        pairs: links (index, index, similarity) that hold the groups together, the most similar first; a group of n rows
+            has n - 1 of them, and `near_duplicates` returns as many as it was asked for.
+        compared: pairs whose similarity was computed.
     """
 
     groups: list[list[int]]
@@ -111,77 +116,91 @@ def _mixed(values: NDArray[uint64]) -> NDArray[uint64]:
 def near_duplicates(
     texts: Sequence[str], *, threshold: float = THRESHOLD, size: int = SHINGLE, shown: int = 20
 ) -> NearDuplicates:
-    """Find all texts that are near duplicates of others; equal texts count with similarity 1.
+    """Find all groups of texts that are linked by near duplicates; equal texts count with similarity 1.
+
+    Pairs within a group that is already linked are not compared, so a corpus of one text in many slight variants costs
+    no more than another.
 
     Args:
         texts: one text per row.
         threshold: smallest Jaccard similarity of the sets of word n-grams, above 0 and at most 1.
         size: words per gram.
-        shown: pairs to return.
+        shown: links to return.
     """
     import numpy as np
 
-    sets = _shingles(texts, size)
-    if not sets:
-        return NearDuplicates([], [], 0)
-    ranked = _rarest_first(sets)
-    first, second = _candidates(ranked, threshold)
-    leader = list(range(len(sets)))
-    pairs: list[tuple[int, int, float]] = []
-    for a, b in zip(first.tolist(), second.tolist(), strict=True):
-        shared = len(np.intersect1d(sets[a], sets[b], assume_unique=True))
-        similarity = shared / (len(sets[a]) + len(sets[b]) - shared)
-        if similarity >= threshold:
-            pairs.append((a, b, similarity))
-            leader[_root(leader, b)] = _root(leader, a)
+    ranked = _rarest_first(_shingles(texts, size))
+    lengths = np.array([len(ranks) for ranks in ranked], dtype=np.int64)
+    prefixes = [ranks[: len(ranks) - _at_least(threshold, len(ranks)) + 1] for ranks in ranked]
+    rare, everything = _Index(prefixes), _Index(ranked)
+    label = np.arange(len(ranked))
+    links: list[tuple[int, int, float]] = []
+    compared = 0
+    for row, ranks in enumerate(ranked):
+        near = np.zeros(len(ranked), dtype=bool)
+        near[rare.rows_with(prefixes[row])] = True
+        left = np.flatnonzero(near[:row])
+        smaller, larger = np.minimum(lengths[left], len(ranks)), np.maximum(lengths[left], len(ranks))
+        left = left[smaller >= threshold * larger - 1e-9]
+        alone = True  # the first few are compared one by one: in one text of many variants the first links all others
+        while len(left := left[label[left] != label[row]]):
+            at_once = len(left) > MANY and not alone
+            some = left if at_once else left[:FEW]
+            alone = False
+            if at_once:
+                shared = np.bincount(everything.rows_with(ranks), minlength=len(ranked))[some]
+            else:
+                shared = np.array([len(np.intersect1d(ranked[other], ranks, assume_unique=True)) for other in some])
+            compared += len(some)
+            similarity = shared / (lengths[some] + len(ranks) - shared)
+            left = left[len(some) :]
+            for other, value in zip(some.tolist(), similarity.tolist(), strict=True):
+                if value >= threshold and label[other] != label[row]:
+                    links.append((other, row, value))
+                    label[label == label[row]] = label[other]
     groups: dict[int, list[int]] = {}
-    for index in sorted({index for a, b, _ in pairs for index in (a, b)}):
-        groups.setdefault(_root(leader, index), []).append(index)
-    pairs.sort(key=lambda pair: (-pair[2], pair[0], pair[1]))
-    return NearDuplicates(sorted(groups.values(), key=lambda g: (-len(g), g)), pairs[:shown], len(first))
+    for index in sorted({index for other, row, _ in links for index in (other, row)}):
+        groups.setdefault(int(label[index]), []).append(index)
+    links.sort(key=lambda link: (-link[2], link[0], link[1]))
+    return NearDuplicates(sorted(groups.values(), key=lambda g: (-len(g), g)), links[:shown], compared)
 
 
-def _root(leader: list[int], index: int) -> int:
-    while leader[index] != index:
-        leader[index] = leader[leader[index]]
-        index = leader[index]
-    return index
+def _at_least(threshold: float, length: int) -> int:
+    """Return how many grams of a set of this length must be shared for the threshold (ceil, safe against rounding)."""
+    return max(1, math.ceil(threshold * length - 1e-9))
+
+
+class _Index:
+    """Which rows hold a gram: rows sorted by gram, and where each gram begins."""
+
+    def __init__(self, sets: Sequence[NDArray[int64]]) -> None:
+        import numpy as np
+
+        grams = np.concatenate([*sets, np.empty(0, dtype=np.int64)])
+        rows = np.repeat(np.arange(len(sets)), [len(ranks) for ranks in sets])
+        self._rows = rows[np.argsort(grams, kind="stable")]
+        self._starts = np.concatenate(([0], np.cumsum(np.bincount(grams)))) if len(grams) else np.zeros(1, np.int64)
+
+    def rows_with(self, grams: NDArray[int64]) -> NDArray[int64]:
+        """Return the rows of all grams one after the other; a row stands there once per gram that it holds."""
+        import numpy as np
+
+        begins, ends = self._starts[grams].tolist(), self._starts[grams + 1].tolist()
+        return np.concatenate([self._rows[begin:end] for begin, end in zip(begins, ends, strict=True)])
 
 
 def _rarest_first(sets: Sequence[NDArray[uint64]]) -> list[NDArray[int64]]:
     """Return each set as ranks, ascending: rank 0 is the rarest gram of the corpus."""
     import numpy as np
 
+    if not sets:
+        return []
     _, inverse, counts = np.unique(np.concatenate(sets), return_inverse=True, return_counts=True)
     order = np.argsort(counts, kind="stable")
     rank = np.empty(len(counts), dtype=np.int64)
     rank[order] = np.arange(len(counts))
     bounds = np.cumsum([len(grams) for grams in sets])[:-1]
     return [np.sort(part) for part in np.split(rank[inverse], bounds)]
-
-
-def _candidates(ranked: Sequence[NDArray[int64]], threshold: float) -> tuple[NDArray[int64], NDArray[int64]]:
-    """Return the different pairs of rows, lower index first, that share a gram of their prefixes and fit in length."""
-    import numpy as np
-
-    lengths = np.array([len(ranks) for ranks in ranked])
-    keep = lengths - np.ceil(threshold * lengths - 1e-9).astype(np.int64) + 1
-    grams = np.concatenate([ranks[:k] for ranks, k in zip(ranked, keep, strict=True)])
-    rows = np.repeat(np.arange(len(ranked)), keep)
-    order = np.argsort(grams, kind="stable")
-    grams, rows = grams[order], rows[order]
-    parts: list[NDArray[int64]] = []
-    for group in np.split(rows, np.flatnonzero(np.diff(grams)) + 1):
-        if len(group) < 2:
-            continue
-        above, below = np.triu_indices(len(group), 1)
-        a, b = group[above], group[below]
-        fits = np.minimum(lengths[a], lengths[b]) >= threshold * np.maximum(lengths[a], lengths[b]) - 1e-9
-        parts.append(a[fits] * len(ranked) + b[fits])
-        if len(parts) > 10_000:
-            parts = [np.unique(np.concatenate(parts))]
-    found = np.unique(np.concatenate(parts)) if parts else np.empty(0, dtype=np.int64)
-    return found // len(ranked), found % len(ranked)
 
 
 def overlap(
