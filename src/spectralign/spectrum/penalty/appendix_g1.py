@@ -46,6 +46,22 @@ def ratios_and_gradients(pairs: Sequence[LoraPair]) -> tuple[Tensor, list[tuple[
     return every, [gradients[position] for position in range(len(pairs))]
 
 
+def seed_gradients(pairs: Sequence[LoraPair], weight: float) -> Tensor:
+    """Add `weight` times the gradient of each ratio to the `.grad` of its factors; return the mean ratio.
+
+    Raises:
+        AdapterError, TrainingError: as `ratios_and_gradients`.
+    """
+    ratio_K, gradients = ratios_and_gradients(pairs)
+    if weight != 0.0:
+        for pair, by_factor in zip(pairs, gradients, strict=True):
+            for factor, gradient in zip((pair.A_R_I, pair.B_O_R), by_factor, strict=True):
+                if factor.requires_grad:
+                    change = (gradient * weight).to(factor.dtype)
+                    factor.grad = change if factor.grad is None else factor.grad.add_(change)
+    return ratio_K.mean()
+
+
 def _of_one_shape(group: Sequence[LoraPair]) -> tuple[Tensor, Tensor, Tensor]:
     A_K_R_I, B_K_O_R = stack_pairs(group, working_dtype(group[0].A_R_I, group[0].B_O_R))
     norms_K = torch.minimum(torch.linalg.matrix_norm(A_K_R_I), torch.linalg.matrix_norm(B_K_O_R))

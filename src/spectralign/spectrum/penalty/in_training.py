@@ -17,8 +17,8 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from spectralign.records.errors import AdapterError, SpecError, TrainingError
-from spectralign.spectrum.pairs import LoraPair, check_pairs, pairs_from_model
-from spectralign.spectrum.penalty.appendix_g1 import ratios_and_gradients
+from spectralign.spectrum.pairs import LoraPair, check_pairs
+from spectralign.spectrum.penalty.appendix_g1 import ratios_and_gradients, seed_gradients
 from spectralign.spectrum.penalty.covariance import InputCovariance
 from spectralign.spectrum.penalty.decoupled import (
     LearningRates,
@@ -34,6 +34,8 @@ from spectralign.spectrum.penalty.options import (
     PenaltyForm,
     PenaltyMode,
     check_names,
+    check_together,
+    live_pairs,
     number,
     option,
     whole,
@@ -41,7 +43,6 @@ from spectralign.spectrum.penalty.options import (
 from spectralign.spectrum.penalty.precision import float32_products
 from spectralign.spectrum.penalty.stacks import Side, Stacks, stacks_of
 from spectralign.spectrum.penalty.task_gradient import TaskGradient
-from spectralign.spectrum.placement import refuse_sharded
 
 
 class SpectralPenalty:
@@ -108,8 +109,8 @@ class SpectralPenalty:
         self.max_grad_ratio = None if ratio is None else number("max_grad_ratio", ratio, 0.0)
         self.target = option(kind, "target", target, {"stable_rank": None}, 1.0)
         self.every = whole("every", option(kind, "every", every, {"project": 1.0}, 1.0))
-        self._check_together()
-        self.pairs = self._find_pairs(model_or_pairs)
+        check_together(kind, form, self.mode, max_grad_ratio)
+        self.pairs = live_pairs(model_or_pairs, kind)
         self.stacks = stacks_of(self.pairs)
         self._factors = [factor for pair in self.pairs for factor in (pair.A_R_I, pair.B_O_R)]
         self._addresses, self._storage = self._placed()
@@ -124,31 +125,6 @@ class SpectralPenalty:
             )
         elif decay is not None or covariance is not None:
             raise SpecError(f"penalty {kind}: decay and covariance are set, accepted: only for functional")
-
-    def _find_pairs(self, model_or_pairs: nn.Module | Sequence[LoraPair]) -> list[LoraPair]:
-        live = model_or_pairs
-        pairs = list(live) if not isinstance(live, nn.Module) else None
-        refuse_sharded(live if isinstance(live, nn.Module) else pairs or [])
-        pairs = check_pairs(pairs) if pairs is not None else pairs_from_model(live)  # type: ignore[arg-type]
-        for name, A_R_I, B_O_R, _ in pairs:
-            if self.kind == "condition_number" and A_R_I.shape[0] > min(A_R_I.shape[1], B_O_R.shape[0]):
-                raise AdapterError(
-                    f"{name}: rank {A_R_I.shape[0]} exceeds a side of {B_O_R.shape[0]} x {A_R_I.shape[1]}, where the "
-                    "condition number is infinite; accepted: ranks up to both sides"
-                )
-        return pairs
-
-    def _check_together(self) -> None:
-        if self.kind == "project" and self.mode == "loss":
-            raise SpecError("penalty project: mode is 'loss', accepted: 'decoupled' (a projection has no gradient)")
-        if self.kind == "project" and self.max_grad_ratio is not None:
-            raise SpecError("penalty project: max_grad_ratio is set, accepted: none (a projection has no gradient)")
-        plain = self.kind == "frobenius_nuclear" and self.mode == "loss" and self.max_grad_ratio is None
-        if self.form == "cholesky_g1" and not plain:
-            raise SpecError(
-                f"penalty form cholesky_g1: found kind {self.kind}, mode {self.mode}, max_grad_ratio "
-                f"{self.max_grad_ratio}; accepted: frobenius_nuclear in mode loss without max_grad_ratio"
-            )
 
     @property
     def current_lam(self) -> float:
@@ -184,7 +160,7 @@ class SpectralPenalty:
         share = self.current_lam / len(self.pairs)
         self._begin_step()
         if self.form == "cholesky_g1":
-            return self._seed_g1(share * scale)
+            return seed_gradients(self.pairs, share * scale)
         evaluated = self._evaluate()
         weight = share if self._task is None else share * self._cap(evaluated, share, self._task.norm())
         if self.lam != 0.0:
@@ -360,16 +336,6 @@ class SpectralPenalty:
 
         with float32_products(stacks.device):
             stacks.each(add)
-
-    def _seed_g1(self, weight: float) -> Tensor:
-        ratio_K, gradients = ratios_and_gradients(self.pairs)
-        if weight != 0.0:
-            for pair, by_factor in zip(self.pairs, gradients, strict=True):
-                for factor, gradient in zip((pair.A_R_I, pair.B_O_R), by_factor, strict=True):
-                    if factor.requires_grad:
-                        change = (gradient * weight).to(factor.dtype)
-                        factor.grad = change if factor.grad is None else factor.grad.add_(change)
-        return ratio_K.mean()
 
 
 def _processes() -> int:

@@ -1,12 +1,16 @@
-"""What a penalty can be told: kinds, forms, modes, and the ranges of its numbers."""
+"""What a penalty can be told: kinds, forms, modes, the ranges of its numbers; and which factors it works on."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Literal
 
-from spectralign.records.errors import SpecError, unknown_name
+from torch import nn
+
+from spectralign.records.errors import AdapterError, SpecError, unknown_name
+from spectralign.spectrum.pairs import LoraPair, check_pairs, pairs_from_model
+from spectralign.spectrum.placement import refuse_sharded
 
 PenaltyForm = Literal["gram", "cholesky_g1"]
 PenaltyMode = Literal["loss", "decoupled"]
@@ -82,3 +86,41 @@ def option(
     if value is None and defaults[kind] is None:
         raise SpecError(f"penalty {kind}: {name} is missing, accepted: a number of at least {low:g}")
     return number(name, defaults[kind] if value is None else value, low, high)
+
+
+def check_together(kind: str, form: str, mode: str, max_grad_ratio: float | None) -> None:
+    """Check that options go together.
+
+    Raises:
+        SpecError: they contradict each other.
+    """
+    if kind == "project" and mode == "loss":
+        raise SpecError("penalty project: mode is 'loss', accepted: 'decoupled' (a projection has no gradient)")
+    if kind == "project" and max_grad_ratio is not None:
+        raise SpecError("penalty project: max_grad_ratio is set, accepted: none (a projection has no gradient)")
+    plain = kind == "frobenius_nuclear" and mode == "loss" and max_grad_ratio is None
+    if form == "cholesky_g1" and not plain:
+        raise SpecError(
+            f"penalty form cholesky_g1: found kind {kind}, mode {mode}, max_grad_ratio {max_grad_ratio}; accepted: "
+            "frobenius_nuclear in mode loss without max_grad_ratio"
+        )
+
+
+def live_pairs(model_or_pairs: nn.Module | Sequence[LoraPair], kind: str) -> list[LoraPair]:
+    """Return the pairs that a penalty of this kind works on.
+
+    Raises:
+        AdapterError: no usable pairs, factors that this process holds in part, or a rank beyond a side of its module
+            where the kind needs every direction.
+    """
+    live = model_or_pairs
+    pairs = None if isinstance(live, nn.Module) else list(live)
+    refuse_sharded(live if isinstance(live, nn.Module) else pairs or [])
+    pairs = check_pairs(pairs) if pairs is not None else pairs_from_model(live)  # type: ignore[arg-type]
+    for name, A_R_I, B_O_R, _ in pairs:
+        if kind == "condition_number" and A_R_I.shape[0] > min(A_R_I.shape[1], B_O_R.shape[0]):
+            raise AdapterError(
+                f"{name}: rank {A_R_I.shape[0]} exceeds a side of {B_O_R.shape[0]} x {A_R_I.shape[1]}, where the "
+                "condition number is infinite; accepted: ranks up to both sides"
+            )
+    return pairs
