@@ -155,6 +155,7 @@ def test_no_network_is_an_error_that_says_how_to_do_without(target) -> None:
         url = server.url
     with pytest.raises(SpecError, match=r"cannot fetch .*did not deliver .*without a network, pull --from a copy"):
         download(url, target, sha256=SHA256)
+    assert not parts(target)  # nothing came, so nothing is kept
 
 
 def test_only_web_addresses_are_fetched_and_a_token_goes_to_its_own_host_only(target, tmp_path, monkeypatch) -> None:

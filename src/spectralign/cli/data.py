@@ -63,6 +63,12 @@ def read(name: str, schema: str | None) -> tuple[LocalData, list[Conversation]]:
     return local, read_conversations(local.path, schema or local.schema)
 
 
+def asks(local: LocalData) -> bool:
+    """Return whether a file holds questions or prompts rather than rows to train on."""
+    questions = local.source is not None and local.source.use != "training"
+    return questions or local.path.suffix in (".yaml", ".yml")
+
+
 def say_warning(sources: Sequence[Source]) -> None:
     """Print the content warnings of sources, each once with the sources it is of."""
     grouped: dict[str, list[str]] = {}
@@ -225,8 +231,7 @@ def _verified(name: str) -> dict[str, Any]:
     try:
         local = resolve(name)
         row |= {"sha256": local.sha256, "is": local.source.name if local.source else "not registered"}
-        asks = local.path.suffix in (".yaml", ".yml") or (local.source is not None and local.source.use != "training")
-        found = read_questions(local.path) if asks else read_conversations(local.path, local.schema)
+        found = read_questions(local.path) if asks(local) else read_conversations(local.path, local.schema)
         row["rows"] = len(found)
         if local.source is not None and local.source.rows is not None:
             row["registered"] = local.source.rows

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from rich.text import Text
 
-from spectralign.cli.data import NameOrPath, SchemaOption, app, notes, read, say_warning, unknown
+from spectralign.cli.data import NameOrPath, SchemaOption, app, asks, notes, read, say_warning, unknown
 from spectralign.cli.options import AsJson
 from spectralign.cli.terminal import console, need_extra, safe, say, table
 
@@ -43,14 +43,17 @@ def show(
     as_json: AsJson = False,
 ) -> int:
     """Show what is known of a source, and one of its rows; with --tokens, what a model is trained on."""
+    from spectralign.data.conversations import read_conversations
+    from spectralign.data.sources import resolve
     from spectralign.records.errors import SpecError
 
     if tokens != (model is not None):
         raise SpecError("--tokens and --model belong together: the tokens are those of a base's chat template")
-    if _is_bank(name):
-        return _show_question(name, row, as_json)
     with notes():
-        local, conversations = read(name, schema)
+        local = resolve(name)
+        if asks(local):
+            return _show_question(local, name, row, as_json)
+        conversations = read_conversations(local.path, schema or local.schema)
     if row > len(conversations):
         raise SpecError(f"--row {row}: {name} has {len(conversations)} rows")
     chosen = conversations[row - 1]
@@ -75,18 +78,10 @@ def show(
     return 0
 
 
-def _is_bank(name: str) -> bool:
-    from spectralign.data.registry import SOURCES
-
-    return name.endswith((".yaml", ".yml")) or (name in SOURCES and SOURCES[name].use != "training")
-
-
-def _show_question(name: str, row: int, as_json: bool) -> int:
+def _show_question(local: LocalData, name: str, row: int, as_json: bool) -> int:
     from spectralign.data.questions import read_questions
-    from spectralign.data.sources import resolve
     from spectralign.records.errors import SpecError
 
-    local = resolve(name)
     questions = read_questions(local.path)
     if row > len(questions):
         raise SpecError(f"--row {row}: {name} has {len(questions)} questions")

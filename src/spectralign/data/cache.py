@@ -127,6 +127,9 @@ def download(
         raise
     except OSError as error:
         raise RunDirectoryError(f"cannot write {target}: {error.strerror or error}") from error
+    finally:
+        if part.is_file() and part.stat().st_size == 0:
+            part.unlink()
     write_json(
         target.with_name(f"{target.name}.pulled.json"), {"url": url, "sha256": found, "size": target.stat().st_size}
     )
@@ -189,9 +192,11 @@ def _with_retries(url: str, stream: BinaryIO, size: int | None, progress: Progre
             reason = error
         if attempt < ATTEMPTS:
             time.sleep(WAIT * 2 ** (attempt - 1))
+    have = _have(stream)
+    kept = f"{have} bytes are kept and the next pull goes on from there; " if have else ""
     raise SpecError(
-        f"cannot fetch {url}: {host} did not deliver in {ATTEMPTS} attempts ({reason}); {_have(stream)} bytes are kept "
-        f"and the next pull goes on from there; without a network, pull --from a copy of the file"
+        f"cannot fetch {url}: {host} did not deliver in {ATTEMPTS} attempts ({reason}); {kept}without a network, pull "
+        f"--from a copy of the file"
     )
 
 
