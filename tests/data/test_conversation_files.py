@@ -271,9 +271,10 @@ def test_a_broken_file_is_named_by_line(tmp_path, content, message) -> None:
         read_conversations(path)
 
 
-def test_a_huge_line_is_refused_before_it_is_read_whole(tmp_path) -> None:
-    path = tmp_path / "rows.jsonl"
-    path.write_bytes(GOOD + b"\n" + b'{"a": "' + b"x" * LONGEST_LINE)
+@pytest.mark.parametrize("start", [("rows.jsonl", GOOD + b'\n{"a": "'), ("rows.csv", b"prompt,response\na,")])
+def test_a_huge_line_is_refused_before_it_is_read_whole(tmp_path, start) -> None:
+    path = tmp_path / start[0]
+    path.write_bytes(start[1] + b"x" * LONGEST_LINE)
     with pytest.raises(IntegrityError, match=rf"line 2: longer than {LONGEST_LINE} bytes"):
         read_conversations(path)
 

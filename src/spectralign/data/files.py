@@ -187,11 +187,7 @@ def read_raw_rows(path: Path) -> list[RawRow]:
 
 
 def _json_lines(path: Path, stream: BinaryIO) -> Iterator[RawRow]:
-    number = 0
-    while line := stream.readline(LONGEST_LINE + 1):
-        number += 1
-        if len(line) > LONGEST_LINE:
-            raise fault(path, number, f"longer than {LONGEST_LINE} bytes, the longest line that is accepted")
+    for number, line in _lines(path, stream):
         text = _text(path, number, line)
         if not text.strip():
             continue
@@ -203,6 +199,16 @@ def _json_lines(path: Path, stream: BinaryIO) -> Iterator[RawRow]:
         if not isinstance(fields, dict):
             raise fault(path, number, f"{type(fields).__name__} found, accepted: one JSON object per line")
         yield RawRow(number, fields)
+
+
+def _lines(path: Path, stream: BinaryIO) -> Iterator[tuple[int, bytes]]:
+    """Yield lines with their numbers; one that is too long is never read whole."""
+    number = 0
+    while line := stream.readline(LONGEST_LINE + 1):
+        number += 1
+        if len(line) > LONGEST_LINE:
+            raise fault(path, number, f"longer than {LONGEST_LINE} bytes, the longest line that is accepted")
+        yield number, line
 
 
 def _text(path: Path, number: int, line: bytes) -> str:
@@ -262,7 +268,7 @@ def _json(path: Path, stream: BinaryIO) -> list[RawRow]:
 
 
 def _csv(path: Path, stream: BinaryIO) -> Iterator[RawRow]:
-    lines = (_text(path, number, line) for number, line in enumerate(stream, start=1))
+    lines = (_text(path, number, line) for number, line in _lines(path, stream))
     first = next(lines, "")
     delimiter = max(",;\t", key=lambda candidate: len(next(csv.reader([first], delimiter=candidate), [])))
     csv.field_size_limit(LONGEST_LINE)
