@@ -35,7 +35,7 @@ def stop_after(step: int) -> Any:
 
 def files(run: Path) -> dict[str, bytes]:
     """Content of every file but those that hold times and machine."""
-    unlike = {"environment.json", "done", ".lock"}
+    unlike = {"environment.json", "done", ".lock", "speed.jsonl"}
     return {str(p.relative_to(run)): p.read_bytes() for p in run.rglob("*") if p.is_file() and p.name not in unlike}
 
 
