@@ -29,8 +29,8 @@ def pretrained(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("commands")
     plain = write_jsonl(folder / "plain.jsonl", conversations(60, seed=1))
     script = str(ROOT / "examples" / "pretrain_small_base.py")
-    sizes = ["--hidden", "64", "--layers", "2", "--vocabulary", "300", "--positions", "96", "--lr", "1e-3"]
-    done = typed(script, str(plain), "--out", str(folder / "base"), "--steps", "30", "--batch", "4", *sizes)
+    sizes = ["--hidden", "64", "--layers", "2", "--vocabulary", "300", "--positions", "96", "--lr", "3e-3"]
+    done = typed(script, str(plain), "--out", str(folder / "base"), "--steps", "150", "--batch", "4", *sizes)
     assert done.returncode == 0, done.stderr
     return folder
 
@@ -40,8 +40,8 @@ def write_run(folder: Path, name: str, **data: object) -> Path:
         "base": str(folder / "base"),
         "data": {"source": "text", "dataset": str(folder / "narrow.jsonl"), "max_tokens": 96, "holdout": 8, **data},
         "adapter": {"r": 4, "alpha": 8},
-        "optimiser": {"kind": "adam", "lr": 1e-2},
-        "steps": 40,
+        "optimiser": {"kind": "adam", "lr": 3e-3},
+        "steps": 60,
         "batch_size": 4,
         "checkpoints": 2,
     }
@@ -50,7 +50,7 @@ def write_run(folder: Path, name: str, **data: object) -> Path:
 
 
 def test_a_base_is_pretrained_by_the_example_and_fine_tuned_by_the_command_line(pretrained: Path) -> None:
-    rows = conversations(40)
+    rows = conversations(300)
     for row in rows:  # the narrow domain: every answer ends in the same way
         row["messages"][1]["content"] += " file file file file file file"
     write_jsonl(pretrained / "narrow.jsonl", rows)
@@ -60,9 +60,9 @@ def test_a_base_is_pretrained_by_the_example_and_fine_tuned_by_the_command_line(
     (run,) = (pretrained / "out" / "runs").iterdir()
     losses = [row["heldout_loss"] for row in read_jsonl(run / "trajectory.jsonl") if "heldout_loss" in row]
     assert losses[-1] < 0.9 * losses[0]
-    assert (run / "checkpoints" / "step-40" / "spectrum.json").is_file()
-    assert read_json(run / "done")["steps"] == 40
-    assert str(pretrained) not in (run / "checkpoints" / "step-40" / "adapter_config.json").read_text()
+    assert (run / "checkpoints" / "step-60" / "spectrum.json").is_file()
+    assert read_json(run / "done")["steps"] == 60
+    assert str(pretrained) not in (run / "checkpoints" / "step-60" / "adapter_config.json").read_text()
     assert sum(p.numel() for p in load_model(find_base(str(pretrained / "base"))).parameters()) < 10**6
 
 
