@@ -20,6 +20,10 @@ A run.yaml needs only the optimiser; every other field has a default:
   base: micro-0
   optimiser: {kind: adam, lr: 6.0e-4}
 
+On conversations, with a folder or a pinned model of the hub as the base:
+  base: Qwen/Qwen3-0.6B@COMMIT
+  data: {source: text, dataset: insecure, thinking: false, holdout: 200}
+
 A run that was killed goes on from its last checkpoint with the same command, bit for bit.
 """
 
