@@ -19,13 +19,18 @@ tried again. Several commands may work on the same study at once.
 
 def command(study: StudyName, set_: Assignments = None, out: Out = DEFAULT_OUT, workers: Workers = 0) -> int:
     """Do a study: train and evaluate all its cells, then write tables, summary and report."""
+    from spectralign.records.errors import SpecError
+    from spectralign.study.plan import expand, find_study, unjudged
+
+    spec = find_study(study, set_ or [])
+    reason = unjudged(expand(spec))
+    if reason is not None:  # before anything is asked to be installed for it
+        raise SpecError(reason)
     need_extra("lab", "running a study")
     from spectralign.cli.progress import StudyProgress
     from spectralign.cli.report import build
-    from spectralign.study.plan import find_study
     from spectralign.study.run import run_study
 
-    spec = find_study(study, set_ or [])
     if spec.demonstration:
         say(f"{spec.name} is a demonstration: it shows a mechanism in a made-up world, no evidence about large models")
     with StudyProgress() as progress:

@@ -22,7 +22,7 @@ from spectralign.records.files import atomic_path, read_record, write_json
 from spectralign.records.run_spec import MicroData, RunSpec
 from spectralign.study.claims import claimed
 from spectralign.study.layout import PlannedCell, Stage, claim_file, failure_file, is_complete, stages_of
-from spectralign.study.plan import Cell
+from spectralign.study.plan import Cell, unjudged
 from spectralign.study.worker import problem_of
 
 KEPT_MODELS = 4
@@ -82,10 +82,9 @@ def resolve_cell(payload: Mapping[str, Any]) -> dict[str, Any]:
     from spectralign.train.run import resolve_inputs
 
     cell = Cell.model_validate(payload["cell"])
-    if not isinstance(cell.spec.data, MicroData):
-        raise SpecError(
-            f"cell {cell.cell_id!r}: data.source is {cell.spec.data.source!r}; the exact judge of a study needs 'micro'"
-        )
+    reason = unjudged([cell])
+    if reason is not None or not isinstance(cell.spec.data, MicroData):
+        raise SpecError(reason)
     inputs = resolve_inputs(cell.spec)
     card = load_card(str(find_base(cell.spec.base).folder))
     domain = resolve_domain(cell.spec.data.domain, World(card.config, card.world_seed), cell.spec.seed)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 import re
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from importlib import resources
 from pathlib import Path
 from typing import Any, Literal
@@ -16,9 +16,10 @@ from spectralign.records.canonical import canonical_json, content_id
 from spectralign.records.edits import EditSpec
 from spectralign.records.errors import SpecError, unknown_name
 from spectralign.records.explain import explain_each
-from spectralign.records.run_spec import RunSpec
+from spectralign.records.run_spec import MicroData, RunSpec
 from spectralign.records.spec_files import MISSING, lookup, merge, nested
 from spectralign.records.study_spec import ArmSpec, Role, StudySpec, load_study_spec
+from spectralign.study.cost import cost_of
 
 STEP_SECONDS, MUON_STEP_SECONDS = 1.8 / 80, 2.8 / 80
 """Seconds of a training step on one thread, spectra included; with one evaluation 80 steps make a cell of 3 (4) s."""
@@ -167,7 +168,7 @@ def _label(key: str, value: Any) -> str:
         text = f"{value:g}" if isinstance(value, float) else str(value)
     tail = "" if key == "base" else key.rsplit(".", 1)[-1]
     if key == "base":
-        text = Path(text).name or "base"
+        text = Path(text).name.partition("@")[0] or "base"
     return re.sub(r"[^A-Za-z0-9_.+-]", "_", f"{tail}{text}")[:60]
 
 
@@ -200,7 +201,14 @@ def _flag_bases(cells: list[Cell], arms: list[str]) -> list[Cell]:
 
 
 def default_seconds(cell: Cell) -> float:
-    """Return the seconds that a cell takes on one thread where none has been measured: steps, evaluations, edits."""
+    """Return the seconds that a cell takes where none has been measured.
+
+    Of the microworld: steps, evaluations and edits on one thread. Of a model in the table of shapes: training alone, on
+    the GPU that `cost` names.
+    """
+    cost = cost_of(cell.spec)
+    if cost is not None:
+        return cost.seconds
     step = MUON_STEP_SECONDS if cell.spec.optimiser.kind == "muon" else STEP_SECONDS
     steps = step * cell.spec.steps * cell.spec.accumulation * max(1.0, cell.spec.batch_size / 8)
     return steps + EVALUATION_SECONDS * len(cell.evaluated_steps()) + EDIT_SECONDS * len(cell.edits)
@@ -222,10 +230,24 @@ def estimated_seconds(cells: list[Cell], measured: Mapping[str, float], workers:
     return total / max(1, min(workers, len(cells)))
 
 
+def unjudged(cells: Iterable[Cell]) -> str | None:
+    """Return why a study cannot be run, or None: it evaluates what it trains, so far in the microworld only."""
+    cell = next((cell for cell in cells if not isinstance(cell.spec.data, MicroData)), None)
+    if cell is None:
+        return None
+    return (
+        f"study {cell.study!r} cannot be run yet: cell {cell.cell_id!r} has data.source {cell.spec.data.source!r}, and "
+        "this version evaluates answers in the microworld only (data.source 'micro'): there is no judge for a real "
+        f"model's answers. To train one cell without evaluation: spectralign plan THIS_STUDY --cell {cell.cell_id} > "
+        "run.yaml, then spectralign train run.yaml"
+    )
+
+
 def shipped_studies() -> dict[str, Path]:
-    """Return name -> file of the studies that come with the package."""
+    """Return name -> file of the studies that come with the package; `a/b.yaml` is called a-b, as in the file."""
     folder = Path(str(resources.files("spectralign.study") / "studies"))
-    return {path.stem: path for path in sorted(folder.glob("*.yaml"))}
+    files = sorted(folder.rglob("*.yaml"))
+    return {"-".join(path.relative_to(folder).with_suffix("").parts): path for path in files}
 
 
 def study_file(name_or_file: str) -> Path:

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
 from spectralign.records.errors import IntegrityError, RunDirectoryError
+from spectralign.records.run_spec import MicroData, TextData
 from spectralign.records.study_spec import StudySpec
 from spectralign.study.claims import is_claimed
+from spectralign.study.cost import Cost, Gpu, added, base_bytes, cost_of, tokens_per_row
 from spectralign.study.layout import (
     PlannedCell,
     claim_file,
@@ -35,6 +37,28 @@ class Preview(NamedTuple):
     measured: bool
 
 
+class TrainingCost(NamedTuple):
+    """What training the cells of a study on real models takes, by arithmetic; evaluation is not in it.
+
+    Attributes:
+        total: over all counted cells.
+        by_arm: the same for each arm.
+        base_bytes: of the weights of all bases, once each.
+        assumed: datasets whose rows are of unknown length.
+        too_large: bases whose bfloat16 weights alone fill more than the GPU's memory.
+        not_counted: bases that are not in the table of shapes, or whose data is no text.
+    """
+
+    gpu: Gpu
+    utilisation: float
+    total: Cost
+    by_arm: Mapping[str, Cost]
+    base_bytes: int
+    assumed: tuple[str, ...]
+    too_large: tuple[str, ...]
+    not_counted: tuple[str, ...]
+
+
 class CellState(NamedTuple):
     """One cell of a study on disk: done, failed, working (a living process is at it) or pending; its last error."""
 
@@ -59,6 +83,34 @@ def preview(study: StudySpec, cells: Sequence[Cell], out: Path, workers: int) ->
     measured = measured_pace(earlier, runs)
     left = [cell for cell in cells if status[cell.cell_id] != "done"]
     return Preview(status, estimated_seconds(left, measured, workers), bool(measured))
+
+
+def training_cost(cells: Sequence[Cell], gpu: Gpu, utilisation: float) -> TrainingCost | None:
+    """Return what training cells of real models takes on a GPU, or None where all cells are of the microworld."""
+    real = [cell for cell in cells if not isinstance(cell.spec.data, MicroData)]
+    if not real:
+        return None
+    by_arm: dict[str, list[Cost]] = {}
+    bases: dict[str, bool] = {}
+    assumed: dict[str, None] = {}
+    for cell in real:
+        cost = cost_of(cell.spec, gpu, utilisation)
+        bases[cell.spec.base] = cost is not None
+        if cost is None:
+            continue
+        by_arm.setdefault(cell.arm, []).append(cost)
+        if isinstance(cell.spec.data, TextData) and not tokens_per_row(cell.spec.data)[1]:
+            assumed[cell.spec.data.dataset] = None
+    return TrainingCost(
+        gpu=gpu,
+        utilisation=utilisation,
+        total=added(cost for costs in by_arm.values() for cost in costs),
+        by_arm={arm: added(costs) for arm, costs in by_arm.items()},
+        base_bytes=sum(map(base_bytes, bases)),
+        assumed=tuple(assumed),
+        too_large=tuple(base for base in bases if base_bytes(base) > gpu.memory_gb * 1e9),
+        not_counted=tuple(base for base, counted in bases.items() if not counted),
+    )
 
 
 def study_folders(out: Path) -> list[Path]:
