@@ -1,9 +1,9 @@
 """Our training path against TRL's `SFTTrainer`: the same rows, order, adapter start and optimiser give the same losses.
 
-Base, tokenizer and conversations are made here. Both compute in float32 on one thread; they differ in the order of sums
-(TRL takes its loss in another layout), so that losses agree to rounding. `RTOL` is ten times the largest difference that
-was seen over 12 steps (1e-6 and less); every mistake that the twin is for moves a loss by more than `MISTAKE`, a
-hundred times as much, and each is made here on purpose.
+Base, tokenizer and conversations are made here. Both compute in float32 on one thread and differ in the order of sums
+only (TRL takes its loss in another layout), so that losses agree to rounding, some 1e-7 per sum, which twelve steps of
+Adam lift a little: `RTOL`. Every mistake that the twin is for moves a loss by more than `MISTAKE`, a hundred times as
+much, and each is made here on purpose.
 """
 
 from __future__ import annotations

@@ -21,6 +21,7 @@ from spectralign.cli import (
     doctor,
     optimisers,
     plan,
+    publish,
     repair,
     report,
     run,
@@ -89,6 +90,7 @@ for _module, _name in (
     (repair, "repair"),
     (diff, "diff"),
     (swap, "swap"),
+    (publish, "publish"),
     (optimisers, "optimisers"),
     (doctor, "doctor"),
 ):
