@@ -21,7 +21,7 @@ from typing import Any, Literal, overload
 import torch
 from torch import Tensor, nn
 
-from spectralign.optim.orthogonalise import gram, refined_gram, small_side_product
+from spectralign.optim.orthogonalise import gram
 from spectralign.records.errors import OptimiserError, unknown_name
 
 ScaleRule = Literal["original", "match_rms_adamw", "spectral_norm"]
@@ -67,6 +67,10 @@ class GramOptimizer(torch.optim.Optimizer):
     def transform(self, gram_K_R_R: Tensor, group: dict[str, Any]) -> Tensor:
         """Return the r x r matrices Q of the steps `Q D`, from the Gram matrices of the directions D (see `gram`)."""
 
+    def precise(self, group: dict[str, Any]) -> bool:
+        """Return whether `transform` needs every digit of the Gram matrices (see `gram`)."""
+        return True
+
     def add_param_group(self, param_group: dict[str, Any]) -> None:
         """Add a group; as in the constructor, which calls this too, every parameter must be a matrix of floats."""
         super().add_param_group(param_group)
@@ -111,7 +115,8 @@ class GramOptimizer(torch.optim.Optimizer):
             self._scratch = kept = torch.empty(size, dtype=dtype)  # fresh memory would come page by page in every step
         pieces = kept[:size].split([p.numel() for p in batch])
         directions = [piece.view(p.shape) for piece, p in zip(pieces, batch, strict=True)]
-        gram_K_R_R = torch.empty(len(batch), r, r, dtype=dtype)
+        gram_K_R_R = torch.empty(len(batch), r, r, dtype=torch.float64)
+        precise = self.precise(group)
         new = 1 - group["momentum"]
         for parameter, D, gram_R_R in zip(batch, directions, gram_K_R_R, strict=True):
             buffer, gradient = self.state[parameter]["momentum_buffer"], parameter.grad
@@ -123,8 +128,8 @@ class GramOptimizer(torch.optim.Optimizer):
                 D.copy_(buffer)
                 if group["nesterov"]:
                     D.lerp_(gradient.to(dtype), new)
-            small_side_product(D, out=gram_R_R)
-        Q_K_R_R = self.transform(refined_gram(gram_K_R_R, directions.__getitem__), group)
+            gram_R_R.copy_(gram(D[None], precise)[0])
+        Q_K_R_R = self.transform(gram_K_R_R, group)
         factors_K = Q_K_R_R.new_tensor([SCALE_RULES[group["scale_rule"]](*p.shape) for p in batch])
         Q_K_R_R = (Q_K_R_R * (-group["lr"] * factors_K)[:, None, None]).to(dtype)
         for parameter, Q_R_R, D in zip(batch, Q_K_R_R, directions, strict=True):
@@ -162,7 +167,7 @@ class GramOptimizer(torch.optim.Optimizer):
         torch._foreach_copy_(views, buffers)
         if group["nesterov"]:
             torch._foreach_lerp_(views, [gradient.to(dtype) for gradient in gradients], new)
-        return stack, gram(stack)
+        return stack, gram(stack, self.precise(group))
 
 
 def _working_dtype(parameter: nn.Parameter) -> torch.dtype:

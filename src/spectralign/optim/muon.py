@@ -65,6 +65,10 @@ class Muon(GramOptimizer):
         }
         super().__init__(params, defaults)
 
+    def precise(self, group: dict[str, Any]) -> bool:
+        """Return whether the orthogonaliser is exact."""
+        return bool(group["orthogonaliser"] == "exact")
+
     def transform(self, gram_K_R_R: Tensor, group: dict[str, Any]) -> Tensor:
         """Return Q with `Q D` the polar factor of D."""
         return polar_of_gram(gram_K_R_R, group["orthogonaliser"], group["ns_steps"], group["eps"])
