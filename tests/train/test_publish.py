@@ -266,7 +266,8 @@ def test_the_token_comes_from_the_environment_and_a_broken_one_is_not_shown(monk
 
 
 @pytest.mark.parametrize(
-    "name", ["", "organism", "a/b/c", "../x", "a/..", "a/b..c", "a/-b", "-a/b", "a/b--c", "a/b.git", "a/b\n", "ä/b", "a/" + "b" * 97]
+    "name", ["", "organism", "a/b/c", "../x", "a/..", "a/b..c", "a/-b", "-a/b", "a/b--c", "a/b.git", "a/b\n", "ä/b",
+             "a/" + "b" * 97]
 )  # fmt: skip
 def test_a_name_that_the_hub_would_refuse_is_refused_here(name: str) -> None:
     with pytest.raises(SpecError, match="is refused, accepted: OWNER/NAME"):
