@@ -43,7 +43,8 @@ def test_the_run_directory_has_the_layout_of_the_design(run: Path, tiny: Tiny) -
     assert run.name == run_id(spec, resolve_inputs(spec))
     assert run == run_directory(spec, run.parent)
     assert {path.name for path in run.iterdir()} == {
-        ".lock", "spec.json", "inputs.json", "environment.json", "trajectory.jsonl", "speed.jsonl", "checkpoints", "done"
+        ".lock", "spec.json", "inputs.json", "environment.json", "trajectory.jsonl", "speed.jsonl",
+        "checkpoints", "done",
     }  # fmt: skip
     assert RunSpec.model_validate(read_json(run / "spec.json")) == spec
     assert read_json(run / "inputs.json") == resolve_inputs(spec).model_dump()
