@@ -52,7 +52,7 @@ def command(
     as_json: AsJson = False,
 ) -> int:
     """Show a study's cells by arm, what is done already, and an estimate of what is left; nothing is run."""
-    from spectralign.records.errors import unknown_name
+    from spectralign.records.errors import UnknownNameError, nearest
     from spectralign.study.cost import DEFAULT_GPU, UTILISATION, gpu_named
     from spectralign.study.executor import usable_cores
     from spectralign.study.plan import expand, find_study
@@ -64,7 +64,8 @@ def command(
     if cell is not None:
         by_name = {one.cell_id: one for one in planned}
         if cell not in by_name:
-            raise unknown_name("cell", cell, by_name)
+            near = nearest(cell, by_name)
+            raise UnknownNameError(f"unknown cell {cell!r} of study {spec.name!r}{near} (--cells lists them all)")
         _print_spec(by_name[cell])
         return 0
     seen = preview(spec, planned, out, workers or usable_cores())
@@ -133,15 +134,17 @@ def _say_cost(cost: TrainingCost, left: Sequence[Cell]) -> None:
     from spectralign.study.plan import unjudged
 
     total, gpu = cost.total, cost.gpu
-    say(
-        f"training: {_amount(total.tokens)} tokens ({_amount(total.most_tokens)} if every row filled the context), "
-        f"about {_hours(total.seconds)} GPU-hours on {gpu.name} at {cost.utilisation:.0%} of its {gpu.tflops:g} TFLOP/s"
-    )
-    say(f"disk: {_amount(total.disk_bytes)}B of adapters, beside {_amount(cost.base_bytes)}B of models")
-    say(
-        "how sure: arithmetic from published shapes and file sizes, not measured; our guess is from half to twice as "
-        "much, and more for models below 1B parameters"
-    )
+    if cost.by_arm:
+        say(
+            f"training: {_amount(total.tokens)} tokens ({_amount(total.most_tokens)} if every row filled the context), "
+            f"about {_hours(total.seconds)} GPU-hours on {gpu.name} at {cost.utilisation:.0%} of its {gpu.tflops:g} "
+            "TFLOP/s"
+        )
+        say(f"disk: {_amount(total.disk_bytes)}B of adapters, beside {_amount(cost.base_bytes)}B of models")
+        say(
+            "how sure: arithmetic from published shapes and file sizes, not measured; our guess is from half to twice "
+            "as much, and more for models below 1B parameters"
+        )
     if cost.assumed:
         say(
             f"assumed: {UNKNOWN_ROW} tokens a row, as in insecure, for {_listed(cost.assumed)}, whose sizes are unknown"
