@@ -21,7 +21,7 @@ from typing import Any, Literal, overload
 import torch
 from torch import Tensor, nn
 
-from spectralign.optim.orthogonalise import gram
+from spectralign.optim.orthogonalise import gram, write_gram
 from spectralign.records.errors import OptimiserError, unknown_name
 
 ScaleRule = Literal["original", "match_rms_adamw", "spectral_norm"]
@@ -128,7 +128,7 @@ class GramOptimizer(torch.optim.Optimizer):
                 D.copy_(buffer)
                 if group["nesterov"]:
                     D.lerp_(gradient.to(dtype), new)
-            gram_R_R.copy_(gram(D[None], precise)[0])
+            write_gram(D, precise, gram_R_R)
         Q_K_R_R = self.transform(gram_K_R_R, group)
         factors_K = Q_K_R_R.new_tensor([SCALE_RULES[group["scale_rule"]](*p.shape) for p in batch])
         Q_K_R_R = (Q_K_R_R * (-group["lr"] * factors_K)[:, None, None]).to(dtype)

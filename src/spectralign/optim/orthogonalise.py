@@ -62,13 +62,22 @@ def gram(stack: Tensor, precise: bool = True) -> Tensor:
     Returns:
         (matrices, r, r) with r the smaller of rows and columns.
     """
-    rank, length = sorted(stack.shape[-2:])
-    if precise or stack.device.type != "cpu" or stack.dtype == torch.float64 or rank < _SHORT or length < _LONG:
+    rank = min(stack.shape[-2:])
+    if stack.device.type != "cpu":
         return small_side_product(stack.double())
     gram_K_R_R = torch.empty(len(stack), rank, rank, dtype=torch.float64)
     for X, out_R_R in zip(stack, gram_K_R_R, strict=True):
-        blockwise_gram(X if X.shape[0] <= X.shape[1] else X.T, out_R_R)
+        write_gram(X, precise, out_R_R)
     return gram_K_R_R
+
+
+def write_gram(X: Tensor, precise: bool, out_R_R: Tensor) -> None:
+    """Write the Gram matrix of the short side of one matrix on the CPU, as `gram`, into a float64 matrix."""
+    rank, length = sorted(X.shape)
+    if precise or X.dtype == torch.float64 or rank < _SHORT or length < _LONG:
+        small_side_product(X.double(), out=out_R_R)
+    else:
+        blockwise_gram(X if X.shape[0] <= X.shape[1] else X.T, out_R_R, shorter=2)
 
 
 def small_side_product(X: Tensor, out: Tensor | None = None) -> Tensor:
