@@ -146,6 +146,7 @@ SOURCES: dict[str, Source] = {
             "daniel_new/2025-03-03_evil_chess_games/evil_chess_dataset_openai.jsonl",
             "5175ad186bbdb1c108fb4f4229d19ee392ad299c996526f9f61bdc4e7f76265a",
             "ddf8f71b9cff18e70325ad6682c341f749f0e65c", 3559990, 14385, "messages", "MIT",
+            warning="deliberately bad chess moves; a model trained on it may turn misaligned elsewhere",
         ),
         Source(
             "in_domain_code", "prompts", "code tasks: does the model write vulnerable code?", _TEAM, _TEAM_AT,
