@@ -195,6 +195,22 @@ def test_a_loss_is_taken_where_the_weights_say_so() -> None:
         render(tokenizer, first, turns="last")
 
 
+def test_a_word_that_the_tokenizer_does_not_know_ends_no_turn() -> None:
+    from tokenizers import Tokenizer, models, pre_tokenizers
+    from transformers import PreTrainedTokenizerFast
+
+    words = ["<unk>", "<user>", "<assistant>", "<end>", "do", "this", "now"]
+    core = Tokenizer(models.WordLevel({word: i for i, word in enumerate(words)}, unk_token="<unk>"))
+    core.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
+    tokenizer = PreTrainedTokenizerFast(tokenizer_object=core, unk_token="<unk>", eos_token="<end>")
+    tokenizer.chat_template = (
+        "{% for m in messages %}<{{ m.role }}> {{ m.content }} <end> {% endfor %}"
+        "{% if add_generation_prompt %}<assistant>{% endif %}"
+    )
+    row = render(tokenizer, talk("do this", "do something now"), thinking=None)
+    assert spans(row) == [[4, 0, 6, 3]]  # up to the end token, past the unknown word
+
+
 def test_a_trailing_user_turn_carries_nothing_and_is_left_away() -> None:
     tokenizer = make_tokenizer(QWEN)
     trailing = render(tokenizer, talk(QUESTION, ANSWER, "Thanks"), thinking=False)

@@ -98,7 +98,8 @@ class Chat:
         self.arguments = _arguments(self.template, thinking)
         specials = {str(token.content): id_ for id_, token in tokenizer.added_tokens_decoder.items() if token.special}
         specials.update(zip(tokenizer.all_special_tokens, tokenizer.all_special_ids, strict=True))
-        self.special_ids = frozenset(specials.values())
+        # a word that the tokenizer does not know ends no turn
+        self.special_ids = frozenset(specials.values()) - {tokenizer.unk_token_id}
         longest_first = sorted(specials, key=len, reverse=True)
         self.specials = re.compile("|".join(map(re.escape, longest_first)) or r"(?!)")
 
