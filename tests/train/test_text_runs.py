@@ -103,8 +103,15 @@ def test_d03_the_split_is_one_list_of_rows_per_split_seed_and_off_by_default(cha
     twice = write_jsonl(tmp_path / "twice.jsonl", [*conversations(4), *conversations(3)])
     inputs = load_inputs(text_spec(chat[0], twice, {"holdout": 1}))
     assert not set(rows_sha256([row]) for row in inputs.text.heldout) & {rows_sha256([row]) for row in inputs.rows}
-    with pytest.raises(SpecError, match=r"data\.holdout is 2, but .* has only 1 rows that stand there once"):
+    with pytest.raises(SpecError, match=r"data\.holdout is 2, but .* has only 1 rows whose prompt stands there once"):
         load_inputs(text_spec(chat[0], twice, {"holdout": 2}))
+    other_answers = [
+        {"messages": [row["messages"][0], {"role": "assistant", "content": "another"}]} for row in conversations(3)
+    ]
+    answered_twice = write_jsonl(tmp_path / "answered_twice.jsonl", [*conversations(4), *other_answers])
+    assert [row.input_ids for row in load_inputs(text_spec(chat[0], answered_twice, {"holdout": 1})).text.heldout] == [
+        row.input_ids for row in inputs.text.heldout
+    ]  # the one question that has a single answer
     with pytest.raises(SpecError, match=r"data\.rows is 25, but .* has 18 beside the 6 held out"):
         load_inputs(text_spec(*chat, {"rows": 25}))
 

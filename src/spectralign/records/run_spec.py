@@ -73,7 +73,9 @@ class TextData(_Spec):
     sha256: str | None = Field(None, description="of the file, checked when given")
     rows: int | None = Field(None, ge=1, description="conversations taken, drawn by split_seed; null: all")
     holdout: int = Field(
-        0, ge=0, description="conversations kept out of training, for the held-out loss; none of them twice in the file"
+        0,
+        ge=0,
+        description="conversations kept out of training, for the held-out loss; their prompts stand once in the file",
     )
     split_seed: int = Field(0, ge=0, description="draws rows and holdout; seeds of runs share a split")
     max_tokens: int = Field(2048, ge=2, description="longest row; 2048 as in Turner et al. (2506.11613)")

@@ -10,6 +10,7 @@ from spectralign.data.rows import IGNORE, Row, collate
 from spectralign.records.files import write_json, write_text
 from spectralign.train.directory import DATA_RECORD, TEMPLATE
 from spectralign.train.inputs import RunInputs
+from spectralign.train.loss import at_supervised, keeps_logits, nll_sum
 from spectralign.train.observe import Observer, ObserverContext
 
 if TYPE_CHECKING:
@@ -20,7 +21,7 @@ HELDOUT_LOSS = "heldout_loss"
 
 
 def mean_nll(model: nn.Module, rows: Sequence[Row], batch_size: int, pad_id: int) -> float:
-    """Return the mean NLL in nats over the supervised tokens of rows, summed in float64; no gradient is kept.
+    """Return the mean NLL in nats over the supervised tokens of rows, summed over batches in float64; no gradient.
 
     Args:
         model: in eval mode, on any device.
@@ -29,23 +30,17 @@ def mean_nll(model: nn.Module, rows: Sequence[Row], batch_size: int, pad_id: int
         pad_id: token to pad with.
     """
     import torch
-    from torch.nn.functional import cross_entropy
 
-    device = next(model.parameters()).device
+    device, keeps = next(model.parameters()).device, keeps_logits(model)
     by_length = sorted(rows, key=lambda row: len(row.input_ids))
     total, tokens = 0.0, 0
     with torch.no_grad():
         for start in range(0, len(by_length), batch_size):
-            batch = {
-                key: value.to(device) for key, value in collate(by_length[start : start + batch_size], pad_id).items()
-            }
-            labels_B_T = batch.pop("labels")[:, 1:]
-            logits_B_T_V = model(**batch, use_cache=False)["logits"][:, :-1].float()
-            nll_N = cross_entropy(
-                logits_B_T_V.flatten(0, 1), labels_B_T.flatten(), ignore_index=IGNORE, reduction="none"
-            )
-            total += float(nll_N.double().sum())
-            tokens += int((labels_B_T != IGNORE).sum())
+            batch = at_supervised(collate(by_length[start : start + batch_size], pad_id), keeps)
+            batch = {key: value.to(device) for key, value in batch.items()}
+            labels_B_K = batch.pop("labels")
+            total += float(nll_sum(model(**batch, use_cache=False)["logits"], labels_B_K))
+            tokens += int((labels_B_K != IGNORE).sum())
     return total / tokens
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 from collections import Counter
 from collections.abc import Sequence
+from itertools import takewhile
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -57,24 +58,34 @@ def split(
 ) -> tuple[list[Conversation], list[Conversation]]:
     """Return the conversations to train on and those held out, both in the file's order, drawn from `split_seed`.
 
-    What is held out stands once in the file, so that no copy of it is trained on.
+    What is held out opens with a prompt that stands once in the file: neither a copy of it nor another answer to its
+    prompt is trained on.
 
     Raises:
         SpecError: more are asked for than there are.
     """
-    hashes = [messages_sha256(conversation.messages) for conversation in conversations]
-    copies = Counter(hashes)
+    openings = [_opening_sha256(conversation) for conversation in conversations]
+    copies = Counter(openings)
     order = list(range(len(conversations)))
     random.Random(stream_seed(data.split_seed, "split")).shuffle(order)
-    held = [index for index in order if copies[hashes[index]] == 1][: data.holdout]
+    held = [index for index in order if copies[openings[index]] == 1][: data.holdout]
     if len(held) < data.holdout:
-        raise SpecError(f"data.holdout is {data.holdout}, but {source} has only {len(held)} rows that stand there once")
+        raise SpecError(
+            f"data.holdout is {data.holdout}, but {source} has only {len(held)} rows whose prompt stands there once"
+        )
     left = [index for index in order if index not in set(held)] if held else order
     if not left or (data.rows is not None and data.rows > len(left)):
         wanted = "all" if data.rows is None else data.rows
         raise SpecError(f"data.rows is {wanted}, but {source} has {len(left)} beside the {len(held)} held out")
     taken = left[: data.rows]
     return [conversations[index] for index in sorted(taken)], [conversations[index] for index in sorted(held)]
+
+
+def _opening_sha256(conversation: Conversation) -> str:
+    """Return the sha256 of the messages before the first answer; of all of them where no user asks before it."""
+    messages = conversation.messages
+    opening = list(takewhile(lambda message: message.role != "assistant", messages))
+    return messages_sha256(opening if any(message.role == "user" for message in opening) else messages)
 
 
 def text_rows(tokenizer: Any, data: TextData) -> TextRows:

@@ -13,12 +13,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
-from torch.nn.functional import cross_entropy
 from transformers import PrinterCallback, Trainer, TrainerCallback, TrainingArguments
 
-from spectralign.data.rows import IGNORE
 from spectralign.records.errors import TrainingError
 from spectralign.records.run_spec import RunSpec
+from spectralign.train.loss import at_supervised, keeps_logits, nll_sum
 from spectralign.train.order import MicroBatches, stream_seed
 
 if TYPE_CHECKING:
@@ -34,14 +33,11 @@ def token_mean_loss(outputs: Any, labels: Tensor, num_items_in_batch: Tensor | i
     changes nothing; a mean per micro-batch would give tokens in short-answered micro-batches more weight.
 
     Args:
-        outputs: what the model returned, with logits_B_T_V.
-        labels: labels_B_T, `IGNORE` where no loss is taken.
+        outputs: what the model returned, with logits_B_K_V.
+        labels: labels_B_K of `at_supervised`, `IGNORE` where no loss is taken.
         num_items_in_batch: supervised tokens in all micro-batches of the optimiser step.
     """
-    logits_B_T_V = outputs["logits"][:, :-1].float()
-    targets_B_T = labels[:, 1:]
-    total = cross_entropy(logits_B_T_V.flatten(0, 1), targets_B_T.flatten(), ignore_index=IGNORE, reduction="sum")
-    return total / num_items_in_batch
+    return nll_sum(outputs["logits"], labels) / num_items_in_batch
 
 
 class RecordCallback(TrainerCallback):  # type: ignore[misc]
@@ -132,6 +128,7 @@ class RunTrainer(Trainer):  # type: ignore[misc]
         self._batches = batches
         self._step_loss: Tensor | None = None
         self._trainable = [parameter for parameter in model.parameters() if parameter.requires_grad]
+        self._keeps_logits = keeps_logits(model)
         self.micro_batch = spec.batch_size
         record.trainer = self
         super().__init__(
@@ -207,16 +204,17 @@ class RunTrainer(Trainer):  # type: ignore[misc]
 
     def _in_parts(self, model: nn.Module, inputs: dict[str, Any], num_items_in_batch: Any) -> Tensor:
         rows = len(inputs["input_ids"])
-        if rows <= self.micro_batch:
-            loss: Tensor = super().training_step(model, inputs, num_items_in_batch)
-            return loss
-        parts = [
-            {key: value[start : start + self.micro_batch] for key, value in inputs.items()}
-            for start in range(0, rows, self.micro_batch)
+        parts = [inputs]
+        if rows > self.micro_batch:
+            parts = [
+                {key: value[start : start + self.micro_batch] for key, value in inputs.items()}
+                for start in range(0, rows, self.micro_batch)
+            ]
+        losses = [
+            super(RunTrainer, self).training_step(model, at_supervised(part, self._keeps_logits), num_items_in_batch)
+            for part in parts
         ]
-        return torch.stack(
-            [super(RunTrainer, self).training_step(model, part, num_items_in_batch) for part in parts]
-        ).sum()
+        return torch.stack(losses).sum()
 
     def _halve(self, inputs: dict[str, Any], error: torch.OutOfMemoryError) -> None:
         rows, tokens = inputs["input_ids"].shape
