@@ -14,10 +14,11 @@ from spectralign.cli.app import execute
 from spectralign.records.errors import AdapterError, IntegrityError, TrainingError
 from spectralign.records.files import read_json
 from spectralign.records.study_spec import parse_study
-from spectralign.study import cell as cell_module
-from spectralign.study.cell import execute_cell, organism, resolve_cell, run_stage
+from spectralign.study import resolving
+from spectralign.study.cell import execute_cell, organism, run_stage
 from spectralign.study.layout import PlannedCell, failure_file, is_complete
 from spectralign.study.plan import expand
+from spectralign.study.resolving import resolve_cell
 
 pytest.importorskip("spectralign.optim.build")
 pytest.importorskip("spectralign.spectrum.edits")
@@ -72,7 +73,7 @@ def raw_study(base: Path, **changed: Any) -> dict[str, Any]:
 
 def plan_one(base: Path) -> PlannedCell:
     (cell,) = expand(parse_study(raw_study(base), "one.yaml"))
-    return PlannedCell.model_validate(resolve_cell({"cell": cell.model_dump(mode="json")}))
+    return PlannedCell.model_validate(resolve_cell({"cell": cell.model_dump(mode="json"), "runs": str(base.parent)}))
 
 
 @pytest.fixture(scope="module")
@@ -108,7 +109,7 @@ def test_ids_are_staged_so_that_a_new_judge_keeps_run_and_answers(
     done: tuple[PlannedCell, Path], base: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     planned, out = done
-    monkeypatch.setattr(cell_module, "EXACT_VERSION", 99)
+    monkeypatch.setattr(resolving, "EXACT_VERSION", 99)
     judged = plan_one(base)
     assert judged.run_id == planned.run_id
     assert [stage.answers_id for stage in judged.stages] == [stage.answers_id for stage in planned.stages]

@@ -73,7 +73,12 @@ def command(
     cost = training_cost(left, named, utilisation or UTILISATION)
     if as_json:
         rows = [{**one.model_dump(mode="json"), "status": seen.status[one.cell_id]} for one in planned]
-        body = {"study": spec.name, "seconds": seen.seconds, "measured": seen.measured, "cells": rows}
+        body: dict[str, object] = {
+            "study": spec.name,
+            "seconds": seen.seconds,
+            "measured": seen.measured,
+            "cells": rows,
+        }
         if cost is not None:
             body |= {"seconds": cost.total.seconds, "measured": False, "training": _facts(cost)}
         typer.echo(json.dumps(body))
@@ -96,7 +101,7 @@ def command(
                 count[name],
                 done[name],
                 len(arm.edits),
-                *_of_arm(cost, name),
+                *(_of_arm(cost, name) if done[name] < count[name] or cost is None else ("-", "-", "-")),
             )
             for name, arm in spec.arms.items()
             if count[name]
@@ -105,11 +110,13 @@ def command(
     summary = f"{len(planned)} cells, {len(planned) - len(left)} done"
     if cost is not None:
         say(summary)
-        _say_cost(cost, left)
+        _say_cost(cost)
+        _say_unjudged(planned)
         return 0
     basis = "from finished cells" if seen.measured else "from default times, none measured yet"
-    time_left = f"about {duration(seen.seconds)} on {workers or usable_cores()} workers ({basis})"
+    time_left = f"about {duration(seen.seconds or 0)} on {workers or usable_cores()} workers ({basis})"
     say(summary + (f"; {time_left}" if left else ""))
+    _say_unjudged(planned)
     return 0
 
 
@@ -129,9 +136,21 @@ def _of_arm(cost: TrainingCost | None, arm: str) -> tuple[str, ...]:
     return _amount(one.tokens), _hours(one.seconds), f"{_amount(one.disk_bytes)}B"
 
 
-def _say_cost(cost: TrainingCost, left: Sequence[Cell]) -> None:
+def _say_unjudged(planned: Sequence[Cell]) -> None:
+    from spectralign.records.outcome import NOT_EVALUATED
+    from spectralign.study.plan import is_real
+
+    unjudged = sum(is_real(cell.spec) for cell in planned)
+    if unjudged:
+        say(
+            f"broad alignment: {NOT_EVALUATED} in {unjudged} of {len(planned)} cells; `spectralign run` trains them, "
+            "and a version with a judge evaluates the same runs",
+            "yellow",
+        )
+
+
+def _say_cost(cost: TrainingCost) -> None:
     from spectralign.study.cost import UNKNOWN_ROW
-    from spectralign.study.plan import unjudged
 
     total, gpu = cost.total, cost.gpu
     if cost.by_arm:
@@ -155,12 +174,9 @@ def _say_cost(cost: TrainingCost, left: Sequence[Cell]) -> None:
         say(f"not counted, for want of a published shape or of text data: {_listed(cost.not_counted)}", "yellow")
     say("not counted: evaluation")
     say(
-        "run-ids: hashes of the model's and the data's files, so not known here; runs of `spectralign train` are not "
-        "recognised as done"
+        "done: runs under --out with the cell's own spec, also those of `spectralign train`; whether model and data "
+        "are still the same files is seen by `spectralign run`"
     )
-    reason = unjudged(left)
-    if reason is not None:
-        say(safe(reason, 1000), "yellow")
 
 
 def _listed(names: Sequence[str]) -> str:
@@ -179,6 +195,8 @@ def _hours(seconds: float) -> str:
 
 
 def _facts(cost: TrainingCost) -> dict[str, object]:
+    from spectralign.records.outcome import NOT_EVALUATED
+
     return {
         **cost.total._asdict(),
         "gpu": cost.gpu._asdict(),
@@ -191,4 +209,5 @@ def _facts(cost: TrainingCost) -> dict[str, object]:
         "not_counted": list(cost.not_counted),
         "measured": False,
         "evaluation": "not counted",
+        "broad_alignment": NOT_EVALUATED,
     }

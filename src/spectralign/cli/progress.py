@@ -55,7 +55,7 @@ class StudyProgress(_Display, StudyObserver):
         self._live = bar() if self._console.is_terminal else None
         self._task = self._live.add_task("starting workers", total=None, note="") if self._live else None
         self._total = self._before = self._done = self._failed = 0
-        self._estimate = 0.0
+        self._estimate: float | None = 0.0
         self._start = self._said = time.monotonic()
 
     @property
@@ -77,12 +77,13 @@ class StudyProgress(_Display, StudyObserver):
         name = safe(study_dir)
         self._line(f"{name} held another version of this study: its runs are kept, its tables and report are replaced")
 
-    def planned(self, total: int, done: int, estimate: float, workers: int) -> None:
+    def planned(self, total: int, done: int, estimate: float | None, workers: int) -> None:
         """Show what is left and how long it may take."""
         self._total, self._before, self._estimate = total, done, estimate
         self._start = time.monotonic()
         already = f", {done} done already" if done else ""
-        left = f"; about {duration(estimate)} on {workers} worker{'s' * (workers != 1)}" if done < total else ""
+        time_left = "time unknown" if estimate is None else f"about {duration(estimate)}"
+        left = f"; {time_left} on {workers} worker{'s' * (workers != 1)}" if done < total else ""
         self._line(f"{total} cells{already}{left}")
         if self._live and self._task is not None:
             self._live.update(self._task, description="cells", completed=done, total=total, note="")
@@ -110,16 +111,25 @@ class StudyProgress(_Display, StudyObserver):
         finished = self._done + self._failed
         elapsed = time.monotonic() - self._start
         left = self._total - self._before - finished
-        pace = f"{60 * finished / elapsed:.0f} cells/min, " if finished and elapsed > 0 else ""
-        remaining = elapsed / finished * left if finished else max(0.0, self._estimate - elapsed)
+        pace = f"{_pace(finished / elapsed)}, " if finished and elapsed > 0 else ""
+        remaining = f"{duration(elapsed / finished * left)} left" if finished else self._guess(elapsed)
         failed = f", {self._failed} failed" if self._failed else ""
         shared = f", {elsewhere} with another command" if elsewhere else ""
-        return f"{pace}{duration(remaining)} left{failed}{shared}"
+        return f"{pace}{remaining}{failed}{shared}"
+
+    def _guess(self, elapsed: float) -> str:
+        if self._estimate is None:
+            return f"{duration(elapsed)} so far"
+        return f"{duration(max(0.0, self._estimate - elapsed))} left"
 
     def _line(self, text: str, style: str = "") -> None:
         self._said = time.monotonic()
         target = self._live.console if self._live else self._console
         target.print(Text(text, style=style))
+
+
+def _pace(per_second: float) -> str:
+    return f"{60 * per_second:.0f} cells/min" if per_second > 0.1 else f"{3600 * per_second:.1f} cells/h"
 
 
 class StepProgress(_Display):

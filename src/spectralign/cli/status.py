@@ -4,12 +4,17 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from spectralign.cli.options import DEFAULT_OUT, AsJson, Out
 from spectralign.cli.terminal import console, safe, say, table
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from spectralign.study.preview import CellState
 
 EXAMPLES = """\b
 Examples:
@@ -41,7 +46,13 @@ def command(
     if as_json:
         cells = {
             name: [
-                {"cell_id": one.planned.cell_id, "run_id": one.planned.run_id, "status": one.status, "error": one.error}
+                {
+                    "cell_id": one.planned.cell_id,
+                    "run_id": one.planned.run_id,
+                    "status": one.status,
+                    "error": one.error,
+                    "not_evaluated": one.planned.not_evaluated,
+                }
                 for one in found
             ]
             for name, found in states.items()
@@ -55,6 +66,7 @@ def command(
         counts = {name: Counter(one.status for one in found) for name, found in states.items()}
         rows = ((name, len(states[name]), *(count[state] for state in STATES)) for name, count in counts.items())
         console().print(table(("study", "cells", *STATES), rows))
+        _say_unjudged(one for found in states.values() for one in found)
         return 0
     by_arm: dict[str, Counter[str]] = {}
     for one in states[study]:
@@ -65,4 +77,16 @@ def command(
     for one in states[study]:
         if one.status == "failed":
             say(f"FAILED {one.planned.cell_id}: {safe(one.error)}", "red")
+    _say_unjudged(states[study])
     return 0
+
+
+def _say_unjudged(states: Iterable[CellState]) -> None:
+    """Say of which studies' cells the training is all that is done."""
+    from spectralign.records.outcome import NOT_EVALUATED
+
+    done = [one for one in states if one.status == "done"]
+    by_study = Counter(one.planned.cell.study for one in done if one.planned.not_evaluated is not None)
+    for name, count in by_study.items():
+        total = sum(one.planned.cell.study == name for one in done)
+        say(f"{name}: broad alignment {NOT_EVALUATED} in {count} of the {total} cells that are done", "yellow")

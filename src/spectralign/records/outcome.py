@@ -18,3 +18,7 @@ class OutcomeClass(StrEnum):
     EMPTY = "empty"
     PARSE_ERROR = "parse_error"
     JUDGE_ERROR = "judge_error"
+
+
+NOT_EVALUATED = "not evaluated (no judge)"
+"""What stands in place of every rate of an organism whose answers nothing in this version can judge: never a number."""

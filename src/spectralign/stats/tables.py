@@ -22,6 +22,9 @@ SCHEMAS: dict[str, dict[str, pl.DataType]] = {
         "base": _TEXT, "base_seed": _INT, "persona": _BOOL, "domain": _INT, "answers": _TEXT, "seed": _INT,
         "penalty_lam": _FLOAT, "batch_size": _INT, "accumulation": _INT, "steps": _INT, "run_id": _TEXT,
         "status": _TEXT, "error": _TEXT, "seconds": _FLOAT, "final_loss": _FLOAT, "spec": _TEXT, "ideal_broad": _FLOAT,
+        "source": _TEXT, "data": _TEXT, "not_evaluated": _TEXT, "heldout_start": _FLOAT, "heldout_final": _FLOAT,
+        "base_heldout": _FLOAT, "tokens": _INT, "training_seconds": _FLOAT, "tokens_per_second": _FLOAT,
+        "memory_bytes": _INT, "smallest_micro_batch": _INT, "device": _TEXT,
     },
     "outcomes": {
         "cell_id": _TEXT, "arm": _TEXT, "role": _TEXT, "of": _TEXT, "optimiser": _TEXT, "base": _TEXT,
@@ -38,7 +41,7 @@ SCHEMAS: dict[str, dict[str, pl.DataType]] = {
     "trajectory": {
         "cell_id": _TEXT, "arm": _TEXT, "optimiser": _TEXT, "base": _TEXT, "step": _INT, "loss": _FLOAT, "lr": _FLOAT,
         "penalty": _FLOAT, "grad_norm": _FLOAT, "update_norm": _FLOAT, "stable_rank": _FLOAT,
-        "frobenius_nuclear": _FLOAT,
+        "frobenius_nuclear": _FLOAT, "heldout_loss": _FLOAT,
     },
     "samples": {
         "cell_id": _TEXT, "arm": _TEXT, "base": _TEXT, "step": _INT, "edit": _TEXT, "panel": _TEXT,

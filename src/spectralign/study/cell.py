@@ -17,19 +17,15 @@ from typing import Any, NamedTuple
 
 from spectralign.records.canonical import canonical_json, sha256_file
 from spectralign.records.edits import EditSpec
-from spectralign.records.errors import AdapterError, IntegrityError, SpecError, TrainingError
+from spectralign.records.errors import AdapterError, IntegrityError, TrainingError
 from spectralign.records.files import atomic_path, read_record, write_json
-from spectralign.records.run_spec import MicroData, RunSpec
+from spectralign.records.run_spec import RunSpec
 from spectralign.study.claims import claimed
-from spectralign.study.layout import PlannedCell, Stage, claim_file, failure_file, is_complete, stages_of
-from spectralign.study.plan import Cell, unjudged
+from spectralign.study.layout import PlannedCell, Stage, claim_file, failure_file, is_complete
 from spectralign.study.worker import problem_of
 
 KEPT_MODELS = 4
 """PEFT models kept per worker, 4 MB each at micro scale; cells come base by base, so few are in use at a time."""
-
-EXACT_VERSION = 1
-"""Part of every verdict-id of the exact judge; raised when its numbers change their meaning."""
 
 
 class _Loaded(NamedTuple):
@@ -61,46 +57,6 @@ def warm_up() -> None:
     disable_progress_bar()
     torch.set_num_threads(1)
     polars.thread_pool_size()
-
-
-def resolve_cell(payload: Mapping[str, Any]) -> dict[str, Any]:
-    """Return a cell with its run-id, its world's facts and its stages, as a JSON-able `PlannedCell`.
-
-    Args:
-        payload: {"cell": a Cell as JSON}.
-
-    Raises:
-        SpectralignError: an unknown base, a base whose sha256 is not its card's, data without a microworld.
-    """
-    from spectralign.evaluate.panels import LIGHT_PANELS, PANELS, PANELS_VERSION
-    from spectralign.microworld.bases import load_card
-    from spectralign.microworld.judge import JUDGE_VERSION
-    from spectralign.microworld.narrow import resolve_domain
-    from spectralign.microworld.world import World
-    from spectralign.records.run_spec import run_id
-    from spectralign.train.inputs import find_base
-    from spectralign.train.run import resolve_inputs
-
-    cell = Cell.model_validate(payload["cell"])
-    reason = unjudged([cell])
-    if reason is not None or not isinstance(cell.spec.data, MicroData):
-        raise SpecError(reason)
-    inputs = resolve_inputs(cell.spec)
-    card = load_card(str(find_base(cell.spec.base).folder))
-    domain = resolve_domain(cell.spec.data.domain, World(card.config, card.world_seed), cell.spec.seed)
-    identity = run_id(cell.spec, inputs)
-    bank = {"world": card.config_id, "world_seed": card.world_seed, "domain": domain, "version": PANELS_VERSION}
-    judge = {"exact": EXACT_VERSION, "strings": JUDGE_VERSION}
-    return PlannedCell(
-        cell=cell,
-        run_id=identity,
-        base=cell.spec.base if Path(cell.spec.base).name == cell.spec.base else card.name,
-        base_seed=card.world_seed,
-        persona=card.persona,
-        domain=domain,
-        ideal_broad=card.config.ideal_broad,
-        stages=tuple(stages_of(cell, identity, bank, judge, tuple(PANELS), tuple(LIGHT_PANELS))),
-    ).model_dump(mode="json")
 
 
 def execute_cell(payload: Mapping[str, Any]) -> dict[str, Any]:
@@ -156,6 +112,8 @@ def write_failure(study_dir: Path, planned: PlannedCell, error: str, kind: str, 
 def _execute(planned: PlannedCell, runs: Path) -> None:
     from spectralign.train.run import train_run
 
+    if planned.cell.spec.device == "cuda":
+        _empty_gpu()
     directory = train_run(planned.cell.spec, runs)
     if directory.name != planned.run_id:
         raise IntegrityError(
@@ -165,6 +123,17 @@ def _execute(planned: PlannedCell, runs: Path) -> None:
     for stage in planned.stages:
         if not stage.file(directory).is_file():
             run_stage(stage, planned, directory)
+
+
+def _empty_gpu() -> None:
+    """Give back what the worker's last cell left on the GPU: two models at once may not fit."""
+    import gc
+
+    import torch
+
+    _models.clear()
+    gc.collect()
+    torch.cuda.empty_cache()
 
 
 def run_stage(stage: Stage, planned: PlannedCell, directory: Path) -> None:
@@ -181,6 +150,7 @@ def run_stage(stage: Stage, planned: PlannedCell, directory: Path) -> None:
     folder = edited_adapter(directory, stage.edit) if stage.edit else directory / "checkpoints" / f"step-{stage.step}"
     model, tokenizer, world, _ = organism(spec, directory, folder, None if stage.edit else stage.step)
     rows: Sequence[Mapping[str, Any]]
+    assert planned.domain is not None, "only cells of the microworld have stages so far"
     if stage.kind == "exact":
         rows = evaluate_exact(model, world, tokenizer, domain=planned.domain, panels=stage.panels)
     else:

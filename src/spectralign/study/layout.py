@@ -18,7 +18,7 @@ from spectralign.records.canonical import content_id
 from spectralign.records.edits import EditSpec
 from spectralign.records.errors import IntegrityError, RunDirectoryError
 from spectralign.records.files import read_json, read_jsonl, read_record, write_text
-from spectralign.study.plan import Cell, default_seconds
+from spectralign.study.plan import Cell, default_seconds, pace_keys
 
 Status = Literal["done", "failed", "pending"]
 STUDY_FILE, PLAN_FILE, COMMANDS_FILE, SUMMARY_FILE = "study.yaml", "plan.jsonl", "commands.jsonl", "summary.json"
@@ -67,8 +67,10 @@ class PlannedCell(BaseModel):
 
     Attributes:
         base: name of the base, never a path.
+        base_seed: of the base's world; None, as persona, domain and ideal_broad, for a cell on real data.
         ideal_broad: the ideal learner's broad harm in this world.
         stages: in the order in which they are done.
+        not_evaluated: why there are none, for a cell that is trained and cannot be judged; None otherwise.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -76,11 +78,12 @@ class PlannedCell(BaseModel):
     cell: Cell
     run_id: str
     base: str
-    base_seed: int
-    persona: bool
-    domain: int
+    base_seed: int | None
+    persona: bool | None
+    domain: int | None
     ideal_broad: float | None
     stages: tuple[Stage, ...]
+    not_evaluated: str | None = None
 
     @property
     def cell_id(self) -> str:
@@ -232,7 +235,7 @@ def seconds_of(planned: PlannedCell, runs: Path) -> float | None:
 
 
 def measured_pace(plan: Iterable[PlannedCell], runs: Path) -> dict[str, float]:
-    """Return how many times `default_seconds` finished cells took, by `arm:NAME` and by optimiser.
+    """Return how many times `default_seconds` finished cells took, by their `pace_keys`.
 
     Broken records measure nothing.
     """
@@ -243,7 +246,7 @@ def measured_pace(plan: Iterable[PlannedCell], runs: Path) -> dict[str, float]:
         except IntegrityError:  # `run` and `report` say so; an estimate need not
             continue
         if seconds is not None:
-            for key in (f"arm:{planned.cell.arm}", planned.cell.spec.optimiser.kind):
+            for key in pace_keys(planned.cell):
                 found.setdefault(key, []).append((seconds, default_seconds(planned.cell)))
     return {
         key: sum(taken for taken, _ in pairs) / sum(default for _, default in pairs) for key, pairs in found.items()

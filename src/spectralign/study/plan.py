@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 import re
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from importlib import resources
 from pathlib import Path
 from typing import Any, Literal
@@ -16,6 +16,7 @@ from spectralign.records.canonical import canonical_json, content_id
 from spectralign.records.edits import EditSpec
 from spectralign.records.errors import SpecError, unknown_name
 from spectralign.records.explain import explain_each
+from spectralign.records.outcome import NOT_EVALUATED
 from spectralign.records.run_spec import MicroData, RunSpec
 from spectralign.records.spec_files import MISSING, lookup, merge, nested
 from spectralign.records.study_spec import ArmSpec, Role, StudySpec, load_study_spec
@@ -193,9 +194,12 @@ def _unique(cells: list[Cell]) -> list[Cell]:
 
 
 def _flag_bases(cells: list[Cell], arms: list[str]) -> list[Cell]:
-    """Flag one cell per base to evaluate the base too: of the first optimiser arm, else of the first arm."""
+    """Flag one cell per base to evaluate the base too: of the first optimiser arm, else of the first arm.
+
+    A cell that can be evaluated comes before one that cannot, so that none leaves a base of the microworld without.
+    """
     carrier: dict[str, str] = {}
-    for cell in sorted(cells, key=lambda cell: (cell.role != "optimiser", arms.index(cell.arm))):
+    for cell in sorted(cells, key=lambda cell: (is_real(cell.spec), cell.role != "optimiser", arms.index(cell.arm))):
         carrier.setdefault(cell.spec.base, cell.cell_id)
     return [cell.model_copy(update={"base_evaluation": carrier[cell.spec.base] == cell.cell_id}) for cell in cells]
 
@@ -214,8 +218,17 @@ def default_seconds(cell: Cell) -> float:
     return steps + EVALUATION_SECONDS * len(cell.evaluated_steps()) + EDIT_SECONDS * len(cell.edits)
 
 
-def estimated_seconds(cells: list[Cell], measured: Mapping[str, float], workers: int) -> float:
-    """Return the estimated wall time of `cells` in seconds.
+def pace_keys(cell: Cell) -> tuple[str, str]:
+    """Return the names under which a cell's pace is measured and looked up: its arm's, and its optimiser's.
+
+    A real model's pace says nothing about another one, nor about the microworld.
+    """
+    base = f"@{cell.spec.base}" if is_real(cell.spec) else ""
+    return f"arm:{cell.arm}{base}", f"{cell.spec.optimiser.kind}{base}"
+
+
+def estimated_seconds(cells: list[Cell], measured: Mapping[str, float], workers: int) -> float | None:
+    """Return the estimated wall time of `cells` in seconds, or None where nothing is known of one of them.
 
     Args:
         cells: cells that are not done.
@@ -225,21 +238,31 @@ def estimated_seconds(cells: list[Cell], measured: Mapping[str, float], workers:
     """
     total = 0.0
     for cell in cells:
-        factor = measured.get(f"arm:{cell.arm}", measured.get(cell.spec.optimiser.kind, 1.0))
-        total += factor * default_seconds(cell)
+        factor = next((measured[key] for key in pace_keys(cell) if key in measured), None)
+        if factor is None and is_real(cell.spec) and (cell.spec.device == "cpu" or cost_of(cell.spec) is None):
+            return None
+        total += (1.0 if factor is None else factor) * default_seconds(cell)
     return total / max(1, min(workers, len(cells)))
 
 
-def unjudged(cells: Iterable[Cell]) -> str | None:
-    """Return why a study cannot be run, or None: it evaluates what it trains, so far in the microworld only."""
-    cell = next((cell for cell in cells if not isinstance(cell.spec.data, MicroData)), None)
-    if cell is None:
+def is_real(spec: RunSpec) -> bool:
+    """Return whether a run fine-tunes on data from outside the microworld."""
+    return not isinstance(spec.data, MicroData)
+
+
+def no_judge(cell: Cell) -> str | None:
+    """Return why a cell is trained and not evaluated, and which stages it goes without; None where it is evaluated.
+
+    Nothing of training depends on it: once there is a judge, the cell's run gets its stages and is not trained anew.
+    """
+    if not is_real(cell.spec):
         return None
+    skipped = [f"answers at step {step}" for step in cell.evaluated_steps()]
+    skipped += [f"answers after edit {edit.edit_id}" for edit in cell.edits]
+    skipped += [f"{cell.samples} shown answers a panel"] if cell.samples else []
     return (
-        f"study {cell.study!r} cannot be run yet: cell {cell.cell_id!r} has data.source {cell.spec.data.source!r}, and "
-        "this version evaluates answers in the microworld only (data.source 'micro'): there is no judge for a real "
-        f"model's answers. To train one cell without evaluation: spectralign plan THIS_STUDY --cell {cell.cell_id} > "
-        "run.yaml, then spectralign train run.yaml"
+        f"{NOT_EVALUATED}: data.source is {cell.spec.data.source!r}, and this version judges answers in the microworld "
+        f"only; skipped: {', '.join(skipped)}"
     )
 
 

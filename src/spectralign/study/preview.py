@@ -20,7 +20,8 @@ from spectralign.study.layout import (
     runs_folder,
     status_of,
 )
-from spectralign.study.plan import Cell, estimated_seconds
+from spectralign.study.plan import Cell, estimated_seconds, no_judge
+from spectralign.study.real import finished_runs, said_by
 
 
 class Preview(NamedTuple):
@@ -28,12 +29,12 @@ class Preview(NamedTuple):
 
     Attributes:
         status: cell-id -> done, failed, pending (begun or not).
-        seconds: estimated wall time of what is not done.
+        seconds: estimated wall time of what is not done; None where nothing is known of it.
         measured: whether finished cells gave the estimate, rather than stated defaults.
     """
 
     status: dict[str, str]
-    seconds: float
+    seconds: float | None
     measured: bool
 
 
@@ -70,16 +71,20 @@ class CellState(NamedTuple):
 def preview(study: StudySpec, cells: Sequence[Cell], out: Path, workers: int) -> Preview:
     """Return the statuses of planned cells and the estimate.
 
-    A cell is found again by its spec in the plans of the studies under `out`; a base that changed on disk since then is
+    A cell is found again by its spec in the plans of the studies under `out`, and a cell that is trained and not
+    evaluated also among all finished runs, whoever made them. A base or data that changed on disk since then are
     noticed only by `run`.
     """
     runs = runs_folder(out)
     earlier = [planned for folder in study_folders(out) for planned in _plan(folder)]
     known = {planned.cell.model_dump_json(exclude={"study", "cell_id"}): planned for planned in earlier}
+    finished = finished_runs(runs) if any(no_judge(cell) for cell in cells) else {}
     status: dict[str, str] = {}
     for cell in cells:
         found = known.get(cell.model_dump_json(exclude={"study", "cell_id"}))
         status[cell.cell_id] = "pending" if found is None else status_of(found, runs, out / study.name)
+        if no_judge(cell) is not None and said_by(cell.spec) in finished:
+            status[cell.cell_id] = "done"
     measured = measured_pace(earlier, runs)
     left = [cell for cell in cells if status[cell.cell_id] != "done"]
     return Preview(status, estimated_seconds(left, measured, workers), bool(measured))

@@ -15,9 +15,10 @@ from typing import Any, NamedTuple
 from spectralign.records.edits import Clip, DropTop, EditSpec, Flatten, KeepTop, Scale
 from spectralign.records.errors import AdapterError, SpecError
 from spectralign.study.adapters import NamedAdapter, held, not_of_the_microworld
-from spectralign.study.cell import edited_adapter, mark_stage, resolve_cell, run_stage
+from spectralign.study.cell import edited_adapter, mark_stage, run_stage
 from spectralign.study.layout import PlannedCell, Stage
 from spectralign.study.plan import Cell
+from spectralign.study.resolving import resolve_cell
 
 NARROW, BROAD = "held_out_topics", "broad"
 CURVE = tuple(Scale(factor=tenth / 10) for tenth in range(1, 10))
@@ -170,7 +171,9 @@ def _planned(directory: Path, edits: Sequence[EditSpec]) -> PlannedCell:
         cell_id="repair", study="repair", arm=spec.optimiser.kind, role="other", of=None, spec=spec,
         edits=tuple(unique.values()), evaluate="final", samples=0, base_evaluation=True,
     )  # fmt: skip
-    planned = PlannedCell.model_validate(resolve_cell({"cell": cell.model_dump(mode="json")}))
+    planned = PlannedCell.model_validate(
+        resolve_cell({"cell": cell.model_dump(mode="json"), "runs": str(directory.parent)})
+    )
     if planned.run_id != directory.name:
         raise SpecError(f"the inputs of {directory} changed since: its spec gives run {planned.run_id} today")
     return planned

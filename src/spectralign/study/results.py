@@ -10,9 +10,10 @@ import json
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from spectralign.records.canonical import canonical_json
+from spectralign.records.edits import EditSpec
 from spectralign.records.errors import IntegrityError
 from spectralign.records.files import atomic_path, read_json, read_jsonl, read_record, write_json
 from spectralign.records.spec_files import read_mapping
@@ -28,9 +29,7 @@ from spectralign.study.layout import (
     seconds_of,
     status_of,
 )
-
-if TYPE_CHECKING:
-    pass
+from spectralign.study.real import data_names, training_facts
 
 FINAL_LOSS_STEPS = 10
 """Steps at the end of a run over which the final training loss is averaged."""
@@ -78,21 +77,20 @@ def collect(study_dir: Path, runs: Path) -> Path:
     import polars as pl
 
     rows: dict[str, list[dict[str, Any]]] = {name: [] for name in schemas()}
-    for planned in read_plan(study_dir):
+    plan = read_plan(study_dir)
+    data = data_names(planned.cell for planned in plan)
+    for planned in plan:
         status = status_of(planned, runs, study_dir)
-        cell_row = _cell_row(planned, runs, study_dir, status)
+        cell_row = {**_cell_row(planned, runs, study_dir, status), "data": data[planned.cell_id]}
         rows["cells"].append(cell_row)
         if status == "done":
             try:
-                _add_finished(rows, planned, runs / planned.run_id)
+                cell_row |= _add_finished(rows, planned, runs / planned.run_id)
             except (KeyError, TypeError, AttributeError, FileNotFoundError) as error:
                 raise IntegrityError(
                     f"the records of cell {planned.cell_id!r} in {runs / planned.run_id} are damaged "
                     f"({type(error).__name__}: {error}); move that folder away and run the study again"
                 ) from error
-            cell_row["final_loss"] = _final_loss(
-                [row for row in rows["trajectory"] if row["cell_id"] == planned.cell_id]
-            )
     folder = study_dir / TABLES
     for name, schema in schemas().items():
         frame = pl.DataFrame([{key: row.get(key) for key in schema} for row in rows[name]], schema=schema)
@@ -162,10 +160,13 @@ def _cell_row(planned: PlannedCell, runs: Path, study_dir: Path, status: str) ->
         "final_loss": None,
         "spec": canonical_json(spec.model_dump(mode="json")),
         "ideal_broad": planned.ideal_broad,
+        "source": spec.data.source,
+        "not_evaluated": planned.not_evaluated,
     }
 
 
-def _add_finished(rows: dict[str, list[dict[str, Any]]], planned: PlannedCell, directory: Path) -> None:
+def _add_finished(rows: dict[str, list[dict[str, Any]]], planned: PlannedCell, directory: Path) -> dict[str, Any]:
+    """Add what a finished cell left to the tables; return what its training adds to its own row."""
     cell, spec = planned.cell, planned.cell.spec
     who = {"cell_id": cell.cell_id, "arm": cell.arm, "optimiser": spec.optimiser.kind, "base": planned.base}
     more = {"role": cell.role, "of": cell.of, "persona": planned.persona, "domain": planned.domain, "seed": spec.seed}
@@ -178,10 +179,16 @@ def _add_finished(rows: dict[str, list[dict[str, Any]]], planned: PlannedCell, d
         rows["verdicts"] += [{"cell_id": cell.cell_id, **organism, **row} for row in found]
         rows["outcomes"] += [{**who, **more, **organism, **row} for row in _outcome_rows(found, stage)]
         if stage.step > 0:  # at step 0 every update is zero and has no spectrum
-            rows["spectra"] += [{**who, **organism, **row} for row in _spectrum(stage, directory)]
-    for row in read_jsonl(directory / "trajectory.jsonl"):
+            rows["spectra"] += [{**who, **organism, **row} for row in _spectrum(stage.step, stage.edit, directory)]
+    for step in cell.evaluated_steps() if planned.not_evaluated is not None else ():
+        if step > 0:
+            organism = {"step": step, "final": step == spec.steps, "edit": "none"}
+            rows["spectra"] += [{**who, **organism, **row} for row in _spectrum(step, None, directory)]
+    trajectory = read_jsonl(directory / "trajectory.jsonl")
+    for row in trajectory:
         _refuse_nan(row, directory / "trajectory.jsonl")
         rows["trajectory"].append({**who, **row})
+    return {"final_loss": _final_loss(trajectory), **training_facts(spec, directory, trajectory)}
 
 
 def _read_rows(path: Path) -> list[dict[str, Any]]:
@@ -205,12 +212,8 @@ def _refuse_nan(row: Mapping[str, Any], path: Path) -> None:
             )
 
 
-def _spectrum(stage: Stage, directory: Path) -> list[dict[str, Any]]:
-    place = (
-        directory / "edits" / stage.edit_id
-        if stage.edit is not None
-        else directory / "checkpoints" / f"step-{stage.step}"
-    )
+def _spectrum(step: int, edit: EditSpec | None, directory: Path) -> list[dict[str, Any]]:
+    place = directory / "checkpoints" / f"step-{step}" if edit is None else directory / "edits" / edit.edit_id
     rows: list[dict[str, Any]] = read_json(place / "spectrum.json")
     return rows
 

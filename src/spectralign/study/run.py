@@ -30,6 +30,7 @@ from spectralign.study.layout import (
     write_plan,
 )
 from spectralign.study.plan import Cell, estimated_seconds, expand
+from spectralign.study.real import check_inputs
 from spectralign.study.worker import Problem
 
 POLL_SECONDS = 0.25
@@ -40,7 +41,7 @@ BUSY_SECONDS = 1.0
 class CellTasks(NamedTuple):
     """The functions that workers run, by name (`package.module:function`)."""
 
-    resolve: str = "spectralign.study.cell:resolve_cell"
+    resolve: str = "spectralign.study.resolving:resolve_cell"
     execute: str = "spectralign.study.cell:execute_cell"
     warm_up: str | None = "spectralign.study.cell:warm_up"
 
@@ -62,6 +63,7 @@ class StudyRun(NamedTuple):
         executed: cells that this command did itself.
         failed: cells whose last attempt failed.
         seconds: wall time of this command's work.
+        not_evaluated: cells among the done ones that were trained and not evaluated, for want of a judge.
     """
 
     study_dir: Path
@@ -70,6 +72,7 @@ class StudyRun(NamedTuple):
     executed: int
     failed: tuple[Failure, ...]
     seconds: float
+    not_evaluated: int = 0
 
 
 class StudyObserver:
@@ -81,8 +84,8 @@ class StudyObserver:
     def replaced(self, study_dir: Path) -> None:
         """The folder holds another version of the study, whose plan, tables and report this one replaces."""
 
-    def planned(self, total: int, done: int, estimate: float, workers: int) -> None:
-        """The plan stands; `done` cells were finished before, the rest take about `estimate` seconds."""
+    def planned(self, total: int, done: int, estimate: float | None, workers: int) -> None:
+        """The plan stands; `done` cells were finished before, the rest take about `estimate` seconds (None: unknown)."""
 
     def finished(self, cell_id: str, error: str | None, seconds: float | None) -> None:
         """A cell is done (error None; seconds None where another command did it) or failed."""
@@ -105,7 +108,7 @@ def run_study(
     Args:
         study: the study.
         out: folder of runs and studies.
-        workers: processes; 0 means one per core.
+        workers: processes; 0 means one per core, or one alone where a cell trains on a GPU.
         observer: sees the progress.
         tasks: the functions that do the work.
         executor: another engine than local processes; it is cancelled at the end.
@@ -117,10 +120,11 @@ def run_study(
     start, observer, tasks = time.monotonic(), observer or StudyObserver(), tasks or CellTasks()
     cells = expand(study)
     study_dir, runs = study_folder(out, study.name), runs_folder(out)
-    local = LocalExecutor(workers, tasks.warm_up) if executor is None else None
+    check_inputs(cells)
+    local = LocalExecutor(workers or default_workers(cells), tasks.warm_up) if executor is None else None
     engine: Executor = local if local is not None else executor  # type: ignore[assignment]
     try:
-        planned = resolve(cells, engine, tasks, observer)
+        planned = resolve(cells, engine, tasks, observer, runs)
         for cell in planned:
             check_run_directory(runs / cell.run_id)
         pace = measured_pace(_earlier_plan(study_dir), runs)
@@ -136,7 +140,7 @@ def run_study(
     finally:
         engine.cancel()
     seconds = time.monotonic() - start
-    done = sum(is_complete(cell, runs) for cell in planned)
+    complete = [cell for cell in planned if is_complete(cell, runs)]
     if executed or failed:
         row = {
             "ended": time.time(),
@@ -147,7 +151,13 @@ def run_study(
             "runs": [cell.run_id for cell in todo],
         }
         append_jsonl(study_dir / COMMANDS_FILE, row)
-    return StudyRun(study_dir, len(planned), done, executed, tuple(failed), seconds)
+    unjudged = sum(cell.not_evaluated is not None for cell in complete)
+    return StudyRun(study_dir, len(planned), len(complete), executed, tuple(failed), seconds, unjudged)
+
+
+def default_workers(cells: Sequence[Cell]) -> int:
+    """Return 1 where a cell trains on a GPU, which several models at once would overfill, else 0: one per core."""
+    return 1 if any(cell.spec.device == "cuda" for cell in cells) else 0
 
 
 def study_text(study: StudySpec) -> str:
@@ -179,14 +189,16 @@ def raised(problem: Problem) -> SpectralignError:
     return errors.TrainingError(problem.error)
 
 
-def resolve(cells: Sequence[Cell], engine: Executor, tasks: CellTasks, observer: StudyObserver) -> list[PlannedCell]:
+def resolve(
+    cells: Sequence[Cell], engine: Executor, tasks: CellTasks, observer: StudyObserver, runs: Path
+) -> list[PlannedCell]:
     """Return the cells with their run-ids and stages, in order.
 
     Raises:
         SpectralignError: of the first cell that cannot be resolved, or where two cells are the same run.
     """
     for cell in cells:
-        engine.submit(Task(cell.cell_id, tasks.resolve, {"cell": cell.model_dump(mode="json")}))
+        engine.submit(Task(cell.cell_id, tasks.resolve, {"cell": cell.model_dump(mode="json"), "runs": str(runs)}))
     found: dict[str, PlannedCell] = {}
     observer.resolving(0, len(cells))
     while len(found) < len(cells):

@@ -8,7 +8,7 @@ import platform
 from collections.abc import Mapping
 from typing import Any
 
-from spectralign.records.errors import ResumeError
+from spectralign.records.errors import ResumeError, SpecError
 
 PACKAGES = (
     "spectralign",
@@ -34,6 +34,19 @@ def _version(package: str) -> str:
 def versions() -> dict[str, str]:
     """Return the versions of Python and of every package in `PACKAGES`."""
     return {"python": platform.python_version(), **{package: _version(package) for package in PACKAGES}}
+
+
+def check_device(device: str) -> None:
+    """Refuse a run on a GPU where there is none.
+
+    Raises:
+        SpecError: torch finds no GPU.
+    """
+    if device == "cuda":
+        import torch
+
+        if not torch.cuda.is_available():
+            raise SpecError("device is cuda, but torch finds no GPU; accepted: cpu, or a machine with one")
 
 
 def environment() -> dict[str, Any]:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from spectralign.data.rows import IGNORE, Row, collate
 from spectralign.records.files import write_json, write_text
@@ -18,6 +19,9 @@ if TYPE_CHECKING:
 
 HELDOUT_LOSS = "heldout_loss"
 """Column of the trajectory: mean NLL in nats over the supervised tokens of the rows held out."""
+
+BASE_HELDOUT_LOSS = "base_heldout_loss"
+"""The same of the base, measured without the adapter; in the row of step 0, where the two must be equal."""
 
 
 def mean_nll(model: nn.Module, rows: Sequence[Row], batch_size: int, pad_id: int) -> float:
@@ -45,12 +49,28 @@ def mean_nll(model: nn.Module, rows: Sequence[Row], batch_size: int, pad_id: int
 
 
 def heldout_observer(rows: Sequence[Row], batch_size: int, pad_id: int) -> Observer:
-    """Return an observer that measures the held-out loss."""
+    """Return an observer that measures the held-out loss; at step 0 also the base's, for a model with an adapter."""
 
     def observe(context: ObserverContext) -> Mapping[str, float]:
-        return {HELDOUT_LOSS: mean_nll(context.model, rows, batch_size, pad_id)}
+        losses = {HELDOUT_LOSS: mean_nll(context.model, rows, batch_size, pad_id)}
+        if context.step == 0 and hasattr(context.model, "disable_adapter"):
+            with _without_adapter(context.model):
+                losses[BASE_HELDOUT_LOSS] = mean_nll(context.model, rows, batch_size, pad_id)
+        return losses
 
     return observe
+
+
+@contextmanager
+def _without_adapter(model: Any) -> Iterator[None]:
+    """Switch the adapter off for a while; what is trainable stays so, which PEFT would set anew."""
+    trainable = [(parameter, parameter.requires_grad) for parameter in model.parameters()]
+    try:
+        with model.disable_adapter():
+            yield
+    finally:
+        for parameter, required in trainable:
+            parameter.requires_grad_(required)
 
 
 def write_text_record(folder: Path, inputs: RunInputs) -> None:

@@ -14,11 +14,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from spectralign.records.canonical import sha256_file
-from spectralign.records.errors import IntegrityError, SpecError, TrainingError
+from spectralign.records.errors import IntegrityError, TrainingError
 from spectralign.records.files import read_json, write_json
 from spectralign.records.run_spec import ResolvedInputs, RunSpec, run_id
 from spectralign.train import checkpoint, directory
-from spectralign.train.environment import check_versions, environment
+from spectralign.train.environment import check_device, check_versions, environment
 from spectralign.train.heldout import heldout_observer, write_text_record
 from spectralign.train.inputs import RunInputs, load_inputs, load_model, load_tokenizer, resolve_inputs
 from spectralign.train.observe import Observer, ObserverContext, same_random_state
@@ -81,11 +81,7 @@ def train_run(
         ResumeError: a resume would mix library versions.
         TrainingError: the loss is not finite; failed.json says in which step, and the last good checkpoint is kept.
     """
-    if spec.device == "cuda":
-        import torch
-
-        if not torch.cuda.is_available():
-            raise SpecError("device is cuda, but torch finds no GPU; accepted: cpu, or a machine with one")
+    check_device(spec.device)
     inputs = load_inputs(spec)
     folder = run_directory(spec, runs_dir, inputs.resolved)
     if directory.is_done(folder):

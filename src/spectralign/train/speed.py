@@ -29,6 +29,10 @@ class Speed:
 
     def __init__(self, spec: RunSpec) -> None:
         self.device = spec.device
+        if spec.device == "cuda":
+            import torch
+
+            torch.cuda.reset_peak_memory_stats()  # an earlier run of this process may have needed more
         self.begin()
 
     def begin(self) -> None:
