@@ -363,11 +363,19 @@ def test_a_plan_of_every_study_needs_nothing_but_the_core_of_the_package(tmp_pat
     assert done.returncode == 0, done.stderr
     for name in NAMES:
         assert f"{CELLS[name]} cells, 0 done" in done.stdout
-        assert f"study '{name}' cannot be run yet" in done.stdout.replace("\n", " ")
+        not_known = f"broad alignment: not evaluated (no judge) in {CELLS[name]} of {CELLS[name]} cells"
+        assert not_known in done.stdout.replace("\n", " ")
     assert done.stdout.count("GPU-hours on H100 SXM at 30% of its 989 TFLOP/s") == len(NAMES)
-    for words in ("tokens (", "disk: ", "how sure: ", "not counted: evaluation", "run-ids: ", "assumed: 280 tokens"):
+    for words in (
+        "tokens (",
+        "disk: ",
+        "how sure: ",
+        "not counted: evaluation",
+        "done: runs under --out",
+        "assumed: 280 tokens",
+    ):
         assert words in done.stdout
-    assert "cannot be run yet" in done.stderr and len(done.stderr.splitlines()) == 1, "asked for no extra first"
+    assert "pip install 'spectralign[" in done.stderr and len(done.stderr.splitlines()) == 1
     assert not (tmp_path / "out").exists()
 
 
@@ -387,14 +395,16 @@ def test_gpu_and_utilisation_can_be_chosen(tmp_path: Path, capsys: pytest.Captur
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_running_a_study_that_cannot_be_evaluated_yet_is_one_clear_line(
-    name: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+def test_data_that_were_never_pulled_stop_a_study_in_one_line_before_anything_is_begun(
+    name: str, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setenv("SPECTRALIGN_CACHE", str(tmp_path / "cache"))
     assert execute(["run", name, "--out", str(tmp_path / "out")]) == 2
     printed = capsys.readouterr()
     assert len(printed.err.splitlines()) == 1 and printed.out == ""
-    for words in ("cannot be run yet", "no judge", "spectralign train run.yaml"):
-        assert words in printed.err
+    assert "spectralign data pull insecure" in printed.err
+    if name != "one-gpu-evening":
+        assert "cannot be read either: bad_medical_advice" in printed.err
     assert not (tmp_path / "out").exists()
 
 

@@ -85,7 +85,7 @@ class StudyObserver:
         """The folder holds another version of the study, whose plan, tables and report this one replaces."""
 
     def planned(self, total: int, done: int, estimate: float | None, workers: int) -> None:
-        """The plan stands; `done` cells were finished before, the rest take about `estimate` seconds (None: unknown)."""
+        """The plan stands; `done` cells were finished before, the rest take about `estimate` seconds, None: unknown."""
 
     def finished(self, cell_id: str, error: str | None, seconds: float | None) -> None:
         """A cell is done (error None; seconds None where another command did it) or failed."""
