@@ -9,7 +9,8 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 
 class RangeServer(ThreadingHTTPServer):
-    """Serves `content`; `cut` is after how many bytes the next answers break off, `ranges` whether it knows ranges."""
+    """Serves `content`; `cut` is after how many bytes the next answers break off, `ranges` whether it knows ranges,
+    `moved_to` where it sends everybody."""
 
     daemon_threads = True
 
@@ -19,6 +20,7 @@ class RangeServer(ThreadingHTTPServer):
         self.cut: list[int] = []
         self.codes: list[int] = []
         self.ranges = True
+        self.moved_to: str | None = None
         self.asked: list[str | None] = []
         self.authorised: list[str | None] = []
 
@@ -37,6 +39,12 @@ class _Handler(BaseHTTPRequestHandler):
         server.authorised.append(self.headers.get("Authorization"))
         if server.codes:
             self.send_response(server.codes.pop(0))
+            self.send_header("Content-Length", "0")
+            self.end_headers()
+            return
+        if server.moved_to is not None:
+            self.send_response(302)
+            self.send_header("Location", server.moved_to)
             self.send_header("Content-Length", "0")
             self.end_headers()
             return

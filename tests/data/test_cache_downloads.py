@@ -218,3 +218,36 @@ def test_a_content_is_what_its_hash_says(tmp_path) -> None:
     assert check_content(path, "it", SHA256, None) == SHA256
     with pytest.raises(IntegrityError, match=f"it has sha256 {SHA256}, expected {'1' * 64}"):
         check_content(path, "it", "1" * 64, None)
+
+
+def test_a_redirect_is_followed_with_the_range_that_is_still_missing(target) -> None:
+    with serving(CONTENT) as front, serving(CONTENT) as storage:
+        front.moved_to, storage.cut = storage.url, [10_000]
+        assert download(front.url, target, sha256=SHA256, size=len(CONTENT)) == SHA256
+        assert storage.asked == [None, "bytes=10000-"]
+        assert cache.record_of(target) == {"url": front.url, "sha256": SHA256, "size": len(CONTENT)}
+    assert target.read_bytes() == CONTENT
+
+
+def test_the_token_is_not_sent_on_to_where_the_hub_redirects(target, monkeypatch) -> None:
+    real = cache.urlsplit
+
+    def as_if_the_hub(url: str) -> object:
+        return real(url.replace("127.0.0.1", "huggingface.co"))
+
+    monkeypatch.setenv("HF_TOKEN", "secret")
+    monkeypatch.setattr(cache, "urlsplit", as_if_the_hub)
+    with serving(CONTENT) as hub, serving(CONTENT) as storage:
+        hub.moved_to = storage.url
+        download(hub.url, target, sha256=SHA256, size=len(CONTENT))
+        assert hub.authorised == ["Bearer secret"]
+        assert storage.authorised == [None]
+
+
+@pytest.mark.parametrize("place", ["file:///etc/hostname", "itself"])
+def test_a_redirect_into_this_machine_or_in_a_circle_is_refused(target, place: str) -> None:
+    with serving(CONTENT) as server:
+        server.moved_to = server.url if place == "itself" else place
+        with pytest.raises(SpecError, match=r"is not there \(HTTP 302\)"):
+            download(server.url, target, sha256=SHA256, size=len(CONTENT))
+    assert not target.exists() and not parts(target)
