@@ -59,10 +59,13 @@ OTHER_VALUES: dict[str, Any] = {
     "packing": True,
 }
 
+OF_FULL = {"method", "spectrum_rank"}
+"""Tested by themselves: they go with no penalty and no adapter."""
+
 OF_ONE_KIND = {"penalty.target", "penalty.every", "penalty.decay", "penalty.covariance"}
 """Tested with the kinds that they belong to."""
 
-NO_PART_OF_THE_ID = {"base", "data", "schema_version", "optimiser.kind"} | OF_ONE_KIND
+NO_PART_OF_THE_ID = {"base", "data", "schema_version", "optimiser.kind"} | OF_ONE_KIND | OF_FULL
 """base and data are there by content; the others have one accepted value (or are changed as a whole)."""
 
 

@@ -115,7 +115,7 @@ def test_a_finished_run_is_returned_without_training(run: Path, tiny: Tiny, monk
     def never(*_: Any) -> None:
         raise AssertionError("a finished run was built again")
 
-    monkeypatch.setattr(module, "_build", never)
+    monkeypatch.setattr(module, "build_parts", never)
     before = {path: path.stat().st_mtime_ns for path in run.rglob("*")}
     assert train_run(make_spec(*tiny), run.parent) == run
     assert {path: path.stat().st_mtime_ns for path in run.rglob("*")} == before

@@ -159,7 +159,7 @@ def _say_cost(cost: TrainingCost) -> None:
             f"about {_hours(total.seconds)} GPU-hours on {gpu.name} at {cost.utilisation:.0%} of its {gpu.tflops:g} "
             "TFLOP/s"
         )
-        say(f"disk: {_amount(total.disk_bytes)}B of adapters, beside {_amount(cost.base_bytes)}B of models")
+        say(f"disk: {_amount(total.disk_bytes)}B of checkpoints, beside {_amount(cost.base_bytes)}B of models")
         say(
             "how sure: arithmetic from published shapes and file sizes, not measured; our guess is from half to twice "
             "as much, and more for models below 1B parameters"

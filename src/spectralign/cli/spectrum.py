@@ -1,4 +1,4 @@
-"""`spectralign spectrum`: singular values of a LoRA adapter, module by module."""
+"""`spectralign spectrum`: singular values of a LoRA adapter, or of what a run trained, module by module."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ Examples:
   spectralign spectrum path/to/adapter --json > spectrum.json
   spectralign spectrum path/to/adapter --figure spectrum.svg
   spectralign spectrum path/to/adapter --no-figure
-  spectralign spectrum out/runs/RUN-ID          the final adapter of a run
+  spectralign spectrum out/runs/RUN-ID          the final adapter of a run; W - W0 after method full
 
 An adapter is a PEFT folder with adapter_config.json and adapter_model.safetensors; pickles are refused. The numbers
 describe the update s*B*A; modules whose update is something else (DoRA, embeddings, experts) are skipped by name. A
@@ -50,7 +50,7 @@ def command(
         bool, typer.Option("--no-figure", help="Save no figure; --json saves one only if told to.")
     ] = False,
 ) -> int:
-    """Show the spectrum of every module of a LoRA adapter and save a figure of it."""
+    """Show the spectrum of every module of an adapter or a run and save a figure of it."""
     from spectralign.records.errors import AdapterError, SpecError
 
     need_extra("spectral", "a spectrum")
@@ -62,20 +62,19 @@ def command(
         raise AdapterError(
             f"{adapter} is no folder; accepted: a folder with adapter_model.safetensors, or a run directory"
         )
-    folder = adapter
-    if (adapter / "checkpoints").is_dir() and (adapter / "spec.json").is_file():
-        from spectralign.train.organism import adapter_folder
-
-        folder = adapter_folder(adapter, "final")
-    from spectralign.spectrum.metrics import folder_spectrum, spectrum_summary
+    from spectralign.spectrum.metrics import LEADING, spectrum_summary
 
     if figure is None and not no_figure and not as_json:
         if find_spec("matplotlib") and find_spec("polars"):
             figure = Path(f"spectrum-{adapter.resolve().name}.svg")
         else:
             say("no figure: it needs pip install 'spectralign[lab]' (--no-figure leaves this line out)")
-    rows, skipped = folder_spectrum(folder)
+    rows, skipped = _spectrum(adapter)
     summary = spectrum_summary(rows)
+    truncated = [row for row in rows if LEADING in row]
+    if figure is not None and truncated:
+        say("no figure: it needs all singular values of every module")
+        figure = None
     if figure is not None:
         _save_figure(rows, adapter.resolve().name, figure)
     if as_json:
@@ -87,11 +86,31 @@ def command(
     cells = ([name, *(row[column] for column in COLUMNS[1:])] for name, row in zip(names, rows, strict=True))
     console().print(table(COLUMNS, cells))
     say_skipped(skipped)
+    if truncated:
+        say(
+            f"{len(truncated)} of {len(rows)} modules have their {len(truncated[0][LEADING])} leading singular values "
+            "only: what needs all of them is left out (-), also from the means",
+            "yellow",
+        )
     means = ", ".join(f"{name} {value:.4g}" if value is not None else f"{name} -" for name, value in summary.items())
     say(f"{covered(len(rows), skipped)}; means: {means}")
     if figure is not None:
         say(f"figure: {figure}")
     return 0
+
+
+def _spectrum(adapter: Path) -> tuple[list[dict[str, Any]], list[Skipped]]:
+    """Return the rows of an adapter folder, or of a run: its final adapter, or what it recorded of W - W0."""
+    from spectralign.spectrum.metrics import folder_spectrum
+
+    if not ((adapter / "checkpoints").is_dir() and (adapter / "spec.json").is_file()):
+        return folder_spectrum(adapter)
+    from spectralign.train.directory import read_spec
+    from spectralign.train.organism import adapter_folder, recorded_spectrum
+
+    if read_spec(adapter).method == "full":
+        return recorded_spectrum(adapter), []
+    return folder_spectrum(adapter_folder(adapter, "final"))
 
 
 def say_skipped(skipped: Sequence[Skipped], of: str = "") -> None:

@@ -10,7 +10,7 @@ from spectralign.optim.composite import CompositeOptimizer
 from spectralign.optim.library import Builder
 from spectralign.optim.lora_muon import LoRAMuon
 from spectralign.optim.muon import Muon
-from spectralign.optim.router import Named, Routing, listed
+from spectralign.optim.router import Named, Routing, hidden_matrices, listed
 from spectralign.optim.spectral_power import SpectralPower
 from spectralign.records.errors import OptimiserError
 from spectralign.records.library_optimisers import AdamWSpec
@@ -35,15 +35,19 @@ def _adamw(spec: AdamWSpec, parameters: list[Named]) -> torch.optim.Optimizer:
 
 
 def _muon(spec: MuonSpec, routing: Routing) -> torch.optim.Optimizer:
+    hidden, other = hidden_matrices(routing)
     if spec.other is None:
-        _only_factors("Muon", routing, "give `other`, ")
-    factors = _factors(routing)
-    if not factors:
-        raise OptimiserError("Muon: found no LoRA factor among the trainable parameters, accepted: at least one")
-    muon = Muon(factors, **spec.model_dump(exclude={"kind", "other"}))
-    if spec.other is None or not routing.other:
+        _only_factors("Muon", routing._replace(other=other), "give `other`, ")
+    matrices = [*_factors(routing), *(parameter for _, parameter in hidden)]
+    if not matrices:
+        raise OptimiserError(
+            "Muon: found no LoRA factor and no matrix of a numbered block among the trainable parameters, accepted: at "
+            "least one"
+        )
+    muon = Muon(matrices, **spec.model_dump(exclude={"kind", "other"}))
+    if spec.other is None or not other:
         return muon
-    return CompositeOptimizer({"muon": muon, "other": _adamw(spec.other, routing.other)})
+    return CompositeOptimizer({"muon": muon, "other": _adamw(spec.other, other)})
 
 
 def _muon_B_adam_A(spec: MuonBAdamASpec, routing: Routing) -> CompositeOptimizer:  # noqa: N802

@@ -16,6 +16,8 @@ Named = tuple[str, nn.Parameter]
 
 _FACTOR = re.compile(r"\.lora_(?P<side>[AB])(\.[^.]+)?\.weight$")
 
+_IN_BLOCK = re.compile(r"\.\d+\.")
+
 SHOWN = 5
 """Names listed in an error; the rest are counted."""
 
@@ -53,6 +55,22 @@ def route(named_parameters: Iterable[Named]) -> Routing:
             (routing.lora_A if match["side"] == "A" else routing.lora_B).append((name, parameter))
     _check_pairs(routing)
     return routing
+
+
+def hidden_matrices(routing: Routing) -> tuple[list[Named], list[Named]]:
+    """Split the trainable parameters of a whole model into the matrices of its blocks and everything else.
+
+    A matrix counts as one of a block by a number in its path (`layers.3.mlp.up_proj.weight`), so embeddings, head,
+    norms and biases are the rest, as Muon has it (Jordan et al. 2024; torch.optim.Muon: "2D parameters of neural
+    network hidden layers"). Beside LoRA factors there are none.
+    """
+    if routing.lora_A or routing.lora_B:
+        return [], routing.other
+    hidden = {name for name, p in routing.other if p.ndim == 2 and _IN_BLOCK.search(f".{name}")}
+    return (
+        [(name, p) for name, p in routing.other if name in hidden],
+        [(name, p) for name, p in routing.other if name not in hidden],
+    )
 
 
 def parameter_groups(routing: Routing, lr: float, lora_plus_ratio: float | None) -> list[dict[str, Any]]:

@@ -276,6 +276,8 @@ class LoRARITESpec(OptimiserBase):
         "refused",
     )
 
+    factors_only: ClassVar[str | None] = "it preconditions A and B of a pair together"
+
     kind: Literal["lora_rite"] = "lora_rite"
     lr: LearningRate = Field(description="step length of the preconditioned, unmagnified update")
     beta1: Momentum = Field(0.9, description="pytorch-optimizer 4.1 default")

@@ -35,6 +35,8 @@ _NESTEROV = "torch.optim.Muon 2.13 default"
 class MuonSpec(OptimiserBase):
     """Orthogonalised momentum on each LoRA factor by itself (Jordan et al. 2024), ours.
 
+    Of a whole model (method full), on each matrix of its numbered blocks; `other` trains embeddings, norms and head.
+
     The step on a factor W (rows x columns) is `W <- (1 - lr * weight_decay) W - lr * f * orth(G + momentum M)`, where
     f is the scale rule's factor and M the momentum buffer. Trainable parameters that are no LoRA factor are refused,
     unless `other` says how to train them.
@@ -61,6 +63,15 @@ class MuonSpec(OptimiserBase):
         description="an adamw spec, with its own lr, for trainable parameters that are no factor; null refuses them",
     )
 
+    def full_fault(self) -> str | None:
+        """Return that embeddings, norms and head need `other`, where it is not given."""
+        if self.other is None:
+            return (
+                "optimiser muon with method full needs `other`, an adamw spec for embeddings, norms, biases and head "
+                "(Jordan et al. 2024; torch.optim.Muon); accepted: other: {kind: adamw, lr: ...}"
+            )
+        return super().full_fault()
+
     @model_serializer(mode="wrap")
     def _unused_other_left_out(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
         """Leave `other` out where it is not used, so that run-ids from before the field exist unchanged."""
@@ -83,6 +94,8 @@ class MuonBAdamASpec(OptimiserBase):
         "orthogonalised momentum times the scale rule's factor, as muon",
         "refused",
     )
+
+    factors_only: ClassVar[str | None] = "it tells A from B"
 
     kind: Literal["muon_B_adam_A"] = "muon_B_adam_A"
     lr: LearningRate = Field(description="of B: step length in spectral norm, before the scale rule's factor")
@@ -116,6 +129,8 @@ class LoRAMuonSpec(OptimiserBase):
     )
 
     no_decoupled_penalty: ClassVar[str | None] = "its lr is a change of the product BA, not of a factor"
+
+    factors_only: ClassVar[str | None] = "it moves the product BA of a pair"
 
     kind: Literal["lora_muon"] = "lora_muon"
     lr: LearningRate = Field(description="largest change of BA in spectral norm, before PEFT's alpha/r")
@@ -158,6 +173,8 @@ class SpectralPowerSpec(OptimiserBase):
         "as A, by itself",
         "refused",
     )
+
+    factors_only: ClassVar[str | None] = "it was made for factors of small rank"
 
     kind: Literal["spectral_power"] = "spectral_power"
     lr: LearningRate = Field(description="step length before the scale rule's factor; spectral norm where p = 0")

@@ -43,6 +43,18 @@ class OptimiserBase(BaseModel):
     no_decoupled_penalty: ClassVar[str | None] = None
     """Why a penalty in mode decoupled, which moves a factor by its group's lr, would be wrong; None: it is right."""
 
+    factors_only: ClassVar[str | None] = None
+    """Why this optimiser trains LoRA factors and nothing else; None: it trains any parameter."""
+
+    def full_fault(self) -> str | None:
+        """Return why this optimiser cannot train a whole model (method full), or None where it can."""
+        kind, ratio = getattr(self, "kind", type(self).__name__), getattr(self, "lora_plus_ratio", None)
+        if self.factors_only is not None:
+            return f"optimiser {kind} with method full: {self.factors_only}; accepted: an optimiser of whole models"
+        if ratio is not None:
+            return f"lora_plus_ratio is {ratio:g} with method full, which has no factor B; accepted: leave it out"
+        return None
+
     def schedule_fault(self, kind: str, warmup_steps: int) -> str | None:
         """Return why this optimiser cannot run under a learning-rate schedule, or None where it can.
 

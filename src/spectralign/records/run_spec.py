@@ -104,6 +104,18 @@ class RunSpec(_Spec):
     base: str = "micro-0"
     data: DataSpec = MicroData()
     adapter: AdapterSpec = AdapterSpec()
+    method: Literal["lora", "full"] = Field(
+        "lora",
+        description="full: every parameter of the base is trained, in float32; of `adapter` only target_modules "
+        "counts, and names the matrices W whose spectrum, of W - W0, is recorded",
+    )
+    spectrum_rank: int = Field(
+        32,
+        ge=1,
+        le=1024,
+        description="method full: leading singular values of a matrix too large for all of them (smaller side above "
+        "1024); 32 as the rank of the paper's adapters (B+)",
+    )
     optimiser: OptimiserSpec
     schedule: ScheduleSpec = ScheduleSpec()
     penalty: PenaltySpec | None = None
@@ -149,6 +161,33 @@ class RunSpec(_Spec):
             raise ValueError(f"penalty.mode is decoupled with optimiser {kind}, accepted: loss ({fault})")
         return self
 
+    @model_validator(mode="after")
+    def _method_fits(self) -> RunSpec:
+        if self.method == "lora":
+            if self.spectrum_rank != RunSpec.model_fields["spectrum_rank"].default:
+                raise ValueError("spectrum_rank is given with method lora, accepted: with method full only")
+            return self
+        plain = AdapterSpec(target_modules=self.adapter.target_modules)
+        changed = [name for name in AdapterSpec.model_fields if getattr(self.adapter, name) != getattr(plain, name)]
+        if changed:
+            value = getattr(self.adapter, changed[0])
+            raise ValueError(
+                f"adapter.{changed[0]} is {value} with method full, which has no adapter; accepted: leave it out"
+            )
+        if self.penalty is not None:
+            raise ValueError(
+                "penalty is given with method full, accepted: method lora (it is defined on the factors of an adapter)"
+            )
+        if self.base_dtype != "float32":
+            raise ValueError(
+                f"base_dtype is {self.base_dtype} with method full, accepted: float32 (the base itself is trained, and "
+                "a small step is lost in the rounding of bfloat16)"
+            )
+        fault = self.optimiser.full_fault()
+        if fault is not None:
+            raise ValueError(fault)
+        return self
+
     def checkpoint_steps(self) -> tuple[int, ...]:
         """Return the checkpoint steps: 0, then a geometric progression from `first_checkpoint` to `steps`."""
         first, count = min(self.first_checkpoint, self.steps), self.checkpoints - 1
@@ -168,7 +207,9 @@ class ResolvedInputs(_Spec):
     data_sha256: str = Field(description="sha256 of the canonical pre-tokenised rows")
 
 
-ADDED_LATER = ("base_dtype", "device", "gradient_checkpointing", "batching", "packing")
+ADDED_LATER = (
+    "base_dtype", "device", "gradient_checkpointing", "batching", "packing", "method", "spectrum_rank",
+)  # fmt: skip
 """Fields that are part of an id only where they differ from their default, so that earlier runs keep their ids."""
 
 

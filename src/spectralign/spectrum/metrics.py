@@ -24,6 +24,12 @@ from spectralign.spectrum.values import ZERO_UPDATE, singular_values_all
 METRICS = ("stable_rank", "spectral_entropy", "condition_number", "frobenius_nuclear")
 """The paper's metrics by the names of our tables."""
 
+NEED_ALL = ("spectral_entropy", "condition_number", "frobenius_nuclear")
+"""Those that leading singular values alone do not give."""
+
+LEADING = "leading_singular_values"
+"""Column of a row whose spectrum is truncated, in place of `singular_values`."""
+
 
 class SpectrumMetrics(NamedTuple):
     """Metrics of one spectrum s_1 >= ... >= s_r, with p_i = s_i / sum(s). Source: the paper's Appendix A.3.
@@ -37,7 +43,7 @@ class SpectrumMetrics(NamedTuple):
             update.
         frobenius_norm: sqrt(sum s_i^2).
         spectral_norm: s_1.
-        nuclear_norm: sum s_i.
+        nuclear_norm: sum s_i. None where only leading values are known (`spectrum.difference`).
     """
 
     stable_rank: float | None
@@ -46,14 +52,16 @@ class SpectrumMetrics(NamedTuple):
     frobenius_nuclear: float | None
     frobenius_norm: float
     spectral_norm: float
-    nuclear_norm: float
+    nuclear_norm: float | None
 
 
-def spectrum_metrics(values: Tensor | Sequence[float]) -> SpectrumMetrics:
+def spectrum_metrics(values: Tensor | Sequence[float], *, resolution: float | None = None) -> SpectrumMetrics:
     """Return the metrics of one spectrum, computed in float64.
 
     Args:
-        values: singular values of one update, in any order, at least one, none negative.
+        values: singular values of one update, all of them in any order, at least one, none negative.
+        resolution: share of the largest value below which one cannot be told from zero; None: the rounding of the
+            values' dtype times their number.
 
     Returns:
         The metrics; a Frobenius norm of at most 1e-12 counts as a zero update, with None for the four ratios.
@@ -67,7 +75,8 @@ def spectrum_metrics(values: Tensor | Sequence[float]) -> SpectrumMetrics:
             f"a spectrum of shape {tuple(tensor.shape)} and smallest value "
             f"{float(tensor.min()) if tensor.numel() else 'none'}, accepted: at least one finite value, none negative"
         )
-    resolution = torch.finfo(tensor.dtype).eps * tensor.numel()
+    if resolution is None:
+        resolution = torch.finfo(tensor.dtype).eps * tensor.numel()
     s = sorted(tensor.detach().double().tolist(), reverse=True)
     largest, total = s[0], math.fsum(s)
     frobenius = math.hypot(*s)
@@ -142,10 +151,15 @@ def spectrum_summary(table: Sequence[Mapping[str, Any]]) -> dict[str, float | No
     """Return the plain mean over modules of each metric, and update_norm, from the rows of `spectrum_table`.
 
     The mean over layers per checkpoint is the paper's averaging (docs/sources.md). Modules where a metric is
-    None are left out of its mean; where all are, the mean is None.
+    None are left out of its mean; where all are, the mean is None. So is the mean of a metric that needs all singular
+    values where some module has its leading ones only: the other modules do not speak for it.
     """
     summary: dict[str, float | None] = {}
+    truncated = any(LEADING in row for row in table)
     for metric in METRICS:
+        if truncated and metric in NEED_ALL:
+            summary[metric] = None
+            continue
         known = [float(row[metric]) for row in table if row[metric] is not None]
         summary[metric] = math.fsum(known) / len(known) if known else None
     summary["update_norm"] = math.hypot(*(float(row["frobenius_norm"]) for row in table))

@@ -146,8 +146,8 @@ def ask(
         return Said(who, exact[0], exact[1], judged)
 
     replies = [said("organism", organism.model)]
-    with organism.model.disable_adapter():  # type: ignore[operator]
-        replies.append(said("base", organism.model))
+    with organism.base_model() as base:
+        replies.append(said("base", base))
     return Reply(run_directory, card.name, known is not None, unknown, tuple(replies))
 
 

@@ -231,6 +231,8 @@ def edited_adapter(directory: Path, edit: EditSpec) -> Path:
 def organism(spec: RunSpec, directory: Path, folder: Path, recorded_step: int | None) -> _Loaded:
     """Return base and adapter as one PEFT model in eval mode, merged, from this worker's store of models.
 
+    A model that was trained in full is read from its checkpoint instead.
+
     Args:
         spec: the run's spec.
         directory: the run directory.
@@ -248,6 +250,8 @@ def organism(spec: RunSpec, directory: Path, folder: Path, recorded_step: int | 
     from spectralign.train.adapter import ADAPTER
     from spectralign.train.directory import read_done
 
+    if spec.method == "full":
+        return _trained_in_full(directory, recorded_step)
     loaded = _loaded(spec, directory)
     weights = folder / "adapter_model.safetensors"
     if recorded_step is not None:
@@ -271,6 +275,15 @@ def organism(spec: RunSpec, directory: Path, folder: Path, recorded_step: int | 
         )
     loaded.model.merge_adapter()  # W + s*B*A once, instead of two small products in every forward pass
     return loaded
+
+
+def _trained_in_full(directory: Path, step: int | None) -> _Loaded:
+    from spectralign.microworld.bases import load_base
+    from spectralign.train.organism import load_organism
+
+    assert step is not None, "an edit of a model without an adapter was planned"
+    found = load_organism(directory, step)
+    return _Loaded(found.model, found.tokenizer, load_base(str(found.base.folder), verify=False).world, {})
 
 
 def _loaded(spec: RunSpec, directory: Path) -> _Loaded:

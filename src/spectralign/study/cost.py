@@ -9,7 +9,8 @@ layer, P those of the adapters and a the attention scores (4 * length * heads * 
     adapters 2P forward, 4P backward, 2P more with gradient checkpointing
     scores   a forward, 2a backward, a more with gradient checkpointing
 
-Evaluation is not in any of these numbers.
+Where every parameter is trained (method full), the gradients of the weights come on top: 2N and 2H more backward, and
+no adapter. Evaluation is not in any of these numbers.
 """
 
 from __future__ import annotations
@@ -69,7 +70,8 @@ class Cost(NamedTuple):
         most_tokens: if every row filled the context.
         flops: floating-point operations, padding counted.
         seconds: on one GPU.
-        disk_bytes: kept on disk: the adapters of all checkpoints, float32.
+        disk_bytes: kept on disk, float32: the adapters of all checkpoints, or with method full the model of all but
+            the first. While a run goes on, its newest checkpoint also holds the optimiser's state.
     """
 
     tokens: float
@@ -106,12 +108,17 @@ def tokens_per_row(data: TextData) -> tuple[float, bool]:
     return min(found, float(data.max_tokens)), known
 
 
-def flops_per_token(shape: ModelShape, adapter_weights: int, length: float, *, checkpointing: bool) -> float:
-    """Return the FLOPs of training on one token of a row of `length` tokens (the module says how they are counted)."""
+def flops_per_token(shape: ModelShape, adapter_weights: int | None, length: float, *, checkpointing: bool) -> float:
+    """Return the FLOPs of training on one token of a row of `length` tokens (the module says how they are counted).
+
+    `adapter_weights` None: every parameter is trained.
+    """
     again = 1 if checkpointing else 0
     blocks = 2 * shape.layers * shape.block_weights(shape.active_experts)
     output = 2 * shape.vocabulary * shape.hidden
     scores = 4 * length * shape.heads * shape.head_dim * shape.layers
+    if adapter_weights is None:
+        return blocks * (3 + again) + 3 * output + scores * (3 + again)
     return blocks * (2 + again) + 2 * output + 2 * adapter_weights * (3 + again) + scores * (3 + again)
 
 
@@ -122,7 +129,8 @@ def cost_of(spec: RunSpec, gpu: Gpu = GPUS[DEFAULT_GPU], utilisation: float = UT
         return None
     length, _ = tokens_per_row(spec.data)
     rows = spec.steps * spec.batch_size * spec.accumulation
-    adapter = shape.adapter_weights(spec.adapter.r, spec.adapter.target_modules)
+    adapter = None if spec.method == "full" else shape.adapter_weights(spec.adapter.r, spec.adapter.target_modules)
+    trained, copies = (shape.language_weights(), -1) if adapter is None else (adapter, 0)  # step 0 is the base
     padded = min(length * PADDING["packed" if spec.packing else spec.batching], spec.data.max_tokens)
     flops = rows * padded * flops_per_token(shape, adapter, padded, checkpointing=spec.gradient_checkpointing)
     waiting = spec.steps * spec.accumulation * shape.layers * BLOCK_SECONDS
@@ -132,7 +140,7 @@ def cost_of(spec: RunSpec, gpu: Gpu = GPUS[DEFAULT_GPU], utilisation: float = UT
         most_tokens=rows * spec.data.max_tokens,
         flops=flops,
         seconds=busy + spec.steps * STEP_SECONDS + START_SECONDS,
-        disk_bytes=4 * adapter * len(spec.checkpoint_steps()),
+        disk_bytes=4 * trained * (len(spec.checkpoint_steps()) + copies),
     )
 
 

@@ -105,6 +105,11 @@ def _cells_of(study: StudySpec, name: str, arm: ArmSpec) -> Iterator[Cell]:
             raise SpecError(_where_it_stands(error, study, name, arm, point)) from None
         if any(_matches(rule, name, spec) for rule in study.exclude):
             continue
+        if arm.edits and spec.method == "full":
+            raise SpecError(
+                f"study {study.name!r}: arm {name!r} has edits with method full, accepted: method lora (edits act on "
+                "the factors of an adapter)"
+            )
         yield Cell(
             cell_id="-".join([name, *(_label(key, value) for key, value in point.items())]),
             study=study.name,

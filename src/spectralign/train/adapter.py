@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import json
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from spectralign.records.errors import AdapterError, unknown_name
+from spectralign.records.errors import AdapterError, IntegrityError, unknown_name
 from spectralign.records.run_spec import AdapterSpec
 from spectralign.train.order import stream_seed
 
@@ -16,6 +18,9 @@ if TYPE_CHECKING:
 
 ADAPTER = "default"
 """The one adapter of a run, under the name PEFT gives it."""
+
+ADAPTER_WEIGHTS = "adapter_model.safetensors"
+ADAPTER_CONFIG = "adapter_config.json"
 
 
 def lora_config(spec: AdapterSpec) -> Any:
@@ -32,6 +37,22 @@ def lora_config(spec: AdapterSpec) -> Any:
         bias="none",
         task_type="CAUSAL_LM",
     )
+
+
+def target_matrices(model: nn.Module, spec: AdapterSpec) -> list[str]:
+    """Return the paths of the linear layers of a base that are named after a target module, in its order.
+
+    Raises:
+        UnknownNameError: a target module that the base does not have.
+    """
+    import torch
+
+    paths = [path for path, module in model.named_modules() if isinstance(module, torch.nn.Linear)]
+    linear = {path.rpartition(".")[2] for path in paths}
+    for target in spec.target_modules:
+        if target not in linear:
+            raise unknown_name("target module", target, linear)
+    return [path for path in paths if path.rpartition(".")[2] in spec.target_modules]
 
 
 @contextmanager
@@ -55,10 +76,7 @@ def attach_adapter(model: nn.Module, spec: AdapterSpec, seed: int, base_name: st
     import torch
     from peft import get_peft_model
 
-    linear = {name.rpartition(".")[2] for name, module in model.named_modules() if isinstance(module, torch.nn.Linear)}
-    for target in spec.target_modules:
-        if target not in linear:
-            raise unknown_name("target module", target, linear)
+    target_matrices(model, spec)
     with torch.random.fork_rng(devices=[]), without_peft_warnings():
         torch.manual_seed(stream_seed(seed, "lora"))
         adapted = get_peft_model(model, lora_config(spec), adapter_name=ADAPTER)
@@ -68,3 +86,55 @@ def attach_adapter(model: nn.Module, spec: AdapterSpec, seed: int, base_name: st
         if parameter.requires_grad and parameter.dtype != torch.float32:
             raise AdapterError(f"{name} has dtype {parameter.dtype}, accepted: torch.float32")
     return adapted  # type: ignore[no-any-return]
+
+
+class AdapterWeights:
+    """The trained factors of a PEFT model, as a standard PEFT folder; what `train.weights.Weights` asks for."""
+
+    def __init__(self, model: nn.Module) -> None:
+        self._model = model
+
+    def file(self, step: int) -> str | None:
+        """Return the name of the adapter's file."""
+        return ADAPTER_WEIGHTS
+
+    def spectrum(self) -> list[dict[str, Any]]:
+        """Return one row per adapted module (`spectrum_table`)."""
+        from spectralign.spectrum.metrics import spectrum_table
+        from spectralign.spectrum.pairs import pairs_from_model
+
+        return spectrum_table(pairs_from_model(self._model))
+
+    def write(self, folder: Path, step: int) -> None:
+        """Write adapter_config.json and adapter_model.safetensors."""
+        from peft import get_peft_model_state_dict
+        from safetensors.torch import save
+
+        (folder / ADAPTER_CONFIG).write_bytes(self._config().encode())
+        # save_embedding_layers=False: "auto" would ask the hub about the base
+        state = get_peft_model_state_dict(self._model, adapter_name=ADAPTER, save_embedding_layers=False)
+        tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in state.items()}
+        (folder / ADAPTER_WEIGHTS).write_bytes(save(tensors, {"format": "pt"}))
+
+    def load(self, folder: Path) -> None:
+        """Put the factors of a checkpoint into the model.
+
+        Raises:
+            IntegrityError: tensors that the adapter does not have.
+        """
+        from peft import set_peft_model_state_dict
+        from safetensors.torch import load_file
+
+        weights = load_file(folder / ADAPTER_WEIGHTS)
+        result = set_peft_model_state_dict(self._model, weights, adapter_name=ADAPTER)
+        if result.unexpected_keys:
+            raise IntegrityError(
+                f"cannot resume, {folder / ADAPTER_WEIGHTS} holds unknown tensors: {result.unexpected_keys[:3]}"
+            )
+
+    def _config(self) -> str:
+        config = self._model.peft_config[ADAPTER].to_dict()  # type: ignore[index, union-attr]
+        config["inference_mode"] = True
+        # PEFT keeps names in sets, whose order differs from process to process
+        plain = {key: sorted(value) if isinstance(value, set) else value for key, value in config.items()}
+        return json.dumps(plain, indent=2, sort_keys=True) + "\n"

@@ -1,6 +1,8 @@
-"""Checkpoints: a standard PEFT folder per step, and beside the newest one the exact state to resume from.
+"""Checkpoints: a folder of weights per step, and beside the newest one the exact state to resume from.
 
-    checkpoints/step-N/adapter_config.json, adapter_model.safetensors, spectrum.json
+    checkpoints/step-N/spectrum.json  and, of method lora, adapter_config.json, adapter_model.safetensors
+                                      of method full, a model folder (config.json, model.safetensors, tokenizer);
+                                      step 0 is the base and is not stored again
     checkpoints/step-N/resume.pt      optimiser, scheduler, penalty; newest checkpoint only, gone when the run is done
     resume.json                       step and sha256 of what a resume reads
 
@@ -11,8 +13,6 @@ every step draws from its own stream of the run seed (order.py).
 
 from __future__ import annotations
 
-import hashlib
-import io
 import json
 import shutil
 import uuid
@@ -20,18 +20,16 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from spectralign.records.canonical import sha256_file
 from spectralign.records.errors import IntegrityError, RunDirectoryError
 from spectralign.records.files import read_json, write_json
-from spectralign.train.adapter import ADAPTER
 
 if TYPE_CHECKING:
     import torch
-    from torch import nn
 
     from spectralign.spectrum.penalty import SpectralPenalty
+    from spectralign.train.weights import Weights
 
-ADAPTER_WEIGHTS = "adapter_model.safetensors"
-ADAPTER_CONFIG = "adapter_config.json"
 SPECTRUM = "spectrum.json"
 RESUME_STATE = "resume.pt"
 RESUME_RECORD = "resume.json"
@@ -49,29 +47,10 @@ def checkpoint_steps(run_directory: Path) -> list[int]:
     return sorted(int(name[5:]) for name in names if name[5:].isdecimal())
 
 
-def _config_text(model: nn.Module) -> str:
-    config = model.peft_config[ADAPTER].to_dict()  # type: ignore[index, union-attr]
-    config["inference_mode"] = True
-    # PEFT keeps names in sets, whose order differs from process to process
-    plain = {key: sorted(value) if isinstance(value, set) else value for key, value in config.items()}
-    return json.dumps(plain, indent=2, sort_keys=True) + "\n"
-
-
-def _adapter_bytes(model: nn.Module) -> bytes:
-    from peft import get_peft_model_state_dict
-    from safetensors.torch import save
-
-    # save_embedding_layers=False: "auto" would ask the hub about the base
-    state = get_peft_model_state_dict(model, adapter_name=ADAPTER, save_embedding_layers=False)
-    tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in state.items()}
-    content: bytes = save(tensors, {"format": "pt"})
-    return content
-
-
 def save_checkpoint(
     run_directory: Path,
     step: int,
-    model: nn.Module,
+    weights: Weights,
     spectrum: Sequence[Mapping[str, Any]],
     optimizer: torch.optim.Optimizer,
     scheduler: torch.optim.lr_scheduler.LRScheduler,
@@ -87,8 +66,8 @@ def save_checkpoint(
         RunDirectoryError: a full disk or a folder that cannot be written; nothing half written is left.
     """
     import torch
+    from safetensors import SafetensorError
 
-    buffer = io.BytesIO()
     state = {
         "step": step,
         "optimizer": optimizer.state_dict(),
@@ -96,27 +75,24 @@ def save_checkpoint(
         "training_point": training_point,
         "penalty": None if penalty is None else penalty.state_dict(),
     }
-    torch.save(state, buffer)
-    files = {
-        ADAPTER_CONFIG: _config_text(model).encode(),
-        ADAPTER_WEIGHTS: _adapter_bytes(model),
-        SPECTRUM: (json.dumps(spectrum, allow_nan=False) + "\n").encode(),
-        RESUME_STATE: buffer.getvalue(),
-    }
     target = checkpoint_folder(run_directory, step)
     unfinished = target.parent / f"{_UNFINISHED}{uuid.uuid4().hex}"
     try:
         unfinished.mkdir(parents=True)
-        for name, content in files.items():
-            (unfinished / name).write_bytes(content)
+        weights.write(unfinished, step)
+        (unfinished / SPECTRUM).write_bytes((json.dumps(spectrum, allow_nan=False) + "\n").encode())
+        torch.save(state, unfinished / RESUME_STATE)
+        names = [name for name in (weights.file(step), RESUME_STATE) if name is not None]
+        record = {name: sha256_file(unfinished / name) for name in names}
         if target.exists():  # left by a run that was killed before resume.json named it
             shutil.rmtree(target)
         unfinished.rename(target)
     except OSError as error:
         raise RunDirectoryError(f"cannot write {target}: {error.strerror or error}") from error
+    except (SafetensorError, RuntimeError) as error:  # how their writers in Rust and C++ report a full disk
+        raise RunDirectoryError(f"cannot write {target}: {' '.join(str(error).split())}") from error
     finally:
         shutil.rmtree(unfinished, ignore_errors=True)
-    record = {name: hashlib.sha256(files[name]).hexdigest() for name in (ADAPTER_WEIGHTS, RESUME_STATE)}
     write_json(run_directory / RESUME_RECORD, {"step": step, "sha256": record})
     for older in checkpoint_steps(run_directory):
         if older < step:
@@ -135,25 +111,23 @@ def resume_step(run_directory: Path) -> int | None:
     record = read_json(file)
     hashes = record.get("sha256") if isinstance(record, dict) else None
     step = record.get("step") if isinstance(record, dict) else None
-    if not isinstance(step, int) or not isinstance(hashes, dict) or set(hashes) != {ADAPTER_WEIGHTS, RESUME_STATE}:
-        raise IntegrityError(f"{file} does not hold a step and two hashes; it is corrupt or not ours")
+    if not isinstance(step, int) or not isinstance(hashes, dict) or RESUME_STATE not in hashes:
+        raise IntegrityError(f"{file} does not hold a step and its hashes; it is corrupt or not ours")
     return step
 
 
-def _verified(path: Path, expected: str) -> bytes:
+def _verify(path: Path, expected: str) -> None:
     try:
-        content = path.read_bytes()
+        found = sha256_file(path)
     except OSError as error:
         raise IntegrityError(f"cannot resume, {path}: {error.strerror or error}") from error
-    found = hashlib.sha256(content).hexdigest()
     if found != expected:
         raise IntegrityError(f"cannot resume, {path} has sha256 {found}, resume.json says {expected}")
-    return content
 
 
 def load_resume_state(
     run_directory: Path,
-    model: nn.Module,
+    weights: Weights,
     optimizer: torch.optim.Optimizer,
     scheduler: torch.optim.lr_scheduler.LRScheduler,
     penalty: SpectralPenalty | None = None,
@@ -166,26 +140,27 @@ def load_resume_state(
         IntegrityError: a file is missing, or is not the one that resume.json describes.
     """
     import torch
-    from peft import set_peft_model_state_dict
-    from safetensors.torch import load
 
     from spectralign.optim.modes import return_to_training
 
     record = read_json(run_directory / RESUME_RECORD)
     step: int = record["step"]
-    folder = checkpoint_folder(run_directory, step)
-    weights = load(_verified(folder / ADAPTER_WEIGHTS, record["sha256"][ADAPTER_WEIGHTS]))
-    state_bytes = _verified(folder / RESUME_STATE, record["sha256"][RESUME_STATE])
-    state = torch.load(io.BytesIO(state_bytes), weights_only=True, map_location="cpu")
+    folder, file = checkpoint_folder(run_directory, step), weights.file(record["step"])
+    expected = {name for name in (file, RESUME_STATE) if name is not None}
+    if set(record["sha256"]) != expected:
+        raise IntegrityError(
+            f"{run_directory / RESUME_RECORD} has the hashes of {', '.join(sorted(record['sha256']))}, accepted: "
+            f"{', '.join(sorted(expected))}; it is corrupt or not ours"
+        )
+    for name, sha256 in record["sha256"].items():
+        _verify(folder / name, sha256)
+    state = torch.load(folder / RESUME_STATE, weights_only=True, map_location="cpu")
     if state["step"] != step:
         raise IntegrityError(
             f"cannot resume, {folder / RESUME_STATE} is of step {state['step']}, its folder of step {step}"
         )
-    result = set_peft_model_state_dict(model, weights, adapter_name=ADAPTER)
-    if result.unexpected_keys:
-        raise IntegrityError(
-            f"cannot resume, {folder / ADAPTER_WEIGHTS} holds unknown tensors: {result.unexpected_keys[:3]}"
-        )
+    if file is not None:
+        weights.load(folder)
     optimizer.load_state_dict(state["optimizer"])
     return_to_training(optimizer, state.get("training_point"))
     if penalty is not None:
@@ -204,7 +179,7 @@ def discard_after(run_directory: Path, step: int) -> None:
 
 
 def drop_resume_state(run_directory: Path) -> None:
-    """Remove the resume state of a finished run; the adapters stay. Costs nothing where it is gone already."""
+    """Remove the resume state of a finished run; the weights stay. Costs nothing where it is gone already."""
     record = run_directory / RESUME_RECORD
     if not record.is_file():
         return

@@ -22,6 +22,8 @@ from spectralign.records.run_spec import ResolvedInputs, RunSpec, run_id
 SPEC, INPUTS, ENVIRONMENT = "spec.json", "inputs.json", "environment.json"
 TRAJECTORY, DONE, FAILED, LOCK = "trajectory.jsonl", "done", "failed.json", ".lock"
 SPEED = "speed.jsonl"
+WEIGHTS_SHA256 = {"lora": "adapter_sha256", "full": "model_sha256"}
+"""Field of `done` with the sha256 of every checkpoint's weights by step; step 0 of method full is the base."""
 DATA_RECORD, TEMPLATE = "data.json", "chat_template.jinja"  # of runs on text only
 
 
@@ -67,7 +69,7 @@ def is_done(directory: Path) -> bool:
 
 
 def read_done(directory: Path) -> dict[str, Any]:
-    """Read the `done` marker: run_id, steps, seconds and the sha256 of every checkpoint's adapter by step.
+    """Read the `done` marker: run_id, steps, seconds and the sha256 of every checkpoint's weights by step.
 
     Raises:
         RunDirectoryError: the run is not done.

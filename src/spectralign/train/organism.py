@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
@@ -10,10 +11,12 @@ from spectralign.data.messages import Message
 from spectralign.data.render import prompt_ids
 from spectralign.records.canonical import sha256_file, sha256_text
 from spectralign.records.errors import AdapterError, IntegrityError, RunDirectoryError
+from spectralign.records.files import read_json
 from spectralign.records.run_spec import TextData
-from spectralign.train.adapter import without_peft_warnings
-from spectralign.train.checkpoint import ADAPTER_CONFIG, ADAPTER_WEIGHTS, checkpoint_folder, checkpoint_steps
-from spectralign.train.directory import TEMPLATE, is_done, read_done, read_inputs, read_spec
+from spectralign.train.adapter import ADAPTER_CONFIG, ADAPTER_WEIGHTS, without_peft_warnings
+from spectralign.train.checkpoint import SPECTRUM, checkpoint_folder, checkpoint_steps
+from spectralign.train.directory import TEMPLATE, WEIGHTS_SHA256, is_done, read_done, read_inputs, read_spec
+from spectralign.train.full import MODEL_WEIGHTS
 from spectralign.train.inputs import BaseFolder, base_sha256, find_base, load_model, load_tokenizer
 
 if TYPE_CHECKING:
@@ -21,7 +24,7 @@ if TYPE_CHECKING:
 
 
 class Organism(NamedTuple):
-    """A fine-tuned model: PEFT model in eval mode (its base under `model.disable_adapter()`), tokenizer, base.
+    """A fine-tuned model in eval mode (a PEFT model, or the model itself after method full), tokenizer, base.
 
     `thinking` is the thinking mode that it was trained in; None where its chat template has none.
     """
@@ -38,6 +41,16 @@ class Organism(NamedTuple):
             SpecError: the template cannot render the messages as they are.
         """
         return prompt_ids(self.tokenizer, messages, thinking=self.thinking if thinking is None else thinking)
+
+    @contextmanager
+    def base_model(self) -> Iterator[nn.Module]:
+        """Give the base: the PEFT model without its adapter meanwhile, or the base loaded beside the organism."""
+        disable = getattr(self.model, "disable_adapter", None)
+        if disable is None:
+            yield load_model(self.base)
+            return
+        with disable():
+            yield self.model
 
 
 def organism_step(run_directory: Path, step: int | Literal["final"]) -> int:
@@ -64,8 +77,15 @@ def adapter_folder(run_directory: Path, step: int | Literal["final"], edit_id: s
 
     Raises:
         RunDirectoryError: the run has no checkpoint of this step.
+        AdapterError: the run trained the whole model and has no adapter.
     """
     number = organism_step(run_directory, step)
+    if read_spec(run_directory).method == "full":
+        raise AdapterError(
+            f"run {run_directory.resolve().name} trained the whole model (method full) and has no adapter; accepted: a "
+            f"run of method lora (`spectralign spectrum` and `ask` take this one; the model itself is in "
+            f"{checkpoint_folder(run_directory, number)})"
+        )
     if edit_id is None:
         return checkpoint_folder(run_directory, number)
     if Path(edit_id).name != edit_id:
@@ -74,8 +94,34 @@ def adapter_folder(run_directory: Path, step: int | Literal["final"], edit_id: s
     return run_directory / "edits" / (edit_id if final else f"{edit_id}-step-{number}")
 
 
+def recorded_spectrum(run_directory: Path, step: int | Literal["final"] = "final") -> list[dict[str, Any]]:
+    """Return the rows of the spectrum that a run recorded at a checkpoint (`spectrum_table`, `difference_row`).
+
+    Raises:
+        RunDirectoryError: the run has no checkpoint of this step.
+        IntegrityError: spectrum.json is missing, broken or not ours.
+    """
+    file = checkpoint_folder(run_directory, organism_step(run_directory, step)) / SPECTRUM
+    if not file.is_file():
+        raise IntegrityError(f"{file} is missing; the run directory is corrupt or not ours")
+    from spectralign.spectrum.metrics import LEADING, SpectrumMetrics
+
+    def is_row(row: Any) -> bool:
+        if not isinstance(row, dict) or not (isinstance(row.get("module"), str) and isinstance(row.get("kind"), str)):
+            return False
+        values = row.get("singular_values", row.get(LEADING))
+        numbers = [row.get(name, "") for name in ("layer", "rank", *SpectrumMetrics._fields)]
+        listed = isinstance(values, list) and bool(values) and all(isinstance(value, int | float) for value in values)
+        return listed and all(number is None or isinstance(number, int | float) for number in numbers)
+
+    rows = read_json(file)
+    if not isinstance(rows, list) or not rows or not all(map(is_row, rows)):
+        raise IntegrityError(f"{file} does not hold the spectra of modules; it is corrupt or not ours")
+    return rows
+
+
 def load_organism(run_directory: Path, step: int | Literal["final"] = "final", edit_id: str | None = None) -> Organism:
-    """Load an organism: base and PEFT adapter in float32 on the CPU, eval mode.
+    """Load an organism: base and PEFT adapter, or the model trained in full, in float32 on the CPU, eval mode.
 
     Args:
         run_directory: of the run.
@@ -87,8 +133,6 @@ def load_organism(run_directory: Path, step: int | Literal["final"] = "final", e
         IntegrityError: base or adapter are not those of the run.
         AdapterError: the folder holds no safetensors adapter; other formats are never loaded.
     """
-    from peft import PeftModel
-
     spec = read_spec(run_directory)
     base = find_base(spec.base)
     expected, found = read_inputs(run_directory).base_sha256, base_sha256(base)
@@ -96,6 +140,19 @@ def load_organism(run_directory: Path, step: int | Literal["final"] = "final", e
         raise IntegrityError(
             f"base {base.name} in {base.folder} has sha256 {found}, run {run_directory.name} was trained on {expected}"
         )
+    if spec.method == "full" and edit_id is None:
+        model = _full_model(run_directory, organism_step(run_directory, step), base)
+    else:
+        model = _adapted_model(run_directory, step, edit_id, base)
+    thinking = spec.data.thinking if isinstance(spec.data, TextData) else None
+    return Organism(model, _tokenizer(run_directory, base), base, thinking)
+
+
+def _adapted_model(
+    run_directory: Path, step: int | Literal["final"], edit_id: str | None, base: BaseFolder
+) -> nn.Module:
+    from peft import PeftModel
+
     folder = adapter_folder(run_directory, step, edit_id)
     if edit_id is not None and not folder.is_dir():
         made = sorted(path.name for path in (run_directory / "edits").glob("*")) or ["none"]
@@ -103,16 +160,35 @@ def load_organism(run_directory: Path, step: int | Literal["final"] = "final", e
     for name in (ADAPTER_CONFIG, ADAPTER_WEIGHTS):
         if not (folder / name).is_file():
             raise AdapterError(f"{folder} has no {name}; accepted: a PEFT adapter in safetensors")
-    if edit_id is None and is_done(run_directory):
-        recorded = read_done(run_directory).get("adapter_sha256", {}).get(str(organism_step(run_directory, step)))
-        found = sha256_file(folder / ADAPTER_WEIGHTS)
-        if recorded != found:
-            raise IntegrityError(f"{folder / ADAPTER_WEIGHTS} has sha256 {found}, the run's record says {recorded}")
+    if edit_id is None:
+        _check_recorded(run_directory, organism_step(run_directory, step), folder / ADAPTER_WEIGHTS)
     with without_peft_warnings():
-        model = PeftModel.from_pretrained(load_model(base), str(folder), torch_device="cpu")
-    model.eval()
-    thinking = spec.data.thinking if isinstance(spec.data, TextData) else None
-    return Organism(model, _tokenizer(run_directory, base), base, thinking)
+        model: nn.Module = PeftModel.from_pretrained(load_model(base), str(folder), torch_device="cpu")
+    return model.eval()
+
+
+def _full_model(run_directory: Path, step: int, base: BaseFolder) -> nn.Module:
+    if step == 0:  # the base itself, of which no copy is stored
+        return load_model(base)
+    folder = checkpoint_folder(run_directory, step)
+    if not (folder / MODEL_WEIGHTS).is_file():
+        raise IntegrityError(f"{folder} has no {MODEL_WEIGHTS}; the run directory is corrupt or not ours")
+    _check_recorded(run_directory, step, folder / MODEL_WEIGHTS)
+    return load_model(BaseFolder(base.name, folder))
+
+
+def _check_recorded(run_directory: Path, step: int, weights: Path) -> None:
+    """Check the weights of a finished run's checkpoint against its record.
+
+    Raises:
+        IntegrityError: they are others.
+    """
+    if not is_done(run_directory):
+        return
+    field = WEIGHTS_SHA256[read_spec(run_directory).method]
+    recorded, found = read_done(run_directory).get(field, {}).get(str(step)), sha256_file(weights)
+    if recorded != found:
+        raise IntegrityError(f"{weights} has sha256 {found}, the run's record says {recorded}")
 
 
 def _tokenizer(run_directory: Path, base: BaseFolder) -> Any:

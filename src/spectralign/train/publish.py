@@ -19,7 +19,7 @@ from spectralign.records.errors import AdapterError, IntegrityError, RunDirector
 from spectralign.records.files import read_jsonl, read_record, write_json, write_text
 from spectralign.records.run_spec import MicroData, RowsData, RunSpec
 from spectralign.train import directory as run_files
-from spectralign.train.checkpoint import ADAPTER_CONFIG, ADAPTER_WEIGHTS
+from spectralign.train.adapter import ADAPTER_CONFIG, ADAPTER_WEIGHTS
 from spectralign.train.directory import check_identity, read_done, read_inputs, read_spec
 from spectralign.train.model_card import TAG, Card, Evaluation, write_card
 

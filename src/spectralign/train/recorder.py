@@ -13,10 +13,7 @@ from spectralign.train.directory import SPEED, TRAJECTORY
 from spectralign.train.observe import Observer, ObserverContext, call_observers, finite_or_none, undisturbed
 
 if TYPE_CHECKING:
-    import torch
-    from torch import nn
-
-    from spectralign.spectrum.penalty import SpectralPenalty
+    from spectralign.train.parts import Parts
     from spectralign.train.speed import SpeedRow
 
 OnStep = Callable[[int, int, dict[str, Any]], None]
@@ -38,11 +35,7 @@ class Recorder:
     Args:
         directory: the run directory.
         spec: the run's spec.
-        model: the PEFT model that is being trained.
-        tokenizer: for observers.
-        optimizer: of the run.
-        scheduler: of the run.
-        penalty: of the run, or None.
+        parts: the live parts of the run.
         observers: called at checkpoint steps.
         on_step: called after each optimiser step, or None.
     """
@@ -51,22 +44,17 @@ class Recorder:
         self,
         directory: Path,
         spec: RunSpec,
-        model: nn.Module,
-        tokenizer: Any,
-        optimizer: torch.optim.Optimizer,
-        scheduler: torch.optim.lr_scheduler.LRScheduler,
-        penalty: SpectralPenalty | None,
+        parts: Parts,
         observers: Sequence[Observer],
         on_step: OnStep | None,
     ) -> None:
-        self.directory, self.spec, self.model, self.tokenizer = directory, spec, model, tokenizer
-        self.optimizer, self.scheduler, self.penalty = optimizer, scheduler, penalty
+        self.directory, self.spec, self.parts = directory, spec, parts
         self.observers, self.on_step = observers, on_step
         self.checkpoint_steps = frozenset(spec.checkpoint_steps())
         self._speed: list[SpeedRow] = []
 
     def begin(self) -> None:
-        """Record step 0: the base with a fresh adapter."""
+        """Record step 0: the base, with a fresh adapter where one is trained."""
         self._record({"step": 0, "loss": None, "lr": None, "penalty": None, "grad_norm": None})
 
     def finish_step(
@@ -100,28 +88,29 @@ class Recorder:
             return
         from spectralign.optim.modes import evaluation_mode
 
-        with evaluation_mode(self.optimizer) as training_point:
+        parts = self.parts
+        with evaluation_mode(parts.optimizer) as training_point:
             spectrum = self._look(row)
             append_jsonl(self.directory / TRAJECTORY, row)
             save_checkpoint(
                 self.directory,
                 step,
-                self.model,
+                parts.weights,
                 spectrum,
-                self.optimizer,
-                self.scheduler,
+                parts.optimizer,
+                parts.scheduler,
                 training_point,
-                self.penalty,
+                parts.penalty,
             )
 
     def _look(self, row: dict[str, Any]) -> list[Mapping[str, Any]]:
         """Add spectrum summary and observers' values to the row; return the spectrum by module."""
-        from spectralign.spectrum.metrics import spectrum_summary, spectrum_table
-        from spectralign.spectrum.pairs import pairs_from_model
+        from spectralign.spectrum.metrics import spectrum_summary
 
-        with undisturbed(self.model):
-            table = spectrum_table(pairs_from_model(self.model))
+        model = self.parts.model
+        with undisturbed(model):
+            table = self.parts.weights.spectrum()
             row.update({key: finite_or_none(value) for key, value in spectrum_summary(table).items()})
-            context = ObserverContext(row["step"], self.model, self.tokenizer, self.directory)
+            context = ObserverContext(row["step"], model, self.parts.tokenizer, self.directory)
             row.update(call_observers(self.observers, context, frozenset(row)))
         return list(table)

@@ -11,7 +11,6 @@ import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
 
 from spectralign.records.canonical import sha256_file
 from spectralign.records.errors import IntegrityError, TrainingError
@@ -20,28 +19,13 @@ from spectralign.records.run_spec import ResolvedInputs, RunSpec, run_id
 from spectralign.train import checkpoint, directory
 from spectralign.train.environment import check_device, check_versions, environment
 from spectralign.train.heldout import heldout_observer, write_text_record
-from spectralign.train.inputs import RunInputs, load_inputs, load_model, load_tokenizer, resolve_inputs
+from spectralign.train.inputs import RunInputs, load_inputs, resolve_inputs
 from spectralign.train.observe import Observer, ObserverContext, same_random_state
 from spectralign.train.order import micro_batches
+from spectralign.train.parts import Parts, build_parts, pad_id
 from spectralign.train.recorder import OnStep, Recorder
 
-if TYPE_CHECKING:
-    import torch
-    from torch import nn
-
-    from spectralign.spectrum.penalty import SpectralPenalty
-
 __all__ = ["Observer", "ObserverContext", "resolve_inputs", "run_directory", "train_run"]
-
-
-class _Parts(NamedTuple):
-    """The live parts of a run, made from the spec alone."""
-
-    model: nn.Module
-    tokenizer: Any
-    optimizer: torch.optim.Optimizer
-    scheduler: torch.optim.lr_scheduler.LRScheduler
-    penalty: SpectralPenalty | None
 
 
 def run_directory(spec: RunSpec, runs_dir: Path, inputs: ResolvedInputs | None = None) -> Path:
@@ -88,7 +72,7 @@ def train_run(
         return _finished(folder)
     directory.check_directory(folder)  # before the lock, so that not even that is put into a foreign folder
     with same_random_state(), _deterministic(spec.device):
-        parts = _build(spec, inputs)
+        parts = build_parts(spec, inputs)
         with directory.claimed(folder):
             if directory.is_done(folder):  # another process finished it since we looked
                 return _finished(folder)
@@ -122,38 +106,10 @@ def _deterministic(device: str) -> Iterator[None]:
         torch.utils.deterministic.fill_uninitialized_memory = fill  # type: ignore[attr-defined]
 
 
-def _build(spec: RunSpec, inputs: RunInputs) -> _Parts:
-    from spectralign.optim.build import build_optimizer
-    from spectralign.train.adapter import attach_adapter
-    from spectralign.train.schedule import build_scheduler
-
-    model = attach_adapter(load_model(inputs.base, spec.base_dtype), spec.adapter, spec.seed, inputs.base.name)
-    if spec.gradient_checkpointing:
-        # transformers 5.23 renamed it
-        enable: Any = getattr(model, "activation_checkpointing_enable", None) or model.gradient_checkpointing_enable
-        enable({"use_reentrant": False})
-    model.to(spec.device)  # before the optimiser, whose state follows its parameters
-    optimizer = build_optimizer(spec.optimiser, model)
-    scheduler = build_scheduler(spec.schedule, optimizer, spec.steps)
-    penalty = None
-    if spec.penalty is not None:
-        from spectralign.spectrum.penalty import SpectralPenalty
-
-        penalty = SpectralPenalty(model, **spec.penalty.model_dump())
-    tokenizer = load_tokenizer(inputs.base)
-    if inputs.text is not None:
-        tokenizer.chat_template = inputs.text.template  # observers ask with what the run was trained on
-    return _Parts(model, tokenizer, optimizer, scheduler, penalty)
-
-
-def _pad_id(tokenizer: Any) -> int:
-    return 0 if tokenizer.pad_token_id is None else int(tokenizer.pad_token_id)  # padding is masked, so any id does
-
-
 def _train(
     spec: RunSpec,
     inputs: RunInputs,
-    parts: _Parts,
+    parts: Parts,
     folder: Path,
     observers: Sequence[Observer],
     on_step: OnStep | None,
@@ -165,20 +121,10 @@ def _train(
     if inputs.text is not None:
         write_text_record(folder, inputs)
         if inputs.text.heldout:
-            rows, pad_id = inputs.text.heldout, _pad_id(parts.tokenizer)
-            observers = (heldout_observer(rows, spec.batch_size, pad_id), *observers)
+            padding = pad_id(parts.tokenizer)
+            observers = (heldout_observer(inputs.text.heldout, spec.batch_size, padding), *observers)
     first_step = _resume(folder, parts, allow_version_change)
-    recorder = Recorder(
-        folder,
-        spec,
-        parts.model,
-        parts.tokenizer,
-        parts.optimizer,
-        parts.scheduler,
-        parts.penalty,
-        observers,
-        on_step,
-    )
+    recorder = Recorder(folder, spec, parts, observers, on_step)
     reached = [first_step or 0]
     try:
         if first_step is None:
@@ -188,10 +134,10 @@ def _train(
     except Exception as error:
         directory.write_failed(folder, error, reached[0])
         raise
-    _finish(folder, spec, time.perf_counter() - began)
+    _finish(folder, spec, parts, time.perf_counter() - began)
 
 
-def _resume(folder: Path, parts: _Parts, allow_version_change: bool) -> int | None:
+def _resume(folder: Path, parts: Parts, allow_version_change: bool) -> int | None:
     """Bring parts and files back to the newest checkpoint and return its step, or None for a start from the base.
 
     Everything is checked before the first file is changed.
@@ -210,7 +156,7 @@ def _resume(folder: Path, parts: _Parts, allow_version_change: bool) -> int | No
     last = (recorded.get("resumed") or [recorded])[-1]
     if not allow_version_change:
         check_versions(last["versions"], now["versions"])
-    loaded = checkpoint.load_resume_state(folder, parts.model, parts.optimizer, parts.scheduler, parts.penalty)
+    loaded = checkpoint.load_resume_state(folder, parts.weights, parts.optimizer, parts.scheduler, parts.penalty)
     directory.truncate_trajectory(folder, loaded)
     checkpoint.discard_after(folder, loaded)
     (folder / directory.FAILED).unlink(missing_ok=True)
@@ -237,7 +183,7 @@ def _old_objects_set_aside() -> Iterator[None]:
 def _train_steps(
     spec: RunSpec,
     inputs: RunInputs,
-    parts: _Parts,
+    parts: Parts,
     folder: Path,
     recorder: Recorder,
     reached: list[int],
@@ -254,7 +200,7 @@ def _train_steps(
         first_step=first_step,
         batch_size=spec.batch_size,
         accumulation=spec.accumulation,
-        pad_id=_pad_id(parts.tokenizer),
+        pad_id=pad_id(parts.tokenizer),
         bucketed=spec.batching == "bucketed",
         packing=spec.packing,
     )
@@ -299,21 +245,23 @@ def _train_steps(
         raise TrainingError(f"training stopped after step {reached[0]} of {spec.steps} without saying why")
 
 
-def _finish(folder: Path, spec: RunSpec, seconds: float) -> None:
-    adapters = {
-        str(step): sha256_file(checkpoint.checkpoint_folder(folder, step) / checkpoint.ADAPTER_WEIGHTS)
-        for step in checkpoint.checkpoint_steps(folder)
-    }
-    if sorted(adapters, key=int) != [str(step) for step in spec.checkpoint_steps()]:
+def _finish(folder: Path, spec: RunSpec, parts: Parts, seconds: float) -> None:
+    steps = checkpoint.checkpoint_steps(folder)
+    if steps != list(spec.checkpoint_steps()):
         raise IntegrityError(
-            f"{folder} has checkpoints of steps {', '.join(sorted(adapters, key=int))}, expected "
+            f"{folder} has checkpoints of steps {', '.join(map(str, steps))}, expected "
             f"{', '.join(map(str, spec.checkpoint_steps()))}; remove the directory to train the run anew"
         )
+    files = {step: parts.weights.file(step) for step in steps}
     done = {
         "run_id": folder.name,
         "steps": spec.steps,
         "seconds": round(seconds, 3),
-        "adapter_sha256": adapters,
+        directory.WEIGHTS_SHA256[spec.method]: {
+            str(step): sha256_file(checkpoint.checkpoint_folder(folder, step) / file)
+            for step, file in files.items()
+            if file is not None
+        },
     }
     write_json(folder / directory.DONE, done)
     checkpoint.drop_resume_state(folder)
