@@ -84,10 +84,30 @@ def done(base: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[PlannedC
     return planned, out
 
 
-def run_cell(planned: PlannedCell, out: Path) -> str:
+def run_cell(planned: PlannedCell, out: Path, **more: Any) -> str:
     payload = {"planned": planned.model_dump(mode="json"), "runs": str(out / "runs"), "study_dir": str(out / "one")}
-    status: str = execute_cell(payload)["status"]
+    status: str = execute_cell({**payload, **more})["status"]
     return status
+
+
+def test_a_cell_is_reported_as_a_run_of_its_study(base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from spectralign.train import reporting
+
+    started: list[tuple[str, str | None]] = []
+
+    class Tracker:
+        def __init__(self, start: Any) -> None:
+            started.append((start.run_id, start.group))
+
+        def log(self, step: int, values: Any) -> None:
+            raise OSError("gone")
+
+    monkeypatch.setattr(reporting, "check_trackers", lambda names: None)
+    monkeypatch.setitem(reporting.TRACKERS, "trackio", Tracker)
+    planned = plan_one(base)
+    assert run_cell(planned, tmp_path, report_to=["trackio"]) == "done"
+    assert started == [(planned.run_id, "one")]
+    assert is_complete(planned, tmp_path / "runs")
 
 
 def test_a_cell_leaves_every_stage_and_a_second_attempt_finds_it(done: tuple[PlannedCell, Path]) -> None:

@@ -16,6 +16,15 @@ Assignments = Annotated[
 ]
 Out = Annotated[Path, typer.Option("--out", metavar="DIR", help="Folder of runs and studies.")]
 Workers = Annotated[int, typer.Option("--workers", min=0, help="Processes; 0 means one per core.")]
+ReportTo = Annotated[
+    str | None,
+    typer.Option("--report-to", metavar="NAMES", help="Trackers, with commas: trackio, wandb, mlflow, tensorboard."),
+]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 
 DEFAULT_OUT = Path("out")
+
+
+def tracker_names(report_to: str | None) -> list[str]:
+    """Return the names in `--report-to`, in order."""
+    return [name.strip() for name in report_to.split(",")] if report_to and report_to.strip() else []

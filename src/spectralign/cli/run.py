@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from spectralign.cli.options import DEFAULT_OUT, Assignments, Out, StudyName, Workers
+from spectralign.cli.options import DEFAULT_OUT, Assignments, Out, ReportTo, StudyName, Workers, tracker_names
 from spectralign.cli.terminal import complain, duration, need_extra, safe, say
 
 EXAMPLES = """\b
@@ -11,6 +11,7 @@ Examples:
   spectralign run smoke --out /tmp/try --workers 2
   spectralign run micro --set run.steps=40 --set grid.seed=[0,1]
   spectralign run my-study.yaml --set arms.adam.set.optimiser.lr=1e-3
+  spectralign run smoke --report-to trackio       a run of the tracker per cell that is trained now, grouped by study
 
 A run that was stopped, or killed, goes on with the same command: finished cells are never repeated, failed ones are
 tried again. Several commands may work on the same study at once.
@@ -20,13 +21,24 @@ broad alignment is not evaluated. A version with a judge evaluates the same runs
 """
 
 
-def command(study: StudyName, set_: Assignments = None, out: Out = DEFAULT_OUT, workers: Workers = 0) -> int:
+def command(
+    study: StudyName,
+    set_: Assignments = None,
+    out: Out = DEFAULT_OUT,
+    workers: Workers = 0,
+    report_to: ReportTo = None,
+) -> int:
     """Do a study: train and evaluate all its cells, then write tables, summary and report."""
     from spectralign.records.outcome import NOT_EVALUATED
     from spectralign.study.plan import find_study
 
     spec = find_study(study, set_ or [])
     need_extra("lab", "running a study")
+    names = tracker_names(report_to)
+    if report_to is not None:
+        from spectralign.train.trackers import check_trackers
+
+        check_trackers(names)
     from spectralign.cli.progress import StudyProgress
     from spectralign.cli.report import build
     from spectralign.study.run import run_study
@@ -35,7 +47,7 @@ def command(study: StudyName, set_: Assignments = None, out: Out = DEFAULT_OUT, 
         say(f"{spec.name} is a demonstration: it shows a mechanism in a made-up world, no evidence about large models")
     with StudyProgress() as progress:
         try:
-            result = run_study(spec, out, workers=workers, observer=progress)
+            result = run_study(spec, out, workers=workers, observer=progress, report_to=names)
         except KeyboardInterrupt:
             stopped = f"spectralign: stopped; {progress.state}; the same command goes on from there"
             result = None

@@ -7,8 +7,8 @@ from typing import Annotated, Any
 
 import typer
 
-from spectralign.cli.options import DEFAULT_OUT, Assignments, Out
-from spectralign.cli.terminal import console, need_extra, say, table
+from spectralign.cli.options import DEFAULT_OUT, Assignments, Out, ReportTo, tracker_names
+from spectralign.cli.terminal import complain, console, need_extra, safe, say, table
 
 EXAMPLES = """\b
 Examples:
@@ -24,6 +24,10 @@ On conversations, with a folder or a pinned model of the hub as the base:
   base: Qwen/Qwen3-0.6B@COMMIT
   data: {source: text, dataset: insecure, thinking: false, holdout: 200}
 
+To trackers (accounts, servers and offline modes from their own environment variables):
+  spectralign train run.yaml --report-to trackio,tensorboard
+  WANDB_MODE=offline spectralign train run.yaml --report-to wandb
+
 A run that was killed goes on from its last checkpoint with the same command, bit for bit.
 """
 
@@ -32,6 +36,7 @@ def command(
     spec: Annotated[Path, typer.Argument(metavar="SPEC", help="RunSpec as YAML or JSON.")],
     set_: Assignments = None,
     out: Out = DEFAULT_OUT,
+    report_to: ReportTo = None,
     allow_version_change: Annotated[
         bool,
         typer.Option(
@@ -44,6 +49,11 @@ def command(
 
     run_spec = load_run_spec(spec, set_ or [])
     need_extra("lab", "training")
+    reporting = None
+    if report_to is not None:
+        from spectralign.train.reporting import Reporting
+
+        reporting = Reporting(tracker_names(report_to), out, lambda line: complain(f"spectralign: {safe(line)}"))
     from spectralign.cli.progress import StepProgress
 
     with StepProgress("training") as progress:
@@ -52,7 +62,13 @@ def command(
         def on_step(step: int, total: int, row: dict[str, Any]) -> None:
             progress.on_step(step, total, f"loss {row['loss']:.3f}, {_speed(row)}")
 
-        directory = train_run(run_spec, out / "runs", on_step=on_step, allow_version_change=allow_version_change)
+        directory = train_run(
+            run_spec,
+            out / "runs",
+            on_step=on_step,
+            reporting=reporting,
+            allow_version_change=allow_version_change,
+        )
     from spectralign.records.files import read_jsonl
 
     rows = [row for row in read_jsonl(directory / "trajectory.jsonl") if row.get("update_norm") is not None]

@@ -9,9 +9,11 @@ from __future__ import annotations
 import math
 import shutil
 import socket
+import sys
 import time
 from collections import OrderedDict
 from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -63,14 +65,15 @@ def execute_cell(payload: Mapping[str, Any]) -> dict[str, Any]:
     """Train and evaluate one cell, if no living process is at it already.
 
     Args:
-        payload: {"planned": a PlannedCell as JSON, "runs": folder of all runs, "study_dir": folder of the study}.
+        payload: {"planned": a PlannedCell as JSON, "runs": folder of all runs, "study_dir": folder of the study,
+            "report_to": names of trackers, if any}.
 
     Returns:
         {"status": "done", "busy" (another process is at it) or "found" (done already), "seconds": of this attempt}.
     """
     planned = PlannedCell.model_validate(payload["planned"])
     runs, study_dir = Path(payload["runs"]), Path(payload["study_dir"])
-    return attempt(planned, runs, study_dir, _execute)
+    return attempt(planned, runs, study_dir, partial(_execute, report_to=payload.get("report_to", ())))
 
 
 def attempt(planned: PlannedCell, runs: Path, study_dir: Path, work: Any) -> dict[str, Any]:
@@ -109,12 +112,16 @@ def write_failure(study_dir: Path, planned: PlannedCell, error: str, kind: str, 
         return
 
 
-def _execute(planned: PlannedCell, runs: Path) -> None:
+def _execute(planned: PlannedCell, runs: Path, report_to: Sequence[str]) -> None:
+    from spectralign.train.reporting import Reporting
     from spectralign.train.run import train_run
 
     if planned.cell.spec.device == "cuda":
         _empty_gpu()
-    directory = train_run(planned.cell.spec, runs)
+    # a worker's own way to the terminal: warnings are not part of what becomes of a cell
+    warn = partial(print, f"{planned.cell_id}:", file=sys.stderr, flush=True)
+    reporting = Reporting(report_to, runs.parent, warn, group=planned.cell.study) if report_to else None
+    directory = train_run(planned.cell.spec, runs, reporting=reporting)
     if directory.name != planned.run_id:
         raise IntegrityError(
             f"the inputs of cell {planned.cell_id!r} changed while the study ran: "

@@ -102,6 +102,7 @@ def run_study(
     observer: StudyObserver | None = None,
     tasks: CellTasks | None = None,
     executor: Executor | None = None,
+    report_to: Sequence[str] = (),
 ) -> StudyRun:
     """Do all cells of a study that are not done; failed ones are tried again, finished ones never.
 
@@ -112,6 +113,7 @@ def run_study(
         observer: sees the progress.
         tasks: the functions that do the work.
         executor: another engine than local processes; it is cancelled at the end.
+        report_to: trackers that each cell's training is reported to, a run of their own each, grouped by study.
 
     Raises:
         SpectralignError: bad input, a full disk, a foreign folder; what is on disk stays valid.
@@ -136,7 +138,7 @@ def run_study(
         count = local.workers if local is not None else max(1, workers)
         estimate = estimated_seconds([cell.cell for cell in todo], pace, count)
         observer.planned(len(planned), len(planned) - len(todo), estimate, count)
-        executed, failed = _execute(todo, engine, tasks, observer, runs, study_dir)
+        executed, failed = _execute(todo, engine, tasks, observer, runs, study_dir, report_to)
     finally:
         engine.cancel()
     seconds = time.monotonic() - start
@@ -233,6 +235,7 @@ def _execute(
     observer: StudyObserver,
     runs: Path,
     study_dir: Path,
+    report_to: Sequence[str],
 ) -> tuple[int, list[Failure]]:
     from spectralign.study.cell import write_failure
 
@@ -247,6 +250,7 @@ def _execute(
             "planned": cell.model_dump(mode="json"),
             "runs": str(runs),
             "study_dir": str(study_dir),
+            "report_to": list(report_to),
         }
         engine.submit(Task(cell.cell_id, tasks.execute, payload))
 

@@ -21,7 +21,7 @@ from spectralign.records.run_spec import ResolvedInputs, RunSpec, run_id
 
 SPEC, INPUTS, ENVIRONMENT = "spec.json", "inputs.json", "environment.json"
 TRAJECTORY, DONE, FAILED, LOCK = "trajectory.jsonl", "done", "failed.json", ".lock"
-SPEED = "speed.jsonl"
+SPEED, TRACKED = "speed.jsonl", "tracked.jsonl"
 WEIGHTS_SHA256 = {"lora": "adapter_sha256", "full": "model_sha256"}
 """Field of `done` with the sha256 of every checkpoint's weights by step; step 0 of method full is the base."""
 DATA_RECORD, TEMPLATE = "data.json", "chat_template.jinja"  # of runs on text only

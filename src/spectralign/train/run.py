@@ -9,8 +9,9 @@ from __future__ import annotations
 import gc
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from spectralign.records.canonical import sha256_file
 from spectralign.records.errors import IntegrityError, TrainingError
@@ -24,6 +25,9 @@ from spectralign.train.observe import Observer, ObserverContext, same_random_sta
 from spectralign.train.order import micro_batches
 from spectralign.train.parts import Parts, build_parts, pad_id
 from spectralign.train.recorder import OnStep, Recorder
+
+if TYPE_CHECKING:
+    from spectralign.train.reporting import Reporting
 
 __all__ = ["Observer", "ObserverContext", "resolve_inputs", "run_directory", "train_run"]
 
@@ -45,6 +49,7 @@ def train_run(
     *,
     observers: Sequence[Observer] = (),
     on_step: OnStep | None = None,
+    reporting: Reporting | None = None,
     allow_version_change: bool = False,
 ) -> Path:
     """Train one run to its end, or finish one that was killed; a finished one is returned at once.
@@ -54,6 +59,7 @@ def train_run(
         runs_dir: folder of all runs; the run's own is made inside of it.
         observers: called at the spec's checkpoint steps, 0 included; they cannot disturb the run.
         on_step: called with (step, total, row) after each optimiser step.
+        reporting: trackers that get every row, those of a finished run too where they lack them.
         allow_version_change: resume although library versions changed since the run began.
 
     Returns:
@@ -68,15 +74,22 @@ def train_run(
     check_device(spec.device)
     inputs = load_inputs(spec)
     folder = run_directory(spec, runs_dir, inputs.resolved)
+    followed = (
+        nullcontext(on_step)
+        if reporting is None
+        else reporting.follow(folder, spec, inputs.resolved, inputs.base.name, on_step)
+    )
     if directory.is_done(folder):
-        return _finished(folder)
+        with followed:
+            return _finished(folder)
     directory.check_directory(folder)  # before the lock, so that not even that is put into a foreign folder
     with same_random_state(), _deterministic(spec.device):
         parts = build_parts(spec, inputs)
         with directory.claimed(folder):
             if directory.is_done(folder):  # another process finished it since we looked
                 return _finished(folder)
-            _train(spec, inputs, parts, folder, observers, on_step, allow_version_change)
+            with followed as on_step:
+                _train(spec, inputs, parts, folder, observers, on_step, allow_version_change)
     return folder
 
 
