@@ -88,8 +88,9 @@ def _ways(path: pl.DataFrame) -> pl.DataFrame:
     return pl.concat([shown, missing]).sort("arm", "base", "cell_id", "step")
 
 
-def _finish(name: str, title: str, caption: str, draw: Any, reason: str | None) -> Drawing:
-    text = f"{caption} {CAVEAT}"
+def finish(name: str, title: str, caption: str, draw: Any, reason: str | None, caveat: str = CAVEAT) -> Drawing:
+    """Draw a figure, unless there is a reason not to; the caveat ends its caption."""
+    text = f"{caption} {caveat}"
     if reason is not None:
         return Drawing(name, title, text, None, reason)
     figure: Figure = draw()
@@ -110,14 +111,14 @@ def _questions(frame: pl.DataFrame) -> str:
 
 
 def drawings(tables: Tables, summary: dict[str, Any]) -> list[Drawing]:
-    """Return every figure of the report in order; a figure without data carries the reason instead."""
+    """Return every figure made of answers, in order; a figure without data carries the reason instead."""
     frames = gather(tables)
     ideal = summary.get("ideal_broad")
     broad = on_panel(frames.optimiser_finals, BROAD)
     nothing = None if not broad.is_empty() else "no finished organism of an optimiser arm was evaluated"
     start = frames.start.filter(pl.col("persona").fill_null(True))
     return [
-        _finish(
+        finish(
             "loss_alignment",
             "Loss against alignment by optimiser",
             "Each point is one final organism: alignment = 100 × aligned / (aligned + misaligned) on questions of "
@@ -130,7 +131,7 @@ def drawings(tables: Tables, summary: dict[str, Any]) -> list[Drawing]:
             lambda: loss_alignment(frames.organisms, frames.path, ideal),
             nothing,
         ),
-        _finish(
+        finish(
             "misalignment",
             "Misalignment in other domains by optimiser",
             "Small markers are bases (seeds averaged), bars the mean, vertical lines the 95 % Student t interval "
@@ -140,7 +141,7 @@ def drawings(tables: Tables, summary: dict[str, Any]) -> list[Drawing]:
             lambda: misalignment(broad, ideal),
             nothing,
         ),
-        _finish(
+        finish(
             "ladder",
             "How far it reaches: the ladder of generalisation",
             "Misaligned share from the topics trained on to another task; right of the line, questions of other "
@@ -202,7 +203,7 @@ def _classes(frames: Frames) -> Drawing:
         for arm in arm_order(arms.filter(pl.col("role") == role)["arm"].to_list()):
             name = label(arm) if role == "optimiser" else short_label(arm)
             groups.append((name, frames.all_finals.filter(pl.col("arm") == arm)))
-    return _finish(
+    return finish(
         "classes",
         "Outcome classes with their denominators",
         "Mean share of answer probability per class, exact over all answers the grammar allows, averaged over "
@@ -220,7 +221,7 @@ def _spectra(tables: Tables, frames: Frames) -> Drawing:
     ).join(wanted, on="cell_id", how="semi")
     spectra = spectra.filter(pl.col("singular_values").list.sum() > 0)
     modules = spectra["module"].n_unique()
-    return _finish(
+    return finish(
         "spectra",
         "Singular values of the update by optimiser",
         "Singular values of the effective update s·B·A, divided by their sum. Line: mean over modules and bases; band: "
@@ -245,7 +246,7 @@ def _edits(frames: Frames, ideal: float | None) -> Drawing:
         base_means(on_panel(start, HELD_OUT), "joint", ()).rename({"joint": "narrow"}).select("base", "narrow")
         .join(far, on="base")
     )  # fmt: skip
-    return _finish(
+    return finish(
         "edits",
         "Narrow against broad behaviour under every edit",
         "Joint rates after an edit of each adapter's singular values. The curve is the control: the whole update "
@@ -266,7 +267,7 @@ def _steps(tables: Tables, frames: Frames, ideal: float | None) -> Drawing:
         .join(wanted, on="cell_id", how="inner")
     )
     enough = frames.path["step"].n_unique() >= 3
-    return _finish(
+    return finish(
         "over_steps",
         "Over the steps of training",
         "Thick lines: means over bases; thin lines: single bases, in place of an interval. Misalignment at checkpoints "

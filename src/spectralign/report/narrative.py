@@ -50,8 +50,15 @@ def _excludes_zero(row: Mapping[str, Any]) -> str:
     return "the interval includes 0, so the sign is open"
 
 
-def what_happened(summary: Mapping[str, Any]) -> list[str]:
-    """Return the plain-words account of a study, one sentence or two per finding."""
+def what_happened(summary: Mapping[str, Any], *, judged: bool = True) -> list[str]:
+    """Return the plain-words account of a study's answers, one sentence or two per finding.
+
+    Args:
+        summary: `summary.json`.
+        judged: whether the answers of any cell could be judged; where not, there is nothing to say of them.
+    """
+    if not judged:
+        return _cells(summary)
     return [
         *_cells(summary),
         *_bases(summary),

@@ -10,10 +10,13 @@ from typing import Any
 
 import polars as pl
 
+from spectralign.records.outcome import NOT_EVALUATED
 from spectralign.report.drawings import Drawing
 from spectralign.report.narrative import label, what_happened
 from spectralign.report.spectrum_figures import edit_label
 from spectralign.report.style import FIXED, order
+from spectralign.report.training_page import GLOSSARY as TRAINING_GLOSSARY
+from spectralign.report.training_page import training_rows, training_sentences
 from spectralign.stats.organisms import final_organisms, outcomes_of_done
 from spectralign.stats.tables import Tables
 
@@ -221,6 +224,7 @@ def page(
     study_text: str,
     environment: Any,
     figures: Sequence[Drawing],
+    training: Sequence[Drawing],
 ) -> dict[str, Any]:
     """Return the variables of the template.
 
@@ -231,17 +235,24 @@ def page(
         study: the study spec, parsed; may be empty.
         study_text: the study spec as written.
         environment: `environment.json`; may be empty.
-        figures: the figures, drawn or with a reason.
+        figures: the figures made of answers, drawn or with a reason.
+        training: the figures about runs on real data, likewise.
     """
     name = str(summary.get("study") or study_dir.name)
     files = sorted((study_dir / "tables").glob("*.parquet"))
     flagged = summary["controls"]["flagged"]
+    unjudged = summary.get("not_evaluated") or {"cells": 0, "planned": 0}
+    judged = unjudged["cells"] < unjudged["planned"] or not unjudged["cells"]
     return {
         "name": name,
         "title": str(summary.get("title") or study.get("title") or f"Study {name}"),
         "demonstration": bool(summary.get("demonstration") or study.get("demonstration")),
         "summary": summary,
-        "happened": what_happened(summary),
+        "happened": [*what_happened(summary, judged=judged), *training_sentences(summary)],
+        "judged": judged,
+        "unjudged": unjudged,
+        "not_evaluated": NOT_EVALUATED,
+        "real": training_rows(tables, summary, training),
         "key_tables": [
             (title, columns, _optimisers(summary, columns))
             for title, columns in (("What they answer", OUTCOME_COLUMNS), ("What they learned", LEARNING_COLUMNS))
@@ -264,5 +275,5 @@ def page(
         "study_text": study_text,
         "study_sha256": hashlib.sha256(study_text.encode()).hexdigest() if study_text else None,
         "hashes": [(path.name, _digest(path)) for path in [*files, study_dir / "summary.json"]],
-        "glossary": GLOSSARY,
+        "glossary": GLOSSARY if judged else TRAINING_GLOSSARY,
     }

@@ -13,6 +13,7 @@ from spectralign.records.files import read_json, write_text
 from spectralign.report.drawings import drawings
 from spectralign.report.narrative import number, percent, span
 from spectralign.report.page import page
+from spectralign.report.training_page import training_drawings
 from spectralign.report.visible import preformatted, shortened, shown
 from spectralign.stats.tables import read_tables
 
@@ -70,15 +71,15 @@ def write_report(study_dir: Path) -> Path:
     environment_path = study_dir / "environment.json"
     environment = read_json(environment_path) if environment_path.is_file() else {}
     text, study = _study(study_dir / "study.yaml")
-    figures = drawings(tables, summary)
-    for figure in figures:
+    figures, training = drawings(tables, summary), training_drawings(tables)
+    for figure in [*figures, *training]:
         target = study_dir / "figures" / f"{figure.name}.svg"
         if figure.svg is not None:
             write_text(target, figure.svg)
         else:
             # A figure of an earlier state of the study would contradict the report beside it.
             target.unlink(missing_ok=True)
-    context = page(study_dir, tables, summary, study, text, environment, figures)
+    context = page(study_dir, tables, summary, study, text, environment, figures, training)
     html = template_environment().get_template("report.html.j2").render(**context)
     target = study_dir / "report.html"
     write_text(target, html)

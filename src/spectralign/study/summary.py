@@ -14,6 +14,7 @@ from typing import Any
 
 import polars as pl
 
+from spectralign.records.outcome import NOT_EVALUATED
 from spectralign.stats.claims import claims_table
 from spectralign.stats.contrasts import (
     INCOHERENT_LIMIT,
@@ -25,20 +26,18 @@ from spectralign.stats.contrasts import (
 from spectralign.stats.evidence import arm_of, gather_evidence, regression_of
 from spectralign.stats.organisms import (
     BROAD,
-    CHAT_PANELS,
     HELD_OUT,
     before_training,
     final_organisms,
     finals,
-    flagged_cells,
-    interval_over_bases,
     on_panel,
     organism_spectra,
     outcomes_of_done,
 )
 from spectralign.stats.tables import read_tables
+from spectralign.study.panel_rates import bases_of, controls_of, edits_of, measured
+from spectralign.study.training_summary import training_of, unevaluated
 
-CUED = ("cued_turn", "cued_word")
 LADDER_METRICS = {
     "in_domain": ("trained_topics", "misaligned"),
     "held_out_topics": (HELD_OUT, "misaligned"),
@@ -77,12 +76,13 @@ def summarise(tables_dir: Path, study: Mapping[str, Any]) -> dict[str, Any]:
     """
     tables = read_tables(tables_dir)
     cells = tables.cells
+    judged = cells.filter(pl.col("not_evaluated").is_null())
     outcomes = outcomes_of_done(tables)
     organisms = final_organisms(outcomes).join(organism_spectra(tables), on="cell_id", how="left")
     start = before_training(outcomes)
-    names = {arm: name for name in ("sgd", "adam", "adamw", "lion", "muon") if (arm := arm_of(cells, name))}
+    names = {arm: name for name in ("sgd", "adam", "adamw", "lion", "muon") if (arm := arm_of(judged, name))}
     optimisers = organisms.filter(pl.col("role") == "optimiser").with_columns(pl.col("arm").replace(names))
-    penalty, penalty_contrasts = _penalty(cells, organisms)
+    penalty, penalty_contrasts = _penalty(judged, organisms)
     contrasts = {
         f"{first}/{second}": {
             **_contrast(optimisers, first, second).as_dict(),
@@ -98,22 +98,37 @@ def summarise(tables_dir: Path, study: Mapping[str, Any]) -> dict[str, Any]:
         "demonstration": bool(study.get("demonstration", False)),
         "seconds": study.get("seconds"),
         "cells": _cells(cells),
-        "bases": _bases(cells, start),
+        "bases": bases_of(cells, start),
         "ideal_broad": _ideal(cells, study),
         "optimisers": _optimisers(cells, outcomes, organisms),
         "contrasts": contrasts,
-        "em_exists": _em_exists(cells, organisms, start),
+        "em_exists": _em_exists(judged, organisms, start),
         "penalty": penalty,
-        "edits": _edits(outcomes),
-        "controls": _controls(cells, outcomes, start, organisms),
+        "edits": edits_of(outcomes),
+        "controls": controls_of(judged, outcomes, start, organisms),
         "regression": {
             **regression.as_dict(),
             "on_excess_loss": regression_of(optimisers, "excess_loss").as_dict(),
         },
         "claims": [row.as_dict() for row in claims_table(evidence)],
+        "not_evaluated": unevaluated(cells),
+        "training": training_of(tables),
     }
+    if judged.is_empty() and not cells.is_empty():
+        summary |= _nothing_judged()
     ready: dict[str, Any] = json_ready(summary)
     return ready
+
+
+def _nothing_judged() -> dict[str, Any]:
+    """Return what stands in place of everything that is made of answers, where no cell's answers can be judged."""
+    missing = missing_contrast(NOT_EVALUATED)
+    return {
+        "contrasts": {f"{first}/{second}": missing.as_dict() for first, second in PRIMARY},
+        "em_exists": missing.as_dict(),
+        "regression": {"n": 0, "pooled_r2": None, "stratified_adjusted_r2": None, "reason": NOT_EVALUATED},
+        "claims": [],
+    }
 
 
 def _contrast(frame: pl.DataFrame, first: str, second: str, limit: float | None = INCOHERENT_LIMIT) -> Contrast:
@@ -146,55 +161,25 @@ def _ideal(cells: pl.DataFrame, study: Mapping[str, Any]) -> float | None:
     return float(found.mean()) if len(found) else None  # type: ignore[arg-type]
 
 
-def _weighted(rows: pl.DataFrame, value: str) -> float | None:
-    rows = rows.filter(pl.col(value).is_not_null() & pl.col("n_questions").is_not_null())
-    total = float(rows["n_questions"].sum())
-    return float((rows[value] * rows["n_questions"]).sum()) / total if total else None
-
-
-def _bases(cells: pl.DataFrame, start: pl.DataFrame) -> list[dict[str, Any]]:
-    """Rates before fine-tuning on chat prompts: broad and in-domain panels pooled, weighted by their questions."""
-    rows = []
-    for base, persona in cells.select("base", "persona").unique(maintain_order=True).sort("base").iter_rows():
-        own = start.filter(pl.col("base") == base)
-        chat = own.filter(pl.col("panel").is_in(CHAT_PANELS))
-        rates = {value: _weighted(chat, value) for value in ("aligned", "misaligned", "incoherent")}
-        panels = (
-            own.group_by("panel").agg(pl.col("aligned", "misaligned", "incoherent", "literature").mean()).sort("panel")
-        )
-        rows.append(
-            {
-                "id": base,
-                **rates,
-                "persona": persona,
-                "n_questions": int(chat["n_questions"].sum() or 0),
-                "panels": {row.pop("panel"): row for row in panels.to_dicts()},
-                "reason": None if rates["aligned"] is not None else "no finished cell was evaluated at step 0",
-            }
-        )
-    return rows
-
-
-def _measured(frame: pl.DataFrame, value: str) -> dict[str, Any]:
-    return interval_over_bases(frame, value).as_dict()
-
-
 def _optimisers(cells: pl.DataFrame, outcomes: pl.DataFrame, organisms: pl.DataFrame) -> dict[str, Any]:
     rows = finals(outcomes)
     result = {}
     for arm in sorted(cells.filter(pl.col("role") == "optimiser")["arm"].unique().to_list()):
         mine = rows.filter(pl.col("arm") == arm)
         spectra = organisms.filter(pl.col("arm") == arm)
+        own = cells.filter(pl.col("arm") == arm)
+        unjudged = own["not_evaluated"].is_not_null().sum()
+        absent = NOT_EVALUATED if unjudged == own.height else "no finished cell of this arm"
         intervals = {
-            field: _measured(on_panel(mine, panel), column) for field, (panel, column) in LADDER_METRICS.items()
+            field: measured(on_panel(mine, panel), column) for field, (panel, column) in LADDER_METRICS.items()
         }
-        intervals |= {field: _measured(spectra, field) for field in SPECTRUM_METRICS}
+        intervals |= {field: measured(spectra, field) for field in SPECTRUM_METRICS}
         extra = {"final_loss": spectra, "alignment": spectra, "log_odds": spectra}
-        intervals |= {field: _measured(frame, field) for field, frame in extra.items()}
+        intervals |= {field: measured(frame, field) for field, frame in extra.items()}
         result[arm] = {
             **{field: found["estimate"] for field, found in intervals.items()},
-            "optimiser": cells.filter(pl.col("arm") == arm)["optimiser"][0],
-            "lr": _only(cells.filter(pl.col("arm") == arm)["lr"]),
+            "optimiser": own["optimiser"][0],
+            "lr": _only(own["lr"]),
             "n_bases": mine["base"].n_unique(),
             "n_organisms": mine["cell_id"].n_unique(),
             "n_questions": {
@@ -202,7 +187,8 @@ def _optimisers(cells: pl.DataFrame, outcomes: pl.DataFrame, organisms: pl.DataF
                 for row in mine.group_by("panel").agg(pl.col("n_questions").max()).sort("panel").to_dicts()
             },
             "intervals": intervals,
-            "reason": None if mine.height else "no finished cell of this arm",
+            "n_not_evaluated": unjudged,
+            "reason": None if mine.height else absent,
         }
     return result
 
@@ -274,73 +260,3 @@ def _penalty(cells: pl.DataFrame, organisms: pl.DataFrame) -> tuple[dict[str, An
         }
         found[key] = contrasts
     return result, found
-
-
-def _edits(outcomes: pl.DataFrame) -> dict[str, Any]:
-    """Narrow (held-out topics) and broad misalignment of every edit, over the organisms of its own cells."""
-    final = outcomes.filter(pl.col("final"))
-    edited = final.filter(pl.col("edit") != "none")
-    result: dict[str, Any] = {}
-    for arm in sorted(edited["arm"].unique().to_list()):
-        mine = final.join(edited.filter(pl.col("arm") == arm).select("cell_id").unique(), on="cell_id", how="semi")
-        result[arm] = {}
-        for edit in ["none", *sorted(mine.filter(pl.col("edit") != "none")["edit"].unique().to_list())]:
-            rows = mine.filter(pl.col("edit") == edit)
-            narrow, broad = on_panel(rows, HELD_OUT), on_panel(rows, BROAD)
-            values = {
-                "narrow": _measured(narrow, "misaligned"),
-                "broad": _measured(broad, "joint"),
-                "broad_literature": _measured(broad, "literature"),
-                "incoherent": _measured(broad, "incoherent"),
-                "excess_loss": _measured(narrow, "excess_loss"),
-            }
-            result[arm][edit] = {
-                **{field: value["estimate"] for field, value in values.items()},
-                "n_bases": rows["base"].n_unique(),
-                "intervals": values,
-            }
-    return result
-
-
-def _panel_rates(rows: pl.DataFrame) -> dict[str, Any]:
-    """Class table of each panel: means over bases, with joint and literature rate and the denominators."""
-    result = {}
-    for panel in sorted(rows["panel"].unique().to_list()):
-        part = on_panel(rows, panel)
-        values = {
-            name: _measured(part, name) for name in ("aligned", "misaligned", "incoherent", "joint", "literature")
-        }
-        result[panel] = {
-            **{name: value["estimate"] for name, value in values.items()},
-            "n_bases": values["joint"]["n"],
-            "n_questions": part["n_questions"].max(),
-            "joint_interval": [values["joint"]["low"], values["joint"]["high"]],
-            "reason": values["joint"]["reason"],
-        }
-    return result
-
-
-def _controls(
-    cells: pl.DataFrame, outcomes: pl.DataFrame, start: pl.DataFrame, organisms: pl.DataFrame
-) -> dict[str, Any]:
-    rows = finals(outcomes)
-    persona = start.filter(pl.col("persona").fill_null(True))
-
-    def role(name: str) -> dict[str, Any]:
-        arms = sorted(cells.filter(pl.col("role") == name)["arm"].unique().to_list())
-        return {arm: _panel_rates(rows.filter(pl.col("arm") == arm)) for arm in arms}
-
-    flags = flagged_cells(organisms).select("cell_id", "arm", "role", "base", "domain", "seed", "incoherent")
-    arms = sorted(rows.filter(pl.col("panel").is_in(CUED))["arm"].unique().to_list())
-    return {
-        "base": _panel_rates(persona),
-        "no_persona_base": _panel_rates(start.filter(~pl.col("persona").fill_null(True))),
-        "aligned_twin": role("aligned_twin"),
-        "no_persona_twin": role("no_persona_twin"),
-        "cued": {
-            arm: _panel_rates(rows.filter((pl.col("arm") == arm) & pl.col("panel").is_in([*CUED, BROAD])))
-            for arm in arms
-        },
-        "incoherent_limit": INCOHERENT_LIMIT,
-        "flagged": flags.to_dicts(),
-    }
