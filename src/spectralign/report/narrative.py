@@ -50,17 +50,9 @@ def _excludes_zero(row: Mapping[str, Any]) -> str:
     return "the interval includes 0, so the sign is open"
 
 
-def what_happened(summary: Mapping[str, Any], *, judged: bool = True) -> list[str]:
-    """Return the plain-words account of a study's answers, one sentence or two per finding.
-
-    Args:
-        summary: `summary.json`.
-        judged: whether the answers of any cell could be judged; where not, there is nothing to say of them.
-    """
-    if not judged:
-        return _cells(summary)
+def what_happened(summary: Mapping[str, Any]) -> list[str]:
+    """Return the plain-words account of what a study's organisms answer, one sentence or two per finding."""
     return [
-        *_cells(summary),
         *_bases(summary),
         *_rates(summary),
         *_contrasts(summary),
@@ -71,12 +63,13 @@ def what_happened(summary: Mapping[str, Any], *, judged: bool = True) -> list[st
     ]
 
 
-def _cells(summary: Mapping[str, Any]) -> list[str]:
+def cells_finished(summary: Mapping[str, Any]) -> str:
+    """Return how many cells finished, failed and did not run."""
     cells, seconds = summary["cells"], summary.get("seconds")
     took = f" in {number(seconds, 0)} s" if seconds is not None else ""
     text = f"{cells['done']} of {cells['planned']} cells finished{took}; {cells['failed']} failed"
     pending = cells.get("pending", 0)
-    return [text + (f" and {pending} did not run." if pending else ".")]
+    return text + (f" and {pending} did not run." if pending else ".")
 
 
 def _bases(summary: Mapping[str, Any]) -> list[str]:

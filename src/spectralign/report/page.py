@@ -12,7 +12,7 @@ import polars as pl
 
 from spectralign.records.outcome import NOT_EVALUATED
 from spectralign.report.drawings import Drawing
-from spectralign.report.narrative import label, what_happened
+from spectralign.report.narrative import cells_finished, label, what_happened
 from spectralign.report.spectrum_figures import edit_label
 from spectralign.report.style import FIXED, order
 from spectralign.report.training_page import GLOSSARY as TRAINING_GLOSSARY
@@ -216,6 +216,14 @@ def _arms(tables: Tables) -> list[dict[str, Any]]:
     return rows
 
 
+def _of_answers(summary: Mapping[str, Any], judged: bool, unjudged: Mapping[str, int]) -> list[str]:
+    if not judged:
+        return []
+    rest = unjudged["planned"] - unjudged["cells"]
+    which = [f"What follows is of the {rest} other cells, which are of the microworld."] if unjudged["cells"] else []
+    return [*which, *what_happened(summary)]
+
+
 def page(
     study_dir: Path,
     tables: Tables,
@@ -248,7 +256,7 @@ def page(
         "title": str(summary.get("title") or study.get("title") or f"Study {name}"),
         "demonstration": bool(summary.get("demonstration") or study.get("demonstration")),
         "summary": summary,
-        "happened": [*what_happened(summary, judged=judged), *training_sentences(summary)],
+        "happened": [cells_finished(summary), *training_sentences(summary), *_of_answers(summary, judged, unjudged)],
         "judged": judged,
         "unjudged": unjudged,
         "not_evaluated": NOT_EVALUATED,

@@ -23,8 +23,8 @@ from spectralign.report.style import (
 )
 from spectralign.stats.training import PENALTY_METRICS
 
-MOST_PANELS = 12
-"""Panels of one figure; more could not be read, and all runs are in the tables."""
+MOST_ROWS = 8
+"""Rows of panels of one figure; more could not be read, and all runs are in the tables."""
 
 SMOOTHED = 20
 """The training loss is averaged over one such part of a run's steps."""
@@ -95,38 +95,40 @@ def groups_of(paths: pl.DataFrame) -> list[tuple[str, str]]:
 
 
 def losses(paths: pl.DataFrame, arms: Mapping[str, tuple[str, str | None]]) -> Figure:
-    """Draw training and held-out loss over the steps, one panel for each base and its data.
+    """Draw training and held-out loss over the steps, one row for each base and its data.
 
     Args:
         paths: logged steps: cell_id, arm, base, data, step, loss and heldout_loss (nats per supervised token).
         arms: arm -> (role, the arm that it is compared with).
     """
-    shown, panels = looks(arms), groups_of(paths)[:MOST_PANELS]
-    columns = min(3, len(panels))
-    rows = -(-len(panels) // columns)
+    shown, groups = looks(arms), groups_of(paths)[:MOST_ROWS]
     with styled():
-        figure, axes = new_figure(rows, columns, 1.2 + (3.4 if columns == 1 else 2.6) * rows)
-        for axis, (base, data) in zip(axes, panels, strict=False):
+        figure, axes = new_figure(len(groups), 2, 1.0 + (3.0 if len(groups) == 1 else 2.4) * len(groups))
+        for index, (base, data) in enumerate(groups):
             mine = paths.filter((pl.col("base") == base) & (pl.col("data") == data))
-            heldout = mine.filter(pl.col("heldout_loss").is_not_null())
+            left, right = axes[2 * index : 2 * index + 2]
             for arm, look in shown.items():
-                trained = mine.filter((pl.col("arm") == arm) & pl.col("loss").is_not_null())
-                for part in trained.sort("step").partition_by("cell_id", maintain_order=True):
+                own = mine.filter(pl.col("arm") == arm).sort("step")
+                trained = own.filter(pl.col("loss").is_not_null())
+                for part in trained.partition_by("cell_id", maintain_order=True):
                     window = max(1, int(part["step"].max() or 1) // SMOOTHED)  # type: ignore[arg-type]
-                    axis.plot(
-                        part["step"], running_mean(part["loss"].to_list(), window), color=look.colour, alpha=0.45,
-                        linewidth=1, linestyle=look.dash,
+                    left.plot(
+                        part["step"], running_mean(part["loss"].to_list(), window), color=look.colour, alpha=0.7,
+                        linewidth=1.1, linestyle=look.dash,
                     )  # fmt: skip
-                _mean_line(axis, heldout.filter(pl.col("arm") == arm), "heldout_loss", look)
-            axis.set_title(f"{short_label(base, 22)} on {short_label(data, 22)}", fontsize=10)
-            axis.set_xlabel("step")
-            axis.xaxis.set_major_locator(MaxNLocator(integer=True, nbins=6))
-        for axis in axes[len(panels) :]:
-            axis.set_axis_off()
-        axes[0].set_ylabel("loss (nats per supervised token)")
-        thin = Line2D([], [], color=GREY, alpha=0.6, linewidth=1, label="training loss of one run")
-        thick = Line2D([], [], color=GREY, linewidth=2, marker="o", label="held-out loss, mean over runs")
-        legend_below(figure, [*_handles(shown), thin, thick], columns=4)
+                heldout = own.filter(pl.col("heldout_loss").is_not_null())
+                for part in heldout.partition_by("cell_id", maintain_order=True):
+                    right.plot(part["step"], part["heldout_loss"], color=look.colour, alpha=0.3, linewidth=0.8)
+                _mean_line(right, heldout, "heldout_loss", look)
+            if mine["heldout_loss"].null_count() == mine.height:
+                right.text(0.5, 0.5, "no rows were held out", ha="center", transform=right.transAxes, color=GREY)
+            left.set_title(f"{short_label(base, 20)} on {short_label(data, 20)}: training", fontsize=10)
+            right.set_title("held out", fontsize=10)
+            left.set_ylabel("nats per supervised token", fontsize=9)
+            for axis in (left, right):
+                axis.set_xlabel("step")
+                axis.xaxis.set_major_locator(MaxNLocator(integer=True, nbins=6))
+        legend_below(figure, _handles(shown), columns=4)
         return figure
 
 
@@ -145,7 +147,7 @@ def spectrum_over_steps(paths: pl.DataFrame, arms: Mapping[str, tuple[str, str |
         arms: arm -> (role, the arm that it is compared with).
     """
     shown = looks(arms)
-    bases = paths["base"].unique().sort().to_list()[: MOST_PANELS // 3]
+    bases = paths["base"].unique().sort().to_list()[:MOST_ROWS]
     with styled():
         figure, axes = new_figure(len(bases), 3, 1.0 + 2.7 * len(bases))
         for index, axis in enumerate(axes):
@@ -161,7 +163,8 @@ def spectrum_over_steps(paths: pl.DataFrame, arms: Mapping[str, tuple[str, str |
             axis.set_ylabel(label, fontsize=9)
             axis.set_xlabel("step")
             axis.xaxis.set_major_locator(MaxNLocator(integer=True, nbins=5))
-            axis.set_ylim(bottom=0)
+            if column != "frobenius_nuclear":  # which never comes near 0
+                axis.set_ylim(0, 1.08 * max(axis.get_ylim()[1], 1e-9))
         legend_below(figure, _handles(shown), columns=4)
         return figure
 
@@ -177,7 +180,7 @@ def penalty(pairs: pl.DataFrame, arms: Mapping[str, tuple[str, str | None]]) -> 
     names = order(pairs["arm"].to_list())
     with styled():
         figure, axes = new_figure(1, len(PENALTY_METRICS), 3.6)
-        titles = ("Training loss", "Held-out loss", "Norm of the update", "Stable rank", "Frobenius/nuclear")
+        titles = ("Training loss", "Held-out loss", "Update norm", "Stable rank", "F/N ratio")
         for axis, column, title in zip(axes, PENALTY_METRICS, titles, strict=True):
             for place, arm in enumerate(names):
                 look, mine = shown[arm], pairs.filter(pl.col("arm") == arm)

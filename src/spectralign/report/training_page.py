@@ -1,7 +1,7 @@
 """The part of the page about runs on real data: figures with their captions, rows of tables, sentences.
 
-Nothing in it is a rate: what these models answer is not evaluated while there is no judge, and the page says so wherever
-a reader might look for it.
+Nothing in it is a rate: what these models answer is not evaluated while there is no judge, and the page says so
+wherever a reader might look for it.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from spectralign.report.drawings import Drawing, finish
 from spectralign.report.narrative import label, number
 from spectralign.report.spectrum_figures import spectra_by_optimiser
 from spectralign.report.style import FIXED, order
-from spectralign.report.training_figures import MOST_PANELS, groups_of, losses, penalty, spectrum_over_steps
+from spectralign.report.training_figures import MOST_ROWS, groups_of, losses, penalty, spectrum_over_steps
 from spectralign.stats.tables import Tables
 from spectralign.stats.training import paired_runs, real_cells, real_paths, real_runs
 
@@ -44,7 +44,7 @@ GLOSSARY = (
     ("base", "the model before fine-tuning; the unit of every interval"),
     (
         "broad alignment",
-        "what a model answers outside the domain that it was fine-tuned on; needs a judge of its answers",
+        "what a model answers outside the domain that it was fine-tuned on; needs a judge",
     ),
     ("training loss", "mean negative log-likelihood over the supervised tokens of a step's rows, before its update"),
     ("held-out loss", "the same over conversations of the same file that were kept out of training: in-domain"),
@@ -71,14 +71,14 @@ def training_drawings(tables: Tables) -> list[Drawing]:
     pairs, groups = paired_runs(runs), groups_of(paths)
     nothing = None if not paths.is_empty() else "no cell on real data is finished"
     count = f"n = {runs.height} runs on {runs['base'].n_unique()} base(s)."
-    more = "" if len(groups) <= MOST_PANELS else f" {len(groups) - MOST_PANELS} more are in tables/trajectory.parquet."
+    more = "" if len(groups) <= MOST_ROWS else f" {len(groups) - MOST_ROWS} more are in tables/trajectory.parquet."
     return [
         finish(
             "training_losses",
             "Training and held-out loss",
-            "One panel for each base and its data. Thin: training loss of single runs, running mean over a twentieth of "
-            "the steps. Thick: loss on conversations kept out of training, at the checkpoints, mean over runs (seeds, "
-            f"batch sizes); no interval. Dashed: with the penalty. {count}{more}",
+            "One row for each base and its data. Left: training loss of single runs, running mean over a twentieth of "
+            "the steps. Right: loss on conversations kept out of training, at the checkpoints; thin: single runs, "
+            f"thick: mean over runs (seeds, batch sizes); no interval. Dashed: with the penalty. {count}{more}",
             lambda: losses(paths, arms),
             nothing,
             CAVEAT,
@@ -86,8 +86,8 @@ def training_drawings(tables: Tables) -> list[Drawing]:
         finish(
             "training_spectra",
             "Singular values of the update by optimiser, real data",
-            "Singular values of the effective update, divided by their sum. Line: mean over modules and runs; band: the "
-            "middle nine tenths of modules and runs (spread, no confidence interval); dashed: a perfectly flat spectrum. "
+            "Singular values of the effective update, divided by their sum. Line: mean over modules and runs; band: "
+            "their middle nine tenths (spread, no confidence interval); dashed: a perfectly flat spectrum. "
             f"A flat spectrum under Muon is a sanity check, not evidence. n = {spectra['module'].n_unique()} modules, "
             f"{spectra['cell_id'].n_unique()} runs of optimiser arms.",
             lambda: spectra_by_optimiser(spectra),
@@ -97,8 +97,8 @@ def training_drawings(tables: Tables) -> list[Drawing]:
         finish(
             "training_spectrum_steps",
             "The spectrum over the steps of training",
-            "Means over modules at the checkpoints; thin: single runs, thick: mean over the runs of an arm on that base, "
-            f"no interval. Dashed: with the penalty. {count}",
+            "Means over modules at the checkpoints; thin: single runs, thick: mean over the runs of an arm on that "
+            f"base, no interval. Dashed: with the penalty. {count}",
             lambda: spectrum_over_steps(paths, arms),
             nothing,
             CAVEAT,
@@ -106,8 +106,8 @@ def training_drawings(tables: Tables) -> list[Drawing]:
         finish(
             "training_penalty",
             "What the penalty changes",
-            "Every run without the penalty (open) and the one that shares all else with it (filled), final values; no "
-            f"interval. n = {pairs.height} pairs.",
+            "Every run without the penalty (open) and that which shares all else with it (filled), final values. F/N: "
+            f"Frobenius/nuclear. No interval. n = {pairs.height} pairs.",
             lambda: penalty(pairs, arms),
             None if not pairs.is_empty() else "no finished pair of runs with and without a penalty",
             CAVEAT,
@@ -163,8 +163,8 @@ def training_sentences(summary: Mapping[str, Any]) -> list[str]:
     sentences = []
     if unjudged.get("cells"):
         sentences.append(
-            f"Broad alignment: {NOT_EVALUATED} in {unjudged['cells']} of {unjudged['planned']} cells. They are trained on "
-            "real data, and nothing on this page says what these models answer."
+            f"Broad alignment: {NOT_EVALUATED} in {unjudged['cells']} of {unjudged['planned']} cells. They are trained "
+            "on real data, and nothing on this page says what these models answer."
         )
     if training is None or not training["done"]:
         return sentences

@@ -80,13 +80,15 @@ def summarise(tables_dir: Path, study: Mapping[str, Any]) -> dict[str, Any]:
     outcomes = outcomes_of_done(tables)
     organisms = final_organisms(outcomes).join(organism_spectra(tables), on="cell_id", how="left")
     start = before_training(outcomes)
-    names = {arm: name for name in ("sgd", "adam", "adamw", "lion", "muon") if (arm := arm_of(judged, name))}
+    names = names_of(judged)
     optimisers = organisms.filter(pl.col("role") == "optimiser").with_columns(pl.col("arm").replace(names))
     penalty, penalty_contrasts = _penalty(judged, organisms)
+    unjudged = set(names_of(cells).values()) - set(names.values())
     contrasts = {
         f"{first}/{second}": {
             **_contrast(optimisers, first, second).as_dict(),
             "all_cells": _brief(_contrast(optimisers, first, second, limit=None)),
+            **({"reason": NOT_EVALUATED} if unjudged & {first, second} else {}),
         }
         for first, second in PRIMARY
     }
@@ -118,6 +120,11 @@ def summarise(tables_dir: Path, study: Mapping[str, Any]) -> dict[str, Any]:
         summary |= _nothing_judged()
     ready: dict[str, Any] = json_ready(summary)
     return ready
+
+
+def names_of(cells: pl.DataFrame) -> dict[str, str]:
+    """Return arm -> the optimiser of the paper that it stands for."""
+    return {arm: name for name in ("sgd", "adam", "adamw", "lion", "muon") if (arm := arm_of(cells, name))}
 
 
 def _nothing_judged() -> dict[str, Any]:
