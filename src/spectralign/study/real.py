@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import warnings
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -68,11 +69,13 @@ def _check_file(name: str) -> None:
 def data_names(cells: Iterable[Cell]) -> dict[str, str]:
     """Return a short name without machine paths for the data of every cell, by cell-id."""
     places = {cell.cell_id: _place(cell.spec) for cell in cells}
-    short = {place: Path(place).name for place in places.values()}
-    for place, name in list(short.items()):
-        if sum(other == name for other in short.values()) > 1:
-            short[place] = "/".join(Path(place).parts[-2:])
-    return {cell: short[place] for cell, place in places.items()}
+    counts = Counter(Path(place).name for place in set(places.values()))
+
+    def short(place: str) -> str:
+        name = Path(place).name
+        return name if counts[name] == 1 else "/".join(Path(place).parts[-2:])
+
+    return {cell: short(place) for cell, place in places.items()}
 
 
 def _place(spec: RunSpec) -> str:

@@ -1,0 +1,200 @@
+"""The part of the report about runs on real data, beside cells of the microworld and without any."""
+
+import json
+import re
+
+import polars as pl
+import pytest
+from browser import Page
+from synthetic import _spectra, make_tables, write_study
+
+from spectralign.records.outcome import NOT_EVALUATED
+from spectralign.report.training_figures import looks, running_mean
+from spectralign.report.write import write_report
+from spectralign.stats.contrasts import PRIMARY
+
+ARMS = (("adam", "real_adam", "optimiser", None), ("muon", "real_muon", "optimiser", None),
+        ("adam", "real_penalty", "penalty", "real_adam"))  # fmt: skip
+REASON = f"{NOT_EVALUATED}: data.source is 'text'"
+
+
+def real_tables(bases=("small", "larger"), data=("a.jsonl",), seeds=(0, 1), failed=False):
+    """Cells, spectra and trajectory of finished runs on real data; losses differ by arm, base and seed."""
+    import numpy as np
+
+    rng = np.random.default_rng(0)
+    tables = {"cells": [], "spectra": [], "trajectory": []}
+    for kind, arm, role, of in ARMS:
+        for base in bases:
+            for name in data:
+                for seed in seeds:
+                    cell = f"{arm}-{base}-{name}-{seed}"
+                    keys = {"cell_id": cell, "arm": arm, "optimiser": kind, "base": base}
+                    end = 1.5 + 0.1 * seed + (0.05 if role == "penalty" else 0.0) + (0.2 if kind == "muon" else 0)
+                    spec = {"seed": seed, "base": base, "data": {"dataset": name}, "optimiser": {"kind": kind},
+                            "penalty": {"lam": 1.0} if role == "penalty" else None}  # fmt: skip
+                    tables["cells"].append({
+                        **keys, "study": "s", "role": role, "of": of, "lr": 1e-3, "seed": seed, "batch_size": 4,
+                        "accumulation": 1, "steps": 10, "run_id": cell, "status": "failed" if failed else "done",
+                        "error": "the loss is not finite" if failed else None,
+                        "final_loss": end, "spec": json.dumps(spec), "source": "text", "data": name,
+                        "penalty_lam": 1.0 if role == "penalty" else None, "not_evaluated": REASON,
+                        "heldout_start": 3.0, "heldout_final": end, "base_heldout": 3.0, "tokens": 1000,
+                        "training_seconds": 60.0, "tokens_per_second": 16.7, "memory_bytes": 10**9,
+                        "smallest_micro_batch": 4, "device": "cpu",
+                    })  # fmt: skip
+                    if failed:
+                        continue
+                    spectra = _spectra(rng, keys, kind, role)
+                    tables["spectra"] += [{**row, "step": 10} for row in spectra]
+                    for step in range(11):
+                        look = step in (2, 10)
+                        tables["trajectory"].append({
+                            **keys, "step": step, "loss": end + 2.0 / step if step else None,
+                            "heldout_loss": 3.0 - (3.0 - end) * step / 10 if step in (0, 2, 10) else None,
+                            "stable_rank": 2.0 if look else None, "update_norm": 0.1 * step if look else None,
+                            "frobenius_nuclear": 0.5 if look else None,
+                        })  # fmt: skip
+    return {name: pl.DataFrame(rows, infer_schema_length=None) for name, rows in tables.items() if rows}
+
+
+def joined(micro, real):
+    return {name: pl.concat([frame, real[name]], how="diagonal_relaxed") if name in real else frame
+            for name, frame in micro.items()}  # fmt: skip
+
+
+def summary_of(folder):
+    return json.loads((folder / "summary.json").read_text())
+
+
+@pytest.fixture(scope="module")
+def micro():
+    return make_tables(2, arms={"adam", "muon"}, hostile=False)
+
+
+@pytest.fixture(scope="module")
+def alone(micro, tmp_path_factory):
+    return write_study(tmp_path_factory.mktemp("alone") / "s", micro)
+
+
+@pytest.fixture(scope="module")
+def mixed(micro, tmp_path_factory):
+    folder = write_study(tmp_path_factory.mktemp("mixed") / "s", joined(micro, real_tables()))
+    write_report(folder)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def real(tmp_path_factory):
+    folder = write_study(tmp_path_factory.mktemp("real") / "s", real_tables(), demonstration=False)
+    write_report(folder)
+    return folder
+
+
+def test_cells_on_real_data_change_no_number_of_the_others(alone, mixed):
+    before, after = summary_of(alone), summary_of(mixed)
+    for part in ("contrasts", "em_exists", "edits", "controls", "regression", "claims", "penalty", "ideal_broad"):
+        assert after[part] == before[part], part
+    assert {arm: after["optimisers"][arm] for arm in before["optimisers"]} == before["optimisers"]
+    assert before["training"] is None and before["not_evaluated"]["cells"] == 0
+    assert after["not_evaluated"] == {"cells": 12, "planned": 16, "alignment": NOT_EVALUATED}
+
+
+def test_an_arm_on_real_data_has_no_rate_beside_arms_that_have(mixed):
+    row = summary_of(mixed)["optimisers"]["real_adam"]
+    assert row["reason"] == NOT_EVALUATED and row["broad_joint"] is None and row["n_not_evaluated"] == 4
+    bases = {row["id"]: row["reason"] for row in summary_of(mixed)["bases"]}
+    assert bases["small"] == NOT_EVALUATED and bases["micro-0"] is None
+    text = Page((mixed / "report.html").read_text(encoding="utf-8")).text
+    assert f"{NOT_EVALUATED} in 12 of 16 cells" in text
+    assert "The 12 cells on real data are in none of these figures" in text
+    assert "What follows is of the 4 other cells, which are of the microworld." in text
+    assert re.search(rf"real_adam lr 0.001 {re.escape(NOT_EVALUATED)}; see training on real data", text)
+
+
+def test_a_contrast_with_an_arm_that_is_not_judged_says_so(micro, tmp_path):
+    frames = real_tables()
+    frames = {name: frame.with_columns(pl.col("arm").replace("real_muon", "lion")) for name, frame in frames.items()}
+    frames["cells"] = frames["cells"].with_columns(
+        pl.when(pl.col("arm") == "lion").then(pl.lit("lion")).otherwise("optimiser").alias("optimiser")
+    )
+    contrasts = summary_of(write_study(tmp_path / "s", joined(micro, frames)))["contrasts"]
+    assert contrasts["lion/muon"]["reason"] == NOT_EVALUATED and contrasts["lion/muon"]["estimate"] is None
+    assert contrasts["adam/muon"]["estimate"] is not None
+
+
+def test_both_kinds_of_figures_are_drawn_in_a_mixed_study_and_only_training_alone(mixed, real):
+    training = {"training_losses", "training_spectra", "training_spectrum_steps", "training_penalty"}
+    both = {path.stem for path in (mixed / "figures").glob("*.svg")}
+    assert training < both and "loss_alignment" in both
+    assert {path.stem for path in (real / "figures").glob("*.svg")} == training
+
+
+def test_a_study_on_real_data_alone_has_no_section_that_needs_answers(real):
+    html = (real / "report.html").read_text(encoding="utf-8")
+    page = Page(html)
+    ids = [value for _, name, value in page.attributes if name == "id"]
+    assert {"training", "answers", "repeat"} <= set(ids)
+    assert not {"claims", "contrasts", "edits", "controls", "samples", "optimisers", "figures"} & set(ids)
+    inner = {value[1:] for _, name, value in page.attributes if name == "href" and value.startswith("#")}
+    assert inner <= set(ids)
+    captions = re.findall(r"<figcaption>(.*?)</figcaption>", html, re.S)
+    assert len(captions) == 4 and all(NOT_EVALUATED in caption for caption in captions)
+    assert "icroworld" not in page.text
+
+
+def test_the_summary_of_training_is_the_mean_over_bases_and_the_difference_over_pairs(real):
+    training = summary_of(real)["training"]
+    assert training["arms"]["real_adam"]["heldout_final"] == pytest.approx(1.55)
+    assert training["arms"]["real_adam"]["heldout_ratio"] == pytest.approx(1.55 / 3)
+    assert training["arms"]["real_adam"]["n_runs"] == 4 and training["arms"]["real_adam"]["n_bases"] == 2
+    change = training["penalty"]["real_penalty"]
+    assert change["delta_heldout_final"] == pytest.approx(0.05) and change["n_bases"] == 2
+    assert change["intervals"]["delta_heldout_final"]["low"] is None and "2 base" in change["reason"]
+    assert training["step_0"] == {"equal": 12, "different": [], "not_measured": 0}
+    assert training["cost"]["tokens"] == 12_000 and training["cost"]["gpu_seconds"] == 0
+    assert {summary_of(real)["contrasts"][f"{a}/{b}"]["reason"] for a, b in PRIMARY} == {NOT_EVALUATED}
+
+
+def test_a_step_0_that_differs_from_its_base_is_named(tmp_path):
+    frames = real_tables()
+    first = frames["cells"]["cell_id"][0]
+    frames["cells"] = frames["cells"].with_columns(
+        pl.when(pl.col("cell_id") == first).then(3.1).otherwise(pl.col("base_heldout")).alias("base_heldout")
+    )
+    folder = write_study(tmp_path / "s", frames, demonstration=False)
+    text = Page(write_report(folder).read_text(encoding="utf-8")).text
+    assert f"Step 0 DIFFERS from the base in: {first}" in text
+    assert "the base's own in 11 of 12 runs" in text
+
+
+def test_runs_without_held_out_rows_and_studies_without_a_finished_run_still_give_a_report(tmp_path):
+    bare = real_tables(seeds=(0,))
+    for column in ("heldout_start", "heldout_final", "base_heldout"):
+        bare["cells"] = bare["cells"].with_columns(pl.lit(None, pl.Float64).alias(column))
+    bare["trajectory"] = bare["trajectory"].with_columns(pl.lit(None, pl.Float64).alias("heldout_loss"))
+    folder = write_study(tmp_path / "bare", bare, demonstration=False)
+    assert "held-out loss is the base" not in Page(write_report(folder).read_text(encoding="utf-8")).text
+    folder = write_study(tmp_path / "failed", real_tables(failed=True), demonstration=False)
+    text = Page(write_report(folder).read_text(encoding="utf-8")).text
+    assert "no cell on real data is finished" in text and "the loss is not finite" in text and NOT_EVALUATED in text
+
+
+def test_many_bases_and_data_are_drawn_up_to_a_limit_that_the_caption_tells(tmp_path):
+    frames = real_tables(bases=tuple("abcde"), data=("x.jsonl", "y.jsonl"), seeds=(0,))
+    folder = write_study(tmp_path / "s", frames, demonstration=False)
+    text = Page(write_report(folder).read_text(encoding="utf-8")).text
+    assert "2 more are in tables/trajectory.parquet" in text
+    interval = summary_of(folder)["training"]["arms"]["real_adam"]["intervals"]["final_loss"]
+    assert interval["n"] == 5 and interval["low"] is not None
+
+
+def test_an_arm_with_a_penalty_looks_like_its_own_without_dashed():
+    found = looks({"adam": ("optimiser", None), "adam_penalty": ("penalty", "adam"), "x": ("penalty", "gone")})
+    assert found["adam_penalty"].colour == found["adam"].colour and found["adam_penalty"].dash != found["adam"].dash
+    assert found["x"].dash == "-", "its partner is not in the study"
+
+
+def test_the_running_mean_is_that_of_the_last_values():
+    assert running_mean([1, 2, 6, 8], 2).tolist() == [1, 1.5, 4, 7]
+    assert running_mean([3, 5], 1).tolist() == [3, 5]
