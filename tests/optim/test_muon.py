@@ -177,3 +177,18 @@ def test_vectors_and_unknown_names_are_refused_at_construction() -> None:
         Muon(parameters(), **(fields() | {"scale_rule": "spectral"}))
     with pytest.raises(UnknownNameError, match="did you mean 'polar_express'"):
         Muon(parameters(), **(fields() | {"orthogonaliser": "polar_expres"}))
+
+
+@pytest.mark.parametrize("shape", [(300, 1100), (1100, 300)])
+def test_a_matrix_of_a_whole_model_takes_the_step_of_newton_schulz_on_all_of_it(shape: tuple[int, int]) -> None:
+    """Ranks far above an adapter's: five steps on the matrix itself in float64, without Gram matrices of it."""
+    W = nn.Parameter(torch.zeros(shape))
+    W.grad = torch.randn(shape, generator=torch.Generator().manual_seed(0))
+    X = W.grad.double() if shape[0] < shape[1] else W.grad.double().T
+    X = X / X.norm()
+    for _ in range(5):
+        S = X @ X.T
+        X = 3.4445 * X + (-4.7750 * S + 2.0315 * S @ S) @ X
+    Muon([W], **fields()).step()
+    expected = -0.02 * max(1.0, shape[0] / shape[1]) ** 0.5 * (X if shape[0] < shape[1] else X.T)
+    torch.testing.assert_close(W.detach(), expected.float(), rtol=1e-4, atol=1e-8)

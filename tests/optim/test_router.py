@@ -8,8 +8,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import nn
 
-from spectralign.optim import check_complete, route
+from spectralign.optim import build_optimizer, check_complete, route
+from spectralign.optim.router import hidden_matrices
 from spectralign.records.errors import OptimiserError
+from spectralign.records.optimisers import MuonSpec
 
 
 def matrix(*shape: int) -> nn.Parameter:
@@ -92,3 +94,40 @@ def test_a_frozen_a_foreign_and_a_repeated_parameter_are_named() -> None:
     optimizer.param_groups[0]["params"].append(named[1][1])
     with pytest.raises(OptimiserError, match=r"1 in several groups \(m\.0\.lora_B"):
         check_complete(named, optimizer)
+
+
+def whole_model() -> list[tuple[str, nn.Parameter]]:
+    return [
+        ("model.embed_tokens.weight", matrix(9, 4)),
+        ("model.layers.0.self_attn.q_proj.weight", matrix(4, 4)),
+        ("model.layers.0.self_attn.q_proj.bias", matrix(4)),
+        ("model.layers.0.mlp.experts.up_proj", matrix(2, 4, 4)),
+        ("model.layers.11.mlp.down_proj.weight", matrix(4, 8)),
+        ("model.layers.11.norm.weight", matrix(4)),
+        ("model.norm.weight", matrix(4)),
+        ("lm_head.weight", matrix(9, 4)),
+    ]
+
+
+def test_of_a_whole_model_the_matrices_of_numbered_blocks_are_told_from_embedding_head_norms_and_biases() -> None:
+    named = whole_model()
+    hidden, other = hidden_matrices(route(named))
+    assert [name for name, _ in hidden] == [named[1][0], named[4][0]]
+    assert [name for name, _ in other] == [named[i][0] for i in (0, 2, 3, 5, 6, 7)]
+
+
+def test_beside_an_adapter_no_matrix_counts_as_hidden() -> None:
+    routing = route([*lora("model.layers.0.q_proj"), *whole_model()])
+    assert hidden_matrices(routing) == ([], routing.other)
+
+
+def test_muon_takes_the_hidden_matrices_of_a_whole_model_and_adamw_the_rest() -> None:
+    named = whole_model()
+    optimizer = build_optimizer(MuonSpec(lr=0.1, other={"kind": "adamw", "lr": 0.01}), named)
+    by_part = {group["part"]: [id(parameter) for parameter in group["params"]] for group in optimizer.param_groups}
+    assert by_part["muon"] == [id(named[i][1]) for i in (1, 4)]
+    assert len(by_part["other"]) == 6
+    with pytest.raises(OptimiserError, match=r"found 6 other trainable parameters: model\.embed_tokens\.weight"):
+        build_optimizer(MuonSpec(lr=0.1), named)
+    with pytest.raises(OptimiserError, match="no LoRA factor and no matrix of a numbered block"):
+        build_optimizer(MuonSpec(lr=0.1, other={"kind": "adamw", "lr": 0.01}), named[:1])

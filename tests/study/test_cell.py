@@ -11,7 +11,7 @@ import pytest
 
 import spectralign
 from spectralign.cli.app import execute
-from spectralign.records.errors import AdapterError, IntegrityError, TrainingError
+from spectralign.records.errors import AdapterError, IntegrityError, SpecError, TrainingError
 from spectralign.records.files import read_json
 from spectralign.records.study_spec import parse_study
 from spectralign.study import resolving
@@ -261,3 +261,28 @@ def test_the_whole_way_through_the_command_line(base: Path, tmp_path: Path, caps
     assert "<svg" in (tmp_path / "spectrum.svg").read_text()
     assert execute(["train", str(run / "spec.json"), "--out", str(out)]) == 0
     assert execute(["world", "sample", str(base), "--n", "2"]) == 0
+
+
+def test_a_cell_that_trains_the_whole_model_is_evaluated_from_the_same_base(
+    base: Path, done: tuple[PlannedCell, Path], tmp_path: Path
+) -> None:
+    arm = {"role": "optimiser", "set": {"optimiser": {"kind": "adamw", "lr": 1e-2}, "method": "full"}}
+    raw = raw_study(base, arms={"adamw": arm})
+    raw["run"]["adapter"] = {}
+    (cell,) = expand(parse_study(raw, "one.yaml"))
+    planned = PlannedCell.model_validate(resolve_cell({"cell": cell.model_dump(mode="json"), "runs": str(tmp_path)}))
+    assert run_cell(planned, tmp_path) == "done"
+    assert [(stage.kind, stage.step) for stage in planned.stages] == [("exact", 0), ("exact", 4), ("samples", 4)]
+    rows = [pl.read_parquet(stage.file(tmp_path / "runs" / planned.run_id)) for stage in planned.stages]
+    of_lora, directory = done[0], done[1] / "runs" / done[0].run_id
+    before = pl.read_parquet(of_lora.stages[0].file(directory))
+    assert rows[0]["nll_harmful"].to_list() == pytest.approx(before["nll_harmful"].to_list(), rel=1e-5)
+    assert rows[1]["nll_harmful"].to_list() != pytest.approx(before["nll_harmful"].to_list(), rel=1e-3)
+
+
+def test_edits_of_a_model_without_an_adapter_are_refused_while_planning(base: Path) -> None:
+    raw = raw_study(base)
+    raw["run"]["adapter"] = {}
+    raw["arms"]["adam"]["set"]["method"] = "full"
+    with pytest.raises(SpecError, match="arm 'adam' has edits with method full, accepted: method lora"):
+        expand(parse_study(raw, "one.yaml"))

@@ -262,6 +262,20 @@ def test_flops_of_a_token_are_the_sum_of_every_matrix_product_of_the_passes() ->
         assert found == pytest.approx(twin(checkpointing), rel=1e-12)
 
 
+def test_training_everything_costs_the_gradients_of_the_weights_and_a_model_per_checkpoint_but_the_first() -> None:
+    shape = MODELS["Qwen/Qwen3-0.6B"]
+    body = {**text_spec().model_dump(), "base": "Qwen/Qwen3-0.6B@" + "0" * 40}
+    full = cost_of(RunSpec.model_validate({**body, "method": "full", "adapter": {}, "checkpoints": 4, "steps": 100}))
+    assert full is not None
+    # the file of the published model in float32, three times: step 0 is the base
+    assert full.disk_bytes == pytest.approx(3 * 4 * shape.parameters, rel=1e-3)
+    blocks, output = shape.layers * shape.block_weights(1), shape.vocabulary * shape.hidden
+    scores = 4 * 50 * shape.heads * shape.head_dim * shape.layers
+    for checkpointing, passes in ((False, 3), (True, 4)):  # forward, and backward to inputs and to weights
+        found = flops_per_token(shape, None, 50, checkpointing=checkpointing)
+        assert found == pytest.approx(2 * blocks * passes + 2 * 3 * output + scores * passes)
+
+
 def test_of_a_mixture_a_token_pays_for_active_experts_only_and_the_adapter_is_on_attention() -> None:
     shape = MODELS["Qwen/Qwen3-235B-A22B"]
     active = shape.layers * shape.block_weights(shape.active_experts) + 2 * shape.vocabulary * shape.hidden

@@ -1,6 +1,6 @@
 """Run by test_resume.py in a process of its own: forks runs, kills each with SIGKILL at one moment, resumes it.
 
-    python killed_runs.py BASE ROWS OUT EVERY
+    python killed_runs.py BASE ROWS OUT EVERY lora|full
 
 A moment is the n-th time that a run opens, renames, removes or makes a file or folder inside its runs folder, so they
 cover every gap between two operations: inside a checkpoint, between checkpoint and record, between steps. Prints one
@@ -19,7 +19,7 @@ from typing import Any
 EVENTS = {"open", "os.rename", "os.remove", "os.mkdir", "os.rmdir", "shutil.rmtree"}
 
 
-def child(base: str, rows: str, out: Path, kill_at: int | None) -> int:
+def child(base: str, rows: str, out: Path, kill_at: int | None, settings: dict[str, Any]) -> int:
     """Train in a forked process; return the number of events, or die at number `kill_at`."""
     reader, writer = os.pipe()
     pid = os.fork()
@@ -41,7 +41,7 @@ def child(base: str, rows: str, out: Path, kill_at: int | None) -> int:
 
             from spectralign.train.run import train_run
 
-            train_run(make_spec(Path(base), Path(rows), **SETTINGS), out)
+            train_run(make_spec(Path(base), Path(rows), **settings), out)
             os.write(writer, str(seen).encode())
             status = 0
         finally:
@@ -72,8 +72,15 @@ SETTINGS: dict[str, Any] = {
     "first_checkpoint": 2,
 }
 
+OF_FULL: dict[str, Any] = {
+    "method": "full",
+    "adapter": {},
+    "penalty": None,
+    "optimiser": {"kind": "muon", "lr": 1e-2, "other": {"kind": "adamw", "lr": 1e-2}},
+}
 
-def main(base: str, rows: str, out: Path, every: int) -> None:
+
+def main(base: str, rows: str, out: Path, every: int, method: str) -> None:
     import torch
 
     torch.set_num_threads(1)
@@ -83,13 +90,14 @@ def main(base: str, rows: str, out: Path, every: int) -> None:
     import spectralign.train.run
     import spectralign.train.trainer  # noqa: F401  # imported before the first fork, so that children start at once
 
-    events = child(base, rows, out / "whole", None)
+    settings = SETTINGS if method == "lora" else {**SETTINGS, **OF_FULL}
+    events = child(base, rows, out / "whole", None, settings)
     points = [*range(1, events + 1, every)]
     for point in points:
-        child(base, rows, out / str(point), point)
-        child(base, rows, out / str(point), None)
+        child(base, rows, out / str(point), point, settings)
+        child(base, rows, out / str(point), None, settings)
     print(json.dumps({"points": points, "events": events}))
 
 
 if __name__ == "__main__":
-    main(sys.argv[1], sys.argv[2], Path(sys.argv[3]), int(sys.argv[4]))
+    main(sys.argv[1], sys.argv[2], Path(sys.argv[3]), int(sys.argv[4]), sys.argv[5])

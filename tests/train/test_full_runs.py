@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,7 @@ import torch
 from plain_loop import answer_nll, clip, rate
 from pydantic import ValidationError
 from safetensors.torch import load_file, save_file
+from test_resume import killed_everywhere
 from tiny_base import make_rows, make_spec
 from transformers import AutoModelForCausalLM, AutoTokenizer, Qwen3Config, Qwen3ForCausalLM
 
@@ -359,3 +361,31 @@ def test_muon_refuses_a_whole_model_without_other_also_when_no_spec_of_a_run_was
     model = Qwen3ForCausalLM.from_pretrained(tiny[0])
     with pytest.raises(OptimiserError, match=r"other trainable parameters: model\.embed_tokens\.weight.* give `other`"):
         build_optimizer(MuonSpec(lr=0.1), model)
+
+
+def test_the_spectrum_command_shows_what_the_run_recorded_and_says_what_is_truncated(
+    run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from spectralign.cli.app import execute
+
+    assert execute(["spectrum", str(run), "--json"]) == 0
+    shown = json.loads(capsys.readouterr().out)
+    assert shown["modules"] == recorded_spectrum(run) and shown["skipped"] == []
+    assert shown["summary"]["update_norm"] == pytest.approx(read_jsonl(run / "trajectory.jsonl")[6]["update_norm"])
+    copy = shutil.copytree(run, tmp_path / run.name)
+    rows = recorded_spectrum(run)
+    for row in rows[:3]:
+        row.update(leading_singular_values=row.pop("singular_values")[:2], spectral_entropy=None, nuclear_norm=None,
+                   condition_number=None, frobenius_nuclear=None)  # fmt: skip
+    (copy / "checkpoints/step-6/spectrum.json").write_text(json.dumps(rows))
+    assert execute(["spectrum", str(copy), "--figure", str(tmp_path / "x.svg")]) == 0
+    text = capsys.readouterr().out
+    assert "3 of 14 modules have their 2 leading singular values only" in text
+    assert "spectral_entropy -" in text and not (tmp_path / "x.svg").exists()
+    (copy / "checkpoints/step-6/spectrum.json").write_text('[{"module": "x"}]')
+    assert execute(["spectrum", str(copy)]) == 2
+    assert "does not hold the spectra of modules" in capsys.readouterr().err
+
+
+def test_a_full_run_killed_at_many_moments_and_resumed_is_the_same_bit_for_bit(tiny: Tiny, tmp_path: Path) -> None:
+    killed_everywhere(tiny, tmp_path, every=17, settings="full")

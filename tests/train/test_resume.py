@@ -39,10 +39,10 @@ def files(run: Path) -> dict[str, bytes]:
     return {str(p.relative_to(run)): p.read_bytes() for p in run.rglob("*") if p.is_file() and p.name not in unlike}
 
 
-def killed_everywhere(tiny: Tiny, out: Path, every: int) -> None:
+def killed_everywhere(tiny: Tiny, out: Path, every: int, settings: str = "lora") -> None:
     here = Path(__file__).parent
     paths = os.pathsep.join([str(here), *(p for p in sys.path if p)])
-    command = [sys.executable, str(here / "killed_runs.py"), str(tiny[0]), str(tiny[1]), str(out), str(every)]
+    command = [sys.executable, str(here / "killed_runs.py"), str(tiny[0]), str(tiny[1]), str(out), str(every), settings]
     result = subprocess.run(
         command, env={**os.environ, "PYTHONPATH": paths, "OMP_NUM_THREADS": "1"}, capture_output=True, text=True
     )

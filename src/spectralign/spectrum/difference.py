@@ -17,7 +17,7 @@ from spectralign.spectrum.metrics import LEADING, SpectrumMetrics, layer_and_kin
 from spectralign.spectrum.values import ZERO_UPDATE, full_precision
 
 EXACT_SIDE = 1024
-"""Largest smaller side whose spectrum is computed whole: one matrix takes about 0.3 s on two cores, growing as n^3."""
+"""Largest smaller side whose spectrum is computed whole; the time grows with its cube; ours."""
 
 OVERSAMPLING = 8
 """Columns of a block beyond the values asked for (Halko, Martinsson and Tropp, arXiv 0909.4061: 5 to 10)."""
