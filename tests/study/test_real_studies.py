@@ -188,6 +188,9 @@ def test_a_cell_is_the_run_that_train_makes_bit_for_bit_and_a_plan_counts_that_r
     assert "2 cells, 1 done" in capsys.readouterr().out
     assert execute(["plan", str(file), "--cells", "--out", str(tmp_path)]) == 0
     assert re.search(r"muon +done", capsys.readouterr().out)
+    planned = next(planned for planned in read_plan(done[2]) if planned.cell_id == "muon").model_dump(mode="json")
+    payload = {"planned": planned, "runs": str(tmp_path / "runs"), "study_dir": str(tmp_path / "real")}
+    assert execute_cell(payload)["status"] == "found", "a study does not train it again"
     (run / "done").unlink()
     assert execute(["plan", str(file), "--out", str(tmp_path)]) == 0
     assert "2 cells, 0 done" in capsys.readouterr().out

@@ -15,7 +15,9 @@ Assignments = Annotated[
     typer.Option("--set", metavar="A.B=C", help="Change one field; the value is YAML. May be given several times."),
 ]
 Out = Annotated[Path, typer.Option("--out", metavar="DIR", help="Folder of runs and studies.")]
-Workers = Annotated[int, typer.Option("--workers", min=0, help="Processes; 0 means one per core.")]
+Workers = Annotated[
+    int, typer.Option("--workers", min=0, help="Processes; 0 means one per core, one alone for cells on a GPU.")
+]
 ReportTo = Annotated[
     str | None,
     typer.Option("--report-to", metavar="NAMES", help="Trackers, with commas: trackio, wandb, mlflow, tensorboard."),
