@@ -122,6 +122,7 @@ def losses(paths: pl.DataFrame, arms: Mapping[str, tuple[str, str | None]]) -> F
                 _mean_line(right, heldout, "heldout_loss", look)
             if mine["heldout_loss"].null_count() == mine.height:
                 right.text(0.5, 0.5, "no rows were held out", ha="center", transform=right.transAxes, color=GREY)
+                right.set_axis_off()
             left.set_title(f"{short_label(base, 20)} on {short_label(data, 20)}: training", fontsize=10)
             right.set_title("held out", fontsize=10)
             left.set_ylabel("nats per supervised token", fontsize=9)

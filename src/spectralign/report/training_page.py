@@ -188,10 +188,13 @@ def training_sentences(summary: Mapping[str, Any]) -> list[str]:
         gpu = training["cost"]["gpu_seconds"]
         hours = f", {number(gpu / 3600, 2)} GPU-hours of it" if gpu else ""
         sentences.append(
-            f"The steps read {training['cost']['tokens']:,} tokens in {number(training['cost']['seconds'] / 60, 1)} min"
-            f"{hours}."
+            f"The steps read {training['cost']['tokens']:,} tokens in {_time(training['cost']['seconds'])}{hours}."
         )
     return sentences
+
+
+def _time(seconds: float) -> str:
+    return f"{number(seconds, 0)} s" if seconds < 120 else f"{number(seconds / 60, 0)} min"
 
 
 def _ratios(training: Mapping[str, Any]) -> str:
