@@ -15,6 +15,7 @@ Examples:
   spectralign train run.yaml
   spectralign train run.yaml --set optimiser.lr=1e-3 --set steps=40 --out /tmp/out
   spectralign train out/runs/RUN-ID/spec.json --set seed=1
+  spectralign train run.yaml --processes 4     the same run on four GPUs of this machine
 
 A run.yaml needs only the optimiser; every other field has a default:
   base: micro-0
@@ -37,6 +38,10 @@ def command(
     set_: Assignments = None,
     out: Out = DEFAULT_OUT,
     report_to: ReportTo = None,
+    processes: Annotated[
+        int,
+        typer.Option("--processes", min=1, metavar="N", help="Share every step among N processes, a GPU each on cuda."),
+    ] = 1,
     allow_version_change: Annotated[
         bool,
         typer.Option(
@@ -65,6 +70,7 @@ def command(
         directory = train_run(
             run_spec,
             out / "runs",
+            processes=processes,
             on_step=on_step,
             reporting=reporting,
             allow_version_change=allow_version_change,

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import multiprocessing
 import os
-import signal
 import time
 from collections import deque
 from contextlib import suppress
@@ -17,6 +16,7 @@ from typing import Any, NamedTuple, Protocol
 
 from spectralign.records.errors import SpectralignError, TrainingError
 from spectralign.study.worker import Problem, serve
+from spectralign.train.lifeline import how_it_died
 
 ONE_THREAD = {name: "1" for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "RAYON_NUM_THREADS")}
 """Environment of a worker: one thread each, because as many workers run as there are cores."""
@@ -104,7 +104,7 @@ class LocalExecutor:
         workers: number of processes; 0 means one per core that this process may use.
         warm_up: `package.module:function` that each process calls once before its first task.
 
-    Use it from one thread that lives as long as the pool (see `worker.die_with_parent`), as a context manager.
+    Use it from one thread that lives as long as the pool (see `train.lifeline`), as a context manager.
     """
 
     def __init__(self, workers: int = 0, warm_up: str | None = None) -> None:
@@ -216,12 +216,8 @@ class LocalExecutor:
 
 
 def _death(code: int) -> Problem:
-    if code < 0:
-        name = signal.Signals(-code).name if -code in set(signal.Signals) else f"signal {-code}"
-        why = f"killed by {name}" + ("; perhaps it ran out of memory" if name == "SIGKILL" else "")
-    else:
-        why = f"exit code {code}"
-    return Problem(error=f"the worker process died ({why})", kind="WorkerDied", traceback="", user=False, fatal=False)
+    why = f"the worker process died ({how_it_died(code)})"
+    return Problem(error=why, kind="WorkerDied", traceback="", user=False, fatal=False)
 
 
 def _cannot_start(problem: Problem) -> SpectralignError:

@@ -6,24 +6,19 @@ cluster. Nothing here knows what a cell is.
 
 from __future__ import annotations
 
-import ctypes
 import errno
 import importlib
 import os
-import platform
 import signal
 import sys
-import threading
 import traceback
 from collections.abc import Callable, Iterator
-from contextlib import suppress
 from multiprocessing.connection import Connection
 from typing import Any, NamedTuple
 
 from spectralign.records.errors import SpectralignError
+from spectralign.train.lifeline import die_with_parent
 
-_PR_SET_PDEATHSIG = 1  # linux/prctl.h
-_WATCH_SECONDS = 1.0
 _FATAL_ERRNO = (errno.ENOSPC, errno.EDQUOT, errno.EROFS)
 
 
@@ -72,31 +67,6 @@ def problem_of(error: BaseException) -> Problem:
         user=user,
         fatal=any(isinstance(cause, OSError) and cause.errno in _FATAL_ERRNO for cause in _causes(error)),
     )
-
-
-def die_with_parent(parent: int, lifeline: Connection) -> None:
-    """Make sure that this process ends when its parent does, however the parent ends.
-
-    On Linux the kernel sends SIGKILL; everywhere a thread waits for the parent's end of `lifeline` to close and
-    looks at the parent's pid once a second. (The kernel's signal comes when the thread that started us ends: start
-    workers from a thread that lives as long as the pool.)
-    """
-    if platform.system() == "Linux":
-        with suppress(OSError, AttributeError):
-            ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
-
-    def watch() -> None:
-        while os.getppid() == parent:
-            try:
-                if lifeline.poll(_WATCH_SECONDS):
-                    lifeline.recv_bytes()
-            except (EOFError, OSError):
-                break
-        os._exit(1)
-
-    threading.Thread(target=watch, daemon=True, name="parent watch").start()
-    if os.getppid() != parent:  # it died before we could ask the kernel
-        os._exit(1)
 
 
 def _stop(_signal: int, _frame: Any) -> None:

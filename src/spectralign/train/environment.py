@@ -1,4 +1,4 @@
-"""What a run was made with: versions, platform, threads. Recorded beside the results, never part of an id."""
+"""What a run was made with: versions, platform, processes, threads. Beside the results, never part of an id."""
 
 from __future__ import annotations
 
@@ -49,8 +49,8 @@ def check_device(device: str) -> None:
             raise SpecError("device is cuda, but torch finds no GPU; accepted: cpu, or a machine with one")
 
 
-def environment() -> dict[str, Any]:
-    """Return the content of environment.json: versions, platform, threads."""
+def environment(processes: int = 1) -> dict[str, Any]:
+    """Return the content of environment.json: versions, platform, processes of the run and threads of each."""
     import torch
 
     return {
@@ -59,6 +59,7 @@ def environment() -> dict[str, Any]:
         "machine": platform.machine(),
         "cpu_capability": torch.backends.cpu.get_cpu_capability(),
         "cores": os.cpu_count(),
+        "processes": processes,
         "threads": torch.get_num_threads(),
     }
 

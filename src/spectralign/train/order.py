@@ -7,6 +7,7 @@ see the same rows in the same order, and a resumed run continues exactly where t
 from __future__ import annotations
 
 import hashlib
+import itertools
 import random
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
@@ -69,35 +70,52 @@ def bucketed_order(order: Sequence[int], lengths: Sequence[int], per_step: int, 
     return result
 
 
+def cut(begin: int, end: int, parts: int) -> list[tuple[int, int]]:
+    """Cut `begin` ... `end` into consecutive parts as equal as they can be; return where each begins and ends."""
+    ends = [begin + (end - begin) * part // parts for part in range(parts + 1)]
+    return list(itertools.pairwise(ends))
+
+
 class MicroBatches(Sequence["dict[str, Tensor]"]):
-    """The micro-batches of the steps still to do, collated when they are asked for.
+    """The micro-batches of the steps still to do that this process computes, collated when they are asked for.
 
     Attributes:
         rows: all rows of the run.
-        order: their indices, micro-batch by micro-batch.
-        batch_size: rows per micro-batch.
+        order: their indices, step by step.
         per_step: rows per optimiser step.
+        places: where in the rows of a step each of its micro-batches begins and ends.
     """
 
     def __init__(
-        self, rows: Sequence[Row], order: Sequence[int], batch_size: int, per_step: int, put: _Collate, pad_id: int
+        self,
+        rows: Sequence[Row],
+        order: Sequence[int],
+        per_step: int,
+        places: Sequence[tuple[int, int]],
+        put: _Collate,
+        pad_id: int,
     ) -> None:
-        self.rows, self.order, self.batch_size, self.per_step = rows, order, batch_size, per_step
+        self.rows, self.order, self.per_step, self.places = rows, order, per_step, places
         self._put, self._pad_id = put, pad_id
 
     def __len__(self) -> int:
-        return len(self.order) // self.batch_size
+        return len(self.order) // self.per_step * len(self.places)
 
     def __getitem__(self, index: Any) -> Any:
         """Return one micro-batch, or a list of those of a slice."""
         if isinstance(index, slice):
             return [self[one] for one in range(*index.indices(len(self)))]
-        start = range(len(self))[index] * self.batch_size
-        return self._put([self.rows[row] for row in self.order[start : start + self.batch_size]], self._pad_id)
+        step, place = divmod(range(len(self))[index], len(self.places))
+        begin, end = self.places[place]
+        return self._put([self.rows[row] for row in self.rows_of_step(step)[begin:end]], self._pad_id)
 
     def rows_of_step(self, step: int) -> list[int]:
-        """Return the indices of the rows of a step, counted from 0 at the first step still to do."""
+        """Return the indices of the rows of a step, of all processes, counted from 0 at the first step still to do."""
         return list(self.order[step * self.per_step : (step + 1) * self.per_step])
+
+    def supervised_of_step(self, step: int) -> int:
+        """Return the number of tokens that carry a loss in the rows of a step, of all processes."""
+        return sum(self.rows[row].supervised for row in self.rows_of_step(step))
 
 
 _Collate = Callable[[Sequence[Row], int], "dict[str, Tensor]"]
@@ -114,15 +132,33 @@ def micro_batches(
     pad_id: int,
     bucketed: bool = False,
     packing: bool = False,
+    rank: int = 0,
+    processes: int = 1,
 ) -> MicroBatches:
     """Return the micro-batches of optimiser steps `first_step` ... `steps` - 1, in order.
 
     They stand in for a data loader and draw no random numbers. Batch b x accumulation a covers the same rows per step
-    as batch a * b.
+    as batch a * b. Of several processes each gets its share of every step's rows (shares differ by one row at most),
+    in as few micro-batches of at most `batch_size` rows as will do.
+
+    Args:
+        rows: all rows of the run.
+        seed: the run seed.
+        steps: optimiser steps of the whole run.
+        first_step: steps that are done.
+        batch_size: rows per micro-batch.
+        accumulation: micro-batches per optimiser step, if one process does them all.
+        pad_id: token to pad with.
+        bucketed: rows of similar length in each step.
+        packing: a micro-batch is one sequence.
+        rank: of this process, 0 ... `processes` - 1.
+        processes: at most the rows of a step, so that each has something to do.
     """
     per_step = accumulation * batch_size
     order = row_order(len(rows), steps * per_step, seed)
     if bucketed:
         order = bucketed_order(order, [len(row.input_ids) for row in rows], per_step, seed)
+    begin, end = cut(0, per_step, processes)[rank]
+    places = cut(begin, end, -(-(end - begin) // batch_size))
     put = collate_packed if packing else collate
-    return MicroBatches(rows, order[first_step * per_step :], batch_size, per_step, put, pad_id)
+    return MicroBatches(rows, order[first_step * per_step :], per_step, places, put, pad_id)

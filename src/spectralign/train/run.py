@@ -6,30 +6,48 @@ number of threads, on the CPU.
 
 from __future__ import annotations
 
-import gc
 import time
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, nullcontext
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from spectralign.records.canonical import sha256_file
-from spectralign.records.errors import IntegrityError, TrainingError
+from spectralign.records.errors import IntegrityError
 from spectralign.records.files import read_json, write_json
 from spectralign.records.run_spec import ResolvedInputs, RunSpec, run_id
 from spectralign.train import checkpoint, directory
-from spectralign.train.environment import check_device, check_versions, environment
+from spectralign.train.environment import check_versions, environment
 from spectralign.train.heldout import heldout_observer, write_text_record
 from spectralign.train.inputs import RunInputs, load_inputs, resolve_inputs
+from spectralign.train.launch import check_processes, train_on_processes
 from spectralign.train.observe import Observer, ObserverContext, same_random_state
-from spectralign.train.order import micro_batches
 from spectralign.train.parts import Parts, build_parts, pad_id
+from spectralign.train.ranks import ALONE, Ranks
 from spectralign.train.recorder import OnStep, Recorder
+from spectralign.train.steps import train_steps
 
 if TYPE_CHECKING:
     from spectralign.train.reporting import Reporting
 
 __all__ = ["Observer", "ObserverContext", "resolve_inputs", "run_directory", "train_run"]
+
+
+class Job(NamedTuple):
+    """A run to be done, as every process of it is told: the inputs are read once."""
+
+    spec: RunSpec
+    inputs: RunInputs
+    folder: Path
+    observers: tuple[Observer, ...]
+    allow_version_change: bool
+
+
+Followed = AbstractContextManager[OnStep | None]
+OnBegin = Callable[[int], None]
+
+_FRESH = -1
+"""What the first process tells the others where there is no checkpoint to resume from."""
 
 
 def run_directory(spec: RunSpec, runs_dir: Path, inputs: ResolvedInputs | None = None) -> Path:
@@ -47,6 +65,7 @@ def train_run(
     spec: RunSpec,
     runs_dir: Path,
     *,
+    processes: int = 1,
     observers: Sequence[Observer] = (),
     on_step: OnStep | None = None,
     reporting: Reporting | None = None,
@@ -57,6 +76,9 @@ def train_run(
     Args:
         spec: everything that decides the run.
         runs_dir: folder of all runs; the run's own is made inside of it.
+        processes: how many share the rows of every step, one GPU each where the spec says cuda; up to rounding (and
+            the draws of dropout) the run is the same with any number. More than one are started by this function, which
+            then needs a `if __name__ == "__main__":` around it in a script, and observers that can be pickled.
         observers: called at the spec's checkpoint steps, 0 included; they cannot disturb the run.
         on_step: called with (step, total, row) after each optimiser step.
         reporting: trackers that get every row, those of a finished run too where they lack them.
@@ -71,10 +93,10 @@ def train_run(
         ResumeError: a resume would mix library versions.
         TrainingError: the loss is not finite; failed.json says in which step, and the last good checkpoint is kept.
     """
-    check_device(spec.device)
+    check_processes(spec, processes)
     inputs = load_inputs(spec)
     folder = run_directory(spec, runs_dir, inputs.resolved)
-    followed = (
+    followed: Followed = (
         nullcontext(on_step)
         if reporting is None
         else reporting.follow(folder, spec, inputs.resolved, inputs.base.name, on_step)
@@ -83,14 +105,35 @@ def train_run(
         with followed:
             return _finished(folder)
     directory.check_directory(folder)  # before the lock, so that not even that is put into a foreign folder
-    with same_random_state(), _deterministic(spec.device):
-        parts = build_parts(spec, inputs)
-        with directory.claimed(folder):
-            if directory.is_done(folder):  # another process finished it since we looked
-                return _finished(folder)
-            with followed as on_step:
-                _train(spec, inputs, parts, folder, observers, on_step, allow_version_change)
+    job = Job(spec, inputs, folder, tuple(observers), allow_version_change)
+    if processes == 1:
+        train_share(job, followed)
+    else:
+        train_on_processes(job, processes, followed)
     return folder
+
+
+def train_share(job: Job, followed: Followed, ranks: Ranks = ALONE, on_begin: OnBegin | None = None) -> None:
+    """Do what one process has to do for a run: all of it, or a share of every step; the first one alone writes.
+
+    Args:
+        job: the same in every process.
+        followed: entered by the first process when the directory is its own; gives what to call after each step.
+        ranks: the processes of the run.
+        on_begin: called in the first process, before the first step, with the step that it begins after.
+    """
+    with same_random_state(), _deterministic(job.spec.device):
+        parts = build_parts(job.spec, job.inputs)
+        if not ranks.first:
+            _follow(job, parts, ranks)
+            return
+        with directory.claimed(job.folder):
+            if directory.is_done(job.folder):  # another command finished it since we looked
+                ranks.from_first(job.spec.steps)
+                _finished(job.folder)
+            else:
+                with followed as on_step:
+                    _lead(job, parts, ranks, on_begin, on_step)
 
 
 def _finished(folder: Path) -> Path:
@@ -119,15 +162,8 @@ def _deterministic(device: str) -> Iterator[None]:
         torch.utils.deterministic.fill_uninitialized_memory = fill  # type: ignore[attr-defined]
 
 
-def _train(
-    spec: RunSpec,
-    inputs: RunInputs,
-    parts: Parts,
-    folder: Path,
-    observers: Sequence[Observer],
-    on_step: OnStep | None,
-    allow_version_change: bool,
-) -> None:
+def _lead(job: Job, parts: Parts, ranks: Ranks, on_begin: OnBegin | None, on_step: OnStep | None) -> None:
+    spec, inputs, folder, observers = job.spec, job.inputs, job.folder, job.observers
     began = time.perf_counter()
     directory.open_directory(folder, spec, inputs.resolved)
     directory.sweep(folder)
@@ -136,26 +172,40 @@ def _train(
         if inputs.text.heldout:
             padding = pad_id(parts.tokenizer)
             observers = (heldout_observer(inputs.text.heldout, spec.batch_size, padding), *observers)
-    first_step = _resume(folder, parts, allow_version_change)
+    resumed = _resume(folder, parts, job.allow_version_change, ranks.size)
     recorder = Recorder(folder, spec, parts, observers, on_step)
-    reached = [first_step or 0]
+    reached = [resumed or 0]
+    if on_begin is not None:
+        on_begin(reached[0])
+    ranks.from_first(_FRESH if resumed is None else resumed)
     try:
-        if first_step is None:
+        if resumed is None:
             recorder.begin()
         if reached[0] < spec.steps:
-            _train_steps(spec, inputs, parts, folder, recorder, reached)
+            train_steps(spec, inputs, parts, folder, recorder, reached, ranks)
     except Exception as error:
-        directory.write_failed(folder, error, reached[0])
+        if ranks.size == 1:  # where there are several, another one may know the cause
+            directory.write_failed(folder, error, reached[0])
         raise
     _finish(folder, spec, parts, time.perf_counter() - began)
 
 
-def _resume(folder: Path, parts: Parts, allow_version_change: bool) -> int | None:
+def _follow(job: Job, parts: Parts, ranks: Ranks) -> None:
+    """Take a share of every step; what is on disk is the first process's business."""
+    first_step = ranks.from_first(_FRESH)
+    if first_step >= job.spec.steps:
+        return
+    if first_step != _FRESH:
+        checkpoint.load_resume_state(job.folder, parts.weights, parts.optimizer, parts.scheduler, parts.penalty)
+    train_steps(job.spec, job.inputs, parts, job.folder, None, [max(first_step, 0)], ranks)
+
+
+def _resume(folder: Path, parts: Parts, allow_version_change: bool, processes: int) -> int | None:
     """Bring parts and files back to the newest checkpoint and return its step, or None for a start from the base.
 
     Everything is checked before the first file is changed.
     """
-    now = environment()
+    now = environment(processes)
     step = checkpoint.resume_step(folder)
     if step is None:
         directory.truncate_trajectory(folder, None)
@@ -173,89 +223,10 @@ def _resume(folder: Path, parts: Parts, allow_version_change: bool) -> int | Non
     directory.truncate_trajectory(folder, loaded)
     checkpoint.discard_after(folder, loaded)
     (folder / directory.FAILED).unlink(missing_ok=True)
-    # threads and machine may differ without an error, but not without a trace
+    # processes, threads and machine may differ without an error, but not without a trace
     resumed = [*recorded.get("resumed", []), {"step": loaded, **now}]
     write_json(folder / directory.ENVIRONMENT, {**recorded, "resumed": resumed})
     return loaded
-
-
-@contextmanager
-def _old_objects_set_aside() -> Iterator[None]:
-    """Keep Python's garbage collector off the imported libraries while a run trains.
-
-    The Trainer forces a full collection when it begins, which walks every object of torch and transformers: a fifth
-    of a second, a tenth of a micro run.
-    """
-    gc.freeze()
-    try:
-        yield
-    finally:
-        gc.unfreeze()
-
-
-def _train_steps(
-    spec: RunSpec,
-    inputs: RunInputs,
-    parts: Parts,
-    folder: Path,
-    recorder: Recorder,
-    reached: list[int],
-) -> None:
-    from spectralign.train.penalty_callback import PenaltyCallback
-    from spectralign.train.speed import Speed
-    from spectralign.train.trainer import RecordCallback, RunTrainer
-
-    first_step = reached[0]
-    batches = micro_batches(
-        inputs.rows,
-        seed=spec.seed,
-        steps=spec.steps,
-        first_step=first_step,
-        batch_size=spec.batch_size,
-        accumulation=spec.accumulation,
-        pad_id=pad_id(parts.tokenizer),
-        bucketed=spec.batching == "bucketed",
-        packing=spec.packing,
-    )
-    if spec.packing:
-        from spectralign.train.packing import check_packing
-
-        check_packing(parts.model, inputs.rows, inputs.base.name)
-    penalty = None if parts.penalty is None else PenaltyCallback(parts.penalty)
-    speed = Speed(spec)
-
-    def finish_step(step: int, loss: float, lr: float, grad_norm: float) -> None:
-        reached[0] = step
-        value = None
-        if parts.penalty is not None and penalty is not None and penalty.value is not None:
-            value = parts.penalty.checked(penalty.value)
-        tokens = sum(len(inputs.rows[row].input_ids) for row in batches.rows_of_step(step - first_step - 1))
-        recorder.finish_step(step, loss, lr, value, grad_norm, speed.of_step(step, tokens, trainer.micro_batch))
-        speed.begin()  # what is recorded at a checkpoint is no training
-
-    trainer = RunTrainer(
-        parts.model,
-        spec,
-        batches,
-        spec.steps - first_step,
-        folder,
-        (parts.optimizer, parts.scheduler),
-        RecordCallback(
-            spec.seed if spec.adapter.dropout > 0 else None,
-            first_step,
-            finish_step,
-            lambda step: ", ".join(inputs.name_of_row(row) for row in batches.rows_of_step(step)),
-        ),
-        penalty,
-    )
-    speed.begin()
-    try:
-        with _old_objects_set_aside():
-            trainer.train()
-    finally:
-        recorder.write_speed()
-    if reached[0] != spec.steps:
-        raise TrainingError(f"training stopped after step {reached[0]} of {spec.steps} without saying why")
 
 
 def _finish(folder: Path, spec: RunSpec, parts: Parts, seconds: float) -> None:

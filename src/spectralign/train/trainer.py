@@ -19,6 +19,7 @@ from spectralign.records.errors import TrainingError
 from spectralign.records.run_spec import RunSpec
 from spectralign.train.loss import at_supervised, keeps_logits, nll_sum
 from spectralign.train.order import MicroBatches, stream_seed
+from spectralign.train.ranks import ALONE, Ranks
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -46,6 +47,7 @@ class RecordCallback(TrainerCallback):  # type: ignore[misc]
     Args:
         dropout_seed: run seed where the adapter has dropout; None where no random number is drawn in a step.
         first_step: optimiser steps done before this Trainer began (0, or the step that is resumed).
+        rank: of this process; each draws its own dropout, so that rows of two processes do not share a mask.
         finish_step: called with (step, loss, lr, grad_norm) after each optimiser step.
         rows_of_step: names the rows of a step, counted from 0 where this Trainer began, for the message of a failure.
     """
@@ -54,10 +56,11 @@ class RecordCallback(TrainerCallback):  # type: ignore[misc]
         self,
         dropout_seed: int | None,
         first_step: int,
+        rank: int,
         finish_step: Callable[[int, float, float, float], None],
         rows_of_step: Callable[[int], str],
     ) -> None:
-        self.dropout_seed, self.first_step, self.finish_step = dropout_seed, first_step, finish_step
+        self.dropout_seed, self.first_step, self.rank, self.finish_step = dropout_seed, first_step, rank, finish_step
         self.rows_of_step = rows_of_step
         self.trainer: RunTrainer | None = None
         self.loss = self.lr = math.nan
@@ -65,7 +68,8 @@ class RecordCallback(TrainerCallback):  # type: ignore[misc]
     def on_step_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         """Give dropout a stream of its own for this step, so that neither a resume nor an observer shifts it."""
         if self.dropout_seed is not None:
-            torch.manual_seed(stream_seed(self.dropout_seed, f"dropout/{self.first_step + state.global_step}"))
+            stream = f"dropout/{self.first_step + state.global_step}" + (f"/{self.rank}" if self.rank else "")
+            torch.manual_seed(stream_seed(self.dropout_seed, stream))
 
     def on_pre_optimizer_step(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         """Read loss and lr of this step, before the parameters are touched.
@@ -112,6 +116,11 @@ class RunTrainer(Trainer):  # type: ignore[misc]
         optimizers: optimiser and scheduler.
         record: the callback that sees every step.
         penalty: the penalty's callback, or None.
+        ranks: the processes that share every step.
+
+    Attributes:
+        micro_batch: rows of the next forward pass.
+        smallest_micro_batch: of all processes, in the last step.
     """
 
     def __init__(
@@ -124,12 +133,13 @@ class RunTrainer(Trainer):  # type: ignore[misc]
         optimizers: tuple[torch.optim.Optimizer, torch.optim.lr_scheduler.LRScheduler],
         record: RecordCallback,
         penalty: PenaltyCallback | None,
+        ranks: Ranks = ALONE,
     ) -> None:
-        self._batches = batches
+        self._batches, self._penalty, self._ranks = batches, penalty, ranks
         self._step_loss: Tensor | None = None
         self._trainable = [parameter for parameter in model.parameters() if parameter.requires_grad]
         self._keeps_logits = keeps_logits(model)
-        self.micro_batch = spec.batch_size
+        self.micro_batch = self.smallest_micro_batch = spec.batch_size
         record.trainer = self
         super().__init__(
             model=model,
@@ -137,7 +147,7 @@ class RunTrainer(Trainer):  # type: ignore[misc]
                 output_dir=str(folder),
                 max_steps=steps,
                 per_device_train_batch_size=spec.batch_size,
-                gradient_accumulation_steps=spec.accumulation,
+                gradient_accumulation_steps=len(batches.places),
                 max_grad_norm=spec.max_grad_norm or 0.0,  # 0 is the Trainer's word for off
                 seed=spec.seed % 2**32,
                 logging_strategy="steps",
@@ -167,8 +177,8 @@ class RunTrainer(Trainer):  # type: ignore[misc]
             )
         if self.args.world_size > 1 or self.args.n_gpu > 1:
             raise TrainingError(
-                f"{max(self.args.world_size, self.args.n_gpu)} devices found, accepted: one per run (set "
-                "CUDA_VISIBLE_DEVICES; runs are independent of each other)"
+                f"{max(self.args.world_size, self.args.n_gpu)} devices found, accepted: one per process (several "
+                "processes for this run, or CUDA_VISIBLE_DEVICES; runs are independent of each other)"
             )
 
     def get_train_dataloader(self) -> Any:
@@ -182,12 +192,19 @@ class RunTrainer(Trainer):  # type: ignore[misc]
     def training_step(self, model: nn.Module, inputs: dict[str, Any], num_items_in_batch: Any = None) -> Tensor:
         """Forward and backward of one micro-batch; its share of the step's loss is kept for the record.
 
+        After the last one of a step, losses and gradients are summed over the processes.
+
         Where memory does not suffice, the micro-batch is halved, from there on to the end of the run: the effective
         batch, and so the run up to rounding, stays what it was.
 
         Raises:
             TrainingError: a single row is too much.
         """
+        if self._ranks.size > 1:
+            num_items_in_batch = self._batches.supervised_of_step(self.state.global_step)
+            if self._step_loss is None and not self._ranks.first:
+                for parameter in self._trainable:
+                    parameter.grad = None  # every process has seeded the penalty, the sum needs it once
         before = [None if parameter.grad is None else parameter.grad.clone() for parameter in self._trainable]
         while True:
             try:
@@ -200,7 +217,16 @@ class RunTrainer(Trainer):  # type: ignore[misc]
             if self.args.device.type == "cuda":
                 torch.cuda.empty_cache()
         self._step_loss = loss if self._step_loss is None else self._step_loss + loss
+        self.smallest_micro_batch = self.micro_batch
+        if self._ranks.size > 1 and self.accelerator.sync_gradients:
+            self._sum_over_processes(float(self._step_loss))
         return loss
+
+    def _sum_over_processes(self, loss: float) -> None:
+        total, self.smallest_micro_batch = self._ranks.sum_step(self._trainable, loss, self.micro_batch)
+        self._step_loss = torch.tensor(total, dtype=torch.float64)
+        if self._penalty is not None and self._penalty.penalty is not None:
+            self._penalty.penalty.measure_task_gradient()
 
     def _in_parts(self, model: nn.Module, inputs: dict[str, Any], num_items_in_batch: Any) -> Tensor:
         rows = len(inputs["input_ids"])

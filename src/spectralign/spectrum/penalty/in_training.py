@@ -171,6 +171,12 @@ class SpectralPenalty:
         return self._mean([penalised.value_K for _, _, penalised in evaluated])
 
     @torch.no_grad()
+    def measure_task_gradient(self) -> None:
+        """Measure the task gradient anew; for loops that change `.grad` after the last backward (sum it over ranks)."""
+        if self._task is not None:
+            self._task.measure()
+
+    @torch.no_grad()
     def apply(self, optimizer: Optimizer) -> Tensor:
         """Move every factor by `-lr * lambda * gradient`, or project; return `value()` of before.
 

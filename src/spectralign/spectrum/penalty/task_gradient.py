@@ -48,6 +48,11 @@ class TaskGradient:
             task = gradient if seed is None else gradient - seed
             self._squares[index].copy_(task.square().sum())
 
+    def measure(self) -> None:
+        """Take what is in the gradients of all factors now."""
+        for index, factor in enumerate(self._factors):
+            self.compare(index, factor)
+
     def watch(self, scale: float) -> None:
         """Take the present gradients for the seeds of the step that begins now, its loss scaled by `scale`."""
         self._scale, self._loaded = scale, None
