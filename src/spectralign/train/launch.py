@@ -6,6 +6,7 @@ is stopped itself; they die with it, however it ends. A run may be killed at any
 
 from __future__ import annotations
 
+import logging
 import multiprocessing
 import os
 import signal
@@ -237,6 +238,10 @@ def _work(
 
         torch.set_num_threads(threads)
         ranks = connect(rank, size, meeting / "meeting", job.spec.device)
+        # transformers takes processes that it did not wrap for a mistake
+        logging.getLogger("transformers.training_args").addFilter(
+            lambda record: "process group is initialized" not in record.getMessage()
+        )
         from spectralign.train.run import train_share
 
         train_share(

@@ -1,0 +1,67 @@
+"""Two processes that train one spec after the other together, without the launcher: started by test_processes.py."""
+
+from __future__ import annotations
+
+import json
+import os
+from contextlib import nullcontext
+from pathlib import Path
+from typing import Any
+
+import torch
+from transformers import Trainer
+
+from spectralign.records.errors import TrainingError
+from spectralign.records.run_spec import RunSpec
+from spectralign.train.inputs import load_inputs
+from spectralign.train.ranks import Ranks, connect
+from spectralign.train.run import Job, run_directory, train_share
+
+
+def job_of(spec: RunSpec, out: Path) -> Job:
+    inputs = load_inputs(spec)
+    return Job(spec, inputs, run_directory(spec, out, inputs.resolved), (), False)
+
+
+def main(rank: int, meeting: Path, specs: dict[str, RunSpec], tight: RunSpec, out: Path) -> None:
+    """Train every spec in OUT/name, then `tight` where only the second process runs out of memory."""
+    torch.set_num_threads(1)
+    ranks = connect(rank, 2, meeting, "cpu")
+    for name, spec in specs.items():
+        train_share(job_of(spec, out / name), nullcontext(), ranks)
+    _run_out_of_memory(ranks)
+    train_share(job_of(tight, out / "tight"), nullcontext(), ranks)
+    parameters = [torch.zeros(3), torch.ones(4, dtype=torch.bfloat16)]
+    ranks.check_equal(parameters, 6)
+    parameters[1][2] += ranks.rank / 128  # one unit in the last place
+    try:
+        ranks.check_equal(parameters, 7)
+    except TrainingError as error:
+        (out / f"apart-{rank}").write_text(str(error))
+    (out / f"sums-{rank}.json").write_text(json.dumps(_sums(ranks)))
+    ranks.wait()
+    os._exit(0)
+
+
+def _run_out_of_memory(ranks: Ranks) -> None:
+    original = Trainer.training_step
+
+    def limited(self: Any, model: Any, inputs: dict[str, Any], num_items_in_batch: Any = None) -> torch.Tensor:
+        loss: torch.Tensor = original(self, model, inputs, num_items_in_batch)
+        if ranks.rank == 1 and len(inputs["input_ids"]) > 1:
+            raise torch.OutOfMemoryError("the gradients are there already")
+        return loss
+
+    Trainer.training_step = limited
+
+
+def _sums(ranks: Ranks) -> list[Any]:
+    """Sum gradients that only one process, both and none have; the second bunch begins in the middle."""
+    from spectralign.train import ranks as module
+
+    module.BUNCH = 4
+    parameters = [torch.nn.Parameter(torch.zeros(3)) for _ in range(4)]
+    parameters[ranks.rank].grad = torch.full((3,), 1.0 + ranks.rank)
+    parameters[2].grad = torch.full((3,), 10.0 + ranks.rank)
+    summed = ranks.sum_step(parameters, 0.5 + ranks.rank, 4 - ranks.rank)
+    return [*summed, *(None if one.grad is None else one.grad.tolist() for one in parameters)]
