@@ -41,6 +41,7 @@ WAYS: dict[str, dict[str, Any]] = {
     "decoupled": {"optimiser": ADAM, "penalty": {"lam": 0.1, "mode": "decoupled", "max_grad_ratio": 0.3}},
     "packed": {"optimiser": ADAM, "packing": True},
     "bucketed": {"optimiser": ADAM, "batching": "bucketed", "gradient_checkpointing": True},
+    "all weights": {"optimiser": {"kind": "adam", "lr": 1e-3}, "method": "full", "adapter": {}},
     "averaging": {"optimiser": {"kind": "schedulefree_adamw", "lr": 3e-3}},
 }
 
@@ -70,7 +71,8 @@ def run_in(folder: Path) -> Path:
 
 
 def factors(run: Path, step: int = 6) -> dict[str, torch.Tensor]:
-    return dict(load_file(run / "checkpoints" / f"step-{step}" / "adapter_model.safetensors"))
+    (file,) = (run / "checkpoints" / f"step-{step}").glob("*model.safetensors")
+    return dict(load_file(file))
 
 
 def column(run: Path, name: str) -> list[Any]:

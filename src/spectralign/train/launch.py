@@ -116,7 +116,7 @@ class _Team:
             ForkingPickler.dumps(self.job.observers)
         except Exception as error:  # which one it is depends on the version of Python
             raise SpecError(
-                f"an observer cannot be sent to another process ({error}), accepted: module level"
+                f"observers cannot be sent to another process ({error}), accepted: functions of a module"
             ) from error
         for rank in range(self.size):
             ear, mouth = context.Pipe(duplex=False)
