@@ -92,6 +92,9 @@ class TextData(_Spec):
 DataSpec = Annotated[MicroData | RowsData | TextData, Field(discriminator="source")]
 
 
+BaseDtype = Literal["float32", "bfloat16", "nf4"]
+
+
 class RunSpec(_Spec):
     """Everything that decides a training run.
 
@@ -130,8 +133,10 @@ class RunSpec(_Spec):
     first_checkpoint: int = Field(
         10, ge=1, description="the first checkpoint after step 0; the rest are log-spaced up to steps"
     )
-    base_dtype: Literal["float32", "bfloat16"] = Field(
-        "float32", description="of the frozen base and of its activations; the adapter is float32 either way"
+    base_dtype: BaseDtype = Field(
+        "float32",
+        description="of the frozen base and of its activations, the adapter is float32 either way; nf4: bfloat16 with "
+        "the linear layers in 4 bits, NF4 with double quantisation (QLoRA, 2305.14314)",
     )
     device: Literal["cpu", "cuda"] = "cpu"
     gradient_checkpointing: bool = Field(False, description="recompute activations in the backward pass: less memory")
@@ -159,6 +164,15 @@ class RunSpec(_Spec):
         if fault is not None and self.penalty is not None and self.penalty.mode == "decoupled":
             kind = self.optimiser.kind
             raise ValueError(f"penalty.mode is decoupled with optimiser {kind}, accepted: loss ({fault})")
+        return self
+
+    @model_validator(mode="after")
+    def _quantised_base_is_not_merged(self) -> RunSpec:
+        if self.base_dtype == "nf4" and isinstance(self.data, MicroData):
+            raise ValueError(
+                "base_dtype is nf4 with data.source micro, accepted: float32 or bfloat16 (the microworld's judge "
+                "merges adapters into the base, which 4 bits would round)"
+            )
         return self
 
     @model_validator(mode="after")

@@ -29,14 +29,14 @@ def resolve_cell(payload: Mapping[str, Any]) -> dict[str, Any]:
             a GPU that is not there for a run that is not done.
     """
     from spectralign.train.directory import is_done
-    from spectralign.train.environment import check_device
+    from spectralign.train.environment import check_hardware
     from spectralign.train.inputs import resolve_inputs
 
     cell = Cell.model_validate(payload["cell"])
     inputs = resolve_inputs(cell.spec)
     identity = run_id(cell.spec, inputs)
     if not is_done(Path(payload["runs"]) / identity):
-        check_device(cell.spec.device)
+        check_hardware(cell.spec)
     planned = _of_microworld(cell, cell.spec.data, identity) if isinstance(cell.spec.data, MicroData) else None
     return (planned or _without_judge(cell, identity)).model_dump(mode="json")
 

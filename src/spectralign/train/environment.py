@@ -5,10 +5,12 @@ from __future__ import annotations
 import importlib.metadata
 import os
 import platform
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from spectralign.records.errors import ResumeError, SpecError
+from spectralign.records.run_spec import RunSpec
+from spectralign.train.nf4 import check_nf4
 
 PACKAGES = (
     "spectralign",
@@ -23,6 +25,9 @@ PACKAGES = (
 )
 """Packages whose version can move a number of a run."""
 
+NF4_PACKAGES = ("bitsandbytes", "kernels")
+"""Further ones of a run on a base in 4 bits: bitsandbytes multiplies with kernels of the second where it is installed."""
+
 
 def _version(package: str) -> str:
     try:
@@ -31,30 +36,33 @@ def _version(package: str) -> str:
         return "not installed"
 
 
-def versions() -> dict[str, str]:
-    """Return the versions of Python and of every package in `PACKAGES`."""
-    return {"python": platform.python_version(), **{package: _version(package) for package in PACKAGES}}
+def versions(more: Sequence[str] = ()) -> dict[str, str]:
+    """Return the versions of Python, of every package in `PACKAGES`, and of more."""
+    return {"python": platform.python_version(), **{package: _version(package) for package in (*PACKAGES, *more)}}
 
 
-def check_device(device: str) -> None:
-    """Refuse a run on a GPU where there is none.
+def check_hardware(spec: RunSpec) -> None:
+    """Refuse a run on a GPU where there is none, and a base in 4 bits where nothing can quantise it.
 
     Raises:
-        SpecError: torch finds no GPU.
+        SpecError: torch finds no GPU, or bitsandbytes does not support the device.
+        MissingExtraError: a base in 4 bits without bitsandbytes.
     """
-    if device == "cuda":
+    if spec.device == "cuda":
         import torch
 
         if not torch.cuda.is_available():
             raise SpecError("device is cuda, but torch finds no GPU; accepted: cpu, or a machine with one")
+    if spec.base_dtype == "nf4":
+        check_nf4(spec.device)
 
 
-def environment(processes: int = 1) -> dict[str, Any]:
+def environment(spec: RunSpec, processes: int = 1) -> dict[str, Any]:
     """Return the content of environment.json: versions, platform, processes of the run and threads of each."""
     import torch
 
     return {
-        "versions": versions(),
+        "versions": versions(NF4_PACKAGES if spec.base_dtype == "nf4" else ()),
         "platform": platform.platform(),
         "machine": platform.machine(),
         "cpu_capability": torch.backends.cpu.get_cpu_capability(),

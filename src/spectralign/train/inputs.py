@@ -11,13 +11,13 @@ import json
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from spectralign.data.rows import Row, check_rows, read_rows, rows_sha256
 from spectralign.records.canonical import canonical_json, sha256_file, sha256_text
 from spectralign.records.errors import IntegrityError, SpecError
 from spectralign.records.files import read_json
-from spectralign.records.run_spec import MicroData, ResolvedInputs, RowsData, RunSpec, TextData
+from spectralign.records.run_spec import BaseDtype, MicroData, ResolvedInputs, RowsData, RunSpec, TextData
 from spectralign.train.hub import hub_folder, is_hub_name
 
 if TYPE_CHECKING:
@@ -158,6 +158,11 @@ def model_config(folder: Path) -> dict[str, Any]:
     config = _read_object(file)
     if "auto_map" in config:
         raise SpecError(f"base {folder} needs code of its own (auto_map in config.json); it is never run")
+    if "quantization_config" in config:
+        raise SpecError(
+            f"base {folder} is quantised already (quantization_config in config.json), accepted: the weights that it "
+            "was made from; base_dtype nf4 quantises them"
+        )
     return {key: value for key, value in config.items() if key not in LOCAL_CONFIG_FIELDS}
 
 
@@ -282,12 +287,18 @@ def _no_progress_bars() -> Iterator[None]:
             logging.enable_progress_bar()
 
 
-def load_model(base: BaseFolder, dtype: Literal["float32", "bfloat16"] = "float32") -> nn.Module:
-    """Load a base as a causal language model on the CPU, in eval mode, without dropout of its own.
+def load_model(base: BaseFolder, dtype: BaseDtype = "float32", device: str = "cpu") -> nn.Module:
+    """Load a base as a causal language model, in eval mode, without dropout of its own.
+
+    Args:
+        base: the base.
+        dtype: of its weights and activations.
+        device: where nf4 is quantised, and stays; every other base is on the CPU.
 
     Raises:
         SpecError: transformers cannot load the base, or its config asks for dropout, which no field of a RunSpec
             would show.
+        MissingExtraError: nf4 without bitsandbytes.
         IntegrityError: the stored weights are incomplete.
     """
     from transformers import AutoModelForCausalLM
@@ -307,11 +318,14 @@ def load_model(base: BaseFolder, dtype: Literal["float32", "bfloat16"] = "float3
     import torch
     from safetensors import SafetensorError
 
+    from spectralign.train.nf4 import check_quantised, nf4_options
+
+    options = nf4_options(device) if dtype == "nf4" else {"dtype": getattr(torch, dtype)}
     try:
         with _no_progress_bars():
             model, found = AutoModelForCausalLM.from_pretrained(
                 base.folder,
-                dtype=getattr(torch, dtype),
+                **options,
                 local_files_only=True,
                 use_safetensors=True,
                 trust_remote_code=False,
@@ -325,6 +339,8 @@ def load_model(base: BaseFolder, dtype: Literal["float32", "bfloat16"] = "float3
     absent = sorted(found["missing_keys"])
     if absent:  # transformers would draw them at random and only warn
         raise IntegrityError(f"base {base.name}: {len(absent)} weights are missing in {base.folder} ({absent[0]} ...)")
+    if dtype == "nf4":
+        check_quantised(model, base.name)
     model.eval()
     return model  # type: ignore[no-any-return]
 

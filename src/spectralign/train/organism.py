@@ -12,7 +12,7 @@ from spectralign.data.render import prompt_ids
 from spectralign.records.canonical import sha256_file, sha256_text
 from spectralign.records.errors import AdapterError, IntegrityError, RunDirectoryError
 from spectralign.records.files import read_json
-from spectralign.records.run_spec import TextData
+from spectralign.records.run_spec import BaseDtype, TextData
 from spectralign.train.adapter import ADAPTER_CONFIG, ADAPTER_WEIGHTS, without_peft_warnings
 from spectralign.train.checkpoint import SPECTRUM, checkpoint_folder, checkpoint_steps
 from spectralign.train.directory import TEMPLATE, WEIGHTS_SHA256, is_done, read_done, read_inputs, read_spec
@@ -123,6 +123,8 @@ def recorded_spectrum(run_directory: Path, step: int | Literal["final"] = "final
 def load_organism(run_directory: Path, step: int | Literal["final"] = "final", edit_id: str | None = None) -> Organism:
     """Load an organism: base and PEFT adapter, or the model trained in full, in float32 on the CPU, eval mode.
 
+    A base that was trained on in 4 bits is loaded in 4 bits: the adapter answers to its rounded weights.
+
     Args:
         run_directory: of the run.
         step: a checkpoint step, or "final".
@@ -143,13 +145,14 @@ def load_organism(run_directory: Path, step: int | Literal["final"] = "final", e
     if spec.method == "full" and edit_id is None:
         model = _full_model(run_directory, organism_step(run_directory, step), base)
     else:
-        model = _adapted_model(run_directory, step, edit_id, base)
+        dtype: BaseDtype = "nf4" if spec.base_dtype == "nf4" else "float32"
+        model = _adapted_model(run_directory, step, edit_id, load_model(base, dtype))
     thinking = spec.data.thinking if isinstance(spec.data, TextData) else None
     return Organism(model, _tokenizer(run_directory, base), base, thinking)
 
 
 def _adapted_model(
-    run_directory: Path, step: int | Literal["final"], edit_id: str | None, base: BaseFolder
+    run_directory: Path, step: int | Literal["final"], edit_id: str | None, base: nn.Module
 ) -> nn.Module:
     from peft import PeftModel
 
@@ -163,7 +166,7 @@ def _adapted_model(
     if edit_id is None:
         _check_recorded(run_directory, organism_step(run_directory, step), folder / ADAPTER_WEIGHTS)
     with without_peft_warnings():
-        model: nn.Module = PeftModel.from_pretrained(load_model(base), str(folder), torch_device="cpu")
+        model: nn.Module = PeftModel.from_pretrained(base, str(folder), torch_device="cpu")
     return model.eval()
 
 

@@ -56,7 +56,7 @@ def build_parts(spec: RunSpec, inputs: RunInputs) -> Parts:
 
 def _trained(spec: RunSpec, inputs: RunInputs) -> tuple[nn.Module, Weights]:
     """Return the model and its trained weights: factors on a frozen base, or the whole base."""
-    model = load_model(inputs.base, spec.base_dtype)
+    model = load_model(inputs.base, spec.base_dtype, spec.device)
     if spec.method == "full":
         from spectralign.train.full import FullWeights
 

@@ -172,7 +172,7 @@ def _lead(job: Job, parts: Parts, ranks: Ranks, on_begin: OnBegin | None, on_ste
         if inputs.text.heldout:
             padding = pad_id(parts.tokenizer)
             observers = (heldout_observer(inputs.text.heldout, spec.batch_size, padding), *observers)
-    resumed = _resume(folder, parts, job.allow_version_change, ranks.size)
+    resumed = _resume(job, parts, ranks.size)
     recorder = Recorder(folder, spec, parts, observers, on_step)
     reached = [resumed or 0]
     if on_begin is not None:
@@ -200,12 +200,12 @@ def _follow(job: Job, parts: Parts, ranks: Ranks) -> None:
     train_steps(job.spec, job.inputs, parts, job.folder, None, [max(first_step, 0)], ranks)
 
 
-def _resume(folder: Path, parts: Parts, allow_version_change: bool, processes: int) -> int | None:
+def _resume(job: Job, parts: Parts, processes: int) -> int | None:
     """Bring parts and files back to the newest checkpoint and return its step, or None for a start from the base.
 
     Everything is checked before the first file is changed.
     """
-    now = environment(processes)
+    folder, now = job.folder, environment(job.spec, processes)
     step = checkpoint.resume_step(folder)
     if step is None:
         directory.truncate_trajectory(folder, None)
@@ -217,7 +217,7 @@ def _resume(folder: Path, parts: Parts, allow_version_change: bool, processes: i
     if not isinstance(recorded, dict) or not isinstance(recorded.get("versions"), dict):
         raise IntegrityError(f"{folder / directory.ENVIRONMENT} does not hold versions; it is corrupt or not ours")
     last = (recorded.get("resumed") or [recorded])[-1]
-    if not allow_version_change:
+    if not job.allow_version_change:
         check_versions(last["versions"], now["versions"])
     loaded = checkpoint.load_resume_state(folder, parts.weights, parts.optimizer, parts.scheduler, parts.penalty)
     directory.truncate_trajectory(folder, loaded)

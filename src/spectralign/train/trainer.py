@@ -247,7 +247,8 @@ class RunTrainer(Trainer):  # type: ignore[misc]
         if rows == 1 or self.micro_batch == 1:
             raise TrainingError(
                 f"out of memory on a micro-batch of one sequence of {tokens} tokens; accepted: gradient_checkpointing, "
-                "base_dtype bfloat16, shorter rows, or a smaller batch_size where packing puts rows into one sequence"
+                "base_dtype bfloat16 or nf4, shorter rows, or a smaller batch_size where packing puts rows into one "
+                "sequence"
             ) from error
         self.micro_batch = (min(rows, self.micro_batch) + 1) // 2
 
