@@ -26,7 +26,7 @@ PACKAGES = (
 """Packages whose version can move a number of a run."""
 
 NF4_PACKAGES = ("bitsandbytes", "kernels")
-"""Further ones of a run on a base in 4 bits: bitsandbytes multiplies with kernels of the second where it is installed."""
+"""Further ones of a run on a base in 4 bits: where the second is installed, the first multiplies with it."""
 
 
 def _version(package: str) -> str:

@@ -318,7 +318,7 @@ def load_model(base: BaseFolder, dtype: BaseDtype = "float32", device: str = "cp
     import torch
     from safetensors import SafetensorError
 
-    from spectralign.train.nf4 import check_quantised, nf4_options
+    from spectralign.train.nf4 import nf4_options, settle_quantised
 
     options = nf4_options(device) if dtype == "nf4" else {"dtype": getattr(torch, dtype)}
     try:
@@ -340,7 +340,7 @@ def load_model(base: BaseFolder, dtype: BaseDtype = "float32", device: str = "cp
     if absent:  # transformers would draw them at random and only warn
         raise IntegrityError(f"base {base.name}: {len(absent)} weights are missing in {base.folder} ({absent[0]} ...)")
     if dtype == "nf4":
-        check_quantised(model, base.name)
+        settle_quantised(model, base.name)
     model.eval()
     return model  # type: ignore[no-any-return]
 

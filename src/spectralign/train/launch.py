@@ -24,7 +24,7 @@ from typing import TYPE_CHECKING
 from spectralign.records.errors import RunDirectoryError, SpecError, SpectralignError, TrainingError
 from spectralign.records.run_spec import RunSpec
 from spectralign.train import directory
-from spectralign.train.environment import check_device
+from spectralign.train.environment import check_hardware
 from spectralign.train.lifeline import die_with_parent, how_it_died
 from spectralign.train.ranks import LostPeerError, connect
 
@@ -62,7 +62,7 @@ def check_processes(spec: RunSpec, processes: int) -> None:
             f"penalty.kind is functional, whose covariance is of the inputs of one process, and processes is "
             f"{processes}, accepted: 1, or another kind"
         )
-    check_device(spec.device)
+    check_hardware(spec)
     if spec.device == "cuda":
         import torch
 

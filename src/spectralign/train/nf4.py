@@ -63,8 +63,11 @@ def nf4_options(device: str) -> dict[str, Any]:
     return {"quantization_config": config, "device_map": {"": device}, "dtype": torch.bfloat16}
 
 
-def check_quantised(model: nn.Module, base_name: str) -> None:
-    """Check that a loaded base is in 4 bits as it was asked for.
+def settle_quantised(model: nn.Module, base_name: str) -> None:
+    """Check that a loaded base is in 4 bits as it was asked for, and keep its weights as they are.
+
+    On CPUs with AVX512-BF16, bitsandbytes 0.50 would pack the weights anew in the first forward pass in eval mode, for
+    good, and round their scales to bfloat16 with that: whoever looks at a run would change it.
 
     Raises:
         SpecError: it has no linear layer that bitsandbytes quantises, or one of them stayed as it was.
@@ -73,8 +76,13 @@ def check_quantised(model: nn.Module, base_name: str) -> None:
     from bitsandbytes.nn import Linear4bit
 
     head = model.get_output_embeddings()  # type: ignore[operator]
-    linear = {name: module for name, module in model.named_modules() if isinstance(module, torch.nn.Linear)}
+    linear: dict[str, Any] = {
+        name: module for name, module in model.named_modules() if isinstance(module, torch.nn.Linear)
+    }
     plain = [name for name, module in linear.items() if not isinstance(module, Linear4bit) and module is not head]
     if plain or all(module is head for module in linear.values()):
         found = f"{plain[0]} stays in bfloat16" if plain else "no linear layer is in 4 bits"
         raise SpecError(f"base_dtype is nf4, but in base {base_name} {found}; accepted: bfloat16 or float32")
+    for module in linear.values():
+        if module is not head:
+            module.support_avx512bf16_for_cpu = False
