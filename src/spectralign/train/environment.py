@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib.metadata
 import os
 import platform
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 from spectralign.records.errors import ResumeError, SpecError
@@ -36,9 +36,9 @@ def _version(package: str) -> str:
         return "not installed"
 
 
-def versions(more: Sequence[str] = ()) -> dict[str, str]:
-    """Return the versions of Python, of every package in `PACKAGES`, and of more."""
-    return {"python": platform.python_version(), **{package: _version(package) for package in (*PACKAGES, *more)}}
+def versions() -> dict[str, str]:
+    """Return the versions of Python and of every package in `PACKAGES`."""
+    return {"python": platform.python_version(), **{package: _version(package) for package in PACKAGES}}
 
 
 def check_hardware(spec: RunSpec) -> None:
@@ -61,8 +61,9 @@ def environment(spec: RunSpec, processes: int = 1) -> dict[str, Any]:
     """Return the content of environment.json: versions, platform, processes of the run and threads of each."""
     import torch
 
+    more = NF4_PACKAGES if spec.base_dtype == "nf4" else ()
     return {
-        "versions": versions(NF4_PACKAGES if spec.base_dtype == "nf4" else ()),
+        "versions": {**versions(), **{package: _version(package) for package in more}},
         "platform": platform.platform(),
         "machine": platform.machine(),
         "cpu_capability": torch.backends.cpu.get_cpu_capability(),

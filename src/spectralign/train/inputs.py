@@ -8,8 +8,6 @@ from __future__ import annotations
 
 import functools
 import json
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -19,6 +17,7 @@ from spectralign.records.errors import IntegrityError, SpecError
 from spectralign.records.files import read_json
 from spectralign.records.run_spec import BaseDtype, MicroData, ResolvedInputs, RowsData, RunSpec, TextData
 from spectralign.train.hub import hub_folder, is_hub_name
+from spectralign.train.quiet import no_progress_bars
 
 if TYPE_CHECKING:
     from torch import nn
@@ -273,20 +272,6 @@ def resolve_inputs(spec: RunSpec) -> ResolvedInputs:
     return load_inputs(spec).resolved
 
 
-@contextmanager
-def _no_progress_bars() -> Iterator[None]:
-    # a study loads hundreds of bases; the bars of transformers would break up its own display
-    from transformers.utils import logging
-
-    shown = logging.is_progress_bar_enabled()
-    logging.disable_progress_bar()
-    try:
-        yield
-    finally:
-        if shown:
-            logging.enable_progress_bar()
-
-
 def load_model(base: BaseFolder, dtype: BaseDtype = "float32", device: str = "cpu") -> nn.Module:
     """Load a base as a causal language model, in eval mode, without dropout of its own.
 
@@ -322,7 +307,7 @@ def load_model(base: BaseFolder, dtype: BaseDtype = "float32", device: str = "cp
 
     options = nf4_options(device) if dtype == "nf4" else {"dtype": getattr(torch, dtype)}
     try:
-        with _no_progress_bars():
+        with no_progress_bars():
             model, found = AutoModelForCausalLM.from_pretrained(
                 base.folder,
                 **options,
