@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 import shared_runs
 import torch
+from fake_trackers import fake_trackio
 from safetensors.torch import load_file
 from tiny_base import make_spec
 from transformers import AutoModelForCausalLM
@@ -20,6 +21,7 @@ from spectralign.records.files import read_json, read_jsonl
 from spectralign.records.run_spec import RunSpec
 from spectralign.train.observe import ObserverContext
 from spectralign.train.order import micro_batches, row_order, stream_seed
+from spectralign.train.reporting import Reporting
 from spectralign.train.run import run_directory, train_run
 
 Tiny = tuple[Path, Path]
@@ -174,13 +176,23 @@ def test_a_run_of_two_processes_that_failed_in_one_is_finished_by_one(tiny: Tiny
     assert_resumed(train_run(spec, tmp_path / "a"), train_run(spec, tmp_path / "b"), (2, 1))
 
 
-def test_a_run_begun_by_one_process_is_finished_by_two(tiny: Tiny, tmp_path: Path) -> None:
+def test_a_run_begun_by_one_process_is_finished_and_reported_by_two(
+    tiny: Tiny, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    told, warnings = fake_trackio(monkeypatch), list[str]()
     spec = make_spec(*tiny, steps=20, checkpoints=4, first_checkpoint=5)
     with pytest.raises(StopError):
         train_run(spec, tmp_path / "a", on_step=stop_after_6)
     seen: list[int] = []
-    resumed = train_run(spec, tmp_path / "a", processes=2, on_step=lambda step, total, row: seen.append(step))
+    resumed = train_run(
+        spec,
+        tmp_path / "a",
+        processes=2,
+        on_step=lambda step, total, row: seen.append(step),
+        reporting=Reporting(["trackio"], tmp_path, warnings.append),
+    )
     assert seen == list(range(6, 21))
+    assert (told.steps(resumed.name), warnings) == (list(range(21)), [])
     assert not multiprocessing.active_children()
     assert_resumed(resumed, train_run(spec, tmp_path / "b"), (1, 2))
 
