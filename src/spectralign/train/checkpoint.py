@@ -81,7 +81,8 @@ def save_checkpoint(
         unfinished.mkdir(parents=True)
         weights.write(unfinished, step)
         (unfinished / SPECTRUM).write_bytes((json.dumps(spectrum, allow_nan=False) + "\n").encode())
-        torch.save(state, unfinished / RESUME_STATE)
+        with (unfinished / RESUME_STATE).open("wb") as stream:
+            torch.save(state, stream)
         names = [name for name in (weights.file(step), RESUME_STATE) if name is not None]
         record = {name: sha256_file(unfinished / name) for name in names}
         if target.exists():  # left by a run that was killed before resume.json named it
@@ -90,7 +91,8 @@ def save_checkpoint(
     except OSError as error:
         raise RunDirectoryError(f"cannot write {target}: {error.strerror or error}") from error
     except (SafetensorError, RuntimeError) as error:  # how their writers in Rust and C++ report a full disk
-        raise RunDirectoryError(f"cannot write {target}: {' '.join(str(error).split())}") from error
+        first = error.__context__ if isinstance(error.__context__, OSError) else error
+        raise RunDirectoryError(f"cannot write {target}: {' '.join(str(first).split())}") from error
     finally:
         shutil.rmtree(unfinished, ignore_errors=True)
     write_json(run_directory / RESUME_RECORD, {"step": step, "sha256": record})
