@@ -120,6 +120,9 @@ def test_one_truncated_module_takes_the_means_that_need_all_values_away(monkeypa
 def test_a_singular_update_has_no_condition_number() -> None:
     D = matrix_with(SHAPES["few"](20), 20, 30)
     assert difference_row(NAME, D, torch.zeros(20, 30), 4)["condition_number"] is None
+    for seed in range(6):  # beyond what the Gram matrix resolves, whatever it makes of it
+        D = matrix_with(torch.logspace(0, -9, 20, dtype=torch.float64), 20, 30, seed)
+        assert difference_row(NAME, D, torch.zeros(20, 30), 4)["condition_number"] is None
     full = matrix_with(torch.linspace(1, 1e-3, 20, dtype=torch.float64), 20, 30)
     assert difference_row(NAME, full, torch.zeros(20, 30), 4)["condition_number"] == pytest.approx(1e3, rel=1e-6)
 

@@ -14,6 +14,7 @@ import torch
 from plain_loop import answer_nll, clip, rate
 from pydantic import ValidationError
 from safetensors.torch import load_file, save_file
+from small_chat_base import TEMPLATE, conversations, make_chat_base, write_jsonl
 from test_resume import killed_everywhere
 from tiny_base import make_rows, make_spec
 from transformers import AutoModelForCausalLM, AutoTokenizer, Qwen3Config, Qwen3ForCausalLM
@@ -210,10 +211,13 @@ def test_an_untied_base_trains_its_head_as_other_and_reads_w0_from_shards(tiny: 
     (base / "model.safetensors").unlink()
     Qwen3ForCausalLM(config).save_pretrained(base, max_shard_size="50KB")
     assert (base / "model.safetensors.index.json").is_file()
+    config_file = base / "config.json"
+    config_file.write_text(json.dumps({**read_json(config_file), "_name_or_path": "/home/somebody/base"}))
     spec = full_spec((base, tiny[1]), optimiser=MUON, adapter={"target_modules": [*ALL_LINEAR, "lm_head"]})
     run = train_run(spec, tmp_path / "runs")
     start, now = StoredTensors(base), trained(run, 6)
     assert set(start) == set(now)
+    assert read_json(run / "checkpoints/step-6/config.json").keys() == read_json(config_file).keys() - {"_name_or_path"}
     row = next(row for row in recorded_spectrum(run) if row["kind"] == "lm_head")
     s = torch.linalg.svdvals(now["lm_head.weight"].double() - start["lm_head.weight"].double())
     assert row["singular_values"] == pytest.approx(s.tolist(), rel=1e-5, abs=1e-7 * float(s[0]))
@@ -400,3 +404,20 @@ def test_the_spectrum_command_shows_what_the_run_recorded_and_says_what_is_trunc
 
 def test_a_full_run_killed_at_many_moments_and_resumed_is_the_same_bit_for_bit(tiny: Tiny, tmp_path: Path) -> None:
     killed_everywhere(tiny, tmp_path, every=17, settings="full")
+
+
+def test_on_text_a_checkpoint_has_the_template_of_the_run_and_the_held_out_loss_starts_at_the_bases(
+    tmp_path: Path,
+) -> None:
+    base = make_chat_base(tmp_path / "chat-base")
+    write_jsonl(tmp_path / "data.jsonl", conversations())
+    template = TEMPLATE + "{# of the run #}"
+    (tmp_path / "own.jinja").write_text(template)
+    data = {"source": "text", "dataset": str(tmp_path / "data.jsonl"), "holdout": 5, "max_tokens": 128}
+    data["template"] = str(tmp_path / "own.jinja")
+    spec = full_spec((base, tmp_path), data=data, steps=3, checkpoints=2)
+    run = train_run(spec, tmp_path / "runs")
+    assert AutoTokenizer.from_pretrained(run / "checkpoints/step-3").chat_template == template
+    first, last = (read_jsonl(run / "trajectory.jsonl")[step]["heldout_loss"] for step in (0, 3))
+    lora = train_run(make_spec(base, tmp_path, data=data, steps=3, checkpoints=2), tmp_path / "runs")
+    assert first == read_jsonl(lora / "trajectory.jsonl")[0]["heldout_loss"] != last
