@@ -92,7 +92,7 @@ class FullWeights:
         import torch
 
         for name, parameter in self._parameters.items():
-            if name not in self._start or not torch.equal(self._start[name].to(parameter.dtype), parameter.detach()):
+            if name not in self._start or not torch.equal(self._start[name].to(parameter), parameter.detach()):
                 raise SpecError(
                     f"base {self._base.name}: {name} is not in its safetensors as transformers loads it, so W - W0 is "
                     "not known; accepted with method full: a base whose file has the names and values of the loaded "
