@@ -194,8 +194,8 @@ class RunSpec(_Spec):
             )
         if self.base_dtype != "float32":
             raise ValueError(
-                f"base_dtype is {self.base_dtype} with method full, accepted: float32 (the base itself is trained, and a small "
-                "step would be lost in rounding)"
+                f"base_dtype is {self.base_dtype} with method full, accepted: float32 (the base itself is trained, and "
+                "a small step would be lost in rounding)"
             )
         fault = self.optimiser.full_fault()
         if fault is not None:
