@@ -91,6 +91,15 @@ def test_leading_values_of_a_trained_like_update_with_a_long_tail_are_accurate()
     assert found.tolist() == pytest.approx(expected.tolist(), rel=1e-3)
 
 
+def test_leading_values_of_an_update_of_low_rank_are_never_too_large() -> None:
+    """What the matrix maps to zero spans a block of noise, which must be made orthogonal once more."""
+    for seed in (8, 21, 93, 137):
+        D = torch.zeros(100, 120)
+        D[:5] = torch.randn(5, 120, generator=torch.Generator().manual_seed(seed))
+        expected = torch.linalg.svdvals(D.double())[:20]
+        assert float((leading_values(D, 20) - expected).abs().max() / expected[0]) < 1e-6
+
+
 def test_a_truncated_row_never_passes_for_a_whole_spectrum(monkeypatch: pytest.MonkeyPatch) -> None:
     D = matrix_with(SHAPES["decaying"](40), 40, 60)
     whole = difference_row(NAME, D, torch.zeros(40, 60), 4)

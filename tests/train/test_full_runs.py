@@ -223,6 +223,38 @@ def test_an_untied_base_trains_its_head_as_other_and_reads_w0_from_shards(tiny: 
     assert row["singular_values"] == pytest.approx(s.tolist(), rel=1e-5, abs=1e-7 * float(s[0]))
 
 
+def test_tensors_that_are_no_parameters_are_in_the_checkpoint_too(tiny: Tiny, tmp_path: Path) -> None:
+    """Gemma 4 stores a scale per layer as a buffer: without it, no checkpoint of a run would load."""
+    from transformers import Gemma4ForCausalLM, Gemma4TextConfig
+
+    base = shutil.copytree(tiny[0], tmp_path / "base")
+    (base / "model.safetensors").unlink()
+    sizes = {"vocab_size": 60, "hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2, "head_dim": 8}
+    heads = {"num_attention_heads": 4, "num_key_value_heads": 2, "global_head_dim": 8, "num_kv_shared_layers": 0}
+    model: Any = Gemma4ForCausalLM(Gemma4TextConfig(**sizes, **heads, hidden_size_per_layer_input=0))
+    model.model.layers[1].layer_scalar.fill_(0.5)
+    model.save_pretrained(base)
+
+    def on_step(step: int, total: int, row: dict[str, Any]) -> None:
+        if step == 3:
+            raise StopError
+
+    with pytest.raises(StopError):
+        train_run(full_spec((base, tiny[1])), tmp_path / "a", on_step=on_step)
+    resumed, whole = (train_run(full_spec((base, tiny[1])), tmp_path / name) for name in "ab")
+    assert float(load_organism(whole).model.model.layers[1].layer_scalar) == 0.5  # type: ignore[union-attr, index, arg-type]
+    assert trained(whole, 6).keys() == load_file(base / "model.safetensors").keys()
+    assert read_json(whole / "done")["model_sha256"] == read_json(resumed / "done")["model_sha256"]
+
+
+def test_a_base_in_float64_begins_with_no_update(tiny: Tiny, tmp_path: Path) -> None:
+    base = shutil.copytree(tiny[0], tmp_path / "base")
+    exact = {name: tensor.double() * (1 + 1e-12) for name, tensor in load_file(base / "model.safetensors").items()}
+    save_file(exact, base / "model.safetensors", {"format": "pt"})
+    run = train_run(full_spec((base, tiny[1]), steps=1, checkpoints=2), tmp_path / "runs")
+    assert read_jsonl(run / "trajectory.jsonl")[0]["update_norm"] == 0.0
+
+
 class StopError(Exception):
     pass
 

@@ -13,6 +13,7 @@ from tiny_base import make_spec
 from transformers import AutoModelForCausalLM
 
 from spectralign.records.errors import AdapterError, IntegrityError, RunDirectoryError
+from spectralign.records.files import read_jsonl
 from spectralign.train.observe import ObserverContext
 from spectralign.train.organism import adapter_folder, load_organism
 from spectralign.train.run import train_run
@@ -36,12 +37,22 @@ def logits(model: torch.nn.Module) -> torch.Tensor:
 
 @pytest.mark.parametrize(("step", "number"), [(0, 0), (2, 2), (6, 6), ("final", 6)])
 def test_an_organism_answers_as_the_live_model_did_at_its_step(run: Path, step: int, number: int) -> None:
-    from spectralign.records.files import read_jsonl
-
     organism = load_organism(run, step)
     assert not organism.model.training
     recorded = read_jsonl(run / "trajectory.jsonl")[number]["logit"]
     assert float(logits(organism.model)[0, -1, 7]) == pytest.approx(recorded, rel=1e-5)
+
+
+def test_an_organism_is_loaded_in_the_dtype_it_was_trained_in(tiny: Tiny, tmp_path: Path) -> None:
+    def look(context: ObserverContext) -> dict[str, float]:
+        return {"logit": float(logits(context.model)[0, -1, 7])}
+
+    run = train_run(make_spec(*tiny, base_dtype="bfloat16"), tmp_path, observers=[look])
+    for step in (0, 2, 6):
+        model = load_organism(run, step).model
+        assert float(logits(model)[0, -1, 7]) == read_jsonl(run / "trajectory.jsonl")[step]["logit"]
+        assert {p.dtype for n, p in model.named_parameters() if "lora_" in n} == {torch.float32}
+        assert {p.dtype for n, p in model.named_parameters() if "lora_" not in n} == {torch.bfloat16}
 
 
 def test_plain_peft_loads_a_checkpoint_and_the_base_stands_beside_the_organism(run: Path, tiny: Tiny) -> None:

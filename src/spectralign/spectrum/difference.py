@@ -100,7 +100,7 @@ def leading_values(D_O_I: Tensor, keep: int) -> Tensor:
         block_S_C = block_S_C[:, : side - sum(part.shape[1] for part in basis)]
         if block_S_C.shape[1] == 0:  # the space is whole
             break
-        for _ in range(2):  # twice is enough (Giraud et al. 2005)
+        for _ in range(3):  # twice is enough (Giraud et al. 2005) for all but what X_S_L maps to zero
             for part in basis:
                 block_S_C = block_S_C - part @ (part.T @ block_S_C)
             block_S_C = torch.linalg.qr(block_S_C).Q

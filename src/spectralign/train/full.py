@@ -99,6 +99,12 @@ class FullWeights:
                     "model, as save_pretrained writes it"
                 )
 
+    def _tensors(self) -> dict[str, Tensor]:
+        """Return what a model file holds: the parameters, and buffers that are stored (scales of layers in Gemma 4)."""
+        stored = self._model.state_dict().keys()
+        buffers = {name: buffer for name, buffer in self._model.named_buffers() if name in stored}
+        return {**self._parameters, **buffers}
+
     def file(self, step: int) -> str | None:
         """Return the name of the model's file; None at step 0, which is the base."""
         return MODEL_WEIGHTS if step > 0 else None
@@ -107,8 +113,9 @@ class FullWeights:
         """Return one row per target matrix (`difference_row`), one matrix in memory at a time."""
         from spectralign.spectrum.difference import difference_row
 
+        # float32, as it was loaded, also where the file holds float64
         return [
-            difference_row(path, self._parameters[name].detach(), self._start[name], self._keep)
+            difference_row(path, self._parameters[name].detach(), self._start[name].float(), self._keep)
             for path, name in self._matrices.items()
         ]
 
@@ -127,7 +134,7 @@ class FullWeights:
                 shutil.copyfile(self._base.folder / name, folder / name)
         if self._template is not None:
             (folder / _TEMPLATE).write_bytes(self._template.encode())
-        tensors = {name: parameter.detach().cpu().contiguous() for name, parameter in self._parameters.items()}
+        tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in self._tensors().items()}
         save_file(tensors, folder / MODEL_WEIGHTS, {"format": "pt"})
         (folder / MODEL_WEIGHTS).chmod((folder / "config.json").stat().st_mode)  # it makes files for their owner alone
 
@@ -139,10 +146,10 @@ class FullWeights:
         """
         import torch
 
-        stored = StoredTensors(folder)
-        odd = sorted(set(stored) ^ set(self._parameters))
+        stored, tensors = StoredTensors(folder), self._tensors()
+        odd = sorted(set(stored) ^ set(tensors))
         if odd:
             raise IntegrityError(f"cannot resume, {folder / MODEL_WEIGHTS} and the model differ in {odd[0]}")
         with torch.no_grad():
-            for name, parameter in self._parameters.items():
-                parameter.copy_(stored[name])
+            for name, tensor in tensors.items():
+                tensor.copy_(stored[name])

@@ -12,7 +12,7 @@ from spectralign.data.render import prompt_ids
 from spectralign.records.canonical import sha256_file, sha256_text
 from spectralign.records.errors import AdapterError, IntegrityError, RunDirectoryError
 from spectralign.records.files import read_json
-from spectralign.records.run_spec import BaseDtype, TextData
+from spectralign.records.run_spec import TextData
 from spectralign.train.adapter import ADAPTER_CONFIG, ADAPTER_WEIGHTS, without_peft_warnings
 from spectralign.train.checkpoint import SPECTRUM, checkpoint_folder, checkpoint_steps
 from spectralign.train.directory import TEMPLATE, WEIGHTS_SHA256, is_done, read_done, read_inputs, read_spec
@@ -121,9 +121,9 @@ def recorded_spectrum(run_directory: Path, step: int | Literal["final"] = "final
 
 
 def load_organism(run_directory: Path, step: int | Literal["final"] = "final", edit_id: str | None = None) -> Organism:
-    """Load an organism: base and PEFT adapter, or the model trained in full, in float32 on the CPU, eval mode.
+    """Load an organism: base and PEFT adapter, or the model trained in full, on the CPU in eval mode.
 
-    A base that was trained on in 4 bits is loaded in 4 bits: the adapter answers to its rounded weights.
+    The base is loaded in the dtype it was trained on, whose rounding the adapter answers to.
 
     Args:
         run_directory: of the run.
@@ -145,8 +145,7 @@ def load_organism(run_directory: Path, step: int | Literal["final"] = "final", e
     if spec.method == "full" and edit_id is None:
         model = _full_model(run_directory, organism_step(run_directory, step), base)
     else:
-        dtype: BaseDtype = "nf4" if spec.base_dtype == "nf4" else "float32"
-        model = _adapted_model(run_directory, step, edit_id, load_model(base, dtype))
+        model = _adapted_model(run_directory, step, edit_id, load_model(base, spec.base_dtype))
     thinking = spec.data.thinking if isinstance(spec.data, TextData) else None
     return Organism(model, _tokenizer(run_directory, base), base, thinking)
 
