@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import importlib.metadata
 import importlib.util
+import logging
 from typing import TYPE_CHECKING, Any
 
 from spectralign.records.errors import MissingExtraError, SpecError
@@ -19,6 +20,9 @@ if TYPE_CHECKING:
     from torch import nn
 
 PACKAGE = "bitsandbytes"
+
+# PEFT imports it in every run, and it then warns that a kernel for weights packed anew is not there (settle_quantised)
+logging.getLogger("bitsandbytes.backends.cpu.ops").setLevel(logging.ERROR)
 
 
 def check_nf4(device: str) -> None:
