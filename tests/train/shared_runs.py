@@ -31,14 +31,15 @@ def main(rank: int, meeting: Path, specs: dict[str, RunSpec], tight: RunSpec, ou
         train_share(job_of(spec, out / name), nullcontext(), ranks)
     _run_out_of_memory(ranks)
     train_share(job_of(tight, out / "tight"), nullcontext(), ranks)
-    parameters = [torch.zeros(3), torch.ones(4, dtype=torch.bfloat16)]
+    sums = _sums(ranks)
+    parameters = [torch.zeros(3), torch.ones(9, dtype=torch.bfloat16)]
     ranks.check_equal(parameters, 6)
-    parameters[1][2] += ranks.rank / 128  # one unit in the last place
+    parameters[1][7] += ranks.rank / 128  # one unit in the last place, in the second piece of four
     try:
         ranks.check_equal(parameters, 7)
     except TrainingError as error:
         (out / f"apart-{rank}").write_text(str(error))
-    (out / f"sums-{rank}.json").write_text(json.dumps(_sums(ranks)))
+    (out / f"sums-{rank}.json").write_text(json.dumps(sums))
     ranks.wait()
     os._exit(0)
 

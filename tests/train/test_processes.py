@@ -4,6 +4,10 @@ from __future__ import annotations
 
 import json
 import multiprocessing
+import os
+import subprocess
+import sys
+from multiprocessing.reduction import ForkingPickler
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +23,7 @@ from spectralign.data.rows import Row, read_rows, write_rows
 from spectralign.records.errors import SpecError, TrainingError
 from spectralign.records.files import read_json, read_jsonl
 from spectralign.records.run_spec import RunSpec
+from spectralign.train import launch
 from spectralign.train.observe import ObserverContext
 from spectralign.train.order import micro_batches, row_order, stream_seed
 from spectralign.train.reporting import Reporting
@@ -55,7 +60,7 @@ def shared(tiny: Tiny, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with the runs of all ways, each done by two processes together."""
     out = tmp_path_factory.mktemp("shared")
     specs = {name: make_spec(*tiny, **fields) for name, fields in WAYS.items()}
-    arguments = (out / "meeting", specs, make_spec(*tiny, **TIGHT), out)
+    arguments = (out / "100% of a meeting", specs, make_spec(*tiny, **TIGHT), out)
     context = multiprocessing.get_context("spawn")
     pair = [context.Process(target=shared_runs.main, args=(rank, *arguments), daemon=True) for rank in (0, 1)]
     for process in pair:
@@ -266,6 +271,50 @@ def test_a_launchers_process_and_an_observer_that_cannot_travel_are_refused(
     monkeypatch.setenv("WORLD_SIZE", "2")
     with pytest.raises(SpecError, match=r"one of 2 processes \(WORLD_SIZE\).*spectralign train SPEC --processes N"):
         train_run(make_spec(*tiny), tmp_path)
+
+
+@pytest.mark.parametrize(("visible", "expected"), [(None, "1"), ("", ""), ("GPU-5, GPU-7", "GPU-7"), ("3,2,0", "2")])
+def test_a_process_starts_with_a_gpu_of_its_own_and_no_launcher(
+    visible: str | None, expected: str, tiny: Tiny, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Before its first import, as a script may ask for GPUs there, which fixes those that CUDA sees."""
+    monkeypatch.setenv("LOCAL_RANK", "0")
+    if visible is None:
+        monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    else:
+        monkeypatch.setenv("CUDA_VISIBLE_DEVICES", visible)
+    device = "cuda" if visible != "" else "cpu"
+    before = dict(os.environ)
+    with launch._place(make_spec(*tiny, device=device), 1):
+        inside = "import os; print([os.environ.get(name) for name in ('CUDA_VISIBLE_DEVICES', 'LOCAL_RANK')])"
+        said = subprocess.run([sys.executable, "-c", inside], capture_output=True, text=True, check=True).stdout
+    assert said.strip() == f"['{expected}', None]"
+    assert dict(os.environ) == before
+
+
+def test_an_error_that_cannot_travel_is_told_by_class_and_text() -> None:
+    class OfItsOwnError(SpecError):
+        pass
+
+    for error in (OfItsOwnError("gone"), ValueError(lambda: "gone"), torch.OutOfMemoryError("gone")):
+        sent = launch._portable(error)
+        back = ForkingPickler.loads(ForkingPickler.dumps(sent))
+        assert type(back) is RuntimeError
+        assert str(back) == f"{type(error).__name__}: {error}"
+    sent = ForkingPickler.loads(ForkingPickler.dumps(launch._portable(SpecError("gone"))))
+    assert (type(sent), str(sent), "Error: gone" in sent.__notes__[0]) == (SpecError, "gone", True)
+
+
+def test_a_process_is_deaf_to_ctrl_c_from_its_first_moment() -> None:
+    """Some versions of Python unblock it when they start the first process; the child's imports take seconds."""
+    code = (
+        "import multiprocessing.resource_tracker as tracker, signal\n"
+        "from spectralign.train.launch import _without_ctrl_c\n"
+        "with _without_ctrl_c():\n"
+        "    tracker.ensure_running()\n"
+        "    print(signal.SIGINT in signal.pthread_sigmask(signal.SIG_BLOCK, []))\n"
+    )
+    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "True\n"
 
 
 def test_each_process_draws_dropout_of_its_own_and_the_first_that_of_a_run_alone(

@@ -463,3 +463,26 @@ def test_the_heldout_loss_is_the_mean_over_tokens_whatever_the_batch(chat: Chat)
     expected = answer_nll(model, inputs.rows)
     for batch_size in (1, 4, 18):
         assert heldout.mean_nll(model, inputs.rows, batch_size, 0) == pytest.approx(expected, rel=1e-5)
+
+
+def test_heldout_rows_that_do_not_fit_together_are_read_in_smaller_batches(
+    chat: Chat, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    inputs = load_inputs(text_spec(*chat))
+    model = load_model(inputs.base)
+    rows = inputs.rows[:13]
+    expected, sizes, fits = heldout.mean_nll(model, rows, 8, 0), list[int](), 3
+    original = heldout.nll_sum
+
+    def limited(logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+        sizes.append(len(labels))
+        if len(labels) > fits:
+            raise torch.OutOfMemoryError("too many rows")
+        return original(logits, labels)
+
+    monkeypatch.setattr(heldout, "nll_sum", limited)
+    assert heldout.mean_nll(model, rows, 8, 0) == pytest.approx(expected, rel=1e-5)
+    assert sizes == [8, 4, 2, 2, 2, 2, 2, 2, 1]
+    fits = 0
+    with pytest.raises(TrainingError, match=r"out of memory on a held-out row of \d+ tokens; accepted: base_dtype"):
+        heldout.mean_nll(model, rows, 8, 0)

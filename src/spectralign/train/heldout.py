@@ -7,7 +7,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from spectralign.data.rows import IGNORE, Row, collate
+from spectralign.data.rows import Row, collate
+from spectralign.records.errors import TrainingError
 from spectralign.records.files import write_json, write_text
 from spectralign.train.directory import DATA_RECORD, TEMPLATE
 from spectralign.train.inputs import RunInputs
@@ -27,25 +28,44 @@ BASE_HELDOUT_LOSS = "base_heldout_loss"
 def mean_nll(model: nn.Module, rows: Sequence[Row], batch_size: int, pad_id: int) -> float:
     """Return the mean NLL in nats over the supervised tokens of rows, summed over batches in float64; no gradient.
 
+    Where memory does not suffice, the batch is halved, as in training: the mean stays what it was.
+
     Args:
         model: in eval mode, on any device.
         rows: at least one.
         batch_size: rows per forward pass; rows of similar length go together.
         pad_id: token to pad with.
+
+    Raises:
+        TrainingError: a single row is too much.
     """
     import torch
 
     device, keeps = next(model.parameters()).device, keeps_logits(model)
     by_length = sorted(rows, key=lambda row: len(row.input_ids))
-    total, tokens = 0.0, 0
+    total, tokens, start = 0.0, 0, 0
     with torch.no_grad():
-        for start in range(0, len(by_length), batch_size):
-            batch = at_supervised(collate(by_length[start : start + batch_size], pad_id), keeps)
-            batch = {key: value.to(device) for key, value in batch.items()}
-            labels_B_K = batch.pop("labels")
-            total += float(nll_sum(model(**batch, use_cache=False)["logits"], labels_B_K))
-            tokens += int((labels_B_K != IGNORE).sum())
+        while start < len(by_length):
+            some = by_length[start : start + batch_size]
+            try:
+                total += _nll_of_batch(model, at_supervised(collate(some, pad_id), keeps), device)
+            except torch.OutOfMemoryError as error:
+                if len(some) == 1:
+                    raise TrainingError(
+                        f"out of memory on a held-out row of {len(some[0].input_ids)} tokens; accepted: base_dtype "
+                        "bfloat16 or nf4, or shorter rows"
+                    ) from error
+                batch_size = (len(some) + 1) // 2
+                continue
+            tokens += sum(row.supervised for row in some)
+            start += len(some)
     return total / tokens
+
+
+def _nll_of_batch(model: nn.Module, batch: Mapping[str, Any], device: Any) -> float:
+    there = {key: value.to(device) for key, value in batch.items()}
+    labels_B_K = there.pop("labels")
+    return float(nll_sum(model(**there, use_cache=False)["logits"], labels_B_K))
 
 
 def heldout_observer(rows: Sequence[Row], batch_size: int, pad_id: int) -> Observer:

@@ -15,6 +15,7 @@ import time
 import traceback
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager, nullcontext, suppress
+from multiprocessing import resource_tracker
 from multiprocessing.connection import Connection, wait
 from multiprocessing.context import SpawnProcess
 from multiprocessing.reduction import ForkingPickler
@@ -127,7 +128,7 @@ class _Team:
                 name=f"spectralign process {rank}",
                 daemon=True,
             )
-            with _without_ctrl_c():
+            with _without_ctrl_c(), _place(self.job.spec, rank):
                 process.start()
             mouth.close()
             theirs.close()
@@ -210,11 +211,34 @@ def _without_ctrl_c() -> Iterator[None]:
     if not hasattr(signal, "pthread_sigmask"):  # Windows
         yield
         return
+    resource_tracker.ensure_running()  # some versions of Python unblock the signal when they start it
     before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
     try:
         yield
     finally:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+@contextmanager
+def _place(spec: RunSpec, rank: int) -> Iterator[None]:
+    """Start a process that sees one GPU, and nothing by which accelerate would take it for one of a launcher's.
+
+    It inherits this: in the process it would be too late where a script asks torch for GPUs when it is imported. A
+    Trainer that sees several uses all of them.
+    """
+    before = dict(os.environ)
+    for name in (*PLACES, *SIZES):
+        os.environ.pop(name, None)
+    if spec.device == "cuda":
+        visible = before.get("CUDA_VISIBLE_DEVICES")
+        os.environ["CUDA_VISIBLE_DEVICES"] = str(rank) if visible is None else visible.split(",")[rank].strip()
+    try:
+        yield
+    finally:
+        for name in (*PLACES, *SIZES, "CUDA_VISIBLE_DEVICES"):
+            os.environ.pop(name, None)
+            if name in before:
+                os.environ[name] = before[name]
 
 
 # ------------------------------------------------------------------------------------------- in one of the processes
@@ -233,7 +257,6 @@ def _work(
     if rank > 0:  # one voice is enough: warnings would come once from each process
         os.dup2(os.open(_stderr_of(meeting, rank), os.O_WRONLY | os.O_CREAT, 0o600), 2)
     try:
-        _place(job.spec, rank)
         import torch
 
         torch.set_num_threads(threads)
@@ -259,18 +282,13 @@ def _work(
     os._exit(0)  # everything is on disk; letting gloo and NCCL take each other down may hang
 
 
-def _place(spec: RunSpec, rank: int) -> None:
-    """Leave this process one GPU, and nothing by which accelerate would take it for one of a launcher's."""
-    for name in (*PLACES, *SIZES):
-        os.environ.pop(name, None)
-    if spec.device == "cuda":  # before torch looks for GPUs; a Trainer that sees several uses all of them
-        visible = os.environ.get("CUDA_VISIBLE_DEVICES")
-        os.environ["CUDA_VISIBLE_DEVICES"] = str(rank) if visible is None else visible.split(",")[rank].strip()
-
-
 def _portable(error: Exception) -> Exception:
-    """Return the error as it can be sent; where it is none of ours or Python's, its class and text."""
-    known = isinstance(error, SpectralignError | LostPeerError) or type(error).__module__ == "builtins"
-    sent = error if known else RuntimeError(f"{type(error).__name__}: {error}")
+    """Return the error as it can be sent; where it is none of ours or Python's, or cannot travel, class and text."""
+    sent = error
+    with suppress(Exception):
+        if isinstance(error, SpectralignError | LostPeerError) or type(error).__module__ == "builtins":
+            sent = ForkingPickler.loads(ForkingPickler.dumps(error))
+    if sent is error:
+        sent = RuntimeError(f"{type(error).__name__}: {error}")
     sent.add_note("".join(traceback.format_exception(error)))
     return sent

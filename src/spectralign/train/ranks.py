@@ -47,8 +47,8 @@ class StepSum(NamedTuple):
 def _talking() -> Iterator[None]:
     try:
         yield
-    except RuntimeError as error:
-        raise LostPeerError(str(error)) from error
+    except RuntimeError as error:  # NCCL's messages have several lines
+        raise LostPeerError(" ".join(str(error).split())) from error
 
 
 class Ranks:
@@ -101,7 +101,8 @@ class Ranks:
         moved = [one for one, holders in zip(parameters, found[1 + self.size :], strict=True) if holders]
         for bunch in _bunches(moved):
             pieces = [torch.zeros_like(one) if one.grad is None else one.grad for one in bunch]
-            flat = torch.cat([piece.detach().flatten().float() for piece in pieces])
+            flats = [piece.detach().flatten().float() for piece in pieces]
+            flat = flats[0] if len(flats) == 1 else torch.cat(flats)  # an embedding's is summed where it lies
             with _talking():
                 torch.distributed.all_reduce(flat)
             for one, piece, total in zip(bunch, pieces, torch.split(flat, [one.numel() for one in bunch]), strict=True):
@@ -120,15 +121,18 @@ class Ranks:
         if self.size == 1:
             return
         kinds = {2: torch.int16, 4: torch.int32, 8: torch.int64}
-        sums = [one.detach().contiguous().view(kinds[one.element_size()]).sum(dtype=torch.int64) for one in parameters]
-        here = torch.stack([one.cpu() for one in sums])
+        here = torch.zeros(len(parameters), dtype=torch.int64)
+        for index, one in enumerate(parameters):
+            bits = one.detach().contiguous().view(kinds[one.element_size()]).flatten()
+            # in pieces: a sum of another dtype copies what it sums, of an embedding several GiB
+            here[index] = torch.stack([piece.sum(dtype=torch.int64) for piece in torch.split(bits, BUNCH)]).sum().cpu()
         most = torch.stack([here, -here])
         with _talking():
             torch.distributed.all_reduce(most, torch.distributed.ReduceOp.MAX, group=self._words)
         apart = int((most[0] != -most[1]).sum())
         if apart:
             raise TrainingError(
-                f"the {self.size} processes differ in {apart} of {len(sums)} trained tensors after step {step}, "
+                f"the {self.size} processes differ in {apart} of {len(parameters)} trained tensors after step {step}, "
                 "accepted: the same bits in all (GPUs of one model; or one process)"
             )
 
@@ -172,9 +176,12 @@ def connect(rank: int, size: int, meeting: Path, device: Literal["cpu", "cuda"])
     if loopback is not None:
         os.environ.setdefault("GLOO_SOCKET_IFNAME", loopback)
     with _talking():
+        # of a file:// address torch takes the path as it is written, with %20 for a blank, and waits there for ever
+        store = torch.distributed.FileStore(str(meeting), size)  # type: ignore[attr-defined]
+        store.set_timeout(LONGEST_WAIT)
         torch.distributed.init_process_group(
             "nccl" if device == "cuda" else "gloo",
-            init_method=meeting.absolute().as_uri(),
+            store=store,
             rank=rank,
             world_size=size,
             device_id=torch.device("cuda", 0) if device == "cuda" else None,
