@@ -187,6 +187,46 @@ def test_a_tracker_that_hangs_holds_up_neither_the_run_nor_for_long_its_end(
     never.set()
 
 
+def test_trackers_that_hang_are_waited_for_together_and_hold_up_no_other_one(
+    tiny: Tiny, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    never, opening = threading.Event(), threading.Event()
+
+    def hang(start: Any) -> None:
+        opening.set()
+        never.wait()
+
+    told = fake_wandb(monkeypatch)
+    fake_trackio(monkeypatch)
+    fake_mlflow(monkeypatch)
+    for name in ("trackio", "mlflow"):
+        monkeypatch.setitem(TRACKERS, name, hang)
+    of_wandb = TRACKERS["wandb"]
+    monkeypatch.setitem(TRACKERS, "wandb", lambda start: of_wandb(start) if opening.wait(20) else None)
+    monkeypatch.setattr(reporting_module, "FINISH_SECONDS", 2.0)
+    waits, join = [], threading.Thread.join
+    follower = reporting_module._Follower
+    monkeypatch.setattr(follower, "join", lambda self, seconds=None: (waits.append(seconds), join(self, seconds))[1])
+    run, warnings = reported(make_spec(*tiny, steps=2), tmp_path, ["wandb", "trackio", "mlflow"])
+    assert told.steps(run.name) == [0, 1, 2]
+    assert [line.split()[1] for line in warnings] == ["trackio", "mlflow"]
+    assert waits[2] == 0.0, "the second one has had its time while the first was waited for"
+    never.set()
+
+
+def test_no_key_and_no_password_is_in_the_warning_of_a_tracker_that_fails(
+    tiny: Tiny, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(start: Any) -> None:
+        raise ConnectionError("http://me:hunter2@host:1/api failed, key=k3y-of-mine,\n\x1b[31m tried http://host:1 too")
+
+    fake_trackio(monkeypatch)
+    monkeypatch.setenv("SOME_API_KEY", "k3y-of-mine")
+    monkeypatch.setitem(TRACKERS, "trackio", refuse)
+    _, (line,) = reported(make_spec(*tiny, steps=1, checkpoints=2), tmp_path, ["trackio"])
+    assert "http://***@host:1/api failed, key=***, \ufffd[31m tried http://host:1 too" in line
+
+
 def test_a_run_that_fails_is_closed_as_failed(tiny: Tiny, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def burst(done: int, total: int, row: dict[str, Any]) -> None:
         raise ZeroDivisionError

@@ -7,8 +7,11 @@ one that is asked again, sends what is missing and nothing twice. Nothing here i
 from __future__ import annotations
 
 import json
+import os
 import queue
+import re
 import threading
+import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -22,7 +25,13 @@ from spectralign.train.recorder import OnStep
 from spectralign.train.trackers import TRACKERS, Start, check_trackers
 
 FINISH_SECONDS, STOPPED_SECONDS = 30.0, 2.0
-"""How long the end of a run waits for a tracker to take the last rows, and how long one that is stopped does."""
+"""How long the end of a run waits for trackers to take the last rows, and how long one that is stopped does."""
+
+SHORTEST_SECRET = 6
+"""Characters below which the value of an environment variable is a word like any other; ours."""
+
+_SECRET_NAME = re.compile(r"(KEY|TOKEN|PASSWORD|SECRET)$")
+_USER_IN_URL = re.compile(r"(?<=://)[^/\s@]+@")
 
 
 class Reporting:
@@ -89,10 +98,17 @@ class Report:
         if not self._live:
             self._catch_up(None)
         stopped = kind is not None and not issubclass(kind, Exception)
+        seconds = STOPPED_SECONDS if stopped else FINISH_SECONDS
         for follower in self._followers:
             follower.rows.put(kind is not None)
+        latest = time.monotonic() + seconds
         for follower in self._followers:
-            follower.finish(STOPPED_SECONDS if stopped else FINISH_SECONDS)
+            follower.join(max(0.0, latest - time.monotonic()))
+            if follower.is_alive():
+                self._reporting.warn(
+                    f"tracker {follower.tracker} did not take every row within {seconds:g} s; the same command sends "
+                    "the rest"
+                )
 
     def _step(self, step: int, total: int, row: dict[str, Any]) -> None:
         if not self._live:
@@ -124,7 +140,7 @@ class _Follower(threading.Thread):
 
     def run(self) -> None:
         try:
-            with _alone(self.start_of_run.folder):
+            with _alone(self.start_of_run.folder, self.tracker):
                 tracker = TRACKERS[self.tracker](self.start_of_run)
             while isinstance(row := self.rows.get(), dict):
                 if row["step"] > self.last:
@@ -134,30 +150,31 @@ class _Follower(threading.Thread):
             tracker.finish(row)
         except BaseException as error:  # a tracker that calls sys.exit included: this thread is all that ends
             kind = "" if isinstance(error, SpectralignError) else f"{type(error).__name__}: "
-            reason = f"{kind}{' '.join(str(error).split())}"[:300]
+            reason = f"{kind}{_without_secrets(str(error))}"[:300]
             self.warn(
                 f"tracker {self.tracker} failed ({reason}); the run goes on without it, the same command sends the rest"
             )
 
-    def finish(self, seconds: float) -> None:
-        """Wait until the last row is taken, or not longer than `seconds`."""
-        self.join(seconds)
-        if self.is_alive():
-            self.warn(
-                f"tracker {self.tracker} did not take every row within {seconds:g} s; the same command sends the rest"
-            )
-
 
 @contextmanager
-def _alone(folder: Path) -> Iterator[None]:
+def _alone(folder: Path, tracker: str) -> Iterator[None]:
     """Let one worker after the other open a tracker: two that make the same local database at once both fail."""
     folder.mkdir(parents=True, exist_ok=True)
-    with (folder / ".trackers.lock").open("a") as lock:
+    with (folder / f".{tracker}.lock").open("a") as lock:
         with suppress(ImportError):  # Windows
             import fcntl
 
             fcntl.flock(lock, fcntl.LOCK_EX)
         yield
+
+
+def _without_secrets(text: str) -> str:
+    """Return an error's text on one line, without passwords in addresses and without keys and tokens of our own."""
+    for name, value in os.environ.items():
+        if _SECRET_NAME.search(name) and len(value) >= SHORTEST_SECRET:
+            text = text.replace(value, "***")
+    plain = _USER_IN_URL.sub("***@", " ".join(text.split()))
+    return "".join(character if character.isprintable() else "\ufffd" for character in plain)
 
 
 def _numbers(row: Mapping[str, Any]) -> dict[str, float]:
