@@ -50,6 +50,30 @@ def poisoned(step: int, kind: str) -> Any:
     return loss
 
 
+def test_memory_that_is_short_in_the_optimiser_is_one_line_and_keeps_the_last_checkpoint(
+    tiny: Tiny, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    steps, original = list[int](), torch.optim.Adam.step
+
+    def step(self: Any, closure: Any = None) -> Any:
+        steps.append(len(steps) + 1)
+        if len(steps) == 4:
+            raise torch.OutOfMemoryError(
+                "CUDA out of memory. Tried to allocate 2.32 GiB. GPU 0 has a total capacity of"
+            )
+        return original(self, closure)
+
+    monkeypatch.setattr(torch.optim.Adam, "step", step)
+    spec = make_spec(*tiny)
+    with pytest.raises(
+        TrainingError, match=r"does not help \(CUDA out of memory. Tried to allocate 2.32 GiB\); accepted"
+    ):
+        train_run(spec, tmp_path)
+    run = run_directory(spec, tmp_path)
+    assert read_json(run / "failed.json")["step"] == 3
+    assert read_json(run / "resume.json")["step"] == 2
+
+
 @pytest.mark.parametrize(
     ("kind", "message"), [("loss", "the loss is nan in step 4"), ("gradient", "the gradient's norm is nan in step 4")]
 )

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 from spectralign.records.canonical import sha256_file
-from spectralign.records.errors import IntegrityError
+from spectralign.records.errors import IntegrityError, TrainingError
 from spectralign.records.files import read_json, write_json
 from spectralign.records.run_spec import ResolvedInputs, RunSpec, run_id
 from spectralign.train import checkpoint, directory
@@ -91,7 +91,8 @@ def train_run(
         UnknownNameError, SpecError, IntegrityError, AdapterError, OptimiserError: bad input; nothing is written.
         RunDirectoryError: a foreign, claimed or unwritable directory; a full disk.
         ResumeError: a resume would mix library versions.
-        TrainingError: the loss is not finite; failed.json says in which step, and the last good checkpoint is kept.
+        TrainingError: the loss is not finite, or memory does not suffice; failed.json says in which step, and the last
+            good checkpoint is kept.
     """
     check_processes(spec, processes)
     inputs = load_inputs(spec)
@@ -122,7 +123,7 @@ def train_share(job: Job, followed: Followed, ranks: Ranks = ALONE, on_begin: On
         ranks: the processes of the run.
         on_begin: called in the first process, before the first step, with the step that it begins after.
     """
-    with same_random_state(), _deterministic(job.spec.device):
+    with _out_of_memory_in_one_line(), same_random_state(), _deterministic(job.spec.device):
         parts = build_parts(job.spec, job.inputs)
         if not ranks.first:
             _follow(job, parts, ranks)
@@ -160,6 +161,21 @@ def _deterministic(device: str) -> Iterator[None]:
     finally:
         torch.use_deterministic_algorithms(before)
         torch.utils.deterministic.fill_uninitialized_memory = fill  # type: ignore[attr-defined]
+
+
+@contextmanager
+def _out_of_memory_in_one_line() -> Iterator[None]:
+    """Say what helps where memory is short elsewhere than in a micro-batch: loading, optimiser, spectra, observers."""
+    import torch
+
+    try:
+        yield
+    except torch.OutOfMemoryError as error:
+        said = ". ".join(" ".join(str(error).split()).split(". ")[:2])  # what was asked for; the rest is about torch
+        raise TrainingError(
+            f"out of memory where a smaller micro-batch does not help ({said}); accepted: a smaller base or adapter, "
+            "method lora, base_dtype bfloat16 or nf4, or a device that nobody else uses"
+        ) from error
 
 
 def _lead(job: Job, parts: Parts, ranks: Ranks, on_begin: OnBegin | None, on_step: OnStep | None) -> None:
