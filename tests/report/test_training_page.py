@@ -12,6 +12,8 @@ from spectralign.records.outcome import NOT_EVALUATED
 from spectralign.report.training_figures import looks, running_mean
 from spectralign.report.write import write_report
 from spectralign.stats.contrasts import PRIMARY
+from spectralign.stats.tables import read_tables
+from spectralign.stats.training import paired_runs, real_runs
 
 ARMS = (("adam", "real_adam", "optimiser", None), ("muon", "real_muon", "optimiser", None),
         ("adam", "real_penalty", "penalty", "real_adam"))  # fmt: skip
@@ -154,6 +156,54 @@ def test_the_summary_of_training_is_the_mean_over_bases_and_the_difference_over_
     assert training["step_0"] == {"equal": 12, "different": [], "not_measured": 0}
     assert training["cost"]["tokens"] == 12_000 and training["cost"]["gpu_seconds"] == 0
     assert {summary_of(real)["contrasts"][f"{a}/{b}"]["reason"] for a, b in PRIMARY} == {NOT_EVALUATED}
+
+
+def at_rate(lr, lam, shift):
+    """Return the tables of `real_tables` at another learning rate and lambda, with every loss `shift` higher."""
+    frames = real_tables(bases=("small",), seeds=(0,))
+    cells = [json.loads(spec) for spec in frames["cells"]["spec"]]
+    for spec in cells:
+        spec["optimiser"]["lr"] = lr
+        spec["penalty"] = spec["penalty"] and {"lam": lam}
+    frames["cells"] = frames["cells"].with_columns(
+        pl.Series("spec", [json.dumps(spec) for spec in cells]),
+        pl.col("final_loss", "heldout_final") + shift * (pl.col("role") != "penalty"),
+        pl.col("penalty_lam") * lam,
+        pl.lit(lr).alias("lr"),
+    )
+    return {name: frame.with_columns(pl.col("cell_id") + f"-{lr:g}") for name, frame in frames.items()}
+
+
+def test_a_run_with_a_penalty_is_compared_with_the_one_of_its_own_learning_rate(tmp_path):
+    slow, fast = at_rate(1e-4, 1.0, 0.0), at_rate(1e-2, 1.0, 0.5)
+    fast = {name: frame.filter(pl.col("arm") != "real_muon") for name, frame in fast.items()}
+    frames = {name: pl.concat([fast[name], slow[name]]) for name in slow}
+    folder = write_study(tmp_path / "s", frames, demonstration=False)
+    pairs = paired_runs(real_runs(read_tables(folder / "tables")))
+    assert (pairs["final_loss"] - pairs["final_loss_without"]).to_list() == pytest.approx([-0.45, 0.05], abs=1e-9)
+    training = summary_of(folder)["training"]
+    assert training["penalty"]["real_penalty"]["delta_final_loss"] == pytest.approx(-0.2)
+    assert training["arms"]["real_adam"]["lr"] is None and training["arms"]["real_muon"]["lr"] == 1e-4
+    text = Page(write_report(folder).read_text(encoding="utf-8")).text
+    assert text.count("several learning rates") == 2 and "lr 0.01, λ 1" in text
+    lonely = {
+        name: frame.filter(~pl.col("cell_id").str.contains("real_adam.*-0.0001")) for name, frame in frames.items()
+    }
+    folder = write_study(tmp_path / "lonely", lonely, demonstration=False)
+    assert summary_of(folder)["training"]["penalty"]["real_penalty"]["delta_final_loss"] == pytest.approx(-0.45)
+
+
+def test_several_strengths_of_a_penalty_are_not_shown_as_the_first(tmp_path):
+    one, other = at_rate(1e-3, 1.0, 0.0), at_rate(1e-3, 3.0, 0.0)
+    other = {
+        name: frame.filter(pl.col("arm") == "real_penalty").with_columns(pl.col("cell_id") + "-lam")
+        for name, frame in other.items()
+    }
+    frames = {name: pl.concat([one[name], other[name]]) for name in one}
+    folder = write_study(tmp_path / "s", frames, demonstration=False)
+    assert summary_of(folder)["training"]["penalty"]["real_penalty"]["lam"] is None
+    text = Page(write_report(folder).read_text(encoding="utf-8")).text
+    assert re.search(r"real_penalty − real_adam several", text) and "λ 3" in text
 
 
 def test_a_step_0_that_differs_from_its_base_is_named(tmp_path):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -328,3 +329,37 @@ def test_torn_and_repeated_rows_of_speed_count_once(tmp_path: Path, made: tuple[
     assert (facts["heldout_start"], facts["heldout_final"], facts["base_heldout"]) == (2.0, 1.0, None)
     (tmp_path / "speed.jsonl").write_text(lines[0] + "\n")
     assert training_facts(cell.spec, tmp_path, [{}, {}])["tokens"] is None, "not all of the run"
+
+
+def test_an_out_that_is_a_file_is_refused_before_anything_is_said_of_a_study_in_it(
+    made: tuple[Path, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    taken = tmp_path / "notes.txt"
+    taken.write_text("mine")
+    assert execute(["run", str(study_file(tmp_path, made)), "--out", str(taken)]) == 2
+    said = capsys.readouterr().err.strip()
+    assert said == f"spectralign: --out {taken} is a file, accepted: a folder, which need not exist yet"
+    assert taken.read_text() == "mine"
+
+
+def test_a_study_folder_without_its_runs_keeps_its_tables(
+    done: Made, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    copy = shutil.copytree(done[2], tmp_path / "elsewhere" / "real")
+    before = (copy / "tables" / "cells.parquet").read_bytes()
+    assert execute(["report", str(copy)]) == 2
+    assert "the runs of a study stand beside its folder" in capsys.readouterr().err
+    assert (copy / "tables" / "cells.parquet").read_bytes() == before
+
+
+@pytest.mark.parametrize("kept", [0, 2])
+def test_a_trajectory_that_was_cut_off_gives_no_final_loss(
+    kept: int, done: Made, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = shutil.copytree(done[1], tmp_path / "out")
+    file = out / "runs" / read_plan(out / "real")[0].run_id / "trajectory.jsonl"
+    lines = file.read_text().splitlines(keepends=True)
+    file.write_text("".join(lines[:kept]) + lines[kept][: 20 * bool(kept)])
+    assert execute(["report", str(out / "real")]) == 2
+    said = capsys.readouterr().err
+    assert f"ends at step {kept - 1 if kept else 'nothing'}, expected 4: the file was cut off" in said

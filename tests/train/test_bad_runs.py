@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from tiny_base import make_base, make_rows, make_spec
 
@@ -25,6 +26,7 @@ from spectralign.records.errors import (
     UnknownNameError,
 )
 from spectralign.records.files import read_json, read_jsonl, write_json
+from spectralign.study.worker import problem_of
 from spectralign.train import trainer as trainer_module
 from spectralign.train.inputs import find_base
 from spectralign.train.organism import load_organism
@@ -272,6 +274,27 @@ def test_a_full_disk_is_one_clear_error_and_the_run_goes_on_when_there_is_room(
     whole = train_run(spec, tmp_path / "whole")
     for name in ("trajectory.jsonl", "checkpoints/step-6/adapter_model.safetensors"):
         assert (run / name).read_bytes() == (whole / name).read_bytes()
+
+
+@pytest.mark.parametrize(
+    "told", ["I/O error: No space left on device (os error 28)", "basic_ios::clear: iostream error"]
+)
+def test_a_disk_that_is_full_for_a_checkpoint_stops_a_whole_study(
+    told: str, tiny: Tiny, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: Any, **__: Any) -> None:
+        raise (SafetensorError if "28" in told else RuntimeError)(told)
+
+    monkeypatch.setattr(torch, "save", full)
+    if "28" not in told:
+        with pytest.raises(RunDirectoryError, match=r"cannot write .*step-0: basic_ios") as other:
+            train_run(make_spec(*tiny), tmp_path)
+        assert not problem_of(other.value).fatal
+        monkeypatch.setattr(shutil, "disk_usage", lambda _: shutil._ntuple_diskusage(10**9, 10**9, 4096))
+    with pytest.raises(RunDirectoryError, match=r"cannot write .*step-0: .*No space left on device") as caught:
+        train_run(make_spec(*tiny), tmp_path)
+    found = problem_of(caught.value)
+    assert found.fatal and found.user
 
 
 def test_mixed_precision_from_the_environment_is_refused(tiny: Tiny, tmp_path: Path) -> None:

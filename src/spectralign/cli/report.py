@@ -21,7 +21,16 @@ def command(
     study_dir: Annotated[Path, typer.Argument(metavar="STUDY_DIR", help="Folder of a study, for instance out/micro.")],
 ) -> int:
     """Rebuild the tables, the summary and the report of a study."""
+    from spectralign.records.errors import RunDirectoryError
+    from spectralign.study.layout import PLAN_FILE, runs_folder
+
     need_extra("lab", "a report")
+    runs = runs_folder(study_dir.parent)
+    if (study_dir / PLAN_FILE).is_file() and not runs.is_dir():  # its tables would be replaced by those of no run
+        raise RunDirectoryError(
+            f"{runs} does not exist: the runs of a study stand beside its folder; nothing was changed; keep them "
+            "together"
+        )
     say(f"report: {build(study_dir)}")
     return 0
 

@@ -64,4 +64,6 @@ def nearest(value: str, accepted: Iterable[str]) -> str:
 def unknown_name(what: str, value: str, accepted: Iterable[str]) -> UnknownNameError:
     """Build the error for an unknown name: what it is, the value found, the nearest match, all that is accepted."""
     names = sorted(accepted)
-    return UnknownNameError(f"unknown {what} {value!r}{nearest(value, names)} (accepted: {', '.join(names)})")
+    return UnknownNameError(
+        f"unknown {what} {value!r}{nearest(value, names)} (accepted: {', '.join(names) or 'none is there yet'})"
+    )

@@ -78,7 +78,8 @@ def training_drawings(tables: Tables) -> list[Drawing]:
             "Training and held-out loss",
             "One row for each base and its data. Left: training loss of single runs, running mean over a twentieth of "
             "the steps. Right: loss on conversations kept out of training, at the checkpoints; thin: single runs, "
-            f"thick: mean over runs (seeds, batch sizes); no interval. Dashed: with the penalty. {count}{more}",
+            "thick: mean over runs (seeds, batch sizes, learning rates); no interval. Dashed: with the penalty. "
+            f"{count}{more}",
             lambda: losses(paths, arms),
             nothing,
             CAVEAT,

@@ -1,7 +1,7 @@
 """What training left of the runs on real data: one row per run, comparisons on losses and spectra, no rate of any kind.
 
 The base is the unit, as everywhere. A run with a penalty is compared with the run that shares everything else with it:
-base, data, seed, batch, steps.
+base, data, seed, batch, steps, optimiser and learning rate.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ def real_runs(tables: Tables) -> pl.DataFrame:
     Columns beside those of the cells: heldout_ratio (held-out loss after / before), step_0_equal (whether base and
     fresh adapter have the same held-out loss, exactly; null where it was not measured), update_norm, stable_rank and
     frobenius_nuclear of the final update (means over modules), n_modules, and `shared`, the hash of everything in
-    the spec but optimiser and penalty.
+    the spec but the penalty.
     """
     done = real_cells(tables).filter(pl.col("status") == "done")
     shared = pl.Series("shared", [_shared(spec) for spec in done["spec"]], dtype=pl.String)
@@ -63,7 +63,7 @@ def _shared(spec: str | None) -> str:
         body = {}
     if not isinstance(body, dict):
         body = {}
-    return content_id({key: value for key, value in body.items() if key not in ("optimiser", "penalty")})
+    return content_id({key: value for key, value in body.items() if key != "penalty"})
 
 
 def penalty_effects(runs: pl.DataFrame, arm: str, of: str) -> dict[str, Contrast]:

@@ -135,9 +135,11 @@ def study_folder(out: Path, name: str) -> Path:
     """Return the folder of a study.
 
     Raises:
-        RunDirectoryError: where a folder of that name exists and is not a study's.
+        RunDirectoryError: where `out` is a file, or a folder of that name exists and is not a study's.
     """
     folder = out / name
+    if out.exists() and not out.is_dir():
+        raise RunDirectoryError(f"--out {out} is a file, accepted: a folder, which need not exist yet")
     if folder.exists() and not folder.is_dir():
         raise RunDirectoryError(f"{folder} is a file; the study {name!r} needs a folder there; choose another --out")
     if folder.is_dir() and any(folder.iterdir()) and not (folder / STUDY_FILE).is_file():

@@ -185,6 +185,12 @@ def _add_finished(rows: dict[str, list[dict[str, Any]]], planned: PlannedCell, d
             organism = {"step": step, "final": step == spec.steps, "edit": "none"}
             rows["spectra"] += [{**who, **organism, **row} for row in _spectrum(step, None, directory)]
     trajectory = read_jsonl(directory / "trajectory.jsonl")
+    last = trajectory[-1].get("step") if trajectory else "nothing"
+    if last != spec.steps:  # the reader leaves a torn last line out, which of a finished run would be a wrong number
+        raise IntegrityError(
+            f"{directory / 'trajectory.jsonl'} ends at step {last}, expected {spec.steps}: the file was cut off; move "
+            f"{directory} away and run the study again"
+        )
     for row in trajectory:
         _refuse_nan(row, directory / "trajectory.jsonl")
         rows["trajectory"].append({**who, **row})

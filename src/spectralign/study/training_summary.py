@@ -21,12 +21,13 @@ def unevaluated(cells: pl.DataFrame) -> dict[str, Any]:
 def training_of(tables: Tables) -> dict[str, Any] | None:
     """Return losses, spectra and cost of the runs on real data, or None where the study has none.
 
-    Means are over bases, with seeds, data and batch sizes averaged within a base first.
+    Means are over bases, with all runs of an arm on a base (seeds, data, batch sizes, learning rates) averaged first.
+    A learning rate or a lambda that the cells of an arm do not share is None.
     """
     cells, runs = real_cells(tables), real_runs(tables)
     if cells.is_empty():
         return None
-    arms = cells.select("arm", "role", "of", "penalty_lam").unique("arm", keep="first").sort("arm").to_dicts()
+    arms = _arms(cells)
     return {
         "planned": cells.height,
         "done": runs.height,
@@ -50,12 +51,18 @@ def training_of(tables: Tables) -> dict[str, Any] | None:
     }
 
 
+def _arms(cells: pl.DataFrame) -> list[dict[str, Any]]:
+    shared = [pl.when(pl.col(name).n_unique() == 1).then(pl.col(name).first()) for name in ("lr", "penalty_lam")]
+    return cells.group_by("arm").agg(pl.col("role", "of").first(), *shared).sort("arm").to_dicts()
+
+
 def _arm(mine: pl.DataFrame, row: dict[str, Any]) -> dict[str, Any]:
     intervals = {name: interval_over_bases(mine, name).as_dict() for name in METRICS}
     return {
         **{name: found["estimate"] for name, found in intervals.items()},
         "role": row["role"],
         "of": row["of"],
+        "lr": row["lr"],
         "n_runs": mine.height,
         "n_bases": mine["base"].n_unique(),
         "intervals": intervals,

@@ -13,7 +13,10 @@ every step draws from its own stream of the run seed (order.py).
 
 from __future__ import annotations
 
+import errno
 import json
+import os
+import re
 import shutil
 import uuid
 from collections.abc import Mapping, Sequence
@@ -34,6 +37,8 @@ SPECTRUM = "spectrum.json"
 RESUME_STATE = "resume.pt"
 RESUME_RECORD = "resume.json"
 _UNFINISHED = ".unfinished-"
+_FULL = 1 << 20
+"""Bytes; a disk with less left after a write that failed is a full one."""
 
 
 def checkpoint_folder(run_directory: Path, step: int) -> Path:
@@ -91,14 +96,34 @@ def save_checkpoint(
     except OSError as error:
         raise RunDirectoryError(f"cannot write {target}: {error.strerror or error}") from error
     except (SafetensorError, RuntimeError) as error:  # how their writers in Rust and C++ report a full disk
-        first = error.__context__ if isinstance(error.__context__, OSError) else error
-        raise RunDirectoryError(f"cannot write {target}: {' '.join(str(first).split())}") from error
+        full = _full_disk(error, unfinished)
+        raise RunDirectoryError(f"cannot write {target}: {' '.join(str(full or error).split())}") from full or error
     finally:
         shutil.rmtree(unfinished, ignore_errors=True)
     write_json(run_directory / RESUME_RECORD, {"step": step, "sha256": record})
     for older in checkpoint_steps(run_directory):
         if older < step:
             (checkpoint_folder(run_directory, older) / RESUME_STATE).unlink(missing_ok=True)
+
+
+def _full_disk(error: BaseException, folder: Path) -> OSError | None:
+    """Return the error of the system behind one of a writer in Rust or C++, None where there is no sign of it.
+
+    They hide it in their text or in what was raised before, or say nothing of it; what is left of the disk tells then.
+    A study stops at it, where it would otherwise train every cell up to its first checkpoint.
+    """
+    cause: BaseException | None = error
+    while cause is not None:
+        if isinstance(cause, OSError):
+            return cause
+        cause = cause.__cause__ or cause.__context__
+    told = re.search(r"\(os error (\d+)\)", str(error))
+    number = int(told[1]) if told else errno.ENOSPC
+    if told is None and shutil.disk_usage(folder).free > _FULL:
+        return None
+    found = OSError(number, os.strerror(number))
+    found.__cause__ = error
+    return found
 
 
 def resume_step(run_directory: Path) -> int | None:
