@@ -114,10 +114,13 @@ def ask(
     from spectralign.microworld.exact import encode_prompt
     from spectralign.microworld.judge import classify
     from spectralign.microworld.world import World
+    from spectralign.train.directory import read_spec
+    from spectralign.train.inputs import find_base
     from spectralign.train.organism import load_organism
 
     if not question.strip():
         raise SpecError("the question is empty; accepted: some words, in quotation marks")
+    load_card(str(find_base(read_spec(run_directory).base).folder))  # before a large model is read for nothing
     organism = load_organism(run_directory, step, edit)
     card = load_card(str(organism.base.folder))
     world, tokenizer = World(card.config, card.world_seed), organism.tokenizer
