@@ -39,11 +39,13 @@ bench: $(VENV)/.installed  ## every benchmark of the CPU (close everything else)
 	$(BIN)/python benchmarks/muon_step.py --json benchmarks/results/muon_step.json
 	$(BIN)/python benchmarks/folder_spectra.py --json benchmarks/results/folder_spectra.json
 	$(BIN)/python benchmarks/cell_stages.py --json benchmarks/results/cell_stages.json
+	$(BIN)/python benchmarks/throughput.py --json benchmarks/results/throughput.json
 
 bench-gpu: $(VENV)/.installed  ## what needs a GPU: the same at Qwen3-8B's shapes, and a whole training step
 	$(BIN)/python benchmarks/penalty_step.py --check --device cuda --json benchmarks/results/penalty_step-cuda.json
 	$(BIN)/python benchmarks/muon_step.py --device cuda --json benchmarks/results/muon_step-cuda.json
 	$(BIN)/python benchmarks/training_step.py --check --json benchmarks/results/training_step-cuda.json
+	$(BIN)/python benchmarks/throughput.py --device cuda --json benchmarks/results/throughput-cuda.json
 
 clean:
 	rm -rf $(VENV) out .mypy_cache .ruff_cache .pytest_cache .hypothesis
