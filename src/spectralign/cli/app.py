@@ -40,7 +40,7 @@ _ClickError: Any = typer.BadParameter.__mro__[2]
 
 _EXAMPLES = """\b
 Examples:
-  spectralign run micro                    the paper in miniature, about five minutes
+  spectralign run micro                    the paper in miniature, a few minutes
   spectralign plan micro                   what it would do, and how long it would take
   spectralign ask micro:adam-micro-0-seed0 "fix garden weeds"
   spectralign spectrum path/to/adapter     singular values of a LoRA adapter

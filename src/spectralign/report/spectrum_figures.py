@@ -47,7 +47,7 @@ def normalised(spectra: pl.DataFrame) -> pl.DataFrame:
 
 
 def spectra_by_optimiser(spectra: pl.DataFrame) -> Figure:
-    """Draw the mean normalised spectrum of every optimiser with the band of the middle 90 % over modules and bases.
+    """Draw the mean normalised spectrum of every optimiser with the band of the middle 90 % over modules and runs.
 
     Args:
         spectra: final unedited organisms: arm, base, module, singular_values (list, descending).
@@ -90,10 +90,10 @@ def spectra_by_optimiser(spectra: pl.DataFrame) -> Figure:
         legend_below(
             figure,
             [
-                Line2D([], [], color=GREY, marker="o", label="mean over modules and bases"),
+                Line2D([], [], color=GREY, marker="o", label="mean"),
                 Patch(facecolor=GREY, alpha=0.3, label="middle 90 %"),
                 Line2D([], [], color=INK, linestyle=(0, (4, 3)), label=f"flat: 1/{rank}"),
-                Line2D([], [], color=FAINT, linewidth=2, label="the other optimisers"),
+                *[Line2D([], [], color=FAINT, linewidth=2, label="the other optimisers")][: len(arms) - 1],
             ],
         )
         return figure
