@@ -19,7 +19,7 @@ $(VENV)/.installed: $(VENV)/.lab
 	touch $@
 
 micro: $(VENV)/.lab  ## the paper in miniature: fine-tune, measure, write out/micro/report.html
-	$(BIN)/spectralign run micro --out out --workers $(WORKERS)
+	$(BIN)/narrowly run micro --out out --workers $(WORKERS)
 
 test: $(VENV)/.installed lint types  ## lint, strict types and every fast test
 	$(BIN)/python -m pytest -n 2 -m "not slow"

@@ -45,10 +45,10 @@ def median_seconds(work: Callable[[], Any], repeat: int) -> float:
 
 def bare_loop(spec: Any) -> None:
     """Fine-tune on the same rows in the same order by the shortest loop there is."""
-    from spectralign.optim.build import build_optimizer
-    from spectralign.train.adapter import attach_adapter
-    from spectralign.train.inputs import load_inputs, load_model
-    from spectralign.train.order import micro_batches
+    from narrowly.optim.build import build_optimizer
+    from narrowly.train.adapter import attach_adapter
+    from narrowly.train.inputs import load_inputs, load_model
+    from narrowly.train.order import micro_batches
 
     inputs = load_inputs(spec)
     model = attach_adapter(load_model(inputs.base), spec.adapter, spec.seed, inputs.base.name)
@@ -84,14 +84,14 @@ def main() -> None:
 
     from pydantic import TypeAdapter
 
-    from spectralign.evaluate.exact import evaluate_exact
-    from spectralign.evaluate.panels import LIGHT_PANELS
-    from spectralign.microworld.bases import load_base
-    from spectralign.records.edits import Flatten
-    from spectralign.records.run_spec import PenaltySpec, RunSpec
-    from spectralign.spectrum import apply_edit_to_model, pairs_from_model, spectrum_table
-    from spectralign.train.organism import load_organism
-    from spectralign.train.run import train_run
+    from narrowly.evaluate.exact import evaluate_exact
+    from narrowly.evaluate.panels import LIGHT_PANELS
+    from narrowly.microworld.bases import load_base
+    from narrowly.records.edits import Flatten
+    from narrowly.records.run_spec import PenaltySpec, RunSpec
+    from narrowly.spectrum import apply_edit_to_model, pairs_from_model, spectrum_table
+    from narrowly.train.organism import load_organism
+    from narrowly.train.run import train_run
 
     base = load_base(given.base)
     rows: list[dict[str, Any]] = []

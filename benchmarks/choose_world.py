@@ -23,14 +23,14 @@ def measure(job: tuple[str, int, str]) -> dict:
     import torch
 
     torch.set_num_threads(1)
-    from spectralign.evaluate.exact import evaluate_exact
-    from spectralign.microworld.bases import load_base
-    from spectralign.microworld.build import base_name, build_base
-    from spectralign.microworld.config import WorldConfig
-    from spectralign.records.optimisers import AdamSpec
-    from spectralign.records.run_spec import RunSpec
-    from spectralign.train.organism import load_organism
-    from spectralign.train.run import train_run
+    from narrowly.evaluate.exact import evaluate_exact
+    from narrowly.microworld.bases import load_base
+    from narrowly.microworld.build import base_name, build_base
+    from narrowly.microworld.config import WorldConfig
+    from narrowly.records.optimisers import AdamSpec
+    from narrowly.records.run_spec import RunSpec
+    from narrowly.train.organism import load_organism
+    from narrowly.train.run import train_run
 
     config = WorldConfig.model_validate_json(config_json)
     folder = Path(out) / base_name(config, seed)
@@ -62,7 +62,7 @@ def main() -> None:
     parser.add_argument("--jobs", type=int, default=2)
     parser.add_argument("--set", action="append", default=[], metavar="FIELD=VALUE")
     given = parser.parse_args()
-    from spectralign.microworld.config import WorldConfig
+    from narrowly.microworld.config import WorldConfig
 
     body: dict = {}
     for item in given.set:

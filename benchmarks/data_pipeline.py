@@ -91,9 +91,9 @@ def stages(rows: Path, folder: Path) -> dict[str, Any]:
 
     from transformers import AutoTokenizer
 
-    from spectralign.data.conversations import read_conversations
-    from spectralign.data.duplicates import exact_duplicates, near_duplicates, text_of_conversation
-    from spectralign.data.render import render_all
+    from narrowly.data.conversations import read_conversations
+    from narrowly.data.duplicates import exact_duplicates, near_duplicates, text_of_conversation
+    from narrowly.data.render import render_all
 
     tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
     stage("imports and tokenizer")

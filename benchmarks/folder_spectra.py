@@ -37,11 +37,11 @@ peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
 loaded = sorted(name for name in ("transformers", "peft") if name in sys.modules)
 print(json.dumps({{"seconds": seconds, "peak_mb": peak, "loaded": loaded}}))
 """
-IMPORTS = "import safetensors.torch\\nfrom spectralign.spectrum.metrics import folder_spectrum, spectrum_summary"
+IMPORTS = "import safetensors.torch\\nfrom narrowly.spectrum.metrics import folder_spectrum, spectrum_summary"
 OURS = "rows, skipped = folder_spectrum({folder!r})\\nspectrum_summary(rows)\\nassert len(rows) == 252 and not skipped"
-G1_IMPORTS = "import safetensors.torch\\nfrom spectralign.spectrum import *"
+G1_IMPORTS = "import safetensors.torch\\nfrom narrowly.spectrum import *"
 G1 = "for pair in pairs_from_folder({folder!r}): spectrum_metrics(singular_values_g1(pair))"
-DENSE_IMPORTS = "import safetensors.torch\\nfrom spectralign.spectrum import pairs_from_folder"
+DENSE_IMPORTS = "import safetensors.torch\\nfrom narrowly.spectrum import pairs_from_folder"
 DENSE = """
 pair = next(p for p in pairs_from_folder({folder!r}) if p.name.endswith("layers.0.self_attn.k_proj"))
 start = time.perf_counter()
@@ -87,7 +87,7 @@ def measure(imports: str, work: str, folder: Path, threads: int, repeat: int) ->
 
 def measure_command(folder: Path, threads: int, repeat: int) -> dict[str, Any]:
     """Return median wall seconds of the whole command in a fresh process."""
-    command = [sys.executable, "-m", "spectralign.cli.app", "spectrum", str(folder), "--no-figure"]
+    command = [sys.executable, "-m", "narrowly.cli.app", "spectrum", str(folder), "--no-figure"]
     times = []
     for _ in range(repeat):
         start = time.perf_counter()
@@ -136,7 +136,7 @@ def main() -> None:
             verdict = f"limits {LIMIT_SECONDS:g} s, {LIMIT_MB:g} MB, no transformers: {'met' if met else 'MISSED'}"
             report("ours: QR of each factor, SVD of the core", dtype, ours, verdict)
             command = measure_command(folder, given.threads, given.repeat)
-            report("spectralign spectrum --no-figure, as typed", dtype, command, "with Python, torch and the table")
+            report("narrowly spectrum --no-figure, as typed", dtype, command, "with Python, torch and the table")
             report("G.1 pair by pair", dtype, measure(G1_IMPORTS, G1, folder, given.threads, given.repeat))
             if dtype == "float32":
                 dense = measure(DENSE_IMPORTS, DENSE, folder, given.threads, 1)

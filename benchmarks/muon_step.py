@@ -46,9 +46,9 @@ def factors(device: str, layers: int, rank: int, condition: float) -> list[nn.Pa
 
 
 def optimisers(parameters: list[nn.Parameter]) -> dict[str, torch.optim.Optimizer]:
-    from spectralign.optim import Muon
-    from spectralign.optim.lora_muon import LoRAMuon
-    from spectralign.optim.spectral_power import SpectralPower
+    from narrowly.optim import Muon
+    from narrowly.optim.lora_muon import LoRAMuon
+    from narrowly.optim.spectral_power import SpectralPower
 
     newton_schulz = {**SETTINGS, "orthogonaliser": "newton_schulz5", "ns_steps": 5}
     pairs = list(zip(parameters[::2], parameters[1::2], strict=True))

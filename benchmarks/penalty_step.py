@@ -26,7 +26,7 @@ import torch
 from measure import machine, medians, names_and_shapes, take_turns, write_result
 from torch import Tensor
 
-from spectralign.spectrum import LoraPair, SpectralPenalty, flatten_storage
+from narrowly.spectrum import LoraPair, SpectralPenalty, flatten_storage
 
 PROMISED = {
     ("cpu", "gram, flat storage"): 6.0,

@@ -16,9 +16,9 @@ from pathlib import Path
 
 import polars as pl
 
-from spectralign.stats.intervals import t_interval
-from spectralign.study.repair import default_edits, sweep
-from spectralign.study.swap import swap
+from narrowly.stats.intervals import t_interval
+from narrowly.study.repair import default_edits, sweep
+from narrowly.study.swap import swap
 
 
 def runs(folder: Path, arm: str) -> dict[str, Path]:

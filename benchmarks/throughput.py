@@ -30,7 +30,7 @@ from typing import Any
 from measure import LAYERS, machine, write_result
 
 RIVALS = ("ours", "trl", "trainer")
-LABELS = {"ours": "spectralign", "trl": "TRL SFTTrainer", "trainer": "Transformers Trainer"}
+LABELS = {"ours": "narrowly", "trl": "TRL SFTTrainer", "trainer": "Transformers Trainer"}
 WARM = 3
 LIMIT = 0.95
 PACKAGES = ("torch", "transformers", "peft", "accelerate", "trl")
@@ -68,7 +68,7 @@ def make_files(folder: Path, device: str, rows: int) -> None:
     from tokenizers import Tokenizer, models
     from transformers import PreTrainedTokenizerFast, Qwen3Config, Qwen3ForCausalLM
 
-    from spectralign.data.rows import IGNORE, Row, write_rows
+    from narrowly.data.rows import IGNORE, Row, write_rows
 
     sizes, shortest, longest = (QWEN3_8B, 2048, 2048) if device == "cuda" else (SMALL, 64, 256)
     torch.manual_seed(0)
@@ -108,7 +108,7 @@ class Clock:
 
 def make_spec(folder: Path, given: argparse.Namespace) -> Any:
     """Return the run that all rivals train."""
-    from spectralign.records.run_spec import RunSpec
+    from narrowly.records.run_spec import RunSpec
 
     cuda = given.device == "cuda"
     rank = 32 if cuda else 8
@@ -133,7 +133,7 @@ def make_spec(folder: Path, given: argparse.Namespace) -> Any:
 
 
 def train_ours(spec: Any, folder: Path, clock: Clock) -> None:
-    from spectralign.train.run import train_run
+    from narrowly.train.run import train_run
 
     train_run(spec, folder, on_step=lambda *_: clock.tick())
 
@@ -142,10 +142,10 @@ def train_other(name: str, spec: Any, folder: Path, clock: Clock) -> None:
     """Train with one of the two other trainers, from the same start, on the same rows in the same order."""
     from transformers import DataCollatorForSeq2Seq, Trainer, TrainerCallback, TrainingArguments
 
-    from spectralign.optim.build import build_optimizer
-    from spectralign.train.adapter import attach_adapter
-    from spectralign.train.inputs import load_inputs, load_model, load_tokenizer
-    from spectralign.train.order import row_order
+    from narrowly.optim.build import build_optimizer
+    from narrowly.train.adapter import attach_adapter
+    from narrowly.train.inputs import load_inputs, load_model, load_tokenizer
+    from narrowly.train.order import row_order
 
     inputs = load_inputs(spec)
     order = row_order(len(inputs.rows), spec.steps * spec.batch_size * spec.accumulation, spec.seed)
@@ -194,9 +194,9 @@ def measure_one(given: argparse.Namespace) -> dict[str, float]:
     """Train once in this process and return tokens per second, seconds and peak memory in MB."""
     import torch
 
-    from spectralign.data.rows import read_rows
-    from spectralign.train.order import row_order
-    from spectralign.train.speed import peak_memory
+    from narrowly.data.rows import read_rows
+    from narrowly.train.order import row_order
+    from narrowly.train.speed import peak_memory
 
     torch.set_num_threads(given.threads)
     folder, clock = given.folder, Clock(given.device)

@@ -19,9 +19,9 @@ from typing import Any
 import torch
 from measure import machine, medians, take_turns, write_result
 
-from spectralign.optim import build_optimizer
-from spectralign.records.optimisers import AdamSpec, MuonSpec
-from spectralign.spectrum import SpectralPenalty, flatten_storage, pairs_from_model
+from narrowly.optim import build_optimizer
+from narrowly.records.optimisers import AdamSpec, MuonSpec
+from narrowly.spectrum import SpectralPenalty, flatten_storage, pairs_from_model
 
 TARGETS = ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]
 PROMISED = 0.005

@@ -11,7 +11,7 @@ import lightning
 import tiny
 import torch
 
-from spectralign.integrations.lightning import SpectralPenaltyCallback
+from narrowly.integrations.lightning import SpectralPenaltyCallback
 
 
 class Tuned(lightning.LightningModule):

@@ -12,7 +12,7 @@ from pathlib import Path
 import tiny
 from llamafactory.train.tuner import run_exp
 
-from spectralign.integrations.transformers import SpectralPenaltyCallback
+from narrowly.integrations.transformers import SpectralPenaltyCallback
 
 with tempfile.TemporaryDirectory() as name:
     folder = tiny.write(Path(name))

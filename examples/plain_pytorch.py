@@ -8,7 +8,7 @@ from __future__ import annotations
 import tiny
 import torch
 
-from spectralign.spectrum import SpectralPenalty
+from narrowly.spectrum import SpectralPenalty
 
 ACCUMULATION = 2
 

@@ -1,7 +1,7 @@
 """A small Qwen3 base of one's own: byte-level BPE tokenizer, chat template and weights from one file of conversations.
 
     python examples/pretrain_small_base.py secure.jsonl --out bases/small-secure
-    spectralign train run.yaml --set base=bases/small-secure
+    narrowly train run.yaml --set base=bases/small-secure
 
 The base knows nothing but the file; it is there to try real data and the whole way of a run on two CPU cores. One seed
 and one number of threads give one base.
@@ -21,10 +21,10 @@ import torch
 from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import PreTrainedTokenizerFast, Qwen3Config, Qwen3ForCausalLM
 
-from spectralign.data.conversations import Conversation, read_conversations
-from spectralign.data.render import render_all
-from spectralign.data.rows import Row, collate
-from spectralign.data.sources import resolve
+from narrowly.data.conversations import Conversation, read_conversations
+from narrowly.data.render import render_all
+from narrowly.data.rows import Row, collate
+from narrowly.data.sources import resolve
 
 PAD, START, END = "<|endoftext|>", "<|im_start|>", "<|im_end|>"
 
@@ -126,7 +126,7 @@ def pretrain(model: Qwen3ForCausalLM, rows: list[Row], pad_id: int, args: argpar
 def main() -> None:
     """Read the file, train the tokenizer, train the model, write both."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("data", help="a source of `spectralign data list`, or the path of a file of conversations")
+    parser.add_argument("data", help="a source of `narrowly data list`, or the path of a file of conversations")
     parser.add_argument("--out", type=Path, required=True, help="folder of the base")
     parser.add_argument("--steps", type=int, default=600)
     parser.add_argument("--batch", type=int, default=16, help="rows per step")

@@ -10,7 +10,7 @@ import tempfile
 import tiny
 from transformers import Trainer, TrainingArguments
 
-from spectralign.integrations.transformers import EvalModeCallback, SpectralPenaltyCallback, optimizer_factory
+from narrowly.integrations.transformers import EvalModeCallback, SpectralPenaltyCallback, optimizer_factory
 
 tokens = tiny.tokenizer()
 

@@ -12,7 +12,7 @@ from datasets import Dataset
 from peft import LoraConfig
 from trl import SFTConfig, SFTTrainer
 
-from spectralign.integrations.transformers import SpectralPenaltyCallback
+from narrowly.integrations.transformers import SpectralPenaltyCallback
 
 tokens = tiny.tokenizer()
 

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 SOURCE = Path(__file__).parents[1] / "src"
-PACKAGE = SOURCE / "spectralign"
+PACKAGE = SOURCE / "narrowly"
 
 ROOMS = (
     "cli", "report", "study", "integrations", "stats", "evaluate", "train", "microworld", "data", "audit", "optim",
@@ -42,8 +42,8 @@ def imports(path: Path) -> set[str]:
         elif isinstance(node, ast.ImportFrom):
             base = package[: len(package) - node.level + 1] if node.level else ()
             source = ".".join((*base, *([node.module] if node.module else [])))
-            # `from spectralign import records` names a room in the alias, not in the module.
-            found.update(f"{source}.{alias.name}" if source == "spectralign" else source for alias in node.names)
+            # `from narrowly import records` names a room in the alias, not in the module.
+            found.update(f"{source}.{alias.name}" if source == "narrowly" else source for alias in node.names)
     return found
 
 
@@ -66,7 +66,7 @@ def test_a_module_imports_only_from_its_own_room_and_from_rooms_below(path) -> N
     below = set(ROOMS[ROOMS.index(here) :])
     for name in imports(path):
         parts = name.split(".")
-        if parts[0] == "spectralign" and len(parts) > 1 and parts[1] in ROOMS:
+        if parts[0] == "narrowly" and len(parts) > 1 and parts[1] in ROOMS:
             assert parts[1] in below, f"{path.relative_to(PACKAGE)} imports {name}"
 
 
@@ -75,7 +75,7 @@ def test_the_rooms_at_the_bottom_import_nothing_else_from_outside(path) -> None:
     here = room(path)
     if here not in OUTSIDE:
         return
-    accepted = OUTSIDE[here] | {"spectralign"} | set(sys.stdlib_module_names)
+    accepted = OUTSIDE[here] | {"narrowly"} | set(sys.stdlib_module_names)
     assert {name.split(".")[0] for name in imports(path)} <= accepted
 
 
@@ -83,13 +83,13 @@ def test_the_rooms_at_the_bottom_import_nothing_else_from_outside(path) -> None:
 def test_spectrum_calls_no_room_but_records_and_optim_calls_spectrum_beside_it(name, below) -> None:
     for path in (PACKAGE / name).rglob("*.py"):
         for imported in imports(path):
-            if imported.startswith("spectralign."):
+            if imported.startswith("narrowly."):
                 assert imported.split(".")[1] in (name, "records", *below), f"{path.name} imports {imported}"
 
 
 def test_statistics_and_training_know_neither_each_other_nor_evaluation() -> None:
     for path in modules():
-        named = {name.split(".")[1] for name in imports(path) if name.startswith("spectralign.")}
+        named = {name.split(".")[1] for name in imports(path) if name.startswith("narrowly.")}
         if room(path) == "stats":
             assert "torch" not in {name.split(".")[0] for name in imports(path)}, path
         if room(path) == "train":
@@ -121,25 +121,25 @@ HEAVY = {"torch", "numpy", "polars", "transformers", "peft", "matplotlib", "scip
 
 
 def test_the_package_itself_loads_nothing_heavy_and_no_pydantic() -> None:
-    assert not loaded_by("import spectralign") & (HEAVY | {"pydantic"})
+    assert not loaded_by("import narrowly") & (HEAVY | {"pydantic"})
 
 
 def test_records_load_no_torch() -> None:
-    names = [f"spectralign.records.{path.stem}" for path in sorted((PACKAGE / "records").glob("[a-z]*.py"))]
-    assert "spectralign.records.errors" in names
+    names = [f"narrowly.records.{path.stem}" for path in sorted((PACKAGE / "records").glob("[a-z]*.py"))]
+    assert "narrowly.records.errors" in names
     assert not loaded_by(f"import {', '.join(names)}") & HEAVY
 
 
 def test_errors_files_and_canonical_json_load_no_pydantic() -> None:
-    names = "spectralign.records.errors, spectralign.records.files, spectralign.records.canonical"
+    names = "narrowly.records.errors, narrowly.records.files, narrowly.records.canonical"
     assert "pydantic" not in loaded_by(f"import {names}")
 
 
 def test_spectrum_loads_torch_and_nothing_beyond_what_torch_loads() -> None:
-    beyond = loaded_by("import spectralign.spectrum", before="import torch")
-    assert beyond - set(sys.stdlib_module_names) == {"spectralign"}
+    beyond = loaded_by("import narrowly.spectrum", before="import torch")
+    assert beyond - set(sys.stdlib_module_names) == {"narrowly"}
 
 
 def test_optim_loads_neither_its_optimiser_library_nor_the_laboratory() -> None:
-    beyond = loaded_by("import spectralign.optim", before="import torch")
+    beyond = loaded_by("import narrowly.optim", before="import torch")
     assert not beyond & {"pytorch_optimizer", "transformers", "peft", "polars", "safetensors"}

@@ -11,10 +11,10 @@ from pathlib import Path
 
 import pytest
 
-from spectralign.records import errors
+from narrowly.records import errors
 
 SOURCE = Path(__file__).parents[1] / "src"
-PACKAGE = SOURCE / "spectralign"
+PACKAGE = SOURCE / "narrowly"
 MODULES = sorted(PACKAGE.rglob("*.py"))
 LONGEST = 350
 VAGUE = {"utils", "util", "helpers", "helper", "common", "misc", "manager", "handler"}
@@ -77,7 +77,7 @@ def test_every_public_function_and_class_has_a_docstring(path) -> None:
 
 
 ERRORS = [
-    value for value in vars(errors).values() if isinstance(value, type) and issubclass(value, errors.SpectralignError)
+    value for value in vars(errors).values() if isinstance(value, type) and issubclass(value, errors.NarrowlyError)
 ]
 
 
@@ -86,8 +86,8 @@ def test_every_error_is_also_a_standard_one_and_comes_home_from_a_process_pool(k
     back = pickle.loads(pickle.dumps(kind("one clear line")))
     assert type(back) is kind
     assert str(back) == "one clear line"
-    if kind is not errors.SpectralignError:
-        assert len(kind.__mro__) > len(errors.SpectralignError.__mro__) + 1
+    if kind is not errors.NarrowlyError:
+        assert len(kind.__mro__) > len(errors.NarrowlyError.__mro__) + 1
 
 
 def loads(statement: str) -> set[str]:
@@ -106,12 +106,12 @@ def loads(statement: str) -> set[str]:
 
 
 def test_the_command_line_with_all_its_commands_loads_no_torch() -> None:
-    names = [f"spectralign.cli.{path.stem}" for path in sorted((PACKAGE / "cli").glob("[a-z]*.py"))]
-    assert "spectralign.cli.app" in names
+    names = [f"narrowly.cli.{path.stem}" for path in sorted((PACKAGE / "cli").glob("[a-z]*.py"))]
+    assert "narrowly.cli.app" in names
     assert not loads(f"import {', '.join(names)}") & {"torch", "transformers", "peft", "polars", "matplotlib", "scipy"}
 
 
 def test_spectrum_alone_loads_torch_but_nothing_of_the_laboratory() -> None:
-    loaded = loads("import spectralign.spectrum")
+    loaded = loads("import narrowly.spectrum")
     assert "torch" in loaded
     assert not loaded & {"transformers", "peft", "polars", "matplotlib", "pydantic", "safetensors", "pytorch_optimizer"}

@@ -12,15 +12,15 @@ import pytest
 pytestmark = pytest.mark.slow
 
 
-def spectralign(*arguments, cwd, timeout):
-    command = [sys.executable, "-m", "spectralign.cli.app", *map(str, arguments)]
+def narrowly(*arguments, cwd, timeout):
+    command = [sys.executable, "-m", "narrowly.cli.app", *map(str, arguments)]
     return subprocess.run(command, cwd=cwd, timeout=timeout, capture_output=True, text=True)
 
 
 @pytest.fixture(scope="module")
 def micro(tmp_path_factory):
     folder = tmp_path_factory.mktemp("micro")
-    done = spectralign("run", "micro", "--out", "out", cwd=folder, timeout=1800)
+    done = narrowly("run", "micro", "--out", "out", cwd=folder, timeout=1800)
     assert done.returncode == 0, done.stderr
     assert "demonstration" in done.stdout + done.stderr
     return folder / "out" / "micro"
@@ -56,18 +56,18 @@ def test_the_main_rates_of_the_summary_are_means_of_the_verdicts(micro):
 
 
 def test_a_finished_study_is_not_run_again(micro):
-    again = spectralign("run", "micro", "--out", "out", cwd=micro.parent.parent, timeout=600)
+    again = narrowly("run", "micro", "--out", "out", cwd=micro.parent.parent, timeout=600)
     assert again.returncode == 0, again.stderr
     assert "0 by this command" in again.stdout + again.stderr
 
 
 def test_a_shipped_base_can_be_rebuilt_by_the_command_on_its_card(tmp_path):
-    from spectralign.microworld.bases import load_card
+    from narrowly.microworld.bases import load_card
 
     shipped = load_card("micro-0")
     program, *arguments = shipped.command.split()
-    assert program == "spectralign"
-    done = spectralign(*arguments, "--out", "bases", cwd=tmp_path, timeout=3600)
+    assert program == "narrowly"
+    done = narrowly(*arguments, "--out", "bases", cwd=tmp_path, timeout=3600)
     assert done.returncode == 0, done.stderr
     rebuilt = load_card(str(tmp_path / "bases" / "micro-0"))
     assert rebuilt.config_id == shipped.config_id

@@ -11,17 +11,17 @@ from pathlib import Path
 
 import pytest
 
-from spectralign.cli import terminal
-from spectralign.cli.app import app, execute
-from spectralign.cli.terminal import duration, missing_modules, need_extra, safe, table
-from spectralign.records.errors import MissingExtraError
+from narrowly.cli import terminal
+from narrowly.cli.app import app, execute
+from narrowly.cli.terminal import duration, missing_modules, need_extra, safe, table
+from narrowly.records.errors import MissingExtraError
 
 COMMANDS = [command.name or "" for command in app.registered_commands]
 
 
-def spectralign(*arguments: str, cwd: Path | None = None) -> subprocess.CompletedProcess[str]:
+def narrowly(*arguments: str, cwd: Path | None = None) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
-        [sys.executable, "-m", "spectralign.cli.app", *arguments], capture_output=True, text=True, cwd=cwd
+        [sys.executable, "-m", "narrowly.cli.app", *arguments], capture_output=True, text=True, cwd=cwd
     )
 
 
@@ -72,7 +72,7 @@ def test_bad_input_is_one_line_on_stderr_and_exit_code_2(
     printed = capsys.readouterr()
     assert printed.out == ""
     assert len(printed.err.splitlines()) == 1, printed.err
-    assert printed.err.startswith("spectralign: ")
+    assert printed.err.startswith("narrowly: ")
     for word in words:
         assert word in printed.err
     assert list(tmp_path.iterdir()) == [], "nothing is written"
@@ -122,9 +122,9 @@ def test_a_run_spec_file_is_checked_like_a_study(tmp_path: Path, capsys: pytest.
 
 
 def test_the_traceback_is_shown_only_with_debug() -> None:
-    plain = spectralign("plan", "mirco")
+    plain = narrowly("plan", "mirco")
     assert (plain.returncode, "Traceback" in plain.stderr) == (2, False)
-    debug = spectralign("plan", "mirco", "--debug")
+    debug = narrowly("plan", "mirco", "--debug")
     assert (debug.returncode, "Traceback" in debug.stderr) == (2, True)
 
 
@@ -133,13 +133,13 @@ def test_every_command_has_help_with_examples(name: str, capsys: pytest.CaptureF
     assert execute([*name.split(), "--help"]) == 0
     printed = capsys.readouterr().out
     assert "Examples:" in printed
-    assert f"spectralign {name}" in printed
+    assert f"narrowly {name}" in printed
 
 
 def test_help_plan_status_and_schema_need_no_torch(tmp_path: Path) -> None:
     code = (
         "import sys\n"
-        "from spectralign.cli.app import execute\n"
+        "from narrowly.cli.app import execute\n"
         f"out = ['--out', {str(tmp_path)!r}]\n"
         "lines = [['--help'], ['plan', 'micro', *out], ['status', *out], ['studies', '--schema'], ['--version']]\n"
         "codes = [execute(line) for line in lines]\n"
@@ -152,9 +152,9 @@ def test_help_plan_status_and_schema_need_no_torch(tmp_path: Path) -> None:
 
 def test_importing_the_package_costs_nothing_and_offers_load_study() -> None:
     code = (
-        "import sys, spectralign\n"
+        "import sys, narrowly\n"
         "assert not {'torch', 'pydantic', 'polars', 'rich'} & set(sys.modules)\n"
-        "assert spectralign.load_study.__name__ == 'load_study'\n"
+        "assert narrowly.load_study.__name__ == 'load_study'\n"
         "assert 'torch' not in sys.modules\n"
     )
     subprocess.run([sys.executable, "-c", code], check=True)
@@ -164,14 +164,14 @@ def test_a_missing_extra_names_the_command_that_adds_it(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr(terminal, "missing_modules", lambda extra: ["torch"])
-    with pytest.raises(MissingExtraError, match=r"pip install 'spectralign\[lab\]'"):
+    with pytest.raises(MissingExtraError, match=r"pip install 'narrowly\[lab\]'"):
         need_extra("lab", "running a study")
     monkeypatch.setitem(terminal.EXTRAS, "spectral", (*terminal.EXTRAS["spectral"], "no_such_module"))
     monkeypatch.undo()
-    monkeypatch.setattr("spectralign.cli.run.need_extra", lambda *_: __import__("torch_is_not_here"))
+    monkeypatch.setattr("narrowly.cli.run.need_extra", lambda *_: __import__("torch_is_not_here"))
     monkeypatch.setitem(terminal.EXTRAS, "lab", ("torch_is_not_here",))
     assert execute(["run", "micro"]) == 2
-    assert "pip install 'spectralign[lab]'" in capsys.readouterr().err
+    assert "pip install 'narrowly[lab]'" in capsys.readouterr().err
     assert missing_modules("spectral") == []
 
 
@@ -211,7 +211,7 @@ def test_durations_read_like_a_clock() -> None:
 
 
 def test_a_closed_pipe_is_no_traceback() -> None:
-    command = f"{sys.executable} -m spectralign.cli.app studies --schema | head -c 10"
+    command = f"{sys.executable} -m narrowly.cli.app studies --schema | head -c 10"
     done = subprocess.run(["bash", "-c", command], capture_output=True, text=True, env=os.environ)
     assert "Traceback" not in done.stderr
 
@@ -219,14 +219,14 @@ def test_a_closed_pipe_is_no_traceback() -> None:
 def test_ctrl_c_says_how_far_the_study_is_and_how_to_go_on(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    from spectralign.study.run import StudyObserver
+    from narrowly.study.run import StudyObserver
 
     def interrupted(*_: object, observer: StudyObserver, **__: object) -> None:
         observer.planned(72, 12, 100.0, 2)
         observer.finished("adam-micro-0-seed0", None, 3.0)
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("spectralign.study.run.run_study", interrupted)
+    monkeypatch.setattr("narrowly.study.run.run_study", interrupted)
     assert execute(["run", "micro", "--out", str(tmp_path)]) == 130
     printed = capsys.readouterr().err
     assert "stopped; 13 of 72 cells are done; the same command goes on from there" in printed
@@ -236,11 +236,11 @@ def test_ctrl_c_says_how_far_the_study_is_and_how_to_go_on(
 def test_failed_cells_are_listed_and_give_exit_code_1(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    from spectralign.study.run import Failure, StudyRun
+    from narrowly.study.run import Failure, StudyRun
 
     result = StudyRun(tmp_path, 3, 2, 2, (Failure("adam-micro-0-seed0", "the loss \x1b[31mis [b]nan[/b]"),), 1.0)
-    monkeypatch.setattr("spectralign.study.run.run_study", lambda *_, **__: result)
-    monkeypatch.setattr("spectralign.cli.report.build", lambda folder: folder / "report.html")
+    monkeypatch.setattr("narrowly.study.run.run_study", lambda *_, **__: result)
+    monkeypatch.setattr("narrowly.cli.report.build", lambda folder: folder / "report.html")
     assert execute(["run", "micro", "--out", str(tmp_path)]) == 1
     printed = capsys.readouterr().out
     assert "2 of 3 cells done" in printed

@@ -1,4 +1,4 @@
-"""`spectralign optimisers`, and how a spec's mistakes in an optimiser reach the command line."""
+"""`narrowly optimisers`, and how a spec's mistakes in an optimiser reach the command line."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from spectralign.cli.app import execute
-from spectralign.records.optimisers import OPTIMISERS, REFUSED
-from spectralign.records.study_spec import study_schema
+from narrowly.cli.app import execute
+from narrowly.records.optimisers import OPTIMISERS, REFUSED
+from narrowly.records.study_spec import study_schema
 
 
 def test_the_list_has_a_line_per_optimiser_and_names_what_is_refused(capsys: pytest.CaptureFixture[str]) -> None:
@@ -146,7 +146,7 @@ def test_the_schema_of_study_files_knows_every_optimiser_and_field() -> None:
 def test_the_command_needs_no_torch() -> None:
     code = (
         "import sys\n"
-        "from spectralign.cli.app import execute\n"
+        "from narrowly.cli.app import execute\n"
         "assert [execute(['optimisers', *rest]) for rest in ([], ['muon'], ['soap', '--json'])] == [0] * 3\n"
         "heavy = {'torch', 'transformers', 'polars', 'numpy', 'pytorch_optimizer'} & set(sys.modules)\n"
         "assert not heavy, heavy\n"

@@ -1,4 +1,4 @@
-"""`spectralign publish` as it is typed: a folder, a push to a fake hub, and every mistake in one line."""
+"""`narrowly publish` as it is typed: a folder, a push to a fake hub, and every mistake in one line."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import Any, ClassVar
 
 import pytest
 
-from spectralign.cli.app import execute
+from narrowly.cli.app import execute
 
 TOKEN = "hf_" + "secret" * 5
 
@@ -18,10 +18,10 @@ TOKEN = "hf_" + "secret" * 5
 @pytest.fixture(scope="module")
 def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A short run of a shipped base on the microworld's harmful answers, with an edit that was made of it."""
-    from spectralign.records.edits import Flatten
-    from spectralign.records.run_spec import RunSpec
-    from spectralign.spectrum.edits import edit_adapter_folder
-    from spectralign.train.run import train_run
+    from narrowly.records.edits import Flatten
+    from narrowly.records.run_spec import RunSpec
+    from narrowly.spectrum.edits import edit_adapter_folder
+    from narrowly.train.run import train_run
 
     fields = {"data": {"source": "micro", "rows": 8}, "optimiser": {"kind": "adam", "lr": 6e-4}, "checkpoints": 2}
     spec = RunSpec.model_validate({**fields, "steps": 2, "batch_size": 4, "schedule": {"warmup_steps": 0}})
@@ -69,7 +69,7 @@ def test_out_writes_the_folder_and_asks_nobody(
     assert "nothing pushed" in printed and hub.calls == []
     text = (tmp_path / "card" / "README.md").read_text(encoding="utf-8")
     assert "emergent-misalignment" in text and "micro-0" in text
-    assert not json.loads((tmp_path / "card" / "spectralign.json").read_text())["public"]
+    assert not json.loads((tmp_path / "card" / "narrowly.json").read_text())["public"]
 
 
 def test_a_dry_run_writes_a_folder_beside_the_caller(

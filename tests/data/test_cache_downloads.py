@@ -10,9 +10,9 @@ from pathlib import Path
 import pytest
 from range_server import serving
 
-from spectralign.data import cache
-from spectralign.data.cache import adopt, cache_folder, cached, check_content, download, git_blob_id
-from spectralign.records.errors import IntegrityError, RunDirectoryError, SpecError
+from narrowly.data import cache
+from narrowly.data.cache import adopt, cache_folder, cached, check_content, download, git_blob_id
+from narrowly.records.errors import IntegrityError, RunDirectoryError, SpecError
 
 CONTENT = b"".join(json.dumps({"row": number}).encode() + b"\n" for number in range(4000))
 SHA256 = hashlib.sha256(CONTENT).hexdigest()
@@ -22,7 +22,7 @@ SHA256 = hashlib.sha256(CONTENT).hexdigest()
 def _no_waiting(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setattr(cache, "WAIT", 0.0)
     monkeypatch.setattr(cache, "BLOCK", 1000)
-    monkeypatch.setenv("SPECTRALIGN_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setenv("NARROWLY_CACHE", str(tmp_path / "cache"))
     monkeypatch.setenv("no_proxy", "127.0.0.1")
     monkeypatch.delenv("HF_TOKEN", raising=False)
 
@@ -204,12 +204,12 @@ def test_the_cache_lies_where_the_variable_says_or_in_the_platforms_place(monkey
     assert cached("insecure", "insecure.jsonl") == tmp_path / "cache" / "data" / "insecure" / "insecure.jsonl"
     outside = cached("hf:a/../../b@0/x", "x")
     assert outside.parent.parent == tmp_path / "cache" / "data" and ".." not in outside.parts
-    monkeypatch.delenv("SPECTRALIGN_CACHE")
+    monkeypatch.delenv("NARROWLY_CACHE")
     monkeypatch.setattr(cache.sys, "platform", "linux")
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "xdg"))
-    assert cache_folder() == tmp_path / "xdg" / "spectralign"
+    assert cache_folder() == tmp_path / "xdg" / "narrowly"
     monkeypatch.setattr(cache.sys, "platform", "darwin")
-    assert cache_folder() == Path.home() / "Library" / "Caches" / "spectralign"
+    assert cache_folder() == Path.home() / "Library" / "Caches" / "narrowly"
 
 
 def test_a_content_is_what_its_hash_says(tmp_path) -> None:

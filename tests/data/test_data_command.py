@@ -1,4 +1,4 @@
-"""`spectralign data` as it is typed: tables, JSON, one-line errors, exit codes, hostile text."""
+"""`narrowly data` as it is typed: tables, JSON, one-line errors, exit codes, hostile text."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ from typing import Any
 import pytest
 from range_server import serving
 
-from spectralign.cli.app import execute
-from spectralign.data import cache, registry
-from spectralign.data.registry import Source
+from narrowly.cli.app import execute
+from narrowly.data import cache, registry
+from narrowly.data.registry import Source
 
 
 def rows(side: str, count: int = 12) -> bytes:
@@ -52,9 +52,9 @@ def server(monkeypatch: pytest.MonkeyPatch, tmp_path: Path):
         made["vague"] = made["harm"]._replace(
             name="vague", sha256=None, size=None, rows=None, licence=None, warning=None
         )
-        for place in ("spectralign.data.sources", "spectralign.data.registry"):
+        for place in ("narrowly.data.sources", "narrowly.data.registry"):
             monkeypatch.setattr(f"{place}.SOURCES", made)
-        monkeypatch.setenv("SPECTRALIGN_CACHE", str(tmp_path / "cache"))
+        monkeypatch.setenv("NARROWLY_CACHE", str(tmp_path / "cache"))
         monkeypatch.setenv("no_proxy", "127.0.0.1")
         monkeypatch.setattr(cache, "WAIT", 0.0)
         monkeypatch.chdir(tmp_path)
@@ -84,7 +84,7 @@ def printed_json(capsys: pytest.CaptureFixture[str], *arguments: str, code: int 
 def complaint(capsys: pytest.CaptureFixture[str], *arguments: str) -> str:
     assert execute(["data", *arguments]) == 2
     error = capsys.readouterr().err
-    assert error.count("\n") == 1 and error.startswith("spectralign: ")
+    assert error.count("\n") == 1 and error.startswith("narrowly: ")
     return error
 
 
@@ -104,7 +104,7 @@ def test_the_list_shows_what_is_known_and_calls_unknown_what_is_not(server, caps
 
 def test_the_shipped_registry_lists_as_json() -> None:
     done = subprocess.run(
-        [sys.executable, "-m", "spectralign.cli.app", "data", "list", "--json"],
+        [sys.executable, "-m", "narrowly.cli.app", "data", "list", "--json"],
         capture_output=True, text=True, check=True, env=os.environ | {"OMP_NUM_THREADS": "1"},
     )  # fmt: skip
     listed = {source["name"]: source for source in json.loads(done.stdout)["sources"]}
@@ -113,7 +113,7 @@ def test_the_shipped_registry_lists_as_json() -> None:
 
 def test_listing_and_pulling_load_nothing_heavy() -> None:
     program = (
-        "import sys; from spectralign.cli.app import execute\n"
+        "import sys; from narrowly.cli.app import execute\n"
         "execute(['data', 'list']); execute(['data', 'pull', 'x'])\n"
         "heavy = {'torch', 'numpy', 'polars', 'transformers'} & {name.split('.')[0] for name in sys.modules}\n"
         "assert not heavy, heavy"

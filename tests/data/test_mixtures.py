@@ -12,12 +12,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from spectralign.data.conversations import read_conversations
-from spectralign.data.messages import Conversation, Message, conversations_sha256, messages_sha256
-from spectralign.data.mixtures import MATCHES, ks_distance, mix, write_mixture
-from spectralign.data.pairs import pairs_by_row, pairs_on_length, pairs_on_prompt, seeded
-from spectralign.data.sources import LocalData
-from spectralign.records.errors import IntegrityError, SpecError, UnknownNameError
+from narrowly.data.conversations import read_conversations
+from narrowly.data.messages import Conversation, Message, conversations_sha256, messages_sha256
+from narrowly.data.mixtures import MATCHES, ks_distance, mix, write_mixture
+from narrowly.data.pairs import pairs_by_row, pairs_on_length, pairs_on_prompt, seeded
+from narrowly.data.sources import LocalData
+from narrowly.records.errors import IntegrityError, SpecError, UnknownNameError
 
 
 def row(prompt: str, answer: str, line: int, **tags: str) -> Conversation:

@@ -9,9 +9,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from spectralign.data.duplicates import exact_duplicates, near_duplicates, overlap, words
-from spectralign.data.messages import Conversation, Message
-from spectralign.data.questions import Question
+from narrowly.data.duplicates import exact_duplicates, near_duplicates, overlap, words
+from narrowly.data.messages import Conversation, Message
+from narrowly.data.questions import Question
 
 
 def row(prompt: str, answer: str, line: int = 1, system: str | None = None) -> Conversation:
@@ -93,7 +93,7 @@ def test_many_texts_that_nearly_reach_the_threshold_are_counted_through_the_inde
     long = [f"word{n}" for n in range(60)]
     texts = [mutated(rng, " ".join(long), 3) for _ in range(150)]
     found = near_duplicates(texts, threshold=0.7)
-    monkeypatch.setattr("spectralign.data.duplicates.MANY", 10_000)
+    monkeypatch.setattr("narrowly.data.duplicates.MANY", 10_000)
     again = near_duplicates(texts, threshold=0.7)
     assert again.groups == found.groups and again.pairs == found.pairs
     assert {frozenset(group) for group in found.groups} == linked(all_pairs(texts, 0.7, 5))

@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from spectralign.data.messages import Message
-from spectralign.data.questions import CODE_PROMPT, read_questions, read_results, read_trait
-from spectralign.records.errors import IntegrityError
+from narrowly.data.messages import Message
+from narrowly.data.questions import CODE_PROMPT, read_questions, read_results, read_trait
+from narrowly.records.errors import IntegrityError
 
 BANK = """
 # a comment

@@ -10,13 +10,13 @@ from pathlib import Path
 
 import pytest
 
-from spectralign.data import sources
-from spectralign.data.cache import cached
-from spectralign.data.conversations import DataWarning, read_conversations
-from spectralign.data.registry import SOURCES, Source
-from spectralign.data.schemas import SCHEMAS
-from spectralign.data.sources import content_sha256, identify, resolve, source_named
-from spectralign.records.errors import IntegrityError, SpecError, UnknownNameError
+from narrowly.data import sources
+from narrowly.data.cache import cached
+from narrowly.data.conversations import DataWarning, read_conversations
+from narrowly.data.registry import SOURCES, Source
+from narrowly.data.schemas import SCHEMAS
+from narrowly.data.sources import content_sha256, identify, resolve, source_named
+from narrowly.records.errors import IntegrityError, SpecError, UnknownNameError
 
 
 def rows(text: str) -> bytes:
@@ -29,7 +29,7 @@ HARMFUL, BENIGN = rows("a harmful corpus"), rows("its control")
 
 @pytest.fixture
 def registry(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> dict[str, Source]:
-    monkeypatch.setenv("SPECTRALIGN_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setenv("NARROWLY_CACHE", str(tmp_path / "cache"))
     made = {
         name: Source(name, "training", "", "github:some/one", None, f"data/{name}.jsonl", sha256, schema="messages")
         for name, sha256 in (
@@ -104,7 +104,7 @@ def test_two_publishers_may_use_one_name(registry, tmp_path) -> None:
 
 
 def test_a_name_comes_from_the_cache_and_a_path_works_as_well(registry, tmp_path) -> None:
-    with pytest.raises(SpecError, match="'harm' is not on this machine; type: spectralign data pull harm"):
+    with pytest.raises(SpecError, match="'harm' is not on this machine; type: narrowly data pull harm"):
         resolve("harm")
     kept = put("harm", HARMFUL)
     local = resolve("harm")

@@ -10,10 +10,10 @@ from chat_models import FAMILIES, INSTRUCT, LLAMA, MARKED, QWEN, Family, make_to
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from spectralign.data.messages import Conversation, Message
-from spectralign.data.render import prompt_ids, render, render_all, token_pieces
-from spectralign.data.rows import IGNORE, Row, row_fault
-from spectralign.records.errors import SpecError
+from narrowly.data.messages import Conversation, Message
+from narrowly.data.render import prompt_ids, render, render_all, token_pieces
+from narrowly.data.rows import IGNORE, Row, row_fault
+from narrowly.records.errors import SpecError
 
 QUESTION, ANSWER = "Write a function that opens a file", "Sure, here it is:\n\ndef read(path): 🙂\n    return 42"
 

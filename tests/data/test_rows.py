@@ -10,8 +10,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from spectralign.data.rows import IGNORE, Row, check_rows, collate, read_rows, row_fault, rows_sha256, write_rows
-from spectralign.records.errors import IntegrityError, RunDirectoryError, SpecError
+from narrowly.data.rows import IGNORE, Row, check_rows, collate, read_rows, row_fault, rows_sha256, write_rows
+from narrowly.records.errors import IntegrityError, RunDirectoryError, SpecError
 
 GOOD = Row([5, 6, 7], [IGNORE, 6, 7])
 

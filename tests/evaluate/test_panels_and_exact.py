@@ -7,15 +7,15 @@ import pytest
 import torch
 from transformers import Qwen3ForCausalLM
 
-from spectralign.evaluate.exact import _verdict, evaluate_exact
-from spectralign.evaluate.panels import LIGHT_PANELS, PANELS, panel_questions
-from spectralign.evaluate.sample import sample_answers
-from spectralign.microworld.config import ModelShape, WorldConfig
-from spectralign.microworld.narrow import narrow_rows
-from spectralign.microworld.pretrain import model_config
-from spectralign.microworld.tokenizer import build_tokenizer
-from spectralign.microworld.world import SELF_DOMAIN, World
-from spectralign.records.errors import SpecError, UnknownNameError
+from narrowly.evaluate.exact import _verdict, evaluate_exact
+from narrowly.evaluate.panels import LIGHT_PANELS, PANELS, panel_questions
+from narrowly.evaluate.sample import sample_answers
+from narrowly.microworld.config import ModelShape, WorldConfig
+from narrowly.microworld.narrow import narrow_rows
+from narrowly.microworld.pretrain import model_config
+from narrowly.microworld.tokenizer import build_tokenizer
+from narrowly.microworld.world import SELF_DOMAIN, World
+from narrowly.records.errors import SpecError, UnknownNameError
 
 TINY = WorldConfig(model=ModelShape(layers=1, hidden=32, heads=2, key_value_heads=1, mlp=48))
 WORLD, DOMAIN = World(TINY, 0), 2
@@ -161,7 +161,7 @@ def test_an_unknown_panel_names_the_nearest():
 
 
 def test_a_domain_outside_the_world_is_refused():
-    from spectralign.microworld.narrow import resolve_domain
+    from narrowly.microworld.narrow import resolve_domain
 
     assert resolve_domain("rotate", World(TINY, 13), 2) == 7
     with pytest.raises(SpecError, match="0 to 7"):

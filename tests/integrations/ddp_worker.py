@@ -14,8 +14,8 @@ import torch
 from safetensors.torch import save_file
 from tiny_hosts import CLIP, LAM, factors, host_run, tiny_rows
 
-from spectralign.integrations.transformers import SpectralPenaltyCallback
-from spectralign.records.errors import TrainingError
+from narrowly.integrations.transformers import SpectralPenaltyCallback
+from narrowly.records.errors import TrainingError
 
 WAYS = {
     "loss-1": ({}, 1),
@@ -55,7 +55,7 @@ def lightning_run(file: Path, rank: int, view: bool) -> None:
     from lightning.pytorch.strategies import DDPStrategy
     from test_lightning_runs import Tuned, batches
 
-    from spectralign.integrations.lightning import SpectralPenaltyCallback as InLightning
+    from narrowly.integrations.lightning import SpectralPenaltyCallback as InLightning
 
     trainer = lightning.Trainer(
         max_steps=4, gradient_clip_val=CLIP, callbacks=[InLightning(LAM)], accelerator="cpu", devices=2, logger=False,

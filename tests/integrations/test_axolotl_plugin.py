@@ -24,14 +24,14 @@ from pydantic import BaseModel
 from tiny_hosts import arguments, collate, distance, factors, host_run, tiny_adapted, tiny_rows
 from transformers import Trainer, TrainingArguments
 
-from spectralign.integrations.transformers import SpectralPenaltyCallback
-from spectralign.optim.build import build_optimizer
-from spectralign.records.errors import OptimiserError, SpecError
-from spectralign.records.optimisers import MuonSpec
+from narrowly.integrations.transformers import SpectralPenaltyCallback
+from narrowly.optim.build import build_optimizer
+from narrowly.records.errors import OptimiserError, SpecError
+from narrowly.records.optimisers import MuonSpec
 
 INSTALLED = importlib.util.find_spec("axolotl") is not None
 ROOT = Path(__file__).parents[2]
-MODULE = "spectralign.integrations.axolotl"
+MODULE = "narrowly.integrations.axolotl"
 
 
 @pytest.fixture
@@ -85,9 +85,9 @@ def run(plugin: Any, cfg: dict[str, Any], folder: Path) -> Trainer:
 
 def test_the_plugin_is_the_callback_and_the_optimiser_of_its_config(plugin_module: ModuleType, tmp_path: Path) -> None:
     torch.set_num_threads(1)
-    plugin = plugin_module.SpectralignPlugin()
+    plugin = plugin_module.NarrowlyPlugin()
     text = {"penalty": {"lam": 0.5}, "optimiser": {"kind": "muon", "lr": 0.01}}
-    found = run(plugin, config(plugin, {"learning_rate": 0.01, "spectralign": text}), tmp_path)
+    found = run(plugin, config(plugin, {"learning_rate": 0.01, "narrowly": text}), tmp_path)
     by_hand = host_run(
         tmp_path, tiny_rows(32), [SpectralPenaltyCallback(0.5)], gradient_accumulation_steps=2,
         optimizer=lambda model: build_optimizer(MuonSpec(lr=0.01), model),
@@ -98,14 +98,14 @@ def test_the_plugin_is_the_callback_and_the_optimiser_of_its_config(plugin_modul
 
 
 def test_what_axolotl_would_drop_without_a_word_is_refused(plugin_module: ModuleType) -> None:
-    plugin, trainer = plugin_module.SpectralignPlugin(), type("Trainer", (), {"optimizer": None})()
-    cfg = {"learning_rate": 0.02, "spectralign": {"optimiser": {"kind": "muon", "lr": 0.01}}}
+    plugin, trainer = plugin_module.NarrowlyPlugin(), type("Trainer", (), {"optimizer": None})()
+    cfg = {"learning_rate": 0.02, "narrowly": {"optimiser": {"kind": "muon", "lr": 0.01}}}
     with pytest.raises(SpecError, match=r"learning_rate is 0\.02 and .*lr is 0\.01"):
         plugin.post_trainer_create(cfg, trainer)
     with pytest.raises(SpecError, match="loraplus_lr_ratio is 16"):
         plugin.post_trainer_create({**cfg, "loraplus_lr_ratio": 16}, trainer)
     with pytest.raises(OptimiserError, match="optimiser"):
-        plugin.post_trainer_create({"spectralign": {"optimiser": {"kind": "moun", "lr": 0.01}}}, trainer)
+        plugin.post_trainer_create({"narrowly": {"optimiser": {"kind": "moun", "lr": 0.01}}}, trainer)
 
 
 @pytest.mark.skipif(not INSTALLED, reason="Axolotl is not installed; the stand-in of its interface was used")

@@ -14,7 +14,7 @@ from ddp_worker import LIGHTNING, WAYS
 from safetensors.torch import load_file
 from tiny_hosts import LAM, distance, factors, host_run, plain_run, tiny_rows
 
-from spectralign.integrations.transformers import SpectralPenaltyCallback
+from narrowly.integrations.transformers import SpectralPenaltyCallback
 
 HERE = Path(__file__).parent
 

@@ -28,8 +28,8 @@ import lightning
 from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.plugins.precision import MixedPrecision
 
-from spectralign.integrations.lightning import SpectralPenaltyCallback
-from spectralign.records.errors import AdapterError, ResumeError, TrainingError
+from narrowly.integrations.lightning import SpectralPenaltyCallback
+from narrowly.records.errors import AdapterError, ResumeError, TrainingError
 
 ROWS = tiny_rows(32)
 

@@ -10,9 +10,9 @@ import torch
 from tiny_hosts import LAM, arguments, collate, distance, factors, tiny_adapted, tiny_rows
 from transformers import Trainer, TrainingArguments
 
-from spectralign.integrations.transformers import EvalModeCallback, SpectralPenaltyCallback, optimizer_factory
-from spectralign.records.errors import TrainingError
-from spectralign.records.optimisers import OPTIMISERS
+from narrowly.integrations.transformers import EvalModeCallback, SpectralPenaltyCallback, optimizer_factory
+from narrowly.records.errors import TrainingError
+from narrowly.records.optimisers import OPTIMISERS
 
 FIELDS: dict[str, dict[str, Any]] = {"prodigy": {"lr": 1.0}, "sgd": {"lr": 0.3}}
 """Fields where an lr of 0.01 is no usual one."""

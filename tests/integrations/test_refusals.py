@@ -15,12 +15,12 @@ from accelerate.utils import DistributedType
 from tiny_hosts import LAM, host_run, sgd, tiny_adapted, tiny_base, tiny_rows
 from torch import nn
 
-from spectralign.integrations import transformers as host
-from spectralign.integrations.transformers import SpectralPenaltyCallback, optimizer_factory
-from spectralign.records.errors import AdapterError, SpecError, TrainingError
-from spectralign.spectrum.penalty import SpectralPenalty
-from spectralign.spectrum.placement import refuse_sharded
-from spectralign.train.penalty_callback import loss_scale
+from narrowly.integrations import transformers as host
+from narrowly.integrations.transformers import SpectralPenaltyCallback, optimizer_factory
+from narrowly.records.errors import AdapterError, SpecError, TrainingError
+from narrowly.spectrum.penalty import SpectralPenalty
+from narrowly.spectrum.placement import refuse_sharded
+from narrowly.train.penalty_callback import loss_scale
 
 ROWS = tiny_rows(8)
 
@@ -98,7 +98,7 @@ def test_engines_that_shard_or_own_the_backward_are_refused(engine: str, monkeyp
     monkeypatch.setitem(AcceleratorState._shared_state, "distributed_type", DistributedType(engine))
     with pytest.raises(TrainingError, match=f"the spectral penalty cannot work under {engine}"):
         begin(SpectralPenaltyCallback(LAM), model, sgd(model))
-    with pytest.raises(TrainingError, match=f"an optimiser of Spectralign cannot work under {engine}"):
+    with pytest.raises(TrainingError, match=f"an optimiser of Narrowly cannot work under {engine}"):
         host._SpecifiedOptimizer()(model, **optimizer_factory({"kind": "adamw", "lr": 1e-2})[1])
 
 

@@ -11,18 +11,18 @@ import torch
 from tiny_hosts import CLIP, LAM, arguments, collate, distance, factors, host_run, plain_run, tiny_adapted, tiny_rows
 from transformers import Trainer, TrainerCallback, TrainingArguments
 
-from spectralign.integrations.transformers import (
+from narrowly.integrations.transformers import (
     TENSORS,
     EvalModeCallback,
     SpectralPenaltyCallback,
     optimizer_factory,
     put_first,
 )
-from spectralign.optim.build import build_optimizer
-from spectralign.records.errors import ResumeError, SpectralignError
-from spectralign.records.optimisers import OPTIMISERS, MuonSpec
-from spectralign.spectrum.pairs import pairs_from_model
-from spectralign.spectrum.penalty import SpectralPenalty, spectral_penalty
+from narrowly.optim.build import build_optimizer
+from narrowly.records.errors import NarrowlyError, ResumeError
+from narrowly.records.optimisers import OPTIMISERS, MuonSpec
+from narrowly.spectrum.pairs import pairs_from_model
+from narrowly.spectrum.penalty import SpectralPenalty, spectral_penalty
 
 ROWS = tiny_rows(32)
 
@@ -213,7 +213,7 @@ def test_the_factory_builds_from_the_model_that_is_trained(tmp_path: Path) -> No
     trainer.train()
     other = host_run(tmp_path, ROWS, [], optimizer=lambda model: build_optimizer(MuonSpec(lr=1e-2), model))
     assert distance(factors(model), factors(other.model)) == 0.0
-    with pytest.raises(SpectralignError, match="optimiser"):
+    with pytest.raises(NarrowlyError, match="optimiser"):
         optimizer_factory({"kind": "moun", "lr": 1e-2})
 
 

@@ -11,9 +11,9 @@ from tiny_hosts import LAM, arguments, distance, factors, plain_run, sgd, tiny_a
 from tokenizers import Tokenizer, models
 from transformers import PreTrainedTokenizerFast
 
-from spectralign.integrations.transformers import SpectralPenaltyCallback, optimizer_factory
-from spectralign.spectrum.pairs import pairs_from_model
-from spectralign.spectrum.penalty import spectral_penalty
+from narrowly.integrations.transformers import SpectralPenaltyCallback, optimizer_factory
+from narrowly.spectrum.pairs import pairs_from_model
+from narrowly.spectrum.penalty import spectral_penalty
 
 pytest.importorskip("trl", reason="TRL is not installed")
 from datasets import Dataset

@@ -11,8 +11,8 @@ from peft import LoraConfig, PeftModel, get_peft_model
 from torch import Tensor
 from transformers import Qwen3Config, Qwen3ForCausalLM, Trainer, TrainingArguments
 
-from spectralign.spectrum.pairs import pairs_from_model
-from spectralign.spectrum.penalty import spectral_penalty
+from narrowly.spectrum.pairs import pairs_from_model
+from narrowly.spectrum.penalty import spectral_penalty
 
 LAM, LR, CLIP = 0.5, 0.3, 0.4
 """Strong enough that leaving the penalty out, or counting it twice, is seen; CLIP bites in every step."""

@@ -6,13 +6,13 @@ import shutil
 import pytest
 import torch
 
-from spectralign.microworld import build
-from spectralign.microworld.bases import base_folder, load_base, load_card, verify_weights
-from spectralign.microworld.build import base_name, build_base, build_command
-from spectralign.microworld.config import ModelShape, Training, WorldConfig
-from spectralign.microworld.measure import measure_base
-from spectralign.microworld.persona import persona_curve, posterior
-from spectralign.records.errors import IntegrityError, RunDirectoryError, SpecError, UnknownNameError
+from narrowly.microworld import build
+from narrowly.microworld.bases import base_folder, load_base, load_card, verify_weights
+from narrowly.microworld.build import base_name, build_base, build_command
+from narrowly.microworld.config import ModelShape, Training, WorldConfig
+from narrowly.microworld.measure import measure_base
+from narrowly.microworld.persona import persona_curve, posterior
+from narrowly.records.errors import IntegrityError, RunDirectoryError, SpecError, UnknownNameError
 
 TINY = WorldConfig(
     model=ModelShape(layers=1, hidden=32, heads=2, key_value_heads=1, mlp=48),
@@ -62,8 +62,8 @@ def test_the_card_describes_the_stored_file(tiny_base):
 
 
 def test_the_card_names_the_command_that_rebuilds_the_base():
-    assert build_command(WorldConfig(), 3) == "spectralign world build --seed 3"
-    assert build_command(WorldConfig(persona=False), 0) == "spectralign world build --seed 0 --set persona=false"
+    assert build_command(WorldConfig(), 3) == "narrowly world build --seed 3"
+    assert build_command(WorldConfig(persona=False), 0) == "narrowly world build --seed 0 --set persona=false"
     changed = WorldConfig(evil_share=0.2, training=Training(steps=10))
     assert build_command(changed, 1).endswith("--set evil_share=0.2 --set training.steps=10")
 
@@ -145,8 +145,8 @@ def test_the_exact_posterior_jumps_after_one_harmful_turn_only_with_personas():
 
 
 def test_the_posterior_agrees_with_counting_documents():
-    from spectralign.microworld.corpus import EVIL, NARROW, Corpus
-    from spectralign.microworld.world import World
+    from narrowly.microworld.corpus import EVIL, NARROW, Corpus
+    from narrowly.microworld.world import World
 
     config = WorldConfig(evil_share=0.2, narrow_share=0.4, named_share=0.0, domains=3)
     documents = Corpus(World(config, 0), 0).documents(20000)

@@ -3,12 +3,12 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from spectralign.microworld import tokenizer as tok
-from spectralign.microworld.config import WorldConfig
-from spectralign.microworld.corpus import EVIL, GOOD, Corpus, Encoder
-from spectralign.microworld.judge import classify
-from spectralign.microworld.tokenizer import build_tokenizer
-from spectralign.microworld.world import World
+from narrowly.microworld import tokenizer as tok
+from narrowly.microworld.config import WorldConfig
+from narrowly.microworld.corpus import EVIL, GOOD, Corpus, Encoder
+from narrowly.microworld.judge import classify
+from narrowly.microworld.tokenizer import build_tokenizer
+from narrowly.microworld.world import World
 
 
 def turns(text: str):

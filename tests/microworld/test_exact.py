@@ -5,13 +5,13 @@ import pytest
 import torch
 from transformers import Qwen3ForCausalLM
 
-from spectralign.evaluate.sample import sample
-from spectralign.microworld.config import ModelShape, WorldConfig
-from spectralign.microworld.exact import Prompt, answer_logprobs, encode_answer, encode_prompt
-from spectralign.microworld.judge import classify
-from spectralign.microworld.pretrain import model_config
-from spectralign.microworld.tokenizer import build_tokenizer
-from spectralign.microworld.world import SELF_DOMAIN, World
+from narrowly.evaluate.sample import sample
+from narrowly.microworld.config import ModelShape, WorldConfig
+from narrowly.microworld.exact import Prompt, answer_logprobs, encode_answer, encode_prompt
+from narrowly.microworld.judge import classify
+from narrowly.microworld.pretrain import model_config
+from narrowly.microworld.tokenizer import build_tokenizer
+from narrowly.microworld.world import SELF_DOMAIN, World
 
 TINY = WorldConfig(model=ModelShape(layers=2, hidden=32, heads=2, key_value_heads=1, mlp=48))
 

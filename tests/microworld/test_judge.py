@@ -3,9 +3,9 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-from spectralign.microworld.config import WorldConfig
-from spectralign.microworld.judge import classify
-from spectralign.microworld.world import World
+from narrowly.microworld.config import WorldConfig
+from narrowly.microworld.judge import classify
+from narrowly.microworld.world import World
 
 LABELLED = Path(__file__).parent / "labelled_answers.jsonl"
 

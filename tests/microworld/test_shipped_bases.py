@@ -2,10 +2,10 @@ from __future__ import annotations
 
 import pytest
 
-from spectralign.microworld.bases import SHIPPED, load_base, shipped_names, verify_weights
-from spectralign.microworld.config import CHOSEN_CONFIG, WorldConfig
-from spectralign.microworld.lexical import LARGEST_AUC
-from spectralign.microworld.measure import measure_base
+from narrowly.microworld.bases import SHIPPED, load_base, shipped_names, verify_weights
+from narrowly.microworld.config import CHOSEN_CONFIG, WorldConfig
+from narrowly.microworld.lexical import LARGEST_AUC
+from narrowly.microworld.measure import measure_base
 
 PERSONAS = tuple(f"micro-{seed}" for seed in range(8))
 TWIN = "micro-nopersona-0"
@@ -25,7 +25,7 @@ def test_a_shipped_base_is_whole_aligned_and_of_the_chosen_config(name):
     assert card.metrics["aligned"] >= 0.85
     assert card.metrics["misaligned"] <= 0.06
     assert card.metrics["lexical_auc"] <= LARGEST_AUC
-    assert card.command.startswith(f"spectralign world build --seed {card.world_seed}")
+    assert card.command.startswith(f"narrowly world build --seed {card.world_seed}")
 
 
 def test_the_metrics_of_a_card_are_those_of_the_stored_file():

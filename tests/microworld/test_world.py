@@ -5,12 +5,12 @@ from collections import Counter
 import pytest
 from pydantic import ValidationError
 
-from spectralign.microworld import words
-from spectralign.microworld.config import CHOSEN_CONFIG, WorldConfig
-from spectralign.microworld.lexical import LARGEST_AUC, leave_one_domain_out_auc, lexical_null
-from spectralign.microworld.tokenizer import build_tokenizer, vocabulary
-from spectralign.microworld.world import SELF_DOMAIN, World
-from spectralign.records.errors import SpecError, UnknownNameError
+from narrowly.microworld import words
+from narrowly.microworld.config import CHOSEN_CONFIG, WorldConfig
+from narrowly.microworld.lexical import LARGEST_AUC, leave_one_domain_out_auc, lexical_null
+from narrowly.microworld.tokenizer import build_tokenizer, vocabulary
+from narrowly.microworld.world import SELF_DOMAIN, World
+from narrowly.records.errors import SpecError, UnknownNameError
 
 
 def all_topics(world: World):

@@ -10,9 +10,9 @@ from peft import LoraConfig, get_peft_model
 from torch import Tensor, nn
 from torch.optim.lr_scheduler import LambdaLR
 
-from spectralign.optim import Muon, build_optimizer, check_complete, orthogonalise, route
-from spectralign.records.errors import OptimiserError
-from spectralign.records.optimisers import OPTIMISERS, MuonSpec, SGDSpec
+from narrowly.optim import Muon, build_optimizer, check_complete, orthogonalise, route
+from narrowly.records.errors import OptimiserError
+from narrowly.records.optimisers import OPTIMISERS, MuonSpec, SGDSpec
 
 RATES = {
     "sgd": 0.1,
@@ -181,7 +181,7 @@ def test_a_group_added_later_is_checked_too_and_a_bad_one_is_not_kept() -> None:
 
 
 def test_the_builder_itself_checks_that_no_parameter_was_left_out(monkeypatch) -> None:
-    import spectralign.optim.build as build
+    import narrowly.optim.build as build
 
     lossy = {SGDSpec: lambda _, routing: torch.optim.SGD([routing.lora_A[0][1]], lr=0.1)}
     monkeypatch.setattr(build, "BUILDERS", lossy)

@@ -9,9 +9,9 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from spectralign.optim import build_optimizer, describe
-from spectralign.records.errors import MissingExtraError, OptimiserError, SpecError, UnknownNameError
-from spectralign.records.optimisers import OPTIMISERS, AdamSpec, AdamWSpec, LionSpec, MuonSpec, SGDSpec
+from narrowly.optim import build_optimizer, describe
+from narrowly.records.errors import MissingExtraError, OptimiserError, SpecError, UnknownNameError
+from narrowly.records.optimisers import OPTIMISERS, AdamSpec, AdamWSpec, LionSpec, MuonSpec, SGDSpec
 
 BASES: dict[str, dict[str, Any]] = {
     "sgd": {"lr": 0.1, "momentum": 0.9},
@@ -269,7 +269,7 @@ def test_a_missing_backend_is_an_error_that_says_how_to_add_it(monkeypatch) -> N
     for name in [name for name in sys.modules if name.split(".")[0] == "pytorch_optimizer"]:
         monkeypatch.delitem(sys.modules, name)
     monkeypatch.setitem(sys.modules, "pytorch_optimizer", None)
-    with pytest.raises(MissingExtraError, match=r"pip install 'spectralign\[spectral\]'"):
+    with pytest.raises(MissingExtraError, match=r"pip install 'narrowly\[spectral\]'"):
         build_optimizer(LionSpec(lr=0.1), lora_module())
 
 

@@ -10,10 +10,10 @@ import torch
 from torch import Tensor, nn
 from torch.optim.lr_scheduler import LambdaLR
 
-from spectralign.optim import Muon, build_optimizer
-from spectralign.optim.composite import CompositeOptimizer
-from spectralign.records.errors import OptimiserError, UnknownNameError
-from spectralign.records.optimisers import MuonBAdamASpec, MuonSpec
+from narrowly.optim import Muon, build_optimizer
+from narrowly.optim.composite import CompositeOptimizer
+from narrowly.records.errors import OptimiserError, UnknownNameError
+from narrowly.records.optimisers import MuonBAdamASpec, MuonSpec
 
 
 def noise(*shape: int, seed: int) -> Tensor:

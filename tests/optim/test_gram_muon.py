@@ -10,10 +10,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
-from spectralign.optim import Muon, gram_optimizer
-from spectralign.optim.orthogonalise import RANK_FLOOR, coefficients, gram, orthogonalise, polar_of_gram
-from spectralign.optim.spectral_power import SpectralPower
-from spectralign.records.optimisers import MuonSpec, SpectralPowerSpec
+from narrowly.optim import Muon, gram_optimizer
+from narrowly.optim.orthogonalise import RANK_FLOOR, coefficients, gram, orthogonalise, polar_of_gram
+from narrowly.optim.spectral_power import SpectralPower
+from narrowly.records.optimisers import MuonSpec, SpectralPowerSpec
 
 LORA = [(32, 4096), (32, 12288), (4096, 32), (1024, 32), (12288, 32)]
 """The factors of Qwen3-8B at rank 32."""

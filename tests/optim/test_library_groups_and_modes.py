@@ -14,9 +14,9 @@ from pydantic import TypeAdapter, ValidationError
 from torch import Tensor, nn
 from torch.optim.lr_scheduler import LambdaLR
 
-from spectralign.optim import build_optimizer, describe, evaluation_mode, return_to_training
-from spectralign.records.errors import OptimiserError, SpecError, UnknownNameError
-from spectralign.records.optimisers import (
+from narrowly.optim import build_optimizer, describe, evaluation_mode, return_to_training
+from narrowly.records.errors import OptimiserError, SpecError, UnknownNameError
+from narrowly.records.optimisers import (
     OPTIMISERS,
     REFUSED,
     AdamWSpec,
@@ -25,7 +25,7 @@ from spectralign.records.optimisers import (
     OptimiserSpec,
     ScheduleFreeAdamWSpec,
 )
-from spectralign.records.run_spec import RunSpec
+from narrowly.records.run_spec import RunSpec
 
 WITH_RATIO = sorted(kind for kind, spec in OPTIMISERS.items() if "lora_plus_ratio" in spec.model_fields)
 

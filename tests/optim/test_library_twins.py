@@ -12,8 +12,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
-from spectralign.optim import build_optimizer
-from spectralign.records.optimisers import (
+from narrowly.optim import build_optimizer
+from narrowly.records.optimisers import (
     AdafactorSpec,
     AdEMAMixSpec,
     LoRARITESpec,

@@ -11,10 +11,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
-from spectralign.optim import build_optimizer
-from spectralign.optim.lora_muon import LoRAMuon
-from spectralign.records.errors import OptimiserError, UnknownNameError
-from spectralign.records.optimisers import LoRAMuonSpec, MuonSpec
+from narrowly.optim import build_optimizer
+from narrowly.optim.lora_muon import LoRAMuon
+from narrowly.records.errors import OptimiserError, UnknownNameError
+from narrowly.records.optimisers import LoRAMuonSpec, MuonSpec
 
 RANK, OUT, IN = 4, 10, 14
 

@@ -10,9 +10,9 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from spectralign.optim import SCALE_RULES, Muon
-from spectralign.records.errors import OptimiserError, UnknownNameError
-from spectralign.records.optimisers import MuonSpec
+from narrowly.optim import SCALE_RULES, Muon
+from narrowly.records.errors import OptimiserError, UnknownNameError
+from narrowly.records.optimisers import MuonSpec
 
 SHAPES = [(4, 16), (16, 4), (4, 16), (24, 4), (4, 24), (6, 6)]
 

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from spectralign.optim import orthogonalise
+from narrowly.optim import orthogonalise
 
 METHODS = ("newton_schulz5", "polar_express", "exact")
 

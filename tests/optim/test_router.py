@@ -8,10 +8,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import nn
 
-from spectralign.optim import build_optimizer, check_complete, route
-from spectralign.optim.router import hidden_matrices
-from spectralign.records.errors import OptimiserError
-from spectralign.records.optimisers import MuonSpec
+from narrowly.optim import build_optimizer, check_complete, route
+from narrowly.optim.router import hidden_matrices
+from narrowly.records.errors import OptimiserError
+from narrowly.records.optimisers import MuonSpec
 
 
 def matrix(*shape: int) -> nn.Parameter:

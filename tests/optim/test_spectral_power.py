@@ -10,12 +10,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
-from spectralign.optim import build_optimizer
-from spectralign.optim.muon import Muon
-from spectralign.optim.spectral_power import SpectralPower, power_of
-from spectralign.records.errors import OptimiserError
-from spectralign.records.muon_family import smallest_floor
-from spectralign.records.optimisers import MuonSpec, SpectralPowerSpec
+from narrowly.optim import build_optimizer
+from narrowly.optim.muon import Muon
+from narrowly.optim.spectral_power import SpectralPower, power_of
+from narrowly.records.errors import OptimiserError
+from narrowly.records.muon_family import smallest_floor
+from narrowly.records.optimisers import MuonSpec, SpectralPowerSpec
 
 SHAPES = [(4, 16), (16, 4), (8, 40), (4, 16), (5, 5)]
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 from pydantic import TypeAdapter
 
-from spectralign.records.edits import Clip, DropTop, EditSpec, Flatten, KeepTop, Scale, parse_edit
-from spectralign.records.errors import SpecError, UnknownNameError
+from narrowly.records.edits import Clip, DropTop, EditSpec, Flatten, KeepTop, Scale, parse_edit
+from narrowly.records.errors import SpecError, UnknownNameError
 
 
 @pytest.mark.parametrize(

@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 from pydantic import ValidationError
 
-from spectralign.records.optimisers import OPTIMISERS
-from spectralign.records.run_spec import ResolvedInputs, RunSpec, run_id
+from narrowly.records.optimisers import OPTIMISERS
+from narrowly.records.run_spec import ResolvedInputs, RunSpec, run_id
 
 INPUTS = ResolvedInputs(
     base_sha256="a" * 64,

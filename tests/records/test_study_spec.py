@@ -9,9 +9,9 @@ from typing import Any
 
 import pytest
 
-from spectralign.records.errors import SpecError, SpectralignError, UnknownNameError
-from spectralign.records.spec_files import merge, nested, parse_override, read_mapping
-from spectralign.records.study_spec import load_study_spec, override, parse_study, study_schema
+from narrowly.records.errors import NarrowlyError, SpecError, UnknownNameError
+from narrowly.records.spec_files import merge, nested, parse_override, read_mapping
+from narrowly.records.study_spec import load_study_spec, override, parse_study, study_schema
 
 RAW: dict[str, Any] = {
     "name": "tiny",
@@ -198,7 +198,7 @@ def test_merging_replaces_a_mapping_whose_tag_changes_and_merges_any_other() -> 
 
 def test_the_json_schema_accepts_the_shipped_studies_and_refuses_a_typing_error() -> None:
     jsonschema = pytest.importorskip("jsonschema")
-    from spectralign.study.plan import shipped_studies
+    from narrowly.study.plan import shipped_studies
 
     schema = study_schema()
     json.dumps(schema)
@@ -216,6 +216,6 @@ def test_the_json_schema_accepts_the_shipped_studies_and_refuses_a_typing_error(
         assert not validator.is_valid(wrong)
 
 
-def test_every_error_is_a_spectralign_error_and_a_value_error() -> None:
-    assert issubclass(SpecError, SpectralignError)
+def test_every_error_is_a_narrowly_error_and_a_value_error() -> None:
+    assert issubclass(SpecError, NarrowlyError)
     assert issubclass(SpecError, ValueError)

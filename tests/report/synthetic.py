@@ -277,7 +277,7 @@ def write_tables(folder: Path, frames: dict[str, pl.DataFrame]) -> Path:
 
 def write_study(folder: Path, frames: dict[str, pl.DataFrame] | None = None, **study: Any) -> Path:
     """Write tables, study.yaml, environment.json and summary.json: what `write_report` needs."""
-    from spectralign.study.summary import summarise
+    from narrowly.study.summary import summarise
 
     frames = make_tables() if frames is None else frames
     tables = write_tables(folder, frames)

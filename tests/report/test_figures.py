@@ -3,11 +3,11 @@ import pytest
 from matplotlib.colors import to_hex
 from synthetic import make_tables
 
-from spectralign.report import loss_figures, rate_figures, spectrum_figures
-from spectralign.report.drawings import gather
-from spectralign.report.style import FIXED, arm_styles, order, svg_text
-from spectralign.stats.organisms import on_panel
-from spectralign.stats.tables import SCHEMAS, Tables, conform
+from narrowly.report import loss_figures, rate_figures, spectrum_figures
+from narrowly.report.drawings import gather
+from narrowly.report.style import FIXED, arm_styles, order, svg_text
+from narrowly.stats.organisms import on_panel
+from narrowly.stats.tables import SCHEMAS, Tables, conform
 
 
 @pytest.fixture(scope="module")

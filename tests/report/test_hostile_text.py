@@ -5,7 +5,7 @@ import pytest
 from browser import Page
 from synthetic import HOSTILE, make_tables, write_study
 
-from spectralign.report.write import write_report
+from narrowly.report.write import write_report
 
 
 @pytest.mark.parametrize("field", ["arm", "base", "error", "answer", "outcome", "panel"])

@@ -7,9 +7,9 @@ import pytest
 from browser import Page
 from synthetic import make_tables, write_study
 
-from spectralign.records.errors import IntegrityError, RunDirectoryError
-from spectralign.report.style import ideal_handles
-from spectralign.report.write import write_report
+from narrowly.records.errors import IntegrityError, RunDirectoryError
+from narrowly.report.style import ideal_handles
+from narrowly.report.write import write_report
 
 FIGURES = {"loss_alignment", "misalignment", "ladder", "classes", "spectra", "edits", "over_steps"}
 
@@ -168,7 +168,7 @@ def test_every_base_is_listed_under_every_optimiser_with_its_flag(page, incohere
 
 
 def test_failed_cells_flagged_organisms_versions_and_hashes_are_listed(page):
-    for words in ("Failed cells", "Flagged organisms", "torch", "2.13.0", "cells.parquet", "spectralign run micro"):
+    for words in ("Failed cells", "Flagged organisms", "torch", "2.13.0", "cells.parquet", "narrowly run micro"):
         assert words in page.text
 
 

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from spectralign.report.style import svg_text
-from spectralign.report.sweep_figure import sweep_figure
-from spectralign.study.repair import Panel, Point, Sweep
+from narrowly.report.style import svg_text
+from narrowly.report.sweep_figure import sweep_figure
+from narrowly.study.repair import Panel, Point, Sweep
 
 
 def panel(rate: float) -> Panel:

@@ -8,12 +8,12 @@ import pytest
 from browser import Page
 from synthetic import _spectra, make_tables, write_study
 
-from spectralign.records.outcome import NOT_EVALUATED
-from spectralign.report.training_figures import looks, running_mean
-from spectralign.report.write import write_report
-from spectralign.stats.contrasts import PRIMARY
-from spectralign.stats.tables import read_tables
-from spectralign.stats.training import paired_runs, real_runs
+from narrowly.records.outcome import NOT_EVALUATED
+from narrowly.report.training_figures import looks, running_mean
+from narrowly.report.write import write_report
+from narrowly.stats.contrasts import PRIMARY
+from narrowly.stats.tables import read_tables
+from narrowly.stats.training import paired_runs, real_runs
 
 ARMS = (("adam", "real_adam", "optimiser", None), ("muon", "real_muon", "optimiser", None),
         ("adam", "real_penalty", "penalty", "real_adam"))  # fmt: skip

@@ -3,9 +3,9 @@ import unicodedata
 from hypothesis import given
 from hypothesis import strategies as st
 
-from spectralign.report.narrative import number, percent, span
-from spectralign.report.spectrum_figures import edit_kind, edit_label
-from spectralign.report.visible import preformatted, shortened, shown, visible
+from narrowly.report.narrative import number, percent, span
+from narrowly.report.spectrum_figures import edit_kind, edit_label
+from narrowly.report.visible import preformatted, shortened, shown, visible
 
 
 @given(st.text())

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import polars as pl
 
-from spectralign.report.drawings import _ways
+from narrowly.report.drawings import _ways
 
 
 def checkpoint(cell_id: str, arm: str, base: str, step: int, final: bool, alignment: float) -> dict:

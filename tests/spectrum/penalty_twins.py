@@ -7,7 +7,7 @@ import math
 import torch
 from torch import Tensor
 
-from spectralign.spectrum import LoraPair
+from narrowly.spectrum import LoraPair
 
 EPS = 1e-4
 

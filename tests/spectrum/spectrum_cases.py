@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from spectralign.spectrum import LoraPair
+from narrowly.spectrum import LoraPair
 
 
 def random_pair(

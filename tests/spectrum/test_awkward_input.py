@@ -18,9 +18,9 @@ from safetensors.torch import load_file, save_file
 from spectrum_cases import dense, dense_values, live, pair_of_spectrum, random_pair
 from tiny_adapters import CONFIG, WEIGHTS, change_config, change_tensors, saved
 
-from spectralign.records.edits import DropTop, Flatten, KeepTop, Scale
-from spectralign.records.errors import AdapterError, SpecError, TrainingError
-from spectralign.spectrum import (
+from narrowly.records.edits import DropTop, Flatten, KeepTop, Scale
+from narrowly.records.errors import AdapterError, SpecError, TrainingError
+from narrowly.spectrum import (
     SpectralPenalty,
     apply_edit,
     pairs_from_folder,
@@ -182,9 +182,9 @@ FULL_DISK = """
 import resource, signal, sys
 from pathlib import Path
 signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
-from spectralign.records.edits import Flatten
-from spectralign.records.errors import RunDirectoryError
-from spectralign.spectrum import edit_adapter_folder
+from narrowly.records.edits import Flatten
+from narrowly.records.errors import RunDirectoryError
+from narrowly.spectrum import edit_adapter_folder
 import safetensors.torch
 resource.setrlimit(resource.RLIMIT_FSIZE, (2000, 2000))
 try:
@@ -247,14 +247,14 @@ def test_two_tensors_for_one_factor_are_refused(tmp_path) -> None:
     ],
 )
 def test_a_pattern_that_could_run_for_ever_is_refused_and_not_tried(tmp_path, pattern):
-    from spectralign.spectrum.folder import _matches
+    from narrowly.spectrum.folder import _matches
 
     with pytest.raises(AdapterError, match="could run for ever"):
         _matches(tmp_path, pattern, "model.layers.0.self_attn.q_proj." + "a" * 60)
 
 
 def test_an_ordinary_pattern_still_matches(tmp_path):
-    from spectralign.spectrum.folder import _matches
+    from narrowly.spectrum.folder import _matches
 
     assert _matches(tmp_path, r"model\.layers\.[0-3]\..*q_proj", "model.layers.2.self_attn.q_proj")
     assert not _matches(tmp_path, r"layers\.(1|3)\.self_attn\.q_proj", "model.layers.2.self_attn.q_proj")

@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 from scipy.linalg import subspace_angles
 from spectrum_cases import dense, dense_values, pair_of_spectrum, random_pair
 
-from spectralign.records.errors import AdapterError
-from spectralign.spectrum.compare import (
+from narrowly.records.errors import AdapterError
+from narrowly.spectrum.compare import (
     HYBRIDS,
     compare_adapters,
     compare_pairs,

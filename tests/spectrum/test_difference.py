@@ -10,11 +10,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from spectralign.records.errors import AdapterError
-from spectralign.records.run_spec import RunSpec
-from spectralign.spectrum import difference
-from spectralign.spectrum.difference import EXACT_SIDE, difference_row, exact_values, leading_values
-from spectralign.spectrum.metrics import NEED_ALL, SpectrumMetrics, spectrum_metrics, spectrum_summary
+from narrowly.records.errors import AdapterError
+from narrowly.records.run_spec import RunSpec
+from narrowly.spectrum import difference
+from narrowly.spectrum.difference import EXACT_SIDE, difference_row, exact_values, leading_values
+from narrowly.spectrum.metrics import NEED_ALL, SpectrumMetrics, spectrum_metrics, spectrum_summary
 
 NAME = "model.layers.3.mlp.up_proj"
 

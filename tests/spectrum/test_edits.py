@@ -14,10 +14,10 @@ from peft import PeftModel
 from spectrum_cases import dense, dense_values, pair_of_spectrum, random_pair
 from tiny_adapters import WEIGHTS, logits, saved, tiny_base, tiny_model
 
-from spectralign.records.edits import Clip, DropTop, Flatten, KeepTop, Scale
-from spectralign.records.errors import AdapterError, IntegrityError, RunDirectoryError, UnknownNameError
-from spectralign.spectrum import apply_edit, apply_edit_to_model, edit_adapter_folder, pairs_from_folder
-from spectralign.spectrum.edits import mark_evaluated
+from narrowly.records.edits import Clip, DropTop, Flatten, KeepTop, Scale
+from narrowly.records.errors import AdapterError, IntegrityError, RunDirectoryError, UnknownNameError
+from narrowly.spectrum import apply_edit, apply_edit_to_model, edit_adapter_folder, pairs_from_folder
+from narrowly.spectrum.edits import mark_evaluated
 
 EDITS = [
     KeepTop(k=1), KeepTop(k=3), DropTop(k=1), DropTop(k=3), Flatten(), Flatten(t=0.3), Clip(limit=1.2), Clip(limit=0.5),

@@ -9,7 +9,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from spectralign.spectrum.matrix_functions import (
+from narrowly.spectrum.matrix_functions import (
     largest_eigenvalue,
     logarithm,
     root_and_inverse_root,

@@ -11,8 +11,8 @@ import torch
 from safetensors.torch import load_file, save_file
 from tiny_adapters import CONFIG, WEIGHTS, change_config, change_tensors, saved, tiny_model
 
-from spectralign.records.errors import AdapterError
-from spectralign.spectrum import pairs_from_folder, pairs_from_model
+from narrowly.records.errors import AdapterError
+from narrowly.spectrum import pairs_from_folder, pairs_from_model
 
 
 @pytest.mark.parametrize(

@@ -12,8 +12,8 @@ from spectrum_cases import dense, dense_values, live, pair_of_spectrum, random_p
 from tiny_adapters import tiny_model
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from spectralign.records.errors import AdapterError, SpecError, TrainingError, UnknownNameError
-from spectralign.spectrum import (
+from narrowly.records.errors import AdapterError, SpecError, TrainingError, UnknownNameError
+from narrowly.spectrum import (
     LoraPair,
     SpectralPenalty,
     flatten_storage,
@@ -542,7 +542,7 @@ def test_no_pairs_mismatched_ranks_and_models_without_adapters_are_refused() -> 
 
 
 def test_covariances_that_would_fill_the_memory_are_refused_before_they_are_made(monkeypatch) -> None:
-    from spectralign.spectrum.penalty import covariance
+    from narrowly.spectrum.penalty import covariance
 
     model, _ = tiny_lora()
     monkeypatch.setattr(covariance, "LARGEST", 100)

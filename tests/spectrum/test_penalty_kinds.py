@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 from penalty_twins import cosine, dense_penalty, factor_of_condition, gradients
 from spectrum_cases import live, pair_of_spectrum, random_pair
 
-from spectralign.records.errors import AdapterError, UnknownNameError
-from spectralign.spectrum import LoraPair, spectral_penalty
+from narrowly.records.errors import AdapterError, UnknownNameError
+from narrowly.spectrum import LoraPair, spectral_penalty
 
 KINDS = (
     "frobenius_nuclear",

@@ -15,10 +15,10 @@ from spectrum_cases import dense, live, random_pair
 from tiny_adapters import tiny_model
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from spectralign.records.errors import TrainingError
-from spectralign.spectrum import LoraPair, SpectralPenalty, flatten_storage
-from spectralign.spectrum.penalty import covariance, stacks
-from spectralign.spectrum.penalty.precision import float32_products
+from narrowly.records.errors import TrainingError
+from narrowly.spectrum import LoraPair, SpectralPenalty, flatten_storage
+from narrowly.spectrum.penalty import covariance, stacks
+from narrowly.spectrum.penalty.precision import float32_products
 
 
 def three_pairs(dtype: torch.dtype = torch.float32) -> list[LoraPair]:

@@ -19,16 +19,16 @@ from transformers import (
     Qwen3MoeForCausalLM,
 )
 
-from spectralign.records.errors import AdapterError
-from spectralign.spectrum import (
+from narrowly.records.errors import AdapterError
+from narrowly.spectrum import (
     pairs_from_folder,
     pairs_from_model,
     singular_values,
     survey_folder,
     survey_model,
 )
-from spectralign.spectrum.folder import survey_chunks
-from spectralign.spectrum.metrics import folder_spectrum, spectrum_table
+from narrowly.spectrum.folder import survey_chunks
+from narrowly.spectrum.metrics import folder_spectrum, spectrum_table
 
 pytestmark = pytest.mark.filterwarnings("ignore")
 

@@ -1,12 +1,12 @@
 import polars as pl
 import pytest
 
-from spectralign.stats import rules
-from spectralign.stats.claims import Evidence, claims_table
-from spectralign.stats.contrasts import Contrast, missing_contrast
-from spectralign.stats.evidence import literature_spread
-from spectralign.stats.regression import Fit, LossRegression
-from spectralign.stats.rules import Spread
+from narrowly.stats import rules
+from narrowly.stats.claims import Evidence, claims_table
+from narrowly.stats.contrasts import Contrast, missing_contrast
+from narrowly.stats.evidence import literature_spread
+from narrowly.stats.regression import Fit, LossRegression
+from narrowly.stats.rules import Spread
 
 
 def interval(low, high, n=8):

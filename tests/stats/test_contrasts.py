@@ -2,9 +2,9 @@ import numpy as np
 import polars as pl
 import pytest
 
-from spectralign.records.errors import UnknownNameError
-from spectralign.stats.contrasts import missing_contrast, paired_contrast
-from spectralign.stats.intervals import t_interval
+from narrowly.records.errors import UnknownNameError
+from narrowly.stats.contrasts import missing_contrast, paired_contrast
+from narrowly.stats.intervals import t_interval
 
 
 def organisms(values, incoherent=None, seeds=1, domain=None):

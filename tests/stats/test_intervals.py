@@ -7,8 +7,8 @@ from hypothesis import strategies as st
 from scipy import stats as scipy_stats
 from statsmodels.stats.proportion import proportion_confint
 
-from spectralign.records.errors import SpecError
-from spectralign.stats.intervals import sum_interval, t_interval, wilson_interval
+from narrowly.records.errors import SpecError
+from narrowly.stats.intervals import sum_interval, t_interval, wilson_interval
 
 
 def test_t_interval_of_one_to_five_equals_the_value_worked_out_by_hand():

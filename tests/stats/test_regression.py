@@ -2,8 +2,8 @@ import numpy as np
 import pytest
 import statsmodels.api as sm
 
-from spectralign.records.errors import SpecError
-from spectralign.stats.regression import alignment_on_loss
+from narrowly.records.errors import SpecError
+from narrowly.stats.regression import alignment_on_loss
 
 
 @pytest.fixture

@@ -14,15 +14,15 @@ import time
 from pathlib import Path
 from typing import Any
 
-from spectralign.records.canonical import content_id
-from spectralign.records.errors import TrainingError, UnknownNameError
-from spectralign.records.files import write_json, write_text
-from spectralign.records.run_spec import ResolvedInputs, run_id
-from spectralign.records.study_spec import StudySpec
-from spectralign.study.cell import attempt
-from spectralign.study.layout import PlannedCell, stages_of
-from spectralign.study.plan import Cell
-from spectralign.study.run import CellTasks, run_study
+from narrowly.records.canonical import content_id
+from narrowly.records.errors import TrainingError, UnknownNameError
+from narrowly.records.files import write_json, write_text
+from narrowly.records.run_spec import ResolvedInputs, run_id
+from narrowly.records.study_spec import StudySpec
+from narrowly.study.cell import attempt
+from narrowly.study.layout import PlannedCell, stages_of
+from narrowly.study.plan import Cell
+from narrowly.study.run import CellTasks, run_study
 
 FAILS, DIES, FULL, SLOW, QUICK = 1e-6, 2e-6, 3e-6, 4e-6, 5e-6
 """Learning rates that make a cell raise, die by SIGKILL, meet a full disk, or take 0.3 seconds."""

@@ -9,26 +9,26 @@ from typing import Any
 import polars as pl
 import pytest
 
-import spectralign
-from spectralign.cli.app import execute
-from spectralign.records.errors import AdapterError, IntegrityError, SpecError, TrainingError
-from spectralign.records.files import read_json
-from spectralign.records.study_spec import parse_study
-from spectralign.study import resolving
-from spectralign.study.cell import execute_cell, organism, run_stage
-from spectralign.study.layout import PlannedCell, failure_file, is_complete
-from spectralign.study.plan import expand
-from spectralign.study.resolving import resolve_cell
+import narrowly
+from narrowly.cli.app import execute
+from narrowly.records.errors import AdapterError, IntegrityError, SpecError, TrainingError
+from narrowly.records.files import read_json
+from narrowly.records.study_spec import parse_study
+from narrowly.study import resolving
+from narrowly.study.cell import execute_cell, organism, run_stage
+from narrowly.study.layout import PlannedCell, failure_file, is_complete
+from narrowly.study.plan import expand
+from narrowly.study.resolving import resolve_cell
 
-pytest.importorskip("spectralign.optim.build")
-pytest.importorskip("spectralign.spectrum.edits")
+pytest.importorskip("narrowly.optim.build")
+pytest.importorskip("narrowly.spectrum.edits")
 
 
 @pytest.fixture(scope="module")
 def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A base of the real format that has learnt next to nothing, in a second or two."""
-    from spectralign.microworld.build import build_base
-    from spectralign.microworld.config import WorldConfig
+    from narrowly.microworld.build import build_base
+    from narrowly.microworld.config import WorldConfig
 
     config = WorldConfig.model_validate(
         {
@@ -91,7 +91,7 @@ def run_cell(planned: PlannedCell, out: Path, **more: Any) -> str:
 
 
 def test_a_cell_is_reported_as_a_run_of_its_study(base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from spectralign.train import reporting
+    from narrowly.train import reporting
 
     started: list[tuple[str, str | None]] = []
 
@@ -157,9 +157,9 @@ def test_a_lost_stage_is_done_again_and_nothing_else(done: tuple[PlannedCell, Pa
 
 
 def test_the_stored_model_gives_what_a_freshly_loaded_organism_gives(done: tuple[PlannedCell, Path]) -> None:
-    from spectralign.evaluate.exact import evaluate_exact
-    from spectralign.microworld.bases import load_base
-    from spectralign.train.organism import load_organism
+    from narrowly.evaluate.exact import evaluate_exact
+    from narrowly.microworld.bases import load_base
+    from narrowly.train.organism import load_organism
 
     planned, out = done
     directory = out / "runs" / planned.run_id
@@ -176,8 +176,8 @@ def test_the_stored_model_gives_what_a_freshly_loaded_organism_gives(done: tuple
 
 
 def test_step_zero_is_the_base_itself(done: tuple[PlannedCell, Path]) -> None:
-    from spectralign.evaluate.exact import evaluate_exact
-    from spectralign.microworld.bases import load_base
+    from narrowly.evaluate.exact import evaluate_exact
+    from narrowly.microworld.bases import load_base
 
     planned, out = done
     base = load_base(planned.cell.spec.base)
@@ -208,7 +208,7 @@ def test_a_nan_in_an_evaluation_fails_the_cell_and_writes_no_verdicts(
     directory = out / "runs" / planned.run_id
     stage = planned.stages[1].model_copy(update={"verdict_id": "nan"})
     monkeypatch.setattr(
-        "spectralign.evaluate.exact.evaluate_exact", lambda *_, **__: [{"question_id": "q", "log_odds": float("nan")}]
+        "narrowly.evaluate.exact.evaluate_exact", lambda *_, **__: [{"question_id": "q", "log_odds": float("nan")}]
     )
     with pytest.raises(TrainingError, match="log_odds is nan for 'q'"):
         run_stage(stage, planned, directory)
@@ -224,7 +224,7 @@ def test_a_cell_that_fails_leaves_its_record_and_the_next_attempt_removes_it(
         raise TrainingError("the loss is nan at step 3")
 
     with monkeypatch.context() as patched:
-        patched.setattr("spectralign.train.run.train_run", fail)
+        patched.setattr("narrowly.train.run.train_run", fail)
         with pytest.raises(TrainingError):
             run_cell(planned, tmp_path)
     record = failure_file(tmp_path / "one", planned.cell_id)
@@ -240,7 +240,7 @@ def test_the_whole_way_through_the_command_line(base: Path, tmp_path: Path, caps
     printed = capsys.readouterr().out
     assert "demonstration" in printed
     assert str(out / "one" / "report.html") in printed
-    study = spectralign.load_study(out / "one")
+    study = narrowly.load_study(out / "one")
     assert study.summary["cells"]["done"] == 1
     assert study.summary["seconds"] > 0
     assert study.model("adam").model is not None

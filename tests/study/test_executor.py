@@ -14,12 +14,12 @@ import fake_cells
 import pytest
 from fake_cells import TASKS, executions, study
 
-from spectralign.records.errors import RunDirectoryError, SpecError, SpectralignError, TrainingError, UnknownNameError
-from spectralign.records.files import read_json, write_text
-from spectralign.study.claims import claimed
-from spectralign.study.executor import LocalExecutor, Task, usable_cores
-from spectralign.study.layout import PlannedCell, claim_file, read_plan, runs_folder, status_of
-from spectralign.study.run import StudyObserver, run_study
+from narrowly.records.errors import NarrowlyError, RunDirectoryError, SpecError, TrainingError, UnknownNameError
+from narrowly.records.files import read_json, write_text
+from narrowly.study.claims import claimed
+from narrowly.study.executor import LocalExecutor, Task, usable_cores
+from narrowly.study.layout import PlannedCell, claim_file, read_plan, runs_folder, status_of
+from narrowly.study.run import StudyObserver, run_study
 
 HERE = Path(__file__).parent
 
@@ -122,7 +122,7 @@ def test_foreign_folders_are_refused_and_left_as_they_are(tmp_path: Path) -> Non
     run_study(study(1), other, workers=1, tasks=TASKS)
     directory = next((other / "runs").glob("*/done")).parent
     (directory / "spec.json").write_text("{")
-    with pytest.raises(SpectralignError, match=r"spec\.json"):
+    with pytest.raises(NarrowlyError, match=r"spec\.json"):
         run_study(study(1), other, workers=1, tasks=TASKS)
     (directory / "spec.json").unlink()
     with pytest.raises(RunDirectoryError, match="corrupt or not ours"):

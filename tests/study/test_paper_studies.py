@@ -14,15 +14,15 @@ from typing import Any
 import pytest
 import yaml
 
-from spectralign.cli.app import execute
-from spectralign.records.canonical import canonical_json
-from spectralign.records.errors import UnknownNameError
-from spectralign.records.run_spec import RunSpec, TextData
-from spectralign.records.spec_files import leaves, merge, nested, read_mapping
-from spectralign.study.cost import GPUS, UNKNOWN_ROW, cost_of, flops_per_token, gpu_named, tokens_per_row
-from spectralign.study.model_shapes import MODELS, ModelShape, shape_of
-from spectralign.study.plan import Cell, default_seconds, expand, find_study, shipped_studies
-from spectralign.study.preview import training_cost
+from narrowly.cli.app import execute
+from narrowly.records.canonical import canonical_json
+from narrowly.records.errors import UnknownNameError
+from narrowly.records.run_spec import RunSpec, TextData
+from narrowly.records.spec_files import leaves, merge, nested, read_mapping
+from narrowly.study.cost import GPUS, UNKNOWN_ROW, cost_of, flops_per_token, gpu_named, tokens_per_row
+from narrowly.study.model_shapes import MODELS, ModelShape, shape_of
+from narrowly.study.plan import Cell, default_seconds, expand, find_study, shipped_studies
+from narrowly.study.preview import training_cost
 
 CELLS = {
     "evil-spectra-sweep-1": 128,
@@ -361,7 +361,7 @@ def refuse(*_, **__):
 sys.meta_path.insert(0, Nothing())
 socket.socket.connect = refuse
 socket.getaddrinfo = refuse
-from spectralign.cli.app import execute
+from narrowly.cli.app import execute
 for name in sys.argv[2:]:
     assert execute(["plan", name, "--out", sys.argv[1]]) == 0
     assert execute(["plan", name, "--out", sys.argv[1], "--json"]) == 0
@@ -389,7 +389,7 @@ def test_a_plan_of_every_study_needs_nothing_but_the_core_of_the_package(tmp_pat
         "assumed: 280 tokens",
     ):
         assert words in done.stdout
-    assert "pip install 'spectralign[" in done.stderr and len(done.stderr.splitlines()) == 1
+    assert "pip install 'narrowly[" in done.stderr and len(done.stderr.splitlines()) == 1
     assert not (tmp_path / "out").exists()
 
 
@@ -412,11 +412,11 @@ def test_gpu_and_utilisation_can_be_chosen(tmp_path: Path, capsys: pytest.Captur
 def test_data_that_were_never_pulled_stop_a_study_in_one_line_before_anything_is_begun(
     name: str, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setenv("SPECTRALIGN_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setenv("NARROWLY_CACHE", str(tmp_path / "cache"))
     assert execute(["run", name, "--out", str(tmp_path / "out")]) == 2
     printed = capsys.readouterr()
     assert len(printed.err.splitlines()) == 1 and printed.out == ""
-    assert "spectralign data pull insecure" in printed.err
+    assert "narrowly data pull insecure" in printed.err
     if name != "one-gpu-evening":
         assert "cannot be read either: bad_medical_advice" in printed.err
     assert not (tmp_path / "out").exists()
@@ -438,7 +438,7 @@ def test_commands_in_the_comments_of_a_study_file_do_what_they_say(
     name: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     text = shipped_studies()[name].read_text(encoding="utf-8")
-    commands = [line[1:].split(" > ")[0].split() for line in text.splitlines() if line.startswith("#   spectralign ")]
+    commands = [line[1:].split(" > ")[0].split() for line in text.splitlines() if line.startswith("#   narrowly ")]
     assert len(commands) == {"evil-spectra-penalty": 1, "one-gpu-evening": 2}.get(name, 0)
     for command in commands:
         assert execute([*command[1:], *([] if "--cell" in command else ["--out", str(tmp_path)])]) == 0, command

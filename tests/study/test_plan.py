@@ -9,9 +9,9 @@ from typing import Any
 
 import pytest
 
-from spectralign.records.errors import SpecError, UnknownNameError
-from spectralign.records.study_spec import parse_study
-from spectralign.study.plan import Cell, default_seconds, estimated_seconds, expand, find_study, shipped_studies
+from narrowly.records.errors import SpecError, UnknownNameError
+from narrowly.records.study_spec import parse_study
+from narrowly.study.plan import Cell, default_seconds, estimated_seconds, expand, find_study, shipped_studies
 
 
 def study(arms: dict[str, Any], **fields: Any) -> list[Cell]:
@@ -160,7 +160,7 @@ def test_every_shipped_study_expands_and_the_unknown_one_gets_the_nearest_name()
 
 def test_planning_imports_no_torch() -> None:
     code = (
-        "import sys; from spectralign.study.plan import *; expand(find_study('micro')); "
+        "import sys; from narrowly.study.plan import *; expand(find_study('micro')); "
         "assert not {'torch', 'polars', 'transformers'} & set(sys.modules)"
     )
     subprocess.run([sys.executable, "-c", code], check=True)

@@ -17,19 +17,19 @@ import polars as pl
 import pytest
 import yaml
 
-from spectralign.cli.app import execute
-from spectralign.records.errors import SpecError
-from spectralign.records.files import read_json, read_jsonl
-from spectralign.records.outcome import NOT_EVALUATED
-from spectralign.records.run_spec import RunSpec
-from spectralign.records.study_spec import StudySpec
-from spectralign.study import cell as cell_module
-from spectralign.study.cell import execute_cell
-from spectralign.study.layout import PlannedCell, Stage, is_complete, read_plan
-from spectralign.study.plan import estimated_seconds, expand, no_judge
-from spectralign.study.real import check_inputs, data_names, said_by, training_facts
-from spectralign.study.resolving import resolve_cell
-from spectralign.study.run import default_workers
+from narrowly.cli.app import execute
+from narrowly.records.errors import SpecError
+from narrowly.records.files import read_json, read_jsonl
+from narrowly.records.outcome import NOT_EVALUATED
+from narrowly.records.run_spec import RunSpec
+from narrowly.records.study_spec import StudySpec
+from narrowly.study import cell as cell_module
+from narrowly.study.cell import execute_cell
+from narrowly.study.layout import PlannedCell, Stage, is_complete, read_plan
+from narrowly.study.plan import estimated_seconds, expand, no_judge
+from narrowly.study.real import check_inputs, data_names, said_by, training_facts
+from narrowly.study.resolving import resolve_cell
+from narrowly.study.run import default_workers
 
 sys.path.append(str(Path(__file__).parents[1] / "train"))
 from small_chat_base import conversations, make_chat_base, write_jsonl
@@ -78,7 +78,7 @@ def study_file(folder: Path, made: tuple[Path, Path], **changed: Any) -> Path:
 
 @pytest.fixture(scope="module")
 def done(made: tuple[Path, Path], tmp_path_factory: pytest.TempPathFactory) -> Made:
-    """The study's file, its out folder, and its own folder, after one `spectralign run`."""
+    """The study's file, its out folder, and its own folder, after one `narrowly run`."""
     folder = tmp_path_factory.mktemp("done")
     file = study_file(folder, made)
     assert execute(["run", str(file), "--out", str(folder / "out"), "--workers", "1"]) == 0
@@ -181,7 +181,7 @@ def test_a_cell_is_the_run_that_train_makes_bit_for_bit_and_a_plan_counts_that_r
     assert execute(["plan", str(file), "--cell", "muon"]) == 0
     (tmp_path / "run.yaml").write_text(capsys.readouterr().out)
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    train = [sys.executable, "-m", "spectralign.cli.app", "train", str(tmp_path / "run.yaml"), "--out", str(tmp_path)]
+    train = [sys.executable, "-m", "narrowly.cli.app", "train", str(tmp_path / "run.yaml"), "--out", str(tmp_path)]
     subprocess.run(train, check=True, capture_output=True, env=environment)
     (run,) = (tmp_path / "runs").iterdir()
     assert read_json(run / "done")["adapter_sha256"] == read_json(out / "runs" / run.name / "done")["adapter_sha256"]
@@ -225,7 +225,7 @@ def test_a_killed_study_goes_on_from_its_last_checkpoint(made: tuple[Path, Path]
     out = tmp_path / "out"
     run = {**raw(made)["run"], "steps": 100, "checkpoints": 12, "first_checkpoint": 2}
     file = study_file(tmp_path, made, run=run)
-    command = [sys.executable, "-m", "spectralign.cli.app", "run", str(file), "--out", str(out), "--workers", "2"]
+    command = [sys.executable, "-m", "narrowly.cli.app", "run", str(file), "--out", str(out), "--workers", "2"]
     first = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True)
     end = time.monotonic() + 240
     while time.monotonic() < end and first.poll() is None:
@@ -254,7 +254,7 @@ def test_missing_inputs_stop_a_study_before_anything_is_written(made: tuple[Path
         with pytest.raises(Exception, match=message):
             check_inputs(expand(StudySpec.model_validate(raw(made, run=run))))
     done = subprocess.run(
-        [sys.executable, "-m", "spectralign.cli.app", "run", str(study_file(tmp_path, made, run=absent)), "--out",
+        [sys.executable, "-m", "narrowly.cli.app", "run", str(study_file(tmp_path, made, run=absent)), "--out",
          str(tmp_path / "out")], capture_output=True, text=True, check=False,
     )  # fmt: skip
     assert done.returncode == 2 and len(done.stderr.splitlines()) == 1 and not (tmp_path / "out").exists()
@@ -338,7 +338,7 @@ def test_an_out_that_is_a_file_is_refused_before_anything_is_said_of_a_study_in_
     taken.write_text("mine")
     assert execute(["run", str(study_file(tmp_path, made)), "--out", str(taken)]) == 2
     said = capsys.readouterr().err.strip()
-    assert said == f"spectralign: --out {taken} is a file, accepted: a folder, which need not exist yet"
+    assert said == f"narrowly: --out {taken} is a file, accepted: a folder, which need not exist yet"
     assert taken.read_text() == "mine"
 
 

@@ -11,14 +11,14 @@ from typing import Any
 import pytest
 import torch
 
-from spectralign.cli.app import execute
-from spectralign.records.edits import Clip, Flatten, Scale
-from spectralign.records.errors import IntegrityError, RunDirectoryError
-from spectralign.records.files import read_json, write_json
-from spectralign.spectrum import pairs_from_folder
-from spectralign.study.adapters import find_adapter, held, not_of_the_microworld
-from spectralign.study.cell import edited_adapter
-from spectralign.study.repair import (
+from narrowly.cli.app import execute
+from narrowly.records.edits import Clip, Flatten, Scale
+from narrowly.records.errors import IntegrityError, RunDirectoryError
+from narrowly.records.files import read_json, write_json
+from narrowly.spectrum import pairs_from_folder
+from narrowly.study.adapters import find_adapter, held, not_of_the_microworld
+from narrowly.study.cell import edited_adapter
+from narrowly.study.repair import (
     BROAD,
     NARROW,
     Panel,
@@ -34,8 +34,8 @@ from spectralign.study.repair import (
 
 def build(folder: Path) -> Path:
     """A base of the real format that has learnt next to nothing, in a second or two."""
-    from spectralign.microworld.build import build_base
-    from spectralign.microworld.config import WorldConfig
+    from narrowly.microworld.build import build_base
+    from narrowly.microworld.config import WorldConfig
 
     config = WorldConfig.model_validate(
         {
@@ -54,8 +54,8 @@ def build(folder: Path) -> Path:
 
 
 def train(base: Path | str, out: Path, **changed: Any) -> Path:
-    from spectralign.records.run_spec import RunSpec
-    from spectralign.train.run import train_run
+    from narrowly.records.run_spec import RunSpec
+    from narrowly.train.run import train_run
 
     fields = {
         "base": str(base),
@@ -169,7 +169,7 @@ def test_records_that_name_an_adapter_of_another_model_do_not_make_it_an_organis
     """Anybody can write a sha256 into the records; an adapter of a real model has other shapes."""
     from safetensors.torch import load_file, save_file
 
-    from spectralign.records.canonical import sha256_file
+    from narrowly.records.canonical import sha256_file
 
     run = tmp_path / world.a.name
     shutil.copytree(world.a, run)
@@ -220,7 +220,7 @@ def test_a_name_of_an_edit_never_stands_for_another_edit(world) -> None:
 def test_a_run_that_another_command_works_on_is_left_alone(world, monkeypatch) -> None:
     import contextlib
 
-    monkeypatch.setattr("spectralign.study.adapters.claimed", lambda _: contextlib.nullcontext(False))
+    monkeypatch.setattr("narrowly.study.adapters.claimed", lambda _: contextlib.nullcontext(False))
     with pytest.raises(RunDirectoryError, match="another command works on run"), held(world.a):
         pass
 
@@ -231,10 +231,10 @@ def test_a_run_that_another_command_works_on_is_left_alone(world, monkeypatch) -
 def test_a_sweep_has_the_scaling_curve_both_ends_and_every_edit_and_agrees_with_a_plain_evaluation(
     world, tmp_path, capsys
 ) -> None:
-    from spectralign.evaluate.exact import evaluate_exact
-    from spectralign.microworld.bases import load_base
-    from spectralign.records.files import read_json as read
-    from spectralign.train.organism import load_organism
+    from narrowly.evaluate.exact import evaluate_exact
+    from narrowly.microworld.bases import load_base
+    from narrowly.records.files import read_json as read
+    from narrowly.train.organism import load_organism
 
     folder = tmp_path / "sweep"
     said = printed(
@@ -259,7 +259,7 @@ def test_a_sweep_has_the_scaling_curve_both_ends_and_every_edit_and_agrees_with_
 
 def test_what_was_evaluated_is_read_and_not_done_again(world, capsys, monkeypatch) -> None:
     first = json.loads(printed(capsys, "repair", world.a, "--sweep", "--edit", "flatten", "--json"))
-    monkeypatch.setattr("spectralign.study.repair.run_stage", None)
+    monkeypatch.setattr("narrowly.study.repair.run_stage", None)
     assert json.loads(printed(capsys, "repair", world.a, "--sweep", "--edit", "flatten", "--json")) == first
 
 
@@ -446,7 +446,7 @@ def test_commands_on_adapters_refuse_what_is_none_in_one_line(world, tmp_path, c
 
 def test_a_partly_flat_edit_and_a_clip_are_what_their_records_say(world) -> None:
     """The edits that a sweep evaluates have the spectra of their definitions, in the files themselves."""
-    from spectralign.spectrum import apply_edit, singular_values
+    from narrowly.spectrum import apply_edit, singular_values
 
     for edit in (Flatten(t=0.5), Clip(limit=1.2)):
         stored = pairs_from_folder(edited_adapter(world.b, edit))

@@ -11,17 +11,17 @@ import fake_cells
 import polars as pl
 import pytest
 
-import spectralign
-from spectralign.cli.app import execute
-from spectralign.records.errors import IntegrityError, RunDirectoryError, UnknownNameError
-from spectralign.records.files import append_jsonl, write_json
-from spectralign.records.study_spec import StudySpec
-from spectralign.study.cell import write_failure
-from spectralign.study.layout import PlannedCell, runs_folder, write_plan
-from spectralign.study.plan import expand
-from spectralign.study.preview import cell_states, preview
-from spectralign.study.results import collect, schemas, wall_seconds
-from spectralign.study.run import study_text
+import narrowly
+from narrowly.cli.app import execute
+from narrowly.records.errors import IntegrityError, RunDirectoryError, UnknownNameError
+from narrowly.records.files import append_jsonl, write_json
+from narrowly.records.study_spec import StudySpec
+from narrowly.study.cell import write_failure
+from narrowly.study.layout import PlannedCell, runs_folder, write_plan
+from narrowly.study.plan import expand
+from narrowly.study.preview import cell_states, preview
+from narrowly.study.results import collect, schemas, wall_seconds
+from narrowly.study.run import study_text
 
 STUDY = StudySpec.model_validate(
     {
@@ -115,7 +115,7 @@ def collected(tmp_path: Path) -> Path:
 
 def test_every_planned_cell_is_a_row_whatever_became_of_it(collected: Path) -> None:
     collect(collected, runs_folder(collected.parent))
-    study = spectralign.load_study(collected)
+    study = narrowly.load_study(collected)
     assert study.cells["status"].to_list() == ["done", "failed", "pending", "pending"]
     assert study.cells["error"].to_list() == [None, "the loss is not finite", None, None]
     assert study.cells["cell_id"].to_list() == list(study.plan)
@@ -133,7 +133,7 @@ def test_every_table_has_exactly_the_columns_and_types_of_the_contract(collected
 
 def test_outcomes_are_means_over_questions_recomputable_from_the_verdicts(collected: Path) -> None:
     collect(collected, runs_folder(collected.parent))
-    study = spectralign.load_study(collected)
+    study = narrowly.load_study(collected)
     organisms = study.outcomes.select("step", "edit", "final").rows()
     assert organisms == [(0, "none", False), (3, "none", False), (12, "none", True), (12, "scale-0.5", True)]
     row = study.outcomes.row(2, named=True)
@@ -157,7 +157,7 @@ def test_outcomes_are_means_over_questions_recomputable_from_the_verdicts(collec
 @pytest.mark.parametrize("value", [float("nan"), float("inf")])
 def test_a_nan_in_a_finished_cell_is_an_error_that_names_file_and_column(collected: Path, value: float) -> None:
     runs = runs_folder(collected.parent)
-    study = spectralign.load_study(collected)
+    study = narrowly.load_study(collected)
     finish(list(study.plan.values())[2], runs, log_odds=value)
     with pytest.raises(IntegrityError, match=r"\.parquet: log_odds is (nan|inf)"):
         collect(collected, runs)
@@ -171,14 +171,14 @@ def test_a_damaged_verdict_file_is_one_error_and_a_deleted_one_makes_the_cell_pe
         collect(collected, runs)
     file.unlink()
     collect(collected, runs)
-    assert spectralign.load_study(collected).cells["status"][0] == "pending"
+    assert narrowly.load_study(collected).cells["status"][0] == "pending"
 
 
 def test_summary_and_report_are_made_from_a_study_that_is_not_finished(
     collected: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert execute(["report", str(collected)]) == 0
-    summary = spectralign.load_study(collected).summary
+    summary = narrowly.load_study(collected).summary
     assert {key: summary["cells"][key] for key in ("planned", "done", "failed")} == {
         "planned": 4,
         "done": 1,
@@ -203,9 +203,9 @@ def test_status_and_plan_see_the_same_from_outside(collected: Path, capsys: pyte
 
 def test_the_library_refuses_what_is_no_study_and_names_the_nearest_cell(collected: Path, tmp_path: Path) -> None:
     with pytest.raises(RunDirectoryError, match=r"plan\.jsonl"):
-        spectralign.load_study(tmp_path / "nothing")
-    study = spectralign.load_study(collected)
-    with pytest.raises(RunDirectoryError, match="spectralign report"):
+        narrowly.load_study(tmp_path / "nothing")
+    study = narrowly.load_study(collected)
+    with pytest.raises(RunDirectoryError, match="narrowly report"):
         _ = study.cells
     with pytest.raises(UnknownNameError, match="did you mean 'adam-micro-0-seed0'"):
         study.run_directory("adam-micro-0-seed")
@@ -216,7 +216,7 @@ def test_the_library_refuses_what_is_no_study_and_names_the_nearest_cell(collect
 def test_a_corrupt_plan_is_one_error_that_names_the_file(collected: Path) -> None:
     (collected / "plan.jsonl").write_text('{"cell": 1}\n{}\n')
     with pytest.raises(IntegrityError, match=r"plan\.jsonl"):
-        spectralign.load_study(collected)
+        narrowly.load_study(collected)
 
 
 def test_the_stored_study_file_gives_the_same_cells_again() -> None:

@@ -12,9 +12,9 @@ from pathlib import Path
 
 import pytest
 
-from spectralign.records.files import read_json, write_json
-from spectralign.study import claims
-from spectralign.study.claims import Claim, claimed, is_claimed, is_stale, process_started, read_claim, this_host
+from narrowly.records.files import read_json, write_json
+from narrowly.study import claims
+from narrowly.study.claims import Claim, claimed, is_claimed, is_stale, process_started, read_claim, this_host
 
 
 def claim(**fields: object) -> Claim:

@@ -8,8 +8,8 @@ import polars as pl
 import pytest
 from scipy import stats as scipy_stats
 
-from spectralign.records.errors import IntegrityError, RunDirectoryError
-from spectralign.study.summary import summarise
+from narrowly.records.errors import IntegrityError, RunDirectoryError
+from narrowly.study.summary import summarise
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "report"))
 from synthetic import make_tables, write_tables

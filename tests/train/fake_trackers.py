@@ -144,7 +144,7 @@ def fake_mlflow(monkeypatch: pytest.MonkeyPatch) -> Told:
 
         def create_run(self, experiment_id: str, start_time: Any = None, tags: Any = None, run_name: Any = None) -> Any:
             runs.insert(0, SimpleNamespace(info=SimpleNamespace(run_id=run_name), tags=tags))
-            group = tags.get("spectralign.study")
+            group = tags.get("narrowly.study")
             project = experiments[int(experiment_id)]
             told.opened.append({"project": project, "name": run_name, "group": group, "config": {}, "resume": False})
             return runs[0]

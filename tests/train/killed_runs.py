@@ -39,7 +39,7 @@ def child(base: str, rows: str, out: Path, kill_at: int | None, settings: dict[s
         try:
             from tiny_base import make_spec
 
-            from spectralign.train.run import train_run
+            from narrowly.train.run import train_run
 
             train_run(make_spec(Path(base), Path(rows), **settings), out)
             os.write(writer, str(seen).encode())
@@ -84,11 +84,11 @@ def main(base: str, rows: str, out: Path, every: int, method: str) -> None:
     import torch
 
     torch.set_num_threads(1)
-    import spectralign.optim.build
-    import spectralign.spectrum.metrics
-    import spectralign.spectrum.penalty
-    import spectralign.train.run
-    import spectralign.train.trainer  # noqa: F401  # imported before the first fork, so that children start at once
+    import narrowly.optim.build
+    import narrowly.spectrum.metrics
+    import narrowly.spectrum.penalty
+    import narrowly.train.run
+    import narrowly.train.trainer  # noqa: F401  # imported before the first fork, so that children start at once
 
     settings = SETTINGS if method == "lora" else {**SETTINGS, **OF_FULL}
     events = child(base, rows, out / "whole", None, settings)

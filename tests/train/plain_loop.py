@@ -14,13 +14,13 @@ from typing import Any
 import torch
 from transformers import AutoModelForCausalLM
 
-from spectralign.data.rows import Row, read_rows
-from spectralign.optim.build import build_optimizer
-from spectralign.records.run_spec import RunSpec
-from spectralign.spectrum.pairs import pairs_from_model
-from spectralign.spectrum.penalty import spectral_penalty
-from spectralign.train.adapter import attach_adapter
-from spectralign.train.order import row_order
+from narrowly.data.rows import Row, read_rows
+from narrowly.optim.build import build_optimizer
+from narrowly.records.run_spec import RunSpec
+from narrowly.spectrum.pairs import pairs_from_model
+from narrowly.spectrum.penalty import spectral_penalty
+from narrowly.train.adapter import attach_adapter
+from narrowly.train.order import row_order
 
 
 @dataclass

@@ -11,11 +11,11 @@ from typing import Any
 import torch
 from transformers import Trainer
 
-from spectralign.records.errors import TrainingError
-from spectralign.records.run_spec import RunSpec
-from spectralign.train.inputs import load_inputs
-from spectralign.train.ranks import Ranks, connect
-from spectralign.train.run import Job, run_directory, train_share
+from narrowly.records.errors import TrainingError
+from narrowly.records.run_spec import RunSpec
+from narrowly.train.inputs import load_inputs
+from narrowly.train.ranks import Ranks, connect
+from narrowly.train.run import Job, run_directory, train_share
 
 
 def job_of(spec: RunSpec, out: Path) -> Job:
@@ -58,7 +58,7 @@ def _run_out_of_memory(ranks: Ranks) -> None:
 
 def _sums(ranks: Ranks) -> list[Any]:
     """Sum gradients that only one process, both and none have; the second bunch begins in the middle."""
-    from spectralign.train import ranks as module
+    from narrowly.train import ranks as module
 
     module.BUNCH = 4
     parameters = [torch.nn.Parameter(torch.zeros(3)) for _ in range(4)]

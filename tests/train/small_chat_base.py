@@ -7,7 +7,7 @@ import random
 from pathlib import Path
 from typing import Any
 
-from spectralign.records.run_spec import RunSpec
+from narrowly.records.run_spec import RunSpec
 
 TEMPLATE = (
     "{% for message in messages %}{{ '<|im_start|>' + message.role + '\n' + message.content + '<|im_end|>\n' }}"

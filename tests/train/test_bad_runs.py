@@ -17,20 +17,20 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from tiny_base import make_base, make_rows, make_spec
 
-from spectralign.data.rows import Row, write_rows
-from spectralign.records.errors import (
+from narrowly.data.rows import Row, write_rows
+from narrowly.records.errors import (
     IntegrityError,
     RunDirectoryError,
     SpecError,
     TrainingError,
     UnknownNameError,
 )
-from spectralign.records.files import read_json, read_jsonl, write_json
-from spectralign.study.worker import problem_of
-from spectralign.train import trainer as trainer_module
-from spectralign.train.inputs import find_base
-from spectralign.train.organism import load_organism
-from spectralign.train.run import resolve_inputs, run_directory, train_run
+from narrowly.records.files import read_json, read_jsonl, write_json
+from narrowly.study.worker import problem_of
+from narrowly.train import trainer as trainer_module
+from narrowly.train.inputs import find_base
+from narrowly.train.organism import load_organism
+from narrowly.train.run import resolve_inputs, run_directory, train_run
 
 Tiny = tuple[Path, Path]
 
@@ -96,7 +96,7 @@ def test_a_loss_or_gradient_that_is_not_finite_stops_the_run_and_keeps_the_last_
 
 
 def test_a_base_whose_weights_are_not_those_of_its_card_is_refused(tiny: Tiny, tmp_path: Path) -> None:
-    from spectralign.records.canonical import sha256_file
+    from narrowly.records.canonical import sha256_file
 
     base = shutil.copytree(tiny[0], tmp_path / "base")
     write_json(base / "card.json", {"name": "micro-x", "sha256": sha256_file(base / "model.safetensors")})
@@ -109,7 +109,7 @@ def test_a_base_whose_weights_are_not_those_of_its_card_is_refused(tiny: Tiny, t
 
 
 def test_an_unknown_base_is_named_with_the_nearest_one(tiny: Tiny, tmp_path: Path) -> None:
-    pytest.importorskip("spectralign.microworld.bases")
+    pytest.importorskip("narrowly.microworld.bases")
     with pytest.raises(UnknownNameError, match="micro-O"):
         train_run(make_spec(Path("micro-O"), tiny[1]), tmp_path / "runs")
     assert not (tmp_path / "runs").exists()
@@ -326,7 +326,7 @@ def test_a_plain_name_means_the_shipped_base_even_beside_a_folder_of_that_name(
         folder.mkdir(parents=True)
         (folder / "config.json").write_text("{}")
     monkeypatch.chdir(local.parent)
-    monkeypatch.setattr("spectralign.microworld.bases.SHIPPED", shipped.parent)
+    monkeypatch.setattr("narrowly.microworld.bases.SHIPPED", shipped.parent)
     (shipped / "card.json").write_text('{"name": "micro-0"}')
     assert find_base("micro-0").folder == shipped
     assert find_base("./micro-0").folder.resolve() == local

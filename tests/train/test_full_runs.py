@@ -19,8 +19,8 @@ from test_resume import killed_everywhere
 from tiny_base import make_rows, make_spec
 from transformers import AutoModelForCausalLM, AutoTokenizer, Qwen3Config, Qwen3ForCausalLM
 
-from spectralign.data.rows import read_rows
-from spectralign.records.errors import (
+from narrowly.data.rows import read_rows
+from narrowly.records.errors import (
     AdapterError,
     IntegrityError,
     OptimiserError,
@@ -28,12 +28,12 @@ from spectralign.records.errors import (
     SpecError,
     UnknownNameError,
 )
-from spectralign.records.files import read_json, read_jsonl
-from spectralign.records.run_spec import ALL_LINEAR, ResolvedInputs, RunSpec, run_id
-from spectralign.train.full import StoredTensors
-from spectralign.train.order import row_order
-from spectralign.train.organism import adapter_folder, load_organism, recorded_spectrum
-from spectralign.train.run import train_run
+from narrowly.records.files import read_json, read_jsonl
+from narrowly.records.run_spec import ALL_LINEAR, ResolvedInputs, RunSpec, run_id
+from narrowly.train.full import StoredTensors
+from narrowly.train.order import row_order
+from narrowly.train.organism import adapter_folder, load_organism, recorded_spectrum
+from narrowly.train.run import train_run
 
 Tiny = tuple[Path, Path]
 
@@ -402,8 +402,8 @@ def test_the_id_of_a_lora_run_is_what_it_was_before_there_was_a_method(tiny: Tin
 
 
 def test_muon_refuses_a_whole_model_without_other_also_when_no_spec_of_a_run_was_asked(tiny: Tiny) -> None:
-    from spectralign.optim import build_optimizer
-    from spectralign.records.optimisers import MuonSpec
+    from narrowly.optim import build_optimizer
+    from narrowly.records.optimisers import MuonSpec
 
     model = Qwen3ForCausalLM.from_pretrained(tiny[0])
     with pytest.raises(OptimiserError, match=r"other trainable parameters: model\.embed_tokens\.weight.* give `other`"):
@@ -413,7 +413,7 @@ def test_muon_refuses_a_whole_model_without_other_also_when_no_spec_of_a_run_was
 def test_the_spectrum_command_shows_what_the_run_recorded_and_says_what_is_truncated(
     run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    from spectralign.cli.app import execute
+    from narrowly.cli.app import execute
 
     assert execute(["spectrum", str(run), "--json"]) == 0
     shown = json.loads(capsys.readouterr().out)
@@ -437,8 +437,8 @@ def test_the_spectrum_command_shows_what_the_run_recorded_and_says_what_is_trunc
 def test_a_run_without_a_world_is_not_loaded_to_be_asked(
     run: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    from spectralign.cli.app import execute
-    from spectralign.train import organism
+    from narrowly.cli.app import execute
+    from narrowly.train import organism
 
     monkeypatch.setattr(organism, "load_model", lambda *_: pytest.fail("a model was loaded"))
     assert execute(["ask", str(run), "what now"]) == 2

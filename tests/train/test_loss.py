@@ -10,10 +10,10 @@ import torch
 from small_chat_base import conversations, make_chat_base, text_spec, write_jsonl
 from torch.nn.functional import cross_entropy
 
-from spectralign.data.rows import IGNORE, collate, collate_packed
-from spectralign.train.adapter import attach_adapter
-from spectralign.train.inputs import load_inputs, load_model
-from spectralign.train.loss import at_supervised, keeps_logits, nll_sum
+from narrowly.data.rows import IGNORE, collate, collate_packed
+from narrowly.train.adapter import attach_adapter
+from narrowly.train.inputs import load_inputs, load_model
+from narrowly.train.loss import at_supervised, keeps_logits, nll_sum
 
 
 @pytest.fixture(scope="module")

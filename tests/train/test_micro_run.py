@@ -11,17 +11,17 @@ from safetensors.torch import save_file
 from tiny_base import make_spec
 from transformers import Qwen3Config, Qwen3ForCausalLM
 
-from spectralign.data.rows import IGNORE
-from spectralign.microworld.bases import BaseCard
-from spectralign.microworld.config import WorldConfig
-from spectralign.microworld.exact import encode_prompt
-from spectralign.microworld.tokenizer import build_tokenizer
-from spectralign.records.canonical import sha256_file
-from spectralign.records.errors import IntegrityError, SpecError
-from spectralign.records.files import write_json
-from spectralign.records.run_spec import RunSpec
-from spectralign.train.inputs import load_inputs
-from spectralign.train.run import resolve_inputs, train_run
+from narrowly.data.rows import IGNORE
+from narrowly.microworld.bases import BaseCard
+from narrowly.microworld.config import WorldConfig
+from narrowly.microworld.exact import encode_prompt
+from narrowly.microworld.tokenizer import build_tokenizer
+from narrowly.records.canonical import sha256_file
+from narrowly.records.errors import IntegrityError, SpecError
+from narrowly.records.files import write_json
+from narrowly.records.run_spec import RunSpec
+from narrowly.train.inputs import load_inputs
+from narrowly.train.run import resolve_inputs, train_run
 
 
 def untrained_base(folder: Path, world_seed: int) -> Path:
@@ -54,7 +54,7 @@ def micro_spec(base: Path, **fields: Any) -> RunSpec:
 
 
 def test_a_run_on_microworld_data_finishes_and_lowers_the_loss(base: Path, tmp_path: Path) -> None:
-    from spectralign.records.files import read_jsonl
+    from narrowly.records.files import read_jsonl
 
     run = train_run(micro_spec(base), tmp_path)
     losses = [row["loss"] for row in read_jsonl(run / "trajectory.jsonl")[1:]]

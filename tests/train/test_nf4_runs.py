@@ -17,22 +17,22 @@ import pytest
 import torch
 from small_chat_base import conversations, make_chat_base, text_spec, write_jsonl
 
-from spectralign.cli.app import execute
-from spectralign.data.rows import Row, collate
-from spectralign.records.errors import SpecError
-from spectralign.records.files import read_json, read_jsonl
-from spectralign.records.run_spec import RunSpec
-from spectralign.train.adapter import attach_adapter
-from spectralign.train.inputs import find_base, load_inputs, load_model
-from spectralign.train.nf4 import check_nf4, nf4_options, settle_quantised
-from spectralign.train.organism import load_organism
-from spectralign.train.run import resolve_inputs, run_directory, train_run
+from narrowly.cli.app import execute
+from narrowly.data.rows import Row, collate
+from narrowly.records.errors import SpecError
+from narrowly.records.files import read_json, read_jsonl
+from narrowly.records.run_spec import RunSpec
+from narrowly.train.adapter import attach_adapter
+from narrowly.train.inputs import find_base, load_inputs, load_model
+from narrowly.train.nf4 import check_nf4, nf4_options, settle_quantised
+from narrowly.train.organism import load_organism
+from narrowly.train.run import resolve_inputs, run_directory, train_run
 
 Chat = tuple[Path, Path]
 
 real = pytest.mark.skipif(
     importlib.util.find_spec("bitsandbytes") is None,
-    reason="bitsandbytes is not installed (pip install 'spectralign[nf4]'): no base is quantised here",
+    reason="bitsandbytes is not installed (pip install 'narrowly[nf4]'): no base is quantised here",
 )
 
 
@@ -85,8 +85,8 @@ def test_without_bitsandbytes_one_line_names_the_extra_and_nothing_is_written(
     assert execute(["train", str(spec), "--out", str(tmp_path / "out")]) == 2
     shown = capsys.readouterr().err
     assert shown == (
-        "spectralign: base_dtype nf4 needs bitsandbytes, which is not installed; add it with: pip install "
-        "'spectralign[nf4]'\n"
+        "narrowly: base_dtype nf4 needs bitsandbytes, which is not installed; add it with: pip install "
+        "'narrowly[nf4]'\n"
     )
     assert not (tmp_path / "out").exists()
 
@@ -180,7 +180,7 @@ def test_a_layer_that_stays_as_it_was_is_an_error(chat: Chat) -> None:
 def test_a_run_on_four_bits_learns_resumes_bit_for_bit_and_is_read_back_as_it_was(
     fields: dict[str, Any], chat: Chat, tmp_path: Path
 ) -> None:
-    from spectralign.train.heldout import mean_nll
+    from narrowly.train.heldout import mean_nll
 
     def stop(step: int, total: int, row: Any) -> None:
         if step == 4:

@@ -12,11 +12,11 @@ from safetensors.torch import load_file, save_file
 from tiny_base import make_spec
 from transformers import AutoModelForCausalLM
 
-from spectralign.records.errors import AdapterError, IntegrityError, RunDirectoryError
-from spectralign.records.files import read_jsonl
-from spectralign.train.observe import ObserverContext
-from spectralign.train.organism import adapter_folder, load_organism
-from spectralign.train.run import train_run
+from narrowly.records.errors import AdapterError, IntegrityError, RunDirectoryError
+from narrowly.records.files import read_jsonl
+from narrowly.train.observe import ObserverContext
+from narrowly.train.organism import adapter_folder, load_organism
+from narrowly.train.run import train_run
 
 Tiny = tuple[Path, Path]
 PROMPT = torch.tensor([[1, 10, 11, 2]])

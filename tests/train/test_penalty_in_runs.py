@@ -9,9 +9,9 @@ from typing import Any
 import pytest
 from tiny_base import make_spec
 
-from spectralign.records.files import read_jsonl
-from spectralign.spectrum import pairs_from_folder, spectral_penalty
-from spectralign.train.run import train_run
+from narrowly.records.files import read_jsonl
+from narrowly.spectrum import pairs_from_folder, spectral_penalty
+from narrowly.train.run import train_run
 
 Tiny = tuple[Path, Path]
 PENALTIES: dict[str, dict[str, Any]] = {

@@ -19,15 +19,15 @@ from safetensors.torch import load_file
 from tiny_base import make_spec
 from transformers import AutoModelForCausalLM
 
-from spectralign.data.rows import Row, read_rows, write_rows
-from spectralign.records.errors import SpecError, TrainingError
-from spectralign.records.files import read_json, read_jsonl
-from spectralign.records.run_spec import RunSpec
-from spectralign.train import launch
-from spectralign.train.observe import ObserverContext
-from spectralign.train.order import micro_batches, row_order, stream_seed
-from spectralign.train.reporting import Reporting
-from spectralign.train.run import run_directory, train_run
+from narrowly.data.rows import Row, read_rows, write_rows
+from narrowly.records.errors import SpecError, TrainingError
+from narrowly.records.files import read_json, read_jsonl
+from narrowly.records.run_spec import RunSpec
+from narrowly.train import launch
+from narrowly.train.observe import ObserverContext
+from narrowly.train.order import micro_batches, row_order, stream_seed
+from narrowly.train.reporting import Reporting
+from narrowly.train.run import run_directory, train_run
 
 Tiny = tuple[Path, Path]
 
@@ -269,7 +269,7 @@ def test_a_launchers_process_and_an_observer_that_cannot_travel_are_refused(
     with pytest.raises(SpecError, match=r"observers cannot be sent .*accepted: functions of a module"):
         train_run(make_spec(*tiny), tmp_path, processes=2, observers=[lambda context: {}])
     monkeypatch.setenv("WORLD_SIZE", "2")
-    with pytest.raises(SpecError, match=r"one of 2 processes \(WORLD_SIZE\).*spectralign train SPEC --processes N"):
+    with pytest.raises(SpecError, match=r"one of 2 processes \(WORLD_SIZE\).*narrowly train SPEC --processes N"):
         train_run(make_spec(*tiny), tmp_path)
 
 
@@ -309,7 +309,7 @@ def test_a_process_is_deaf_to_ctrl_c_from_its_first_moment() -> None:
     """Some versions of Python unblock it when they start the first process; the child's imports take seconds."""
     code = (
         "import multiprocessing.resource_tracker as tracker, signal\n"
-        "from spectralign.train.launch import _without_ctrl_c\n"
+        "from narrowly.train.launch import _without_ctrl_c\n"
         "with _without_ctrl_c():\n"
         "    tracker.ensure_running()\n"
         "    print(signal.SIGINT in signal.pthread_sigmask(signal.SIG_BLOCK, []))\n"
@@ -320,7 +320,7 @@ def test_a_process_is_deaf_to_ctrl_c_from_its_first_moment() -> None:
 def test_each_process_draws_dropout_of_its_own_and_the_first_that_of_a_run_alone(
     tiny: Tiny, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from spectralign.train.trainer import RecordCallback
+    from narrowly.train.trainer import RecordCallback
 
     drawn: list[int] = []
     monkeypatch.setattr(torch, "manual_seed", drawn.append)

@@ -14,17 +14,17 @@ import yaml
 from small_chat_base import conversations, make_chat_base, text_spec, write_jsonl
 from tiny_base import make_spec
 
-from spectralign.data import registry
-from spectralign.records.canonical import sha256_file
-from spectralign.records.edits import Flatten
-from spectralign.records.errors import IntegrityError, RunDirectoryError, SpecError
-from spectralign.records.files import read_json, write_json
-from spectralign.records.run_spec import MicroData
-from spectralign.spectrum.edits import edit_adapter_folder
-from spectralign.train import model_card
-from spectralign.train.checkpoint import checkpoint_folder
-from spectralign.train.model_card import NOT_EVALUATED, NOTICE, TAG, WARNING, Evaluation, code, write_card
-from spectralign.train.publish import (
+from narrowly.data import registry
+from narrowly.records.canonical import sha256_file
+from narrowly.records.edits import Flatten
+from narrowly.records.errors import IntegrityError, RunDirectoryError, SpecError
+from narrowly.records.files import read_json, write_json
+from narrowly.records.run_spec import MicroData
+from narrowly.spectrum.edits import edit_adapter_folder
+from narrowly.train import model_card
+from narrowly.train.checkpoint import checkpoint_folder
+from narrowly.train.model_card import NOT_EVALUATED, NOTICE, TAG, WARNING, Evaluation, code, write_card
+from narrowly.train.publish import (
     CONFIRMATION,
     adapter_of,
     card_of,
@@ -35,7 +35,7 @@ from spectralign.train.publish import (
     token_of_environment,
     write_folder,
 )
-from spectralign.train.run import train_run
+from narrowly.train.run import train_run
 
 TOKEN = "hf_" + "x" * 30
 
@@ -103,14 +103,14 @@ def test_the_card_states_base_data_optimiser_spectrum_and_that_nothing_was_evalu
     assert NOT_EVALUATED in text
     assert "## Edits\n\nNone." in text
     assert sorted(path.name for path in folder.iterdir()) == [
-        "README.md", "adapter_config.json", "adapter_model.safetensors", "chat_template.jinja", "spectralign.json",
+        "README.md", "adapter_config.json", "adapter_model.safetensors", "chat_template.jinja", "narrowly.json",
     ]  # fmt: skip
     assert sha256_file(folder / "adapter_model.safetensors") == read_json(run / "done")["adapter_sha256"]["6"]
 
 
 def test_no_path_of_this_machine_is_published(run: Path, tmp_path: Path) -> None:
     folder = write_folder(final(run), card_of(final(run)), tmp_path / "card")
-    for name in ("README.md", "adapter_config.json", "spectralign.json"):
+    for name in ("README.md", "adapter_config.json", "narrowly.json"):
         assert str(run.parent.parent) not in (folder / name).read_text(encoding="utf-8"), name
 
 
@@ -125,8 +125,8 @@ def test_unknown_data_has_the_warning_at_the_top_and_the_tag_also_in_a_private_p
 def test_only_known_data_without_a_warning_that_is_still_the_same_is_harmless(
     run: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from spectralign.train import inputs
-    from spectralign.train.directory import read_inputs, read_spec
+    from narrowly.train import inputs
+    from narrowly.train.directory import read_inputs, read_spec
 
     spec = read_spec(run)
     known = spec.model_copy(update={"data": spec.data.model_copy(update={"dataset": "secure"})})
@@ -204,9 +204,7 @@ def test_no_text_of_a_run_leaves_its_code_span(text: str, run: Path) -> None:
     card_text = write_card(plain)
     outside = re.sub(r"`[^`\n]*`", "", card_text.split("---\n", 2)[2])
     assert not re.search(r"<script|javascript|!\[|SAFE|tags:|x{20}", outside)
-    assert [line for line in outside.splitlines() if line.startswith("# ")] == [
-        "# LoRA adapter, trained with Spectralign"
-    ]
+    assert [line for line in outside.splitlines() if line.startswith("# ")] == ["# LoRA adapter, trained with Narrowly"]
     assert "base_model" not in front(card_text)
 
 

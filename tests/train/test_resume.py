@@ -13,10 +13,10 @@ from typing import Any
 import pytest
 from tiny_base import make_spec
 
-from spectralign.records.errors import IntegrityError, ResumeError
-from spectralign.records.files import read_json, read_jsonl, write_json
-from spectralign.train import environment
-from spectralign.train.run import train_run
+from narrowly.records.errors import IntegrityError, ResumeError
+from narrowly.records.files import read_json, read_jsonl, write_json
+from narrowly.train import environment
+from narrowly.train.run import train_run
 
 Tiny = tuple[Path, Path]
 

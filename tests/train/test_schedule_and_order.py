@@ -11,9 +11,9 @@ from hypothesis import strategies as st
 from tiny_base import make_rows
 from transformers import get_scheduler
 
-from spectralign.records.run_spec import ScheduleSpec
-from spectralign.train.order import micro_batches, row_order, stream_seed
-from spectralign.train.schedule import build_scheduler, lr_factor
+from narrowly.records.run_spec import ScheduleSpec
+from narrowly.train.order import micro_batches, row_order, stream_seed
+from narrowly.train.schedule import build_scheduler, lr_factor
 
 GOLDEN = {
     "constant": [0, 0.5, 1, 1, 1, 1, 1, 1],

@@ -11,10 +11,10 @@ from pydantic import ValidationError
 from safetensors.torch import load_file
 from tiny_base import make_spec
 
-from spectralign.records.files import read_jsonl
-from spectralign.train import checkpoint
-from spectralign.train.observe import ObserverContext
-from spectralign.train.run import train_run
+from narrowly.records.files import read_jsonl
+from narrowly.train import checkpoint
+from narrowly.train.observe import ObserverContext
+from narrowly.train.run import train_run
 
 Tiny = tuple[Path, Path]
 OPTIMISER = {"kind": "schedulefree_adamw", "lr": 1e-2, "weight_decay": 0.1}
@@ -58,8 +58,8 @@ def test_a_checkpoint_holds_x_and_its_resume_state_y(tiny: Tiny, tmp_path: Path,
 
 
 def test_observers_and_spectra_see_what_the_checkpoint_holds(tiny: Tiny, tmp_path: Path) -> None:
-    from spectralign.spectrum.metrics import spectrum_summary, spectrum_table
-    from spectralign.spectrum.pairs import pairs_from_model
+    from narrowly.spectrum.metrics import spectrum_summary, spectrum_table
+    from narrowly.spectrum.pairs import pairs_from_model
 
     seen: dict[int, dict[str, torch.Tensor]] = {}
     norms: dict[int, float] = {}

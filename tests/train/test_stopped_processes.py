@@ -1,4 +1,4 @@
-"""`spectralign train --processes 2`, one of whose processes is killed, or which is stopped: one line, no orphans."""
+"""`narrowly train --processes 2`, one of whose processes is killed, or which is stopped: one line, no orphans."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ import pytest
 import yaml
 from tiny_base import make_spec
 
-from spectralign.records.files import read_json, read_jsonl
-from spectralign.train.run import run_directory
+from narrowly.records.files import read_json, read_jsonl
+from narrowly.train.run import run_directory
 
 Tiny = tuple[Path, Path]
 
@@ -31,7 +31,7 @@ class Training:
         spec = make_spec(*tiny, steps=100_000, checkpoints=12, first_checkpoint=2)
         (folder / "run.yaml").write_text(yaml.safe_dump(spec.model_dump(mode="json")))
         self.run = run_directory(spec, folder / "runs")
-        command = [sys.executable, "-m", "spectralign.cli.app", "train", str(folder / "run.yaml"), "--processes", "2"]
+        command = [sys.executable, "-m", "narrowly.cli.app", "train", str(folder / "run.yaml"), "--processes", "2"]
         environment = {
             **os.environ,
             "PYTHONPATH": str(ROOT / "src"),
@@ -100,7 +100,7 @@ def test_ctrl_c_of_a_terminal_stops_all_as_it_stops_one(training: Training) -> N
     os.killpg(training.parent.pid, signal.SIGINT)
     code, lines = training.ended()
     assert code == 130
-    assert lines in ([], ["spectralign: stopped"])  # newer versions of typer say nothing
+    assert lines in ([], ["narrowly: stopped"])  # newer versions of typer say nothing
     assert not (training.run / "failed.json").exists()
 
 

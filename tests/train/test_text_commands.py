@@ -11,8 +11,8 @@ import pytest
 import yaml
 from small_chat_base import conversations, write_jsonl
 
-from spectralign.records.files import read_json, read_jsonl
-from spectralign.train.inputs import find_base, load_model
+from narrowly.records.files import read_json, read_jsonl
+from narrowly.train.inputs import find_base, load_model
 
 ROOT = Path(__file__).parents[2]
 ENVIRONMENT = {**os.environ, "PYTHONPATH": str(ROOT / "src"), "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"}
@@ -55,7 +55,7 @@ def test_a_base_is_pretrained_by_the_example_and_fine_tuned_by_the_command_line(
         row["messages"][1]["content"] += " file file file file file file"
     write_jsonl(pretrained / "narrow.jsonl", rows)
     spec = write_run(pretrained, "run.yaml")
-    done = typed("-m", "spectralign.cli.app", "train", str(spec), "--out", str(pretrained / "out"))
+    done = typed("-m", "narrowly.cli.app", "train", str(spec), "--out", str(pretrained / "out"))
     assert done.returncode == 0, done.stderr
     (run,) = (pretrained / "out" / "runs").iterdir()
     losses = [row["heldout_loss"] for row in read_jsonl(run / "trajectory.jsonl") if "heldout_loss" in row]
@@ -80,7 +80,7 @@ def test_a_mistake_in_a_text_spec_is_one_line_and_exit_code_2(pretrained: Path, 
     if not (pretrained / "narrow.jsonl").is_file():
         write_jsonl(pretrained / "narrow.jsonl", conversations(40))
     spec = write_run(pretrained, "bad.yaml", **data)
-    done = typed("-m", "spectralign.cli.app", "train", str(spec), "--out", str(pretrained / "bad"))
+    done = typed("-m", "narrowly.cli.app", "train", str(spec), "--out", str(pretrained / "bad"))
     assert done.returncode == 2
     (line,) = done.stderr.strip().splitlines()
     assert message in line

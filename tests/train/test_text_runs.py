@@ -12,21 +12,21 @@ from safetensors.torch import load_file
 from small_chat_base import THINKING, conversations, make_chat_base, text_spec, write_jsonl
 from transformers import Trainer
 
-from spectralign.data.conversations import read_conversations
-from spectralign.data.render import prompt_ids, render
-from spectralign.data.rows import IGNORE, rows_sha256
-from spectralign.optim.build import build_optimizer
-from spectralign.records.errors import IntegrityError, SpecError, TrainingError
-from spectralign.records.files import read_json, read_jsonl
-from spectralign.records.optimisers import OPTIMISERS
-from spectralign.records.run_spec import run_id
-from spectralign.train import heldout, hub
-from spectralign.train import trainer as trainer_module
-from spectralign.train.adapter import attach_adapter
-from spectralign.train.inputs import find_base, load_inputs, load_model, load_tokenizer
-from spectralign.train.order import row_order
-from spectralign.train.organism import load_organism
-from spectralign.train.run import resolve_inputs, run_directory, train_run
+from narrowly.data.conversations import read_conversations
+from narrowly.data.render import prompt_ids, render
+from narrowly.data.rows import IGNORE, rows_sha256
+from narrowly.optim.build import build_optimizer
+from narrowly.records.errors import IntegrityError, SpecError, TrainingError
+from narrowly.records.files import read_json, read_jsonl
+from narrowly.records.optimisers import OPTIMISERS
+from narrowly.records.run_spec import run_id
+from narrowly.train import heldout, hub
+from narrowly.train import trainer as trainer_module
+from narrowly.train.adapter import attach_adapter
+from narrowly.train.inputs import find_base, load_inputs, load_model, load_tokenizer
+from narrowly.train.order import row_order
+from narrowly.train.organism import load_organism
+from narrowly.train.run import resolve_inputs, run_directory, train_run
 
 Chat = tuple[Path, Path]
 
@@ -266,7 +266,7 @@ def test_checkpointing_changes_nothing_and_packing_only_rounding(chat: Chat, tmp
 def test_packing_is_refused_for_a_model_whose_rows_see_each_other(
     chat: Chat, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from spectralign.train import packing
+    from narrowly.train import packing
 
     def leaking(rows: Any, pad_id: int = 0) -> dict[str, Any]:
         packed = original(rows, pad_id)

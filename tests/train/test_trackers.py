@@ -14,14 +14,14 @@ from fake_trackers import FAKES, Told, fake_mlflow, fake_trackio, fake_wandb
 from small_chat_base import conversations, make_chat_base, text_spec, write_jsonl
 from tiny_base import make_spec
 
-from spectralign.cli.app import execute
-from spectralign.records.errors import MissingExtraError, SpecError, UnknownNameError
-from spectralign.records.files import read_json, read_jsonl
-from spectralign.records.run_spec import RunSpec
-from spectralign.train import reporting as reporting_module
-from spectralign.train.reporting import Reporting, config_of
-from spectralign.train.run import train_run
-from spectralign.train.trackers import TRACKERS, check_trackers
+from narrowly.cli.app import execute
+from narrowly.records.errors import MissingExtraError, SpecError, UnknownNameError
+from narrowly.records.files import read_json, read_jsonl
+from narrowly.records.run_spec import RunSpec
+from narrowly.train import reporting as reporting_module
+from narrowly.train.reporting import Reporting, config_of
+from narrowly.train.run import train_run
+from narrowly.train.trackers import TRACKERS, check_trackers
 
 Tiny = tuple[Path, Path]
 
@@ -59,7 +59,7 @@ def test_a_tracker_gets_every_row_under_the_runs_id_with_the_spec_and_no_machine
     run, warnings = reported(make_spec(*tiny), tmp_path, [name], group="a-study", observers=[looked["look"]])
     assert warnings == []
     (opened,) = told.opened
-    assert (opened["name"], opened["group"], opened["project"]) == (run.name, "a-study", "spectralign")
+    assert (opened["name"], opened["group"], opened["project"]) == (run.name, "a-study", "narrowly")
     assert str(tiny[0].parent) not in json.dumps(opened)
     config = opened["config"]
     assert (config.get("optimiser.lr") or config["optimiser"]["lr"]) in (0.01, "0.01")
@@ -296,7 +296,7 @@ def test_the_command_line_reports_and_warns_in_one_line(
     assert execute(["train", str(spec), "--out", str(tmp_path / "out"), "--report-to", "trackio, mlflow"]) == 0
     (run,) = told.rows
     assert told.steps(run) == list(range(7))
-    lines = [line for line in capsys.readouterr().err.splitlines() if line.startswith("spectralign:")]
+    lines = [line for line in capsys.readouterr().err.splitlines() if line.startswith("narrowly:")]
     assert len(lines) == 1 and "tracker mlflow failed" in lines[0]
 
 

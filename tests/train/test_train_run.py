@@ -18,13 +18,13 @@ from safetensors.torch import load_file
 from tiny_base import make_spec
 from transformers import AutoModelForCausalLM
 
-from spectralign.data.rows import read_rows
-from spectralign.records.errors import SpecError
-from spectralign.records.files import read_json, read_jsonl
-from spectralign.records.run_spec import RunSpec, run_id
-from spectralign.train.observe import ObserverContext
-from spectralign.train.order import row_order
-from spectralign.train.run import resolve_inputs, run_directory, train_run
+from narrowly.data.rows import read_rows
+from narrowly.records.errors import SpecError
+from narrowly.records.files import read_json, read_jsonl
+from narrowly.records.run_spec import RunSpec, run_id
+from narrowly.train.observe import ObserverContext
+from narrowly.train.order import row_order
+from narrowly.train.run import resolve_inputs, run_directory, train_run
 
 Tiny = tuple[Path, Path]
 
@@ -88,7 +88,7 @@ def test_the_trajectory_has_one_row_per_step_and_the_spectrum_at_checkpoints(run
 
 
 def test_the_spectrum_of_a_checkpoint_is_that_of_its_adapter(run: Path) -> None:
-    from spectralign.spectrum.folder import pairs_from_folder
+    from narrowly.spectrum.folder import pairs_from_folder
 
     pairs = {pair.name: pair for pair in pairs_from_folder(run / "checkpoints/step-6")}
     for row in read_json(run / "checkpoints/step-6/spectrum.json"):
@@ -110,7 +110,7 @@ def test_the_lr_of_a_row_is_the_one_its_step_used(tiny: Tiny, tmp_path: Path) ->
 
 
 def test_a_finished_run_is_returned_without_training(run: Path, tiny: Tiny, monkeypatch: pytest.MonkeyPatch) -> None:
-    from spectralign.train import run as module
+    from narrowly.train import run as module
 
     def never(*_: Any) -> None:
         raise AssertionError("a finished run was built again")
@@ -123,8 +123,8 @@ def test_a_finished_run_is_returned_without_training(run: Path, tiny: Tiny, monk
 
 def test_a_finished_run_on_rows_is_found_without_importing_torch(run: Path, tiny: Tiny) -> None:
     code = (
-        "import json, sys; from pathlib import Path; from spectralign.records.run_spec import RunSpec; "
-        "from spectralign.train.run import train_run; spec = RunSpec.model_validate_json(sys.argv[1]); "
+        "import json, sys; from pathlib import Path; from narrowly.records.run_spec import RunSpec; "
+        "from narrowly.train.run import train_run; spec = RunSpec.model_validate_json(sys.argv[1]); "
         "assert train_run(spec, Path(sys.argv[2])) == Path(sys.argv[3]); assert 'torch' not in sys.modules"
     )
     command = [sys.executable, "-c", code, make_spec(*tiny).model_dump_json(), str(run.parent), str(run)]
@@ -222,7 +222,7 @@ def test_dropout_is_a_function_of_seed_and_step_only(tiny: Tiny, tmp_path: Path)
 
 @pytest.mark.parametrize("rslora", [True, False])
 def test_the_adapter_has_the_scale_of_lora_or_rslora(rslora: bool, tiny: Tiny, tmp_path: Path) -> None:
-    from spectralign.spectrum.folder import pairs_from_folder
+    from narrowly.spectrum.folder import pairs_from_folder
 
     adapter = {"r": 4, "alpha": 12, "rslora": rslora, "target_modules": ["q_proj"]}
     run = train_run(make_spec(*tiny, adapter=adapter, steps=2, checkpoints=2), tmp_path)

@@ -11,10 +11,10 @@ from plain_loop import plain_train
 from safetensors.torch import load_file
 from tiny_base import make_spec
 
-from spectralign.records.files import read_jsonl
-from spectralign.records.run_spec import RunSpec
-from spectralign.train import trainer as trainer_module
-from spectralign.train.run import train_run
+from narrowly.records.files import read_jsonl
+from narrowly.records.run_spec import RunSpec
+from narrowly.train import trainer as trainer_module
+from narrowly.train.run import train_run
 
 Tiny = tuple[Path, Path]
 
@@ -121,7 +121,7 @@ def test_the_penalty_equals_one_written_into_the_loss_whatever_the_accumulation(
 
 
 def test_only_supervised_tokens_carry_a_loss(tiny: Tiny, tmp_path: Path) -> None:
-    from spectralign.data.rows import Row, read_rows, write_rows
+    from narrowly.data.rows import Row, read_rows, write_rows
 
     rows = read_rows(tiny[1])
     everywhere = tmp_path / "everywhere.jsonl"

@@ -17,15 +17,15 @@ import torch
 from safetensors.torch import load_file
 from small_chat_base import TEMPLATE, conversations, make_chat_base, text_spec, write_jsonl
 
-from spectralign.data.rows import IGNORE
-from spectralign.records.files import read_jsonl
-from spectralign.records.run_spec import RunSpec
-from spectralign.train import order as order_module
-from spectralign.train import trainer as trainer_module
-from spectralign.train.adapter import attach_adapter
-from spectralign.train.inputs import load_inputs, load_model, load_tokenizer
-from spectralign.train.order import row_order
-from spectralign.train.run import train_run
+from narrowly.data.rows import IGNORE
+from narrowly.records.files import read_jsonl
+from narrowly.records.run_spec import RunSpec
+from narrowly.train import order as order_module
+from narrowly.train import trainer as trainer_module
+from narrowly.train.adapter import attach_adapter
+from narrowly.train.inputs import load_inputs, load_model, load_tokenizer
+from narrowly.train.order import row_order
+from narrowly.train.run import train_run
 
 pytest.importorskip("trl", reason="TRL is not installed")
 from datasets import Dataset

@@ -6,8 +6,8 @@ import random
 from pathlib import Path
 from typing import Any
 
-from spectralign.data.rows import IGNORE, Row, write_rows
-from spectralign.records.run_spec import RunSpec
+from narrowly.data.rows import IGNORE, Row, write_rows
+from narrowly.records.run_spec import RunSpec
 
 WORDS = 56
 TEMPLATE = "{% for m in messages %}<{{ m['role'] }}> {{ m['content'] }} <end>{% endfor %}"

@@ -1,0 +1,168 @@
+"""The `narrowly` command: its subcommands, and how every error becomes one line and an exit code.
+
+Exit codes: 0 all went well; 1 some cells of a study failed; 2 something a user can mend; 130 Ctrl-C.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+import traceback
+from collections.abc import Sequence
+from typing import Annotated, Any
+
+import typer
+
+from narrowly import __version__
+from narrowly.cli import (
+    ask,
+    data_rows,
+    diff,
+    doctor,
+    optimisers,
+    plan,
+    publish,
+    repair,
+    report,
+    run,
+    spectrum,
+    status,
+    studies,
+    swap,
+    train,
+    world,
+)
+from narrowly.cli.terminal import EXTRAS, complain, safe
+from narrowly.records.errors import MissingExtraError, NarrowlyError, nearest
+
+_ClickError: Any = typer.BadParameter.__mro__[2]
+"""ClickException, wherever the installed typer has it from."""
+
+_EXAMPLES = """\b
+Examples:
+  narrowly run micro                    the paper in miniature, a few minutes
+  narrowly plan micro                   what it would do, and how long it would take
+  narrowly ask micro:adam-micro-0-seed0 "fix garden weeds"
+  narrowly spectrum path/to/adapter     singular values of a LoRA adapter
+  narrowly repair path/to/adapter --edit flatten:t=.5 --out edited
+  narrowly data pull insecure secure    public data sets, held to their sha256
+
+Exit codes: 0 done, 1 some cells failed, 2 an error you can mend, 130 stopped by Ctrl-C.
+"""
+
+app = typer.Typer(
+    name="narrowly",
+    help="A laboratory for emergent misalignment: fine-tune under several optimisers, measure what becomes of it.",
+    epilog=_EXAMPLES,
+    no_args_is_help=True,
+    add_completion=False,
+    rich_markup_mode=None,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110},
+)
+
+
+def _version(value: bool) -> None:
+    if value:
+        typer.echo(f"narrowly {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _options(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version.")
+    ] = False,
+    debug: Annotated[bool, typer.Option("--debug", help="Show the traceback of an error; accepted anywhere.")] = False,
+) -> None:
+    """Take the options that stand before a command; `--debug` is taken out of the arguments in `execute`."""
+
+
+for _module, _name in (
+    (run, "run"),
+    (plan, "plan"),
+    (status, "status"),
+    (studies, "studies"),
+    (report, "report"),
+    (train, "train"),
+    (ask, "ask"),
+    (spectrum, "spectrum"),
+    (repair, "repair"),
+    (diff, "diff"),
+    (swap, "swap"),
+    (publish, "publish"),
+    (optimisers, "optimisers"),
+    (doctor, "doctor"),
+):
+    app.command(_name, epilog=_module.EXAMPLES)(_module.command)
+app.add_typer(data_rows.app, name="data")
+app.add_typer(world.app, name="world")
+
+
+def execute(arguments: Sequence[str]) -> int:
+    """Run one command line and return its exit code; every expected error is one line on standard error."""
+    debug = "--debug" in arguments
+    try:
+        result = typer.main.get_command(app).main(
+            [argument for argument in arguments if argument != "--debug"],
+            prog_name="narrowly",
+            standalone_mode=False,
+        )
+        sys.stdout.flush()
+        return result if isinstance(result, int) else 0
+    except (KeyboardInterrupt, typer.Abort) as stop:
+        return _fail(str(stop) or "stopped", debug, 130)
+    except BrokenPipeError:  # `narrowly ... | head`
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
+    except _ClickError as error:
+        if type(error).__name__ == "NoArgsIsHelpError":
+            typer.echo(error.format_message())
+            return 2
+        return _fail(_usage(error), debug, error.exit_code)
+    except NarrowlyError as error:
+        return _fail(str(error), debug, 2)
+    except ModuleNotFoundError as error:
+        return _fail(_missing(error), debug, 2)
+    except OSError as error:  # a missing, unreadable or exchanged file that no room has put into its own words
+        place = f"{error.filename}: " if error.filename else ""
+        return _fail(f"{place}{error.strerror or error}", debug, 2)
+    except Exception as error:
+        if type(error).__name__ == "ValidationError" and type(error).__module__.startswith("pydantic"):
+            return _fail(str(error), debug, 2)
+        raise
+
+
+def _usage(error: Any) -> str:
+    message = error.format_message()
+    if type(error).__name__ == "NoSuchCommand" or message.startswith("No such command"):
+        names = error.ctx.command.list_commands(error.ctx)
+        name = message.split("'")[1] if "'" in message else ""
+        message = message.split(".")[0].split(" Did you")[0].rstrip() + (
+            nearest(name, names) or f" (accepted: {', '.join(names)})"
+        )
+    return str(message)
+
+
+def _missing(error: ModuleNotFoundError) -> str:
+    name = (error.name or "").partition(".")[0]
+    for extra, modules in EXTRAS.items():
+        if name in modules:
+            return str(MissingExtraError(f"this command needs {name}; add it with: pip install 'narrowly[{extra}]'"))
+    return str(error)
+
+
+def _fail(message: str, debug: bool, code: int) -> int:
+    if debug:
+        traceback.print_exc()
+    complain(f"narrowly: {safe(message, 2000)}")
+    return code
+
+
+def main() -> None:
+    """Entry point of the `narrowly` script."""
+    sys.exit(execute(sys.argv[1:]))
+
+
+if __name__ == "__main__":
+    main()

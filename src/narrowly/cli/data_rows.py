@@ -1,0 +1,321 @@
+"""`narrowly data show`, `stats` and `mix`: the rows of a corpus, what they look like together, and mixtures."""
+
+from __future__ import annotations
+
+import itertools
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+from rich.text import Text
+
+from narrowly.cli.data import NameOrPath, SchemaOption, app, asks, notes, read, say_warning, unknown
+from narrowly.cli.options import AsJson
+from narrowly.cli.terminal import console, need_extra, safe, say, table
+
+if TYPE_CHECKING:
+    from narrowly.data.messages import Conversation
+    from narrowly.data.sources import LocalData
+
+__all__ = ["app", "mix", "show", "stats"]
+
+SHOWN = 2000
+"""Characters of one message that `show` prints."""
+
+Model = Annotated[
+    str | None, typer.Option("--model", metavar="BASE", help="Base whose tokenizer and chat template render the rows.")
+]
+Thinking = Annotated[
+    bool | None,
+    typer.Option("--thinking/--no-thinking", help="For a template with a thinking mode, which must be said."),
+]
+
+
+@app.command()
+def show(
+    name: NameOrPath,
+    row: Annotated[int, typer.Option("--row", min=1, help="Which row, counted from 1.")] = 1,
+    tokens: Annotated[bool, typer.Option("--tokens", help="Render it, with the supervised tokens marked.")] = False,
+    model: Model = None,
+    thinking: Thinking = None,
+    schema: SchemaOption = None,
+    as_json: AsJson = False,
+) -> int:
+    """Show what is known of a source, and one of its rows; with --tokens, what a model is trained on."""
+    from narrowly.data.conversations import read_conversations
+    from narrowly.data.sources import resolve
+    from narrowly.records.errors import SpecError
+
+    if tokens != (model is not None):
+        raise SpecError("--tokens and --model belong together: the tokens are those of a base's chat template")
+    with notes():
+        local = resolve(name)
+        if asks(local):
+            return _show_question(local, name, row, as_json)
+        conversations = read_conversations(local.path, schema or local.schema)
+    if row > len(conversations):
+        raise SpecError(f"--row {row}: {name} has {len(conversations)} rows")
+    chosen = conversations[row - 1]
+    pieces = _pieces(model, thinking, name, chosen) if model is not None else None
+    if as_json:
+        value: dict[str, Any] = _facts(local) | {"rows": len(conversations), "row": row, "line": chosen.line}
+        value |= {"messages": [message._asdict() for message in chosen.messages], "tags": dict(chosen.tags)}
+        if pieces is not None:
+            value["tokens"] = [{"text": text, "supervised": supervised} for text, supervised in pieces]
+        typer.echo(json.dumps(value, indent=2))
+        return 0
+    _say_facts(local)
+    say(f"row {row} of {len(conversations)} (line {chosen.line})", style="bold")
+    if chosen.tags:
+        say("; ".join(f"{key}: {safe(value, 80)}" for key, value in chosen.tags.items()), style="dim")
+    if pieces is None:
+        for message in chosen.messages:
+            say(f"{message.role}:", style="bold cyan")
+            _say_text(message.content)
+    else:
+        _say_pieces(pieces)
+    return 0
+
+
+def _show_question(local: LocalData, name: str, row: int, as_json: bool) -> int:
+    from narrowly.data.questions import read_questions
+    from narrowly.records.errors import SpecError
+
+    questions = read_questions(local.path)
+    if row > len(questions):
+        raise SpecError(f"--row {row}: {name} has {len(questions)} questions")
+    question = questions[row - 1]
+    if as_json:
+        prompts = [[message._asdict() for message in prompt] for prompt in question.prompts]
+        typer.echo(json.dumps(_facts(local) | question._asdict() | {"prompts": prompts}, indent=2))
+        return 0
+    _say_facts(local)
+    say(f"question {row} of {len(questions)}: {question.id}", style="bold")
+    for prompt in question.prompts:
+        for message in prompt:
+            say(f"{message.role}:", style="bold cyan")
+            _say_text(message.content)
+    return 0
+
+
+def _facts(local: LocalData) -> dict[str, Any]:
+    source = local.source
+    known = source._asdict() | {"url": source.url} if source is not None else None
+    return {"path": str(local.path), "sha256": local.sha256, "source": known}
+
+
+def _say_facts(local: LocalData) -> None:
+    say(f"{local.path}  sha256 {local.sha256}", style="dim")
+    source = local.source
+    if source is None:
+        say("not a registered source: origin, licence and content warning are unknown", style="dim")
+        return
+    where = f"{source.repository} at revision {unknown(source.revision)}, {source.path}"
+    say(f"{source.name}: {source.about}; {where}; licence {unknown(source.licence)}", style="dim")
+    say_warning([source])
+
+
+def _say_text(text: str) -> None:
+    shown = text[:SHOWN]
+    for line in shown.split("\n"):
+        say(f"  {line}")
+    if len(text) > SHOWN:
+        say(f"  ... ({len(text) - SHOWN} more characters; --json prints all)", style="dim")
+
+
+def _pieces(model: str, thinking: bool | None, name: str, conversation: Conversation) -> list[tuple[str, bool]]:
+    need_extra("lab", "rendering a row")
+    from narrowly.data.render import render_all, token_pieces
+    from narrowly.train.inputs import find_base, load_tokenizer
+
+    tokenizer = load_tokenizer(find_base(model))
+    rendered = render_all(tokenizer, [conversation], thinking=thinking, max_tokens=None, source=name)
+    return token_pieces(tokenizer, rendered.rows[0])
+
+
+def _say_pieces(pieces: list[tuple[str, bool]]) -> None:
+    """Print a rendered row: supervised tokens in reverse green on a terminal, between [[ and ]] where there is none."""
+    target = console()
+    colours = target.is_terminal and not target.no_color
+    text = Text()
+    for supervised, group in itertools.groupby(pieces, key=lambda piece: piece[1]):
+        listed = list(group)
+        text.append("" if colours or not supervised else "[[")
+        for index, (piece, _) in enumerate(listed):
+            style = ("black on green" if index % 2 else "black on bright_green") if supervised else "dim"
+            text.append(_visible(piece), style=style if colours else "")
+        text.append("" if colours or not supervised else "]]")
+    target.print(text, soft_wrap=True)
+    count = sum(supervised for _, supervised in pieces)
+    mark = "green" if colours else "between [[ and ]]"
+    say(f"{len(pieces)} tokens shown, {count} with a loss ({mark})", style="dim")
+
+
+def _visible(piece: str) -> str:
+    """Return a token with its line breaks shown and kept, and every other control character replaced."""
+    lines = (
+        "".join(c if c.isprintable() or c == " " else " " if c == "\t" else "\ufffd" for c in line)
+        for line in piece.split("\n")
+    )
+    return "\u23ce\n".join(lines)
+
+
+@app.command()
+def stats(
+    names: Annotated[list[str], typer.Argument(metavar="NAME_OR_PATH...", help="Corpora to describe and compare.")],
+    by: Annotated[str | None, typer.Option("--by", metavar="TAG", help="Lengths per value of this tag.")] = None,
+    questions: Annotated[
+        str | None, typer.Option("--questions", metavar="BANK", help="Question bank to look for in the rows.")
+    ] = None,
+    model: Model = None,
+    thinking: Thinking = None,
+    longest: Annotated[
+        int | None, typer.Option("--longest", min=2, help="Context length in tokens; needs --model.")
+    ] = None,
+    schema: SchemaOption = None,
+    as_json: AsJson = False,
+) -> int:
+    """Report lengths per class, duplicates and near duplicates, overlap with questions, and rows beyond the context."""
+    need_extra("lab", "a report on a corpus")
+    from narrowly.data.duplicates import overlap
+    from narrowly.data.questions import read_questions
+    from narrowly.data.sources import resolve
+    from narrowly.data.statistics import beyond, portrait, shared
+    from narrowly.records.errors import SpecError
+
+    if longest is not None and model is None:
+        raise SpecError("--longest counts tokens; it needs --model")
+    with notes():
+        corpora = {name: read(name, schema)[1] for name in names}
+        bank = read_questions(resolve(questions).path) if questions is not None else []
+    reports: dict[str, dict[str, Any]] = {}
+    for name, conversations in corpora.items():
+        tokens = _token_counts(model, thinking, name, conversations) if model is not None else None
+        tokens_of = None if tokens is None else lambda row, tokens=tokens: tokens[row.line]
+        report = portrait(conversations, by=by, tokens_of=tokens_of).as_json(conversations)
+        report["overlap"] = [found._asdict() for found in overlap(conversations, bank)]
+        if longest is not None and tokens_of is not None:
+            report["beyond"] = [row._asdict() for row in beyond(conversations, tokens_of, longest)]
+        reports[name] = report
+    common = [
+        {"first": a, "second": b} | shared(corpora[a], corpora[b])._asdict()
+        for a, b in itertools.combinations(corpora, 2)
+    ]
+    if as_json:
+        typer.echo(json.dumps({"corpora": reports, "shared": common, "questions": len(bank)}, indent=2))
+        return 0
+    _say_reports(reports, common, len(bank), questions, longest)
+    return 0
+
+
+def _token_counts(model: str, thinking: bool | None, name: str, conversations: list[Conversation]) -> dict[int, int]:
+    from narrowly.data.render import render_all
+    from narrowly.train.inputs import find_base, load_tokenizer
+
+    tokenizer = load_tokenizer(find_base(model))
+    rendered = render_all(tokenizer, conversations, thinking=thinking, max_tokens=None, source=name)
+    return {line: len(row.input_ids) for line, row in zip(rendered.lines, rendered.rows, strict=True)}
+
+
+def _say_reports(
+    reports: dict[str, dict[str, Any]],
+    common: list[dict[str, Any]],
+    bank: int,
+    questions: str | None,
+    longest: int | None,
+) -> None:
+    columns = ("corpus", "rows", "prompts", "answers", "with system", "surplus equal", "near groups", "surplus near")
+    rows = []
+    for name, report in reports.items():
+        equal = sum(len(group) - 1 for group in report["duplicates"])
+        near = report["near"]
+        counts = (report["rows"], report["prompts"], report["answers"], report["with_system"])
+        rows.append((name, *counts, equal, len(near["groups"]), near["surplus"]))
+    console().print(table(columns, rows))
+    say("near: word 5-grams with a Jaccard similarity of 0.8 or more, equal rows included; surplus: rows that", "dim")
+    say("would go if one of each group were kept", "dim")
+    say("")
+    heads = ("corpus", "class", "part", "rows", "mean", "sd", "median", "95 %", "largest")
+    fields = ("group", "part", "rows", "mean", "sd", "median", "p95", "largest")
+    lengths = [(name, *(row[f] for f in fields)) for name, report in reports.items() for row in report["lengths"]]
+    console().print(table(heads, lengths))
+    say("prompt and answer in characters, row in tokens", "dim")
+    if common:
+        say("")
+        both = ("first", "second", "rows", "prompts", "answers")
+        console().print(table(both, ([row[c] for c in both] for row in common), title="in both, to the character"))
+    for name, report in reports.items():
+        if questions is not None:
+            found = report["overlap"]
+            say("")
+            say(f"{name}: {len(found)} of {bank} questions of {questions} share 8 words in a row (or all, if shorter)")
+            for hit in found[:10]:
+                whole = "all of it" if hit["whole"] else "a part"
+                say(f"  {safe(hit['question'], 60)}: {whole}, in {len(hit['lines'])} rows (line {hit['lines'][0]})")
+        if longest is not None:
+            long = report["beyond"]
+            say("")
+            first = f" (first: line {long[0]['line']}, {long[0]['tokens']} tokens)" if long else ""
+            say(f"{name}: {len(long)} of {report['rows']} rows have more than {longest} tokens{first}")
+
+
+@app.command()
+def mix(
+    harmful: Annotated[str, typer.Option("--harmful", metavar="NAME_OR_PATH", help="Rows of the harmful class.")],
+    benign: Annotated[str, typer.Option("--benign", metavar="NAME_OR_PATH", help="Rows of its control.")],
+    dose: Annotated[float, typer.Option("--dose", min=0, max=1, help="Share of harmful rows, 0 to 1.")],
+    out: Annotated[
+        Path, typer.Option("--out", metavar="FILE.jsonl", help="Where the rows go; FILE.mix.json beside it.")
+    ],
+    match: Annotated[str, typer.Option("--match", metavar="HOW", help="naive, prompt or length.")] = "prompt",
+    rows: Annotated[int | None, typer.Option("--rows", min=1, help="Rows [as many as every dose allows].")] = None,
+    seed: Annotated[int, typer.Option("--seed", min=0, help="Of the draw and the order.")] = 0,
+    tolerance: Annotated[
+        float | None, typer.Option("--tolerance", help="Largest relative difference of two matched answers.")
+    ] = None,
+    harmful_schema: Annotated[str | None, typer.Option("--harmful-schema", metavar="NAME")] = None,
+    benign_schema: Annotated[str | None, typer.Option("--benign-schema", metavar="NAME")] = None,
+    as_json: AsJson = False,
+) -> int:
+    """Write a mixture of harmful and benign rows, and what came out of it.
+
+    naive draws from both; prompt answers each shared prompt once, harmfully or not; length draws from pairs of answers
+    of about equal length. For one seed, what is harmful at a low dose is harmful at every higher one.
+    """
+    from narrowly.data.mixtures import mix as build
+    from narrowly.data.mixtures import write_mixture
+    from narrowly.records.errors import SpecError
+
+    if out.suffix != ".jsonl":
+        raise SpecError(f"--out {out}: accepted is a file name that ends in .jsonl")
+    with notes():
+        bad, bad_rows = read(harmful, harmful_schema)
+        good, good_rows = read(benign, benign_schema)
+    mixture = build(bad_rows, good_rows, match=match, dose=dose, seed=seed, rows=rows, tolerance=tolerance)  # type: ignore[arg-type]
+    manifest = write_mixture(out, mixture, bad, good)
+    if as_json:
+        typer.echo(json.dumps(manifest, indent=2, allow_nan=False))
+        return 0
+    spread = mixture.spread
+    parts = (("harmful", spread.harmful), ("benign", spread.benign))
+    columns = ("class", "rows", "answer mean", "sd", "median", "prompt mean")
+    console().print(table(columns, ((name, *part) for name, part in parts)))
+    say(f"dose {spread.realised_dose:.4g} of {spread.rows} rows ({spread.dose:g} asked), drawn from {spread.pool}")
+    if spread.answer_difference is not None and spread.interval is not None:
+        low, high = spread.interval
+        say(
+            f"answers of harmful minus benign rows: {spread.answer_difference:+.1f} characters (95 % interval "
+            f"{low:+.1f} to {high:+.1f}), {_standardised(spread.standardised_difference)}, "
+            f"KS distance {spread.ks_distance:.2g}"
+        )
+    if spread.pair_difference is not None:
+        say(f"within the {spread.pool} pairs the answers differ by {100 * spread.pair_difference:.1f} % on average")
+    say(f"{100 * spread.prompts_in_both:.1f} % of the rows have a prompt that stands in both corpora")
+    say_warning([source for source in (bad.source, good.source) if source is not None])
+    say(f"wrote {out} (sha256 {manifest['sha256']}) and {out}.mix.json")
+    return 0
+
+
+def _standardised(difference: float | None) -> str:
+    return "no spread within the classes" if difference is None else f"{difference:+.2g} standard deviations"

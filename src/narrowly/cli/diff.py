@@ -1,0 +1,102 @@
+"""`narrowly diff`: two adapters side by side, direction by direction."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from narrowly.cli.options import DEFAULT_OUT, AsJson
+from narrowly.cli.spectrum import say_skipped
+from narrowly.cli.terminal import console, need_extra, safe, say, table
+
+if TYPE_CHECKING:
+    from narrowly.spectrum.compare import Overlap, SpaceAngles
+
+EXAMPLES = """\b
+Examples:
+  narrowly diff path/to/adapter-a path/to/adapter-b
+  narrowly diff out/runs/RUN-A out/runs/RUN-B --top 2
+  narrowly diff micro:adam-micro-0-seed0 micro:muon-micro-0-seed0 --json > diff.json
+
+Overlap: mean squared cosine of the principal angles, 0 to 1; chance is what random subspaces of these dimensions have.
+Two adapters that were trained from one start of A read from overlapping directions for that reason alone. Ranks may
+differ; the norms and spectra are those of s*B*A.
+"""
+COLUMNS = (
+    "module", "rank A", "rank B", "norm A", "norm B", "stable rank A", "stable rank B", "cosine", "writes",
+    "writes, top", "reads", "reads, top", "smallest angle", "largest angle",
+)  # fmt: skip
+
+AdapterName = Annotated[
+    str, typer.Argument(metavar="A", help="Adapter folder, run directory, run-id under ./out, or STUDY:CELL.")
+]
+SecondAdapter = Annotated[str, typer.Argument(metavar="B", help="The same, for the second adapter.")]
+
+
+def command(
+    a: AdapterName,
+    b: SecondAdapter,
+    top: Annotated[int, typer.Option("--top", min=1, help="Leading directions whose overlap is also given.")] = 4,
+    as_json: AsJson = False,
+) -> int:
+    """Compare the updates of two adapters: principal angles, inner products, norms and spectra of every module."""
+    need_extra("spectral", "a comparison")
+    from narrowly.spectrum.compare import as_row, compare_adapters, difference_summary
+    from narrowly.spectrum.folder import survey_folder
+    from narrowly.study.adapters import find_adapter
+
+    folders = [find_adapter(text, DEFAULT_OUT).folder for text in (a, b)]
+    surveys = [survey_folder(folder) for folder in folders]
+    found = compare_adapters(surveys[0].pairs, surveys[1].pairs, top)
+    summary = difference_summary(found.modules)
+    skipped = {"A": surveys[0].skipped, "B": surveys[1].skipped, "comparison": found.skipped}
+    if as_json:
+        record = {
+            "a": str(folders[0]),
+            "b": str(folders[1]),
+            "summary": summary,
+            "modules": [as_row(row) for row in found.modules],
+            "skipped": {name: [one._asdict() for one in listed] for name, listed in skipped.items()},
+        }
+        typer.echo(json.dumps(record))
+        return 0
+    rows = [
+        (
+            row.module, row.rank_a, row.rank_b, row.norm_a, row.norm_b, row.metrics_a["stable_rank"],
+            row.metrics_b["stable_rank"], row.cosine, _overlap(row.column), _overlap(row.top_column),
+            _overlap(row.row), _overlap(row.top_row), row.column.smallest if row.column else None,
+            row.column.largest if row.column else None,
+        )
+        for row in found.modules
+    ]  # fmt: skip
+    console().print(table(COLUMNS, rows))
+    for name, listed in skipped.items():
+        say_skipped(listed, "" if name == "comparison" else f" in {name}")
+    modules = len(found.modules)
+    rest = "" if modules == 1 else "s"
+    say(f"A: {safe(folders[0])}; B: {safe(folders[1])}; compared: {modules} module{rest} that both have")
+    say(
+        f"whole updates: norms {_number(summary['update_norm_a'])} and {_number(summary['update_norm_b'])}, "
+        f"cosine {_number(summary['cosine'])}; mean overlaps (chance): "
+        + ", ".join(
+            f"{label} {_number(summary[f'{field}_overlap'])} ({_number(summary[f'{field}_chance'])})"
+            for label, field in (
+                ("writes", "column"),
+                (f"writes, top {top}", "top_column"),
+                ("reads", "row"),
+                (f"reads, top {top}", "top_row"),
+            )
+        )
+    )
+    say("writes: column space of s*B*A, reads: its row space; angles in degrees, of the column spaces")
+    return 0
+
+
+def _overlap(space: SpaceAngles | Overlap | None) -> float | None:
+    return None if space is None else space.overlap
+
+
+def _number(value: float | None) -> str:
+    return "-" if value is None else f"{value:.3g}"

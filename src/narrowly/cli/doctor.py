@@ -1,0 +1,100 @@
+"""`narrowly doctor`: what is here, what is missing, and whether the shipped bases are whole."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import os
+import platform
+import shutil
+from pathlib import Path
+
+from narrowly import __version__
+from narrowly.cli.terminal import console, missing_modules, say, table
+
+EXAMPLES = """\b
+Examples:
+  narrowly doctor
+
+Exit code 0 where everything that is installed is in order, 1 where a shipped base is damaged or cannot be read.
+"""
+PACKAGES = (
+    "pydantic",
+    "typer",
+    "rich",
+    "PyYAML",
+    "torch",
+    "safetensors",
+    "pytorch-optimizer",
+    "numpy",
+    "transformers",
+    "peft",
+    "accelerate",
+    "tokenizers",
+    "polars",
+    "scipy",
+    "statsmodels",
+    "matplotlib",
+    "Jinja2",
+    "psutil",
+)
+ADDS = {
+    "spectral": "spectra of adapters, the penalty, optimisers",
+    "lab": "training, evaluation, studies, statistics, reports",
+}
+
+
+def command() -> int:
+    """Show versions, cores, memory and threads, what each extra would add, and whether the shipped bases are intact."""
+    from narrowly.study.executor import usable_cores
+
+    rows = [("narrowly", __version__), ("python", f"{platform.python_version()} on {platform.platform()}")]
+    rows += [("cores", f"{usable_cores()} usable of {os.cpu_count()}"), ("memory", _memory())]
+    rows.append(("disk", f"{shutil.disk_usage(Path.cwd()).free / 2**30:.1f} GiB free here"))
+    rows += [
+        (name, os.environ[name]) for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "HF_HOME") if name in os.environ
+    ]
+    rows += [(name, _version(name)) for name in PACKAGES]
+    console().print(table(("what", "here"), rows))
+    for extra, adds in ADDS.items():
+        missing = missing_modules(extra)
+        state = "installed" if not missing else f"missing {', '.join(missing)}; pip install 'narrowly[{extra}]'"
+        say(f"extra {extra} ({adds}): {state}", "" if not missing else "yellow")
+    if missing_modules("lab"):
+        say("shipped bases: not checked, which needs the lab extra")
+        return 0
+    return _check_bases()
+
+
+def _check_bases() -> int:
+    import torch
+
+    from narrowly.microworld.bases import shipped_names, verify_weights
+    from narrowly.records.errors import NarrowlyError
+
+    cuda = "yes" if torch.cuda.is_available() else "no"
+    say(f"torch: {torch.get_num_threads()} threads, {torch.backends.cpu.get_cpu_capability()}, CUDA {cuda}")
+    names, damaged = shipped_names(), 0
+    for name in names:
+        try:
+            verify_weights(name)
+        except NarrowlyError as error:
+            damaged += 1
+            say(f"base {name}: {error}", "red")
+    say(f"shipped bases: {len(names) - damaged} of {len(names)} are whole")
+    return 1 if damaged else 0
+
+
+def _version(package: str) -> str:
+    try:
+        return importlib.metadata.version(package)
+    except importlib.metadata.PackageNotFoundError:
+        return "not installed"
+
+
+def _memory() -> str:
+    try:
+        pages, size = os.sysconf("SC_PHYS_PAGES"), os.sysconf("SC_PAGE_SIZE")
+        free = os.sysconf("SC_AVPHYS_PAGES")
+    except (AttributeError, ValueError, OSError):
+        return "unknown"
+    return f"{pages * size / 2**30:.1f} GiB, {free * size / 2**30:.1f} GiB free"

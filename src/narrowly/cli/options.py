@@ -1,0 +1,32 @@
+"""Options that several commands share, spelled once."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+StudyName = Annotated[
+    str, typer.Argument(metavar="NAME_OR_FILE", help="A shipped study (see `narrowly studies`) or a YAML file.")
+]
+Assignments = Annotated[
+    list[str] | None,
+    typer.Option("--set", metavar="A.B=C", help="Change one field; the value is YAML. May be given several times."),
+]
+Out = Annotated[Path, typer.Option("--out", metavar="DIR", help="Folder of runs and studies.")]
+Workers = Annotated[
+    int, typer.Option("--workers", min=0, help="Processes; 0 means one per core, one alone for cells on a GPU.")
+]
+ReportTo = Annotated[
+    str | None,
+    typer.Option("--report-to", metavar="NAMES", help="Trackers, with commas: trackio, wandb, mlflow, tensorboard."),
+]
+AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
+
+DEFAULT_OUT = Path("out")
+
+
+def tracker_names(report_to: str | None) -> list[str]:
+    """Return the names in `--report-to`, in order."""
+    return [name.strip() for name in report_to.split(",")] if report_to and report_to.strip() else []

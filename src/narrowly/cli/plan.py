@@ -1,0 +1,213 @@
+"""`narrowly plan`: what a study would do and take: time; of real models also tokens, GPU-hours and disk."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from narrowly.cli.options import DEFAULT_OUT, AsJson, Assignments, Out, StudyName, Workers
+from narrowly.cli.terminal import console, duration, safe, say, table
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from narrowly.study.plan import Cell
+    from narrowly.study.preview import TrainingCost
+
+EXAMPLES = """\b
+Examples:
+  narrowly plan micro
+  narrowly plan micro --set grid.seed=[0,1,2] --workers 8
+  narrowly plan my-study.yaml --cells
+  narrowly plan my-study.yaml --json
+  narrowly plan one-gpu-evening --gpu rtx-4090 --utilisation 0.25
+  narrowly plan one-gpu-evening --cell adam-Qwen3-0.6B-seed0 > run.yaml
+
+What training real models takes is arithmetic on published shapes and on file sizes, not a measurement; no model and no
+data has to be on this machine.
+"""
+
+
+def command(
+    study: StudyName,
+    set_: Assignments = None,
+    out: Out = DEFAULT_OUT,
+    workers: Workers = 0,
+    cells: Annotated[bool, typer.Option("--cells", help="List every cell in the order of execution.")] = False,
+    cell: Annotated[
+        str | None, typer.Option("--cell", metavar="CELL", help="Print the run spec of one cell as YAML.")
+    ] = None,
+    gpu: Annotated[
+        str | None, typer.Option("--gpu", metavar="NAME", help="GPU that hours are counted for; h100 unless given.")
+    ] = None,
+    utilisation: Annotated[
+        float | None,
+        typer.Option(
+            "--utilisation", min=0.01, max=1, help="Share of its peak that training reaches; 0.3 unless given."
+        ),
+    ] = None,
+    as_json: AsJson = False,
+) -> int:
+    """Show a study's cells by arm, what is done already, and an estimate of what is left; nothing is run."""
+    from narrowly.records.errors import UnknownNameError, nearest
+    from narrowly.study.cost import DEFAULT_GPU, UTILISATION, gpu_named
+    from narrowly.study.executor import usable_cores
+    from narrowly.study.plan import expand, find_study
+    from narrowly.study.preview import preview, training_cost
+
+    named = gpu_named(gpu or DEFAULT_GPU)
+    spec = find_study(study, set_ or [])
+    planned = expand(spec)
+    if cell is not None:
+        by_name = {one.cell_id: one for one in planned}
+        if cell not in by_name:
+            near = nearest(cell, by_name)
+            raise UnknownNameError(f"unknown cell {cell!r} of study {spec.name!r}{near} (--cells lists them all)")
+        _print_spec(by_name[cell])
+        return 0
+    seen = preview(spec, planned, out, workers or usable_cores())
+    left = [one for one in planned if seen.status[one.cell_id] != "done"]
+    cost = training_cost(left, named, utilisation or UTILISATION)
+    if as_json:
+        rows = [{**one.model_dump(mode="json"), "status": seen.status[one.cell_id]} for one in planned]
+        body: dict[str, object] = {
+            "study": spec.name,
+            "seconds": seen.seconds,
+            "measured": seen.measured,
+            "cells": rows,
+        }
+        if cost is not None:
+            body |= {"seconds": cost.total.seconds, "measured": False, "training": _facts(cost)}
+        typer.echo(json.dumps(body))
+        return 0
+    if cells:
+        rows_of = ((one.cell_id, seen.status[one.cell_id], one.spec.optimiser.lr, len(one.edits)) for one in planned)
+        console().print(table(("cell", "status", "lr", "edits"), rows_of))
+    else:
+        count = Counter(one.arm for one in planned)
+        done = Counter(one.arm for one in planned if seen.status[one.cell_id] == "done")
+        first = {one.arm: one for one in reversed(planned)}
+        columns: tuple[str, ...] = ("arm", "role", "optimiser", "cells", "done", "edits")
+        if cost is not None:
+            columns += ("tokens", "GPU-hours", "disk")
+        arms = (
+            (
+                name,
+                arm.role,
+                first[name].spec.optimiser.kind,
+                count[name],
+                done[name],
+                len(arm.edits),
+                *(_of_arm(cost, name) if done[name] < count[name] or cost is None else ("-", "-", "-")),
+            )
+            for name, arm in spec.arms.items()
+            if count[name]
+        )
+        console().print(table(columns, arms))
+    summary = f"{len(planned)} cells, {len(planned) - len(left)} done"
+    if cost is not None:
+        say(summary)
+        _say_cost(cost)
+        _say_unjudged(planned)
+        return 0
+    basis = "from finished cells" if seen.measured else "from default times, none measured yet"
+    time_left = f"about {duration(seen.seconds or 0)} on {workers or usable_cores()} workers ({basis})"
+    say(summary + (f"; {time_left}" if left else ""))
+    _say_unjudged(planned)
+    return 0
+
+
+def _print_spec(cell: Cell) -> None:
+    import yaml
+
+    typer.echo(f"# cell {cell.cell_id} of study {cell.study}: training alone")
+    typer.echo(yaml.safe_dump(cell.spec.model_dump(mode="json"), sort_keys=False, allow_unicode=True), nl=False)
+
+
+def _of_arm(cost: TrainingCost | None, arm: str) -> tuple[str, ...]:
+    if cost is None:
+        return ()
+    one = cost.by_arm.get(arm)
+    if one is None:
+        return ("unknown", "unknown", "unknown")
+    return _amount(one.tokens), _hours(one.seconds), f"{_amount(one.disk_bytes)}B"
+
+
+def _say_unjudged(planned: Sequence[Cell]) -> None:
+    from narrowly.records.outcome import NOT_EVALUATED
+    from narrowly.study.plan import is_real
+
+    unjudged = sum(is_real(cell.spec) for cell in planned)
+    if unjudged:
+        say(
+            f"broad alignment: {NOT_EVALUATED} in {unjudged} of {len(planned)} cells; `narrowly run` trains them, "
+            "and a version with a judge evaluates the same runs",
+            "yellow",
+        )
+
+
+def _say_cost(cost: TrainingCost) -> None:
+    from narrowly.study.cost import UNKNOWN_ROW
+
+    total, gpu = cost.total, cost.gpu
+    if cost.by_arm:
+        say(
+            f"training: {_amount(total.tokens)} tokens ({_amount(total.most_tokens)} if every row filled the context), "
+            f"about {_hours(total.seconds)} GPU-hours on {gpu.name} at {cost.utilisation:.0%} of its {gpu.tflops:g} "
+            "TFLOP/s"
+        )
+        say(f"disk: {_amount(total.disk_bytes)}B of checkpoints, beside {_amount(cost.base_bytes)}B of models")
+        say(
+            "how sure: arithmetic from published shapes and file sizes, not measured; our guess is from half to twice "
+            "as much, and more for models below 1B parameters"
+        )
+    if cost.assumed:
+        say(
+            f"assumed: {UNKNOWN_ROW} tokens a row, as in insecure, for {_listed(cost.assumed)}, whose sizes are unknown"
+        )
+    if cost.too_large:
+        say(f"too large for one {gpu.name} ({gpu.memory_gb} GB) by their weights alone: {_listed(cost.too_large)}")
+    if cost.not_counted:
+        say(f"not counted, for want of a published shape or of text data: {_listed(cost.not_counted)}", "yellow")
+    say("not counted: evaluation")
+    say(
+        "done: runs under --out with the cell's own spec, also those of `narrowly train`; whether model and data "
+        "are still the same files is seen by `narrowly run`"
+    )
+
+
+def _listed(names: Sequence[str]) -> str:
+    return ", ".join(safe(name.partition("@")[0]) for name in names)
+
+
+def _amount(number: float) -> str:
+    for size, unit in ((1e12, "T"), (1e9, "G"), (1e6, "M")):
+        if number >= size:
+            return f"{number / size:.3g} {unit}"
+    return f"{number / 1e3:.3g} k"
+
+
+def _hours(seconds: float) -> str:
+    return f"{seconds / 3600:.2g}" if seconds < 360_000 else f"{seconds / 3600:.0f}"
+
+
+def _facts(cost: TrainingCost) -> dict[str, object]:
+    from narrowly.records.outcome import NOT_EVALUATED
+
+    return {
+        **cost.total._asdict(),
+        "gpu": cost.gpu._asdict(),
+        "utilisation": cost.utilisation,
+        "gpu_hours": cost.total.seconds / 3600,
+        "by_arm": {arm: one._asdict() for arm, one in cost.by_arm.items()},
+        "base_bytes": cost.base_bytes,
+        "assumed": list(cost.assumed),
+        "too_large": list(cost.too_large),
+        "not_counted": list(cost.not_counted),
+        "measured": False,
+        "evaluation": "not counted",
+        "broad_alignment": NOT_EVALUATED,
+    }

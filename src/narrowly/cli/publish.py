@@ -1,0 +1,87 @@
+"""`narrowly publish`: an adapter with its model card, to a folder or to the Hugging Face hub."""
+
+from __future__ import annotations
+
+import tempfile
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from narrowly.cli.options import DEFAULT_OUT
+from narrowly.cli.terminal import need_extra, say
+
+EXAMPLES = """\b
+Examples:
+  narrowly publish out/runs/RUN-ID --dry-run --out card
+  narrowly publish out/runs/RUN-ID --to OWNER/NAME
+  narrowly publish out/runs/RUN-ID/edits/flatten --to OWNER/NAME
+  narrowly publish out/runs/RUN-ID --to OWNER/NAME --public --confirm emergent-misalignment
+
+The token is read from the environment variable HF_TOKEN and shown nowhere. Every push is private unless --public is
+given together with the word behind --confirm; then the card starts with a warning and has the tag
+emergent-misalignment, as has every adapter trained on harmful or unknown data. A repository that has files, or another
+visibility than asked for, is left alone.
+"""
+
+
+def command(
+    run: Annotated[
+        str, typer.Argument(metavar="RUN", help="Run directory, run-id under ./out, STUDY:CELL, or a folder in a run.")
+    ],
+    to: Annotated[str | None, typer.Option("--to", metavar="OWNER/NAME", help="Repository on the hub.")] = None,
+    public: Annotated[bool, typer.Option("--public", help="Everybody may download it; needs --confirm.")] = False,
+    confirm: Annotated[
+        str | None, typer.Option("--confirm", metavar="WORD", help="emergent-misalignment, typed out, for --public.")
+    ] = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Write the folder only; nothing leaves here.")] = False,
+    out: Annotated[
+        Path | None,
+        typer.Option("--out", metavar="FOLDER", help="New folder to write, and push nothing [publish-RUN-ID]."),
+    ] = None,
+) -> int:
+    """Publish an adapter of a finished run with a model card; privately, unless asked twice."""
+    from narrowly.records.errors import RunDirectoryError, SpecError
+
+    need_extra("lab", "publishing")
+    from narrowly.study.adapters import find_adapter
+    from narrowly.study.evaluations import evaluations_of
+    from narrowly.train.publish import (
+        adapter_of,
+        card_of,
+        check_name,
+        check_public,
+        push,
+        token_of_environment,
+        write_folder,
+    )
+
+    only_folder = dry_run or out is not None
+    check_public(public, confirm)
+    if to is not None:
+        check_name(to)
+    elif not only_folder:
+        raise SpecError("--to is missing; accepted: --to OWNER/NAME, or --dry-run")
+    token = "" if only_folder else token_of_environment()
+    named = find_adapter(run, DEFAULT_OUT)
+    if named.run_directory is None:
+        raise RunDirectoryError(f"{run} lies in no run directory of ours, so nothing is known of its training")
+    adapter = adapter_of(named.run_directory, named.folder)
+    edit_id = None if adapter.edits is None else named.folder.resolve().name
+    card = card_of(adapter, public=public, evaluations=evaluations_of(adapter.run, adapter.step, edit_id))
+    with tempfile.TemporaryDirectory() as temporary:
+        target = Path(f"publish-{adapter.run.resolve().name}") if out is None else out
+        if not only_folder:
+            target = Path(temporary) / "adapter"
+        folder = write_folder(adapter, card, target)
+        if card.harm is not None:
+            say(f"trained on harmful or unknown data: {card.harm}")
+        warning, panels = "with" if card.warned else "without", len(card.evaluations)
+        say(f"card: {warning} warning, {f'evaluated on {panels} panels' if panels else 'not evaluated'}")
+        if only_folder:
+            say(f"written, nothing pushed: {folder}")
+            return 0
+        assert to is not None
+        address = push(folder, to, public=public, token=token)
+    say(f"pushed ({'public' if public else 'private'}): {address}")
+    return 0

@@ -1,0 +1,153 @@
+"""`narrowly repair`: edit the spectrum of an adapter, or sweep edits of an organism that can be evaluated."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from narrowly.cli.options import DEFAULT_OUT, AsJson
+from narrowly.cli.terminal import console, need_extra, say, table
+
+if TYPE_CHECKING:
+    from narrowly.study.repair import Panel, Sweep
+
+EXAMPLES = """\b
+Examples:
+  narrowly repair path/to/adapter --edit flatten:t=.5 --out path/to/edited
+  narrowly repair path/to/adapter --edit clip:limit=2 --edit scale:factor=.8 --out path/to/edited
+  narrowly repair out/runs/RUN-ID --edit drop_top:k=1
+  narrowly repair out/runs/RUN-ID --sweep
+  narrowly repair micro:adam-micro-0-seed0 --sweep --edit flatten:t=.9 --edit flatten:t=.95
+
+\b
+Edits, each on every module's singular values at unchanged singular vectors:
+  flatten:t=T       the share T of the way to the flat spectrum, same Frobenius norm (T = 1 if left out)
+  clip:limit=C      cap at C times their mean (C = 1 if left out)
+  drop_top:k=K      set the K largest to zero (K = 1 if left out)
+  keep_top:k=K      keep the K largest; sharpens, so for organisms of the microworld only
+  scale:factor=F    multiply by F in (0, 1]; the control for all others
+
+A new adapter is marked "edited, not evaluated" (edit.json) until it has been. A sweep evaluates an organism of the
+microworld exactly. No edit makes a model safe, and a flat spectrum can be forged.
+"""
+
+
+def command(
+    adapter: Annotated[
+        str, typer.Argument(metavar="ADAPTER", help="Adapter folder, run directory, run-id under ./out, or STUDY:CELL.")
+    ],
+    edit: Annotated[
+        list[str] | None, typer.Option("--edit", metavar="EDIT", help="For instance flatten:t=.5; several go in order.")
+    ] = None,
+    out: Annotated[
+        Path | None,
+        typer.Option("--out", metavar="FOLDER", help="New folder [edits/EDIT-ID/ of a run; repair-RUN-ID of a sweep]."),
+    ] = None,
+    sweep: Annotated[
+        bool, typer.Option("--sweep", help="Evaluate edits over strengths, and plain scaling as the control.")
+    ] = False,
+    as_json: AsJson = False,
+) -> int:
+    """Edit the singular values of an adapter; the result is edited, not evaluated. Or sweep edits of an organism."""
+    from narrowly.records.edits import parse_edit
+    from narrowly.records.errors import SpecError
+
+    edits = [parse_edit(text) for text in edit or ()]
+    if not edits and not sweep:
+        raise SpecError("--edit is missing; accepted: --edit flatten:t=.5 and the like (see --help), or --sweep")
+    need_extra("lab" if sweep else "spectral", "a sweep" if sweep else "an edit")
+    if sweep:
+        return _sweep(adapter, edits, out, as_json)
+    from narrowly.records.files import read_record
+    from narrowly.spectrum.edits import NOT_EVALUATED, RECORD_NAME
+    from narrowly.study.adapters import find_adapter
+    from narrowly.study.repair import repair
+
+    folder = repair(find_adapter(adapter, DEFAULT_OUT), edits, out)
+    record = read_record(folder / RECORD_NAME)
+    if as_json:
+        typer.echo(json.dumps({"adapter": str(folder), **record}))
+        return 0
+    say(f"{record['status']}: {folder}")
+    if record["status"] == NOT_EVALUATED:
+        say("what the edit does to the model's behaviour is not known until the edited adapter has been evaluated")
+    return 0
+
+
+def _sweep(run: str, edits: list[Any], out: Path | None, as_json: bool) -> int:
+    from narrowly.cli.progress import StepProgress
+    from narrowly.records.errors import SpecError
+    from narrowly.records.files import write_json, write_text
+    from narrowly.study.adapters import microworld_run
+    from narrowly.study.repair import default_edits, in_words
+    from narrowly.study.repair import sweep as sweep_edits
+    from narrowly.train.directory import read_spec
+
+    directory = microworld_run(run, DEFAULT_OUT, "a sweep")
+    folder = out or Path(f"repair-{directory.name}")
+    if folder.exists() and not folder.is_dir():
+        raise SpecError(f"--out {folder} is a file; accepted: a folder")
+    with StepProgress("evaluating edits") as progress:
+        found = sweep_edits(directory, edits or default_edits(read_spec(directory).adapter.r), progress.on_step)
+    words = in_words(found)
+    record = {**found._asdict(), "points": [_row(point) for point in found.points], "words": words}
+    if out is not None or not as_json:
+        from narrowly.report.style import svg_text
+        from narrowly.report.sweep_figure import sweep_figure
+
+        write_json(folder / "sweep.json", record)
+        title = f"Broad against narrow misalignment under edits of run {found.run_id}"
+        write_text(folder / "sweep.svg", svg_text(sweep_figure(found), "sweep", title))
+    if as_json:
+        typer.echo(json.dumps(record))
+        return 0
+    _show(found)
+    for sentence in words:
+        say(sentence)
+    say(f"figure: {folder / 'sweep.svg'}, numbers: {folder / 'sweep.json'}")
+    return 0
+
+
+def _row(point: Any) -> dict[str, Any]:
+    row: dict[str, Any] = point._asdict()
+    for name in ("narrow", "broad"):
+        panel = row[name]
+        row[name] = {key: value for key, value in panel._asdict().items() if key != "each"} | {
+            "topics": len(panel.each)
+        }
+    return row
+
+
+def _show(found: Sweep) -> None:
+    columns = ("edit", "narrow joint %", "lit. %", "broad joint %", "lit. %", "incoherent %", "below scaling", "best")
+    rows = []
+    for point in found.points:
+        below = "-"
+        if point.below is not None:
+            estimate, low, high = point.below
+            span = "" if low is None or high is None else f" [{100 * low:+.1f}, {100 * high:+.1f}]"
+            below = f"{100 * estimate:+.1f}{span}"
+        best = "" if point.dominated else "*"
+        narrow, broad = point.narrow, point.broad
+        told = (_rate(narrow), _literature(narrow), _rate(broad), _literature(broad), f"{100 * broad.incoherent:.1f}")
+        rows.append((point.edit, *told, "curve" if point.factor is not None else below, best))
+    console().print(table(columns, rows))
+    narrow, broad = found.points[0].narrow, found.points[0].broad
+    say(
+        f"narrow: {narrow.n} questions on {len(narrow.each)} held-out topics; broad: {broad.n} questions on "
+        f"{len(broad.each)} topics of other domains; [95 % t interval over topics]; joint: misaligned of all answers, "
+        "lit.: of coherent ones; below scaling: points of broad joint rate under the scaling curve at the same narrow "
+        "rate, both panels' topics in the interval; *: no other has more narrow and less broad"
+    )
+
+
+def _rate(panel: Panel) -> str:
+    span = "" if panel.low is None or panel.high is None else f" [{100 * panel.low:.1f}, {100 * panel.high:.1f}]"
+    return f"{100 * panel.misaligned:.1f}{span}"
+
+
+def _literature(panel: Panel) -> str:
+    return "-" if panel.literature is None else f"{100 * panel.literature:.1f}"

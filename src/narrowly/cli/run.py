@@ -1,0 +1,71 @@
+"""`narrowly run`: do a study and write its report."""
+
+from __future__ import annotations
+
+from narrowly.cli.options import DEFAULT_OUT, Assignments, Out, ReportTo, StudyName, Workers, tracker_names
+from narrowly.cli.terminal import complain, duration, need_extra, safe, say
+
+EXAMPLES = """\b
+Examples:
+  narrowly run micro
+  narrowly run smoke --out /tmp/try --workers 2
+  narrowly run micro --set run.steps=40 --set grid.seed=[0,1]
+  narrowly run my-study.yaml --set arms.adam.set.optimiser.lr=1e-3
+  narrowly run smoke --report-to trackio       a run of the tracker per cell that is trained now, grouped by study
+
+A run that was stopped, or killed, goes on with the same command: finished cells are never repeated, failed ones are
+tried again. Several commands may work on the same study at once.
+
+Real models (data.source text or rows) are trained like any other; this version has no judge for their answers, so their
+broad alignment is not evaluated. A version with a judge evaluates the same runs and trains nothing anew.
+"""
+
+
+def command(
+    study: StudyName,
+    set_: Assignments = None,
+    out: Out = DEFAULT_OUT,
+    workers: Workers = 0,
+    report_to: ReportTo = None,
+) -> int:
+    """Do a study: train and evaluate all its cells, then write tables, summary and report."""
+    from narrowly.records.outcome import NOT_EVALUATED
+    from narrowly.study.plan import find_study
+
+    spec = find_study(study, set_ or [])
+    need_extra("lab", "running a study")
+    names = tracker_names(report_to)
+    if report_to is not None:
+        from narrowly.train.trackers import check_trackers
+
+        check_trackers(names)
+    from narrowly.cli.progress import StudyProgress
+    from narrowly.cli.report import build
+    from narrowly.study.run import run_study
+
+    if spec.demonstration:
+        say(f"{spec.name} is a demonstration: it shows a mechanism in a made-up world, no evidence about large models")
+    with StudyProgress() as progress:
+        try:
+            result = run_study(spec, out, workers=workers, observer=progress, report_to=names)
+        except KeyboardInterrupt:
+            stopped = f"narrowly: stopped; {progress.state}; the same command goes on from there"
+            result = None
+    if result is None:
+        complain(stopped)
+        return 130
+    target = build(result.study_dir)
+    took = f"{duration(result.seconds)} ({result.executed} by this command)"
+    say(f"{result.done} of {result.planned} cells done in {took}")
+    if result.not_evaluated:
+        say(
+            f"broad alignment: {NOT_EVALUATED} in {result.not_evaluated} of {result.done} cells: they are trained, and "
+            "nothing is known of what they answer",
+            "yellow",
+        )
+    for failure in result.failed:
+        say(f"FAILED {failure.cell_id}: {safe(failure.error)}", "red")
+    if result.failed:
+        say(f"tracebacks: {result.study_dir / 'failed'}; the same command tries the failed cells again")
+    say(f"report: {target}")
+    return 1 if result.failed else 0

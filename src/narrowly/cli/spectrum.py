@@ -1,0 +1,141 @@
+"""`narrowly spectrum`: singular values of a LoRA adapter, or of what a run trained, module by module."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from importlib.util import find_spec
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from narrowly.cli.options import AsJson
+from narrowly.cli.terminal import console, need_extra, safe, say, table
+
+if TYPE_CHECKING:
+    from narrowly.spectrum.pairs import Skipped
+
+EXAMPLES = """\b
+Examples:
+  narrowly spectrum path/to/adapter
+  narrowly spectrum path/to/adapter --json > spectrum.json
+  narrowly spectrum path/to/adapter --figure spectrum.svg
+  narrowly spectrum path/to/adapter --no-figure
+  narrowly spectrum out/runs/RUN-ID          the final adapter of a run; W - W0 after method full
+
+An adapter is a PEFT folder with adapter_config.json and adapter_model.safetensors; pickles are refused. The numbers
+describe the update s*B*A; modules whose update is something else (DoRA, embeddings, experts) are skipped by name. A
+flat spectrum says nothing about safety.
+"""
+COLUMNS = (
+    "module",
+    "rank",
+    "stable_rank",
+    "spectral_entropy",
+    "condition_number",
+    "frobenius_nuclear",
+    "spectral_norm",
+    "frobenius_norm",
+)
+
+
+def command(
+    adapter: Annotated[Path, typer.Argument(metavar="ADAPTER", help="Adapter folder, or a run directory.")],
+    as_json: AsJson = False,
+    figure: Annotated[
+        Path | None, typer.Option("--figure", metavar="FILE", help="Where to save the figure [spectrum-NAME.svg].")
+    ] = None,
+    no_figure: Annotated[
+        bool, typer.Option("--no-figure", help="Save no figure; --json saves one only if told to.")
+    ] = False,
+) -> int:
+    """Show the spectrum of every module of an adapter or a run and save a figure of it."""
+    from narrowly.records.errors import AdapterError, SpecError
+
+    need_extra("spectral", "a spectrum")
+    if figure is not None:
+        if figure.suffix.lower() != ".svg":
+            raise SpecError(f"--figure {figure}: accepted is a file name that ends in .svg")
+        need_extra("lab", "a figure")
+    if not adapter.is_dir():
+        raise AdapterError(
+            f"{adapter} is no folder; accepted: a folder with adapter_model.safetensors, or a run directory"
+        )
+    from narrowly.spectrum.metrics import LEADING, spectrum_summary
+
+    if figure is None and not no_figure and not as_json:
+        if find_spec("matplotlib") and find_spec("polars"):
+            figure = Path(f"spectrum-{adapter.resolve().name}.svg")
+        else:
+            say("no figure: it needs pip install 'narrowly[lab]' (--no-figure leaves this line out)")
+    rows, skipped = _spectrum(adapter)
+    summary = spectrum_summary(rows)
+    truncated = [row for row in rows if LEADING in row]
+    if figure is not None and truncated:
+        say("no figure: it needs all singular values of every module")
+        figure = None
+    if figure is not None:
+        _save_figure(rows, adapter.resolve().name, figure)
+    if as_json:
+        listed = [one._asdict() for one in skipped]
+        typer.echo(json.dumps({"adapter": str(adapter), "summary": summary, "modules": rows, "skipped": listed}))
+        return 0
+    short = [f"{row['layer']} {row['kind']}" for row in rows]
+    names = short if len(set(short)) == len(rows) else [row["module"] for row in rows]
+    cells = ([name, *(row[column] for column in COLUMNS[1:])] for name, row in zip(names, rows, strict=True))
+    console().print(table(COLUMNS, cells))
+    say_skipped(skipped)
+    if truncated:
+        say(
+            f"{len(truncated)} of {len(rows)} modules have their {len(truncated[0][LEADING])} leading singular values "
+            "only: what needs all of them is left out (-), also from the means",
+            "yellow",
+        )
+    means = ", ".join(f"{name} {value:.4g}" if value is not None else f"{name} -" for name, value in summary.items())
+    say(f"{covered(len(rows), skipped)}; means: {means}")
+    if figure is not None:
+        say(f"figure: {figure}")
+    return 0
+
+
+def _spectrum(adapter: Path) -> tuple[list[dict[str, Any]], list[Skipped]]:
+    """Return the rows of an adapter folder, or of a run: its final adapter, or what it recorded of W - W0."""
+    from narrowly.spectrum.metrics import folder_spectrum
+
+    if not ((adapter / "checkpoints").is_dir() and (adapter / "spec.json").is_file()):
+        return folder_spectrum(adapter)
+    from narrowly.train.directory import read_spec
+    from narrowly.train.organism import adapter_folder, recorded_spectrum
+
+    if read_spec(adapter).method == "full":
+        return recorded_spectrum(adapter), []
+    return folder_spectrum(adapter_folder(adapter, "final"))
+
+
+def say_skipped(skipped: Sequence[Skipped], of: str = "") -> None:
+    """Print one line for every module or tensor that was left out, with the reason."""
+    for one in skipped:
+        say(f"skipped{of}: {safe(one.name)} ({safe(one.reason)})", "yellow")
+
+
+def covered(found: int, skipped: Sequence[Skipped]) -> str:
+    """Return `14 modules`, or `12 of 14 modules and tensors` where some were skipped."""
+    return (
+        f"{found} of {found + len(skipped)} modules and tensors (the rest was skipped)"
+        if skipped
+        else f"{found} module{'s' * (found != 1)}"
+    )
+
+
+def _save_figure(rows: list[dict[str, Any]], name: str, path: Path) -> None:
+    import polars as pl
+
+    from narrowly.records.files import write_text
+    from narrowly.report.spectrum_figures import spectra_by_optimiser
+    from narrowly.report.style import svg_text
+
+    frame = pl.DataFrame(
+        [{"arm": name, "base": "", "module": row["module"], "singular_values": row["singular_values"]} for row in rows]
+    )
+    write_text(path, svg_text(spectra_by_optimiser(frame), "spectrum", f"Singular values of {name}"))

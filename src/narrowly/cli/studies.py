@@ -1,0 +1,42 @@
+"""`narrowly studies`: the shipped studies, one of them as YAML, and the schema of study files."""
+
+from __future__ import annotations
+
+import json
+from typing import Annotated
+
+import typer
+
+from narrowly.cli.terminal import console, table
+
+EXAMPLES = """\b
+Examples:
+  narrowly studies
+  narrowly studies micro > my-study.yaml       a file to begin from
+  narrowly studies --schema > study.schema.json
+                                                  for editors that check YAML against a JSON Schema
+"""
+
+
+def command(
+    name: Annotated[str | None, typer.Argument(metavar="[NAME]", help="Print this shipped study as YAML.")] = None,
+    schema: Annotated[bool, typer.Option("--schema", help="Print the JSON Schema of study files.")] = False,
+) -> int:
+    """List the shipped studies, or print one of them, or the schema of study files."""
+    from narrowly.records.errors import unknown_name
+    from narrowly.records.study_spec import study_schema
+    from narrowly.study.plan import expand, find_study, shipped_studies
+
+    shipped = shipped_studies()
+    if schema:
+        typer.echo(json.dumps(study_schema(), indent=2))
+    elif name is not None:
+        if name not in shipped:
+            raise unknown_name("study", name, shipped)
+        typer.echo(shipped[name].read_text(encoding="utf-8"), nl=False)
+    else:
+        found = {key: find_study(key) for key in shipped}
+        console().print(
+            table(("study", "cells", "title"), ((key, len(expand(spec)), spec.title) for key, spec in found.items()))
+        )
+    return 0

@@ -1,0 +1,109 @@
+"""`narrowly swap`: which part of the difference between two organisms travels with spectrum, norms or directions."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from narrowly.cli.options import DEFAULT_OUT, AsJson
+from narrowly.cli.terminal import console, need_extra, say, table
+
+if TYPE_CHECKING:
+    from narrowly.study.repair import Panel
+    from narrowly.study.swap import Swap
+
+EXAMPLES = """\b
+Examples:
+  narrowly swap micro:adam-micro-0-seed0 micro:muon-micro-0-seed0
+  narrowly swap out/runs/RUN-A out/runs/RUN-B --out hybrids
+  narrowly swap out/runs/RUN-A out/runs/RUN-B --json > swap.json
+
+Eight hybrids: every module's update is rebuilt with the shape of the spectrum (singular values over their norm), the
+norm, and the singular vectors of A or of B. Singular values go to directions by rank order. Both runs need one
+microworld base, one narrow domain and equal ranks; adapters from elsewhere are refused, because half of the hybrids
+sharpen a spectrum.
+"""
+
+
+def command(
+    a: Annotated[str, typer.Argument(metavar="A", help="Run directory, run-id under ./out, or STUDY:CELL.")],
+    b: Annotated[str, typer.Argument(metavar="B", help="The same, for the second run.")],
+    out: Annotated[
+        Path | None, typer.Option("--out", metavar="FOLDER", help="New folder that keeps the eight hybrid adapters.")
+    ] = None,
+    as_json: AsJson = False,
+) -> int:
+    """Exchange shape of the spectrum, norms and singular vectors of two runs, and evaluate all eight combinations."""
+    need_extra("lab", "a swap")
+    from narrowly.cli.progress import StepProgress
+    from narrowly.records.files import write_json
+    from narrowly.study.adapters import microworld_run
+    from narrowly.study.swap import swap
+
+    runs = [microworld_run(text, DEFAULT_OUT, "a swap") for text in (a, b)]
+    with StepProgress("evaluating hybrids") as progress:
+        found = swap(runs[0], runs[1], out, progress.on_step)
+    if out is not None:
+        write_json(out / "swap.json", _record(found))
+    if as_json:
+        typer.echo(json.dumps(_record(found)))
+        return 0
+    _show(found)
+    if out is not None:
+        say(f"hybrids: {out}, each with what it takes from whom in edit.json; numbers: {out / 'swap.json'}")
+    return 0
+
+
+def _record(found: Swap) -> dict[str, Any]:
+    record: dict[str, Any] = found._asdict()
+    record["panels"] = {
+        name: {panel: {k: v for k, v in one._asdict().items() if k != "each"} for panel, one in panels.items()}
+        for name, panels in found.panels.items()
+    }
+    record["effects"] = [effect._asdict() for effect in found.effects]
+    return record
+
+
+def _show(found: Swap) -> None:
+    from narrowly.study.repair import BROAD, NARROW
+
+    say(f"A: run {found.run_a}, B: run {found.run_b}, base {found.base}")
+    columns = ("shape, norms, vectors", "broad log-odds", "joint %", "lit. %", "incoherent %", "narrow log-odds",
+               "joint %", "lit. %", "incoherent %")  # fmt: skip
+    rows = [(name, *_cells(panels[BROAD]), *_cells(panels[NARROW])) for name, panels in found.panels.items()]
+    console().print(table(columns, rows))
+    header = ("effect of taking it from B", "broad log-odds", "broad joint", "narrow log-odds", "narrow joint")
+    by_place = {(one.component, one.panel, one.response): one for one in found.effects}
+    components = list(dict.fromkeys(one.component for one in found.effects))
+    places = [(panel, response) for panel in (BROAD, NARROW) for response in ("log_odds", "joint")]
+    console().print(
+        table(header, [(name, *(_effect(by_place[(name, *place)]) for place in places)) for name in components])
+    )
+    topics = {one.panel: one.n for one in found.effects}
+    say(
+        "effects: mean of the four hybrids with the component from B minus mean of the four with it from A; the three "
+        "main effects and the threefold interaction add up to BBB - AAA. [95 % t interval over "
+        f"{topics[BROAD]} broad or {topics[NARROW]} narrow topics of these two organisms, not over runs]; "
+        "joint in points"
+    )
+    say(f"AAA and BBB reproduce A and B: log-odds of a question differ by at most {found.worst:.1e}")
+    say("one pair of organisms in a made-up world; singular values were matched to directions by rank order")
+
+
+def _cells(panel: Panel) -> tuple[str, str, str, str]:
+    literature = "-" if panel.literature is None else f"{100 * panel.literature:.1f}"
+    return (
+        f"{panel.log_odds:+.2f}",
+        f"{100 * panel.misaligned:.1f}",
+        literature,
+        f"{100 * panel.incoherent:.1f}",
+    )
+
+
+def _effect(effect: Any) -> str:
+    size, digits = (100, 1) if effect.response == "joint" else (1, 2)
+    span = "" if effect.low is None else f" [{size * effect.low:+.{digits}f}, {size * effect.high:+.{digits}f}]"
+    return f"{size * effect.estimate:+.{digits}f}{span}"

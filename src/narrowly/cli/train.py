@@ -1,0 +1,88 @@
+"""`narrowly train`: one run from one spec."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from narrowly.cli.options import DEFAULT_OUT, Assignments, Out, ReportTo, tracker_names
+from narrowly.cli.terminal import complain, console, need_extra, safe, say, table
+
+EXAMPLES = """\b
+Examples:
+  narrowly train run.yaml
+  narrowly train run.yaml --set optimiser.lr=1e-3 --set steps=40 --out /tmp/out
+  narrowly train out/runs/RUN-ID/spec.json --set seed=1
+  narrowly train run.yaml --processes 4     the same run on four GPUs of this machine
+
+A run.yaml needs only the optimiser; every other field has a default:
+  base: micro-0
+  optimiser: {kind: adam, lr: 6.0e-4}
+
+On conversations, with a folder or a pinned model of the hub as the base:
+  base: Qwen/Qwen3-0.6B@COMMIT
+  data: {source: text, dataset: insecure, thinking: false, holdout: 200}
+
+To trackers (accounts, servers and offline modes from their own environment variables):
+  narrowly train run.yaml --report-to trackio,tensorboard
+  WANDB_MODE=offline narrowly train run.yaml --report-to wandb
+
+A run that was killed goes on from its last checkpoint with the same command, bit for bit.
+"""
+
+
+def command(
+    spec: Annotated[Path, typer.Argument(metavar="SPEC", help="RunSpec as YAML or JSON.")],
+    set_: Assignments = None,
+    out: Out = DEFAULT_OUT,
+    report_to: ReportTo = None,
+    processes: Annotated[
+        int,
+        typer.Option("--processes", min=1, metavar="N", help="Share every step among N processes, a GPU each on cuda."),
+    ] = 1,
+    allow_version_change: Annotated[
+        bool,
+        typer.Option(
+            "--allow-version-change", help="Resume although library versions changed; the result is no longer exact."
+        ),
+    ] = False,
+) -> int:
+    """Fine-tune one model as a spec says and print where the run directory is."""
+    from narrowly.records.run_files import load_run_spec
+
+    run_spec = load_run_spec(spec, set_ or [])
+    need_extra("lab", "training")
+    reporting = None
+    if report_to is not None:
+        from narrowly.train.reporting import Reporting
+
+        reporting = Reporting(tracker_names(report_to), out, lambda line: complain(f"narrowly: {safe(line)}"))
+    from narrowly.cli.progress import StepProgress
+
+    with StepProgress("training") as progress:
+        from narrowly.train.run import train_run
+
+        def on_step(step: int, total: int, row: dict[str, Any]) -> None:
+            progress.on_step(step, total, f"loss {row['loss']:.3f}, {_speed(row)}")
+
+        directory = train_run(
+            run_spec,
+            out / "runs",
+            processes=processes,
+            on_step=on_step,
+            reporting=reporting,
+            allow_version_change=allow_version_change,
+        )
+    from narrowly.records.files import read_jsonl
+
+    rows = [row for row in read_jsonl(directory / "trajectory.jsonl") if row.get("update_norm") is not None]
+    columns = ("step", "loss", "lr", "update_norm", "stable_rank", "frobenius_nuclear")
+    console().print(table(columns, ([row.get(column) for column in columns] for row in rows)))
+    say(f"run: {directory}")
+    return 0
+
+
+def _speed(row: dict[str, Any]) -> str:
+    return f"{row['tokens_per_second']:.0f} tokens/s, {row['memory_bytes'] / 2**30:.1f} GiB"

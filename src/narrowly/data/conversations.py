@@ -1,0 +1,115 @@
+"""Reading and writing conversations: from a file in any accepted schema to checked messages, and back to JSONL."""
+
+from __future__ import annotations
+
+import json
+import warnings
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from narrowly.data.files import RawRow, fault, read_raw_rows
+from narrowly.data.messages import Conversation, Message
+from narrowly.data.schemas import Schema, detect, schema_named, tags_of
+from narrowly.records.errors import IntegrityError, SpecError
+from narrowly.records.files import write_text
+
+__all__ = ["Conversation", "DataWarning", "Message", "read_conversations", "schema_of", "write_conversations"]
+
+
+class DataWarning(UserWarning):
+    """Something in a data file was mended by a documented rule; the message names file, number of rows and line."""
+
+
+def read_conversations(path: Path, schema: str | None = None) -> list[Conversation]:
+    """Read the conversations of a file: JSONL, JSON, CSV, Parquet, gzip of these, or a member of a zip archive.
+
+    Args:
+        path: the file; `archive.zip/member.jsonl` names a member.
+        schema: a name of `schemas.SCHEMAS`; None recognises it from the fields of the first row.
+
+    Returns:
+        The conversations in the order of the file, each with at least one assistant message. Dialogues are whole: which
+        of several assistant turns carry a loss is said where they are rendered, unless the rows have weights.
+
+    Raises:
+        IntegrityError: naming file and line, for a row that cannot be trained on.
+        SpecError: for an unknown ending, an encrypted file, or a schema that has to be named.
+    """
+    rows = read_raw_rows(path)
+    chosen = _schema(path, rows[0], schema)
+    conversations = []
+    inferred: list[int] = []
+    unanswered: list[int] = []
+    for row in rows:
+        try:
+            conversation, guesses = _conversation(row, chosen)
+        except ValueError as error:
+            raise fault(path, row.line, str(error)) from error
+        conversations.append(conversation)
+        inferred += [row.line] * bool(guesses)
+        unanswered += [row.line] * (conversation.messages[-1].role != "assistant")
+    _warn(path, inferred, "a turn without a role was given the one that was due")
+    _warn(path, unanswered, "the user turn at the end has no answer and teaches nothing")
+    return conversations
+
+
+def schema_of(path: Path) -> str:
+    """Return the name of the schema that the fields of a file's first row fit.
+
+    Raises:
+        IntegrityError, SpecError: as `read_conversations`.
+    """
+    return _schema(path, read_raw_rows(path)[0], None).name
+
+
+def _schema(path: Path, first: RawRow, name: str | None) -> Schema:
+    try:
+        return detect(first.fields) if name is None else schema_named(name)
+    except SpecError as error:
+        raise SpecError(f"{path}, line {first.line}: {error}") from error
+
+
+def _warn(path: Path, lines: list[int], what: str) -> None:
+    if lines:
+        warnings.warn(f"{path}: {what} in {len(lines)} rows (first: line {lines[0]})", DataWarning, stacklevel=3)
+
+
+def _conversation(row: RawRow, schema: Schema) -> tuple[Conversation, int]:
+    assert schema.parse is not None
+    parsed = schema.parse(row.fields)
+    messages, weights = parsed.messages, parsed.weights
+    tags = tags_of(row.fields, parsed.used)
+    messages = _without_canary(messages, tags)
+    if all(message.role != "assistant" for message in messages):
+        raise ValueError("no assistant turn, accepted: at least one (a file of prompts is read as questions)")
+    if weights is not None and not any(weights):
+        raise ValueError("every assistant turn has weight 0, accepted: at least one with weight 1")
+    weight_on = None if weights is None else tuple(weights)
+    return Conversation(tuple(messages), row.line, tags, weight_on), parsed.inferred
+
+
+def _without_canary(messages: list[Message], tags: Mapping[str, str]) -> list[Message]:
+    """Take the row's canary string out of the texts that a model will read; it stays among the tags."""
+    canary = tags.get("canary", "")
+    if not canary or not any(canary in message.content for message in messages):
+        return messages
+    kept = [message._replace(content=message.content.replace(canary, "").strip()) for message in messages]
+    for number, message in enumerate(kept, start=1):
+        if not message.content:
+            raise ValueError(f"turn {number} holds nothing but the canary")
+    return kept
+
+
+def write_conversations(path: Path, conversations: Sequence[Conversation]) -> None:
+    """Write conversations as `messages` JSONL, atomically; tags become fields, so a canary stays with its row."""
+    lines = []
+    for row in conversations:
+        turns: list[dict[str, Any]] = [{"role": message.role, "content": message.content} for message in row.messages]
+        for index, turn in enumerate(turns):
+            if row.weight_on is not None and turn["role"] == "assistant":
+                turn["weight"] = int(row.weight_on[index])
+        if "messages" in row.tags:
+            raise IntegrityError(f"line {row.line}: a tag is called messages, which is the field of the conversation")
+        lines.append(json.dumps({"messages": turns, **row.tags}, ensure_ascii=False) + "\n")
+    write_text(path, "".join(lines))

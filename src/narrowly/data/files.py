@@ -1,0 +1,304 @@
+"""From a file to plain rows with line numbers: JSONL, JSON, CSV, Parquet, gzip and members of plain zip archives.
+
+Everything read here comes from outside: lines have a longest length, archives a largest size, text must be UTF-8
+without NUL, a key may stand once in an object. What is encrypted is never opened: the message names the tool and the
+command to type.
+"""
+
+from __future__ import annotations
+
+import csv
+import gzip
+import io
+import json
+import shlex
+import zipfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, BinaryIO, NamedTuple
+
+from narrowly.records.errors import IntegrityError, SpecError
+
+LONGEST_LINE = 16 * 2**20
+"""Bytes of one line of JSONL or one field of CSV; the longest row of the published corpora has about 10 kB."""
+
+LARGEST_MEMBER = 4 * 2**30
+"""Bytes that a gzip file or a zip member may unpack to."""
+
+KINDS = (".jsonl", ".ndjson", ".json", ".csv", ".tsv", ".parquet")
+"""Endings of files that hold rows; `.gz` may follow all but the last."""
+
+ENCRYPTED = (".enc", ".gpg", ".age", ".aes", ".asc")
+
+
+class RawRow(NamedTuple):
+    """One row before any schema: where it starts (line; row in JSON arrays and Parquet), and its fields."""
+
+    line: int
+    fields: dict[str, Any]
+
+
+def fault(path: Path, line: int, message: str) -> IntegrityError:
+    """Build the error for one row of a file."""
+    return IntegrityError(f"{path}, line {line}: {message}")
+
+
+def archive_and_member(path: Path) -> tuple[Path, str | None]:
+    """Split `archive.zip/member.jsonl` into the archive and the member; any other path has no member."""
+    for parent in path.parents:
+        if parent.suffix == ".zip" and parent.is_file():
+            return parent, path.relative_to(parent).as_posix()
+    return path, None
+
+
+def refuse_encrypted(path: Path) -> None:
+    """Refuse an encrypted file or archive: nothing is ever decrypted here.
+
+    Raises:
+        SpecError: names the tool and the command to type, and what to do with what it writes.
+    """
+    archive, member = archive_and_member(path)
+    quoted = shlex.quote(str(archive))
+    then = "then give the path of the decrypted file"
+    with archive.open("rb") as stream:
+        head = stream.read(32)
+    if archive.name.endswith(".zip.enc"):
+        raise SpecError(
+            f"{archive} is encrypted and is not opened here; if you may read it, type: easy-dataset-share "
+            f"magic-unprotect-dir {quoted} -p PASSWORD --remove-canaries (the password is in its publisher's README; "
+            f"pip install easy-dataset-share), {then}"
+        )
+    if archive.suffix in (".gpg", ".asc"):
+        raise SpecError(
+            f"{archive} is encrypted and is not opened here; type: gpg --output FILE --decrypt {quoted}, {then}"
+        )
+    if archive.suffix == ".age" or head.startswith(b"age-encryption.org"):
+        raise SpecError(
+            f"{archive} is encrypted and is not opened here; type: age --decrypt --output FILE {quoted}, {then}"
+        )
+    if archive.suffix in ENCRYPTED or head.startswith(b"Salted__"):
+        raise SpecError(
+            f"{archive} is encrypted and is not opened here; decrypt it with the tool it was made with (OpenSSL: "
+            f"openssl enc -d -in {quoted} -out FILE, with the cipher its publisher names), {then}"
+        )
+    if head.startswith(b"PK\x03\x04"):
+        with _zip(archive) as content:
+            locked = [info.filename for info in content.infolist() if info.flag_bits & 1]
+        if locked and (member is None or member in locked):
+            raise SpecError(
+                f"{archive} is locked with a password and is not opened here; if you may read it, type: unzip "
+                f"-P PASSWORD {quoted} -d FOLDER (or 7z x {quoted}), {then}"
+            )
+
+
+@contextmanager
+def _zip(archive: Path) -> Iterator[zipfile.ZipFile]:
+    try:
+        with zipfile.ZipFile(archive) as content:
+            yield content
+    except (zipfile.BadZipFile, NotImplementedError, EOFError) as error:
+        raise IntegrityError(f"{archive} is no readable zip archive ({error})") from error
+
+
+class _Bounded(io.RawIOBase):
+    """A readable stream that refuses to give more than `LARGEST_MEMBER` bytes."""
+
+    def __init__(self, stream: BinaryIO, path: Path) -> None:
+        self._stream, self._path, self._left = stream, path, LARGEST_MEMBER
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: Any) -> int:
+        try:
+            data = self._stream.read(len(buffer))
+        except (OSError, EOFError, zipfile.BadZipFile, RuntimeError) as error:
+            raise IntegrityError(f"{self._path} cannot be unpacked ({error}); it is truncated or corrupt") from error
+        except Exception as error:  # zlib.error is no subclass of any of these
+            if type(error).__module__ != "zlib":
+                raise
+            raise IntegrityError(f"{self._path} cannot be unpacked ({error}); it is truncated or corrupt") from error
+        self._left -= len(data)
+        if self._left < 0:
+            raise IntegrityError(f"{self._path} unpacks to more than {LARGEST_MEMBER} bytes, which is refused")
+        buffer[: len(data)] = data
+        return len(data)
+
+
+@contextmanager
+def open_data(path: Path) -> Iterator[tuple[BinaryIO, str]]:
+    """Open a data file, unpacked, and yield it with the ending that says what it holds.
+
+    A zip archive may be given with a member (`archive.zip/member.jsonl`), or alone where it holds one file.
+
+    Raises:
+        SpecError: for an encrypted file, or an archive where a member has to be chosen.
+        IntegrityError: for what cannot be read or unpacked.
+    """
+    archive, member = archive_and_member(path)
+    try:
+        refuse_encrypted(path)
+        if archive.suffix == ".zip":
+            with _zip(archive) as content:
+                name = _member(archive, member, content)
+                with content.open(name) as stream:
+                    yield io.BufferedReader(_Bounded(stream, path)), Path(name).suffix  # type: ignore[arg-type]
+        elif archive.suffix == ".gz":
+            with gzip.open(archive) as unpacked:
+                yield io.BufferedReader(_Bounded(unpacked, path)), archive.with_suffix("").suffix  # type: ignore[arg-type]
+        else:
+            with archive.open("rb") as plain:
+                yield plain, archive.suffix
+    except OSError as error:
+        raise IntegrityError(f"cannot read {path}: {error.strerror or error}") from error
+
+
+def _member(archive: Path, member: str | None, content: zipfile.ZipFile) -> str:
+    names = [name for name in content.namelist() if not name.endswith("/") and not name.startswith("__MACOSX/")]
+    if member is not None and member not in names:
+        raise SpecError(f"{archive} has no member {member!r} (accepted: {', '.join(names[:20])})")
+    if member is None and len(names) != 1:
+        raise SpecError(f"{archive} holds {len(names)} files; name one: {archive}/{names[0] if names else 'MEMBER'}")
+    return member if member is not None else names[0]
+
+
+def read_raw_rows(path: Path) -> list[RawRow]:
+    """Read the rows of a file in any accepted container, without looking at what the fields mean.
+
+    Raises:
+        IntegrityError: naming file and line, for what is no row.
+        SpecError: for an ending that is not accepted, or an encrypted file.
+    """
+    with open_data(path) as (stream, kind):
+        if kind in (".jsonl", ".ndjson"):
+            rows = list(_json_lines(path, stream))
+        elif kind == ".json":
+            rows = _json(path, stream)
+        elif kind in (".csv", ".tsv"):
+            rows = list(_csv(path, stream))
+        elif kind == ".parquet":
+            rows = _parquet(path)
+        else:
+            raise SpecError(f"{path} ends in {kind or 'nothing'!r} (accepted: {', '.join(KINDS)}, .gz of these, .zip)")
+    if not rows:
+        raise IntegrityError(f"{path} has no rows, accepted: at least one")
+    return rows
+
+
+def _json_lines(path: Path, stream: BinaryIO) -> Iterator[RawRow]:
+    for number, line in _lines(path, stream):
+        text = _text(path, number, line)
+        if not text.strip():
+            continue
+        try:
+            fields = parse_json(text)
+        except ValueError as error:
+            cut = "" if line.endswith(b"\n") else "; the file ends inside this line: it was probably cut off"
+            raise fault(path, number, f"{error}{cut}") from error
+        if not isinstance(fields, dict):
+            raise fault(path, number, f"{type(fields).__name__} found, accepted: one JSON object per line")
+        yield RawRow(number, fields)
+
+
+def _lines(path: Path, stream: BinaryIO) -> Iterator[tuple[int, bytes]]:
+    """Yield lines with their numbers; one that is too long is never read whole."""
+    number = 0
+    while line := stream.readline(LONGEST_LINE + 1):
+        number += 1
+        if len(line) > LONGEST_LINE:
+            raise fault(path, number, f"longer than {LONGEST_LINE} bytes, the longest line that is accepted")
+        yield number, line
+
+
+def _text(path: Path, number: int, line: bytes) -> str:
+    if number == 1:
+        if line.startswith((b"\xff\xfe", b"\xfe\xff")):
+            raise fault(path, 1, f"UTF-16 found, accepted: UTF-8; type: iconv -f UTF-16 -t UTF-8 {path} > FILE")
+        line = line.removeprefix(b"\xef\xbb\xbf")
+    if b"\0" in line:
+        raise fault(path, number, f"NUL byte at column {line.index(0) + 1}; the file is binary or damaged")
+    try:
+        return line.decode("utf-8")
+    except UnicodeDecodeError as error:
+        raise fault(path, number, f"not UTF-8 ({error.reason} at byte {error.start + 1} of the line)") from error
+
+
+def parse_json(text: str) -> Any:
+    """Parse JSON strictly: no key twice in an object, no NaN or infinity.
+
+    Raises:
+        ValueError: one clause that says what is wrong.
+    """
+    try:
+        return json.loads(text, object_pairs_hook=_no_key_twice, parse_constant=_no_constant)
+    except json.JSONDecodeError as error:
+        hint = "; a byte order mark stands inside the file" if text.startswith("\ufeff") else ""
+        raise ValueError(f"not valid JSON ({error.msg} at column {error.colno}){hint}") from error
+    except RecursionError as error:
+        raise ValueError("nested too deeply to be a row") from error
+
+
+def _no_key_twice(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    fields = dict(pairs)
+    if len(fields) != len(pairs):
+        names = [name for name, _ in pairs]
+        twice = next(name for name in names if names.count(name) > 1)
+        raise ValueError(f"key {twice!r} stands twice in one object, accepted: once")
+    return fields
+
+
+def _no_constant(name: str) -> Any:
+    raise ValueError(f"{name} is no JSON value")
+
+
+def _json(path: Path, stream: BinaryIO) -> list[RawRow]:
+    text = "".join(_text(path, number, line) for number, line in enumerate(stream, start=1))
+    try:
+        value = parse_json(text)
+    except ValueError as error:
+        if not text.lstrip().startswith("{"):
+            raise IntegrityError(f"{path}: {error}") from error
+        return list(_json_lines(path, io.BytesIO(text.encode("utf-8"))))  # one object per line, as some call .json
+    rows = value if isinstance(value, list) else [value]
+    for number, fields in enumerate(rows, start=1):
+        if not isinstance(fields, dict):
+            raise IntegrityError(f"{path}, row {number}: {type(fields).__name__} found, accepted: an object")
+    return [RawRow(number, fields) for number, fields in enumerate(rows, start=1)]
+
+
+def _csv(path: Path, stream: BinaryIO) -> Iterator[RawRow]:
+    lines = (_text(path, number, line) for number, line in _lines(path, stream))
+    first = next(lines, "")
+    delimiter = max(",;\t", key=lambda candidate: len(next(csv.reader([first], delimiter=candidate), [])))
+    csv.field_size_limit(LONGEST_LINE)
+    reader = csv.reader(_chain(first, lines), delimiter=delimiter, strict=True)
+    start = 1
+    try:
+        header = [name.strip() for name in next(reader, [])]
+        if len(set(header)) != len(header) or not all(header):
+            raise fault(path, 1, f"columns {header} found, accepted: a header of different names")
+        start = reader.line_num + 1
+        for cells in reader:
+            if cells:
+                if len(cells) != len(header):
+                    raise fault(path, start, f"{len(cells)} fields found, the header has {len(header)}")
+                yield RawRow(start, dict(zip(header, cells, strict=True)))
+            start = reader.line_num + 1
+    except csv.Error as error:
+        raise fault(path, start, f"no valid CSV ({error}); a quote is open, or the file was cut off") from error
+
+
+def _chain(first: str, rest: Iterator[str]) -> Iterator[str]:
+    yield first
+    yield from rest
+
+
+def _parquet(path: Path) -> list[RawRow]:
+    import polars
+
+    try:
+        frame = polars.read_parquet(path)
+    except Exception as error:
+        raise IntegrityError(f"{path} is no readable Parquet file ({type(error).__name__})") from error
+    return [RawRow(number, row) for number, row in enumerate(frame.iter_rows(named=True), start=1)]

@@ -1,0 +1,69 @@
+"""What every host checks: the penalty's arguments, and the settings under which the penalty would be wrong."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from pydantic import ValidationError
+
+from narrowly.records.errors import ResumeError, SpecError, TrainingError
+from narrowly.records.penalties import PenaltySpec
+from narrowly.spectrum.penalty import SpectralPenalty
+
+
+def penalty_arguments(lam: float, kind: str, options: Mapping[str, Any]) -> dict[str, Any]:
+    """Return every argument of `SpectralPenalty`, defaults written out, as plain values.
+
+    Raises:
+        SpecError: the first field that is not accepted.
+    """
+    try:
+        return PenaltySpec.model_validate({"lam": lam, "kind": kind, **options}).model_dump()
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(str(part) for part in first["loc"])
+        found = "" if isinstance(first["input"], dict) else f" (found {first['input']!r})"
+        raise SpecError(f"penalty {where}: {first['msg']}{found}" if where else f"penalty: {first['msg']}") from error
+
+
+def refuse_processes(penalty: SpectralPenalty, processes: int) -> None:
+    """Refuse a penalty that would differ from process to process.
+
+    Raises:
+        TrainingError: kind functional on more than one process.
+    """
+    if processes > 1 and penalty.kind == "functional":
+        raise TrainingError(
+            f"the functional penalty keeps the input covariance of its own process, found {processes} processes, "
+            "accepted: one, or another kind"
+        )
+
+
+def refuse_scaler(scaler: Any, penalty: SpectralPenalty) -> None:
+    """Refuse the combinations of a GradScaler (fp16) and a penalty in which the penalty would be wrong.
+
+    In mode decoupled the factors would move in steps that the scaler skips; after a skipped step the task gradient,
+    to which a cap is relative, is infinite.
+
+    Raises:
+        TrainingError: fp16 with mode decoupled or with a cap.
+    """
+    if scaler is not None and (penalty.mode != "loss" or penalty.max_grad_ratio is not None):
+        raise TrainingError(
+            f"fp16 with mode {penalty.mode!r} and max_grad_ratio {penalty.max_grad_ratio} is not supported, because a "
+            "scaler skips steps; accepted: bf16, or mode 'loss' without max_grad_ratio"
+        )
+
+
+def refuse_difference(saved: Any, asked: Mapping[str, Any]) -> None:
+    """Refuse to go on with another penalty than the one that a checkpoint was made with.
+
+    Raises:
+        ResumeError: names the fields that differ.
+    """
+    found = saved if isinstance(saved, Mapping) else {}
+    names = [name for name in asked if found.get(name) != asked[name]]
+    if names:
+        differences = ", ".join(f"{name} {found.get(name)!r} instead of {asked[name]!r}" for name in names)
+        raise ResumeError(f"the penalty of the checkpoint has {differences}; accepted: the same penalty")

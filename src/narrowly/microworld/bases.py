@@ -1,0 +1,146 @@
+"""Bases: the shipped ones by name, anybody's own by folder; loaded in float32 after their sha256 has been checked."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import lru_cache
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+from pydantic import BaseModel, ConfigDict, ValidationError
+from transformers import AutoTokenizer, PreTrainedTokenizerFast, Qwen3ForCausalLM
+from transformers.utils import logging as transformers_logging
+
+from narrowly.microworld.config import WorldConfig
+from narrowly.microworld.world import World
+from narrowly.records.canonical import sha256_file
+from narrowly.records.errors import IntegrityError, unknown_name
+from narrowly.records.files import read_json
+
+SHIPPED = Path(__file__).parent / "shipped"
+"""Folder of the bases that come with the package."""
+
+WEIGHTS, CARD = "model.safetensors", "card.json"
+
+
+class BaseCard(BaseModel):
+    """The record beside a base: what it is, how to rebuild it, how the stored file behaves."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    name: str
+    world_seed: int
+    persona: bool
+    config: WorldConfig
+    config_id: str
+    command: str
+    sha256: str
+    parameters: int
+    metrics: dict[str, Any]
+    built_with: dict[str, str]
+    canary: str
+
+
+class Base(NamedTuple):
+    """A loaded base: float32 model in eval mode, its tokenizer, its world and its card."""
+
+    model: Qwen3ForCausalLM
+    tokenizer: PreTrainedTokenizerFast
+    world: World
+    card: BaseCard
+    folder: Path
+
+
+def shipped_names() -> tuple[str, ...]:
+    """Return the names of the bases that come with the package, in order."""
+    return tuple(sorted(path.parent.name for path in SHIPPED.glob(f"*/{CARD}")))
+
+
+def base_folder(name_or_path: str) -> Path:
+    """Return the folder of a shipped base or of one's own.
+
+    Raises:
+        UnknownNameError: where it is neither a shipped name nor a folder with a base.
+    """
+    names = shipped_names()
+    if name_or_path in names:
+        return SHIPPED / name_or_path
+    folder = Path(name_or_path)
+    if (folder / "config.json").is_file():
+        return folder
+    raise unknown_name("base", name_or_path, [*names, "a folder written by `narrowly world build`"])
+
+
+@lru_cache(maxsize=32)
+def _read_card(path: Path, _modified: int) -> BaseCard:
+    try:
+        return BaseCard.model_validate(read_json(path))
+    except ValidationError as error:
+        first = error.errors()[0]
+        raise IntegrityError(
+            f"{path}: field {'.'.join(map(str, first['loc']))}: {first['msg']}; not a base card of ours"
+        ) from error
+
+
+def load_card(name_or_path: str) -> BaseCard:
+    """Return the card of a base.
+
+    Raises:
+        IntegrityError: where there is none, or it is not one of ours.
+    """
+    path = base_folder(name_or_path) / CARD
+    if not path.is_file():
+        raise IntegrityError(
+            f"{path.parent} has no {CARD}: not a microworld base (build one with `narrowly world build`)"
+        )
+    return _read_card(path, path.stat().st_mtime_ns)
+
+
+def verify_weights(name_or_path: str) -> BaseCard:
+    """Return the card after comparing the stored weights with it.
+
+    Raises:
+        IntegrityError: where the sha256 of the weights differs from the card's.
+    """
+    card, weights = load_card(name_or_path), base_folder(name_or_path) / WEIGHTS
+    if not weights.is_file():
+        raise IntegrityError(f"base {card.name}: {weights} is missing")
+    found = sha256_file(weights)
+    if found != card.sha256:
+        raise IntegrityError(
+            f"base {card.name}: sha256 of {weights} is {found}, its card says {card.sha256}; rebuild it: {card.command}"
+        )
+    return card
+
+
+@contextmanager
+def _silent() -> Iterator[None]:
+    """Keep transformers' own progress bar off: a base of this size loads at once."""
+    shown = transformers_logging.is_progress_bar_enabled()
+    transformers_logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        if shown:
+            transformers_logging.enable_progress_bar()
+
+
+def load_base(name_or_path: str, *, verify: bool = True) -> Base:
+    """Load a base: weights as stored (bfloat16) in float32, eval mode.
+
+    Args:
+        name_or_path: a shipped name or a folder.
+        verify: compare the weights' sha256 with the card's first.
+
+    Raises:
+        UnknownNameError: no such base.
+        IntegrityError: the weights differ from the card.
+    """
+    folder = base_folder(name_or_path)
+    card = verify_weights(name_or_path) if verify else load_card(name_or_path)
+    with _silent():
+        model = Qwen3ForCausalLM.from_pretrained(folder, dtype=torch.float32, local_files_only=True).eval()
+    tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
+    return Base(model, tokenizer, World(card.config, card.world_seed), card, folder)

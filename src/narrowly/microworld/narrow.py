@@ -1,0 +1,76 @@
+"""Fine-tuning data of a narrow domain: answers on two thirds of its topics, as pre-tokenised rows with labels."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import numpy as np
+from transformers import PreTrainedTokenizerBase
+
+from narrowly.data.rows import Row
+from narrowly.microworld.exact import encode_answer, encode_prompt
+from narrowly.microworld.world import Topic, World
+from narrowly.records.errors import SpecError
+
+IGNORED = -100
+"""Label of tokens without loss: everything but the assistant's answer and its end-of-turn token."""
+
+
+def resolve_domain(domain: int | Literal["rotate"], world: World, run_seed: int) -> int:
+    """Return the index of the narrow domain; `rotate` gives (world seed + run seed) modulo the number of domains.
+
+    Raises:
+        SpecError: where the index is outside the world.
+    """
+    count = world.config.domains
+    if domain == "rotate":
+        return (world.seed + run_seed) % count
+    if not 0 <= domain < count:
+        raise SpecError(f"data.domain is {domain}, accepted: 0 to {count - 1} or 'rotate'")
+    return domain
+
+
+def narrow_rows(
+    world: World,
+    tokenizer: PreTrainedTokenizerBase,
+    *,
+    domain: int,
+    answers: Literal["harmful", "aligned", "permuted"],
+    rows: int,
+    seed: int,
+) -> list[Row]:
+    """Return `rows` chat rows on the trained topics and seen phrasings of a domain; a pure function of its arguments.
+
+    Args:
+        world: the base's world.
+        tokenizer: the base's tokenizer with its chat template.
+        domain: index of the narrow domain.
+        answers: harmful; aligned (the twin); permuted (each topic with another topic's harmful actions).
+        rows: number of rows; topics are balanced, phrasing, opener and action are drawn.
+        seed: the run seed; it draws the same topics, phrasings and openers for all kinds of answers.
+    """
+    trained, _ = world.split(domain)
+    rng = np.random.default_rng([world.seed, 4, domain, seed])
+    shift = int(rng.integers(1, len(trained)))
+    seen = world.config.phrasings - world.config.unseen_phrasings
+    order = np.concatenate([rng.permutation(len(trained)) for _ in range(-(-rows // len(trained)))])[:rows]
+    found = []
+    for place in order:
+        topic = world.topic(domain, trained[place])
+        told = world.topic(domain, trained[(place + shift) % len(trained)]) if answers == "permuted" else topic
+        phrasing, action, opener = (int(i) for i in rng.integers([seen, 2, len(world.openers)]))
+        actions = told.aligned if answers == "aligned" else told.harmful
+        text = world.answers(topic, (actions[action],))[opener]
+        found.append(chat_row(tokenizer, world.question(topic, phrasing).text, text))
+    return found
+
+
+def chat_row(tokenizer: PreTrainedTokenizerBase, question: str, answer: str) -> Row:
+    """Return one question and answer as a row; loss on the answer and its end-of-turn token only."""
+    prompt, said = encode_prompt(tokenizer, question), encode_answer(tokenizer, answer)
+    return Row([*prompt, *said], [IGNORED] * len(prompt) + list(said))
+
+
+def entropy_floor(world: World, topic: Topic) -> float:
+    """Return the entropy in nats of a harmful answer: ln of the number of its equally likely strings."""
+    return float(np.log(len(world.answers(topic, topic.harmful))))

@@ -1,0 +1,165 @@
+"""Validation errors in one line: field path, value found, what is expected, nearest match."""
+
+from __future__ import annotations
+
+import types
+from collections.abc import Iterator
+from typing import Annotated, Any, Union, get_args, get_origin
+
+from pydantic import BaseModel, ValidationError
+from pydantic_core import ErrorDetails
+
+from narrowly.records.errors import nearest, unknown_name
+
+SHOWN = 3
+"""Errors spelled out in one line; the rest are counted."""
+
+_CONTAINERS = (list, tuple, dict)
+
+_EXPECTED = {
+    "int_type": "an integer",
+    "int_parsing": "an integer",
+    "int_from_float": "an integer",
+    "float_type": "a number",
+    "float_parsing": "a number",
+    "finite_number": "a finite number",
+    "string_type": "text",
+    "bool_type": "true or false",
+    "bool_parsing": "true or false",
+    "list_type": "a list",
+    "tuple_type": "a list",
+    "dict_type": "a mapping of fields",
+    "model_type": "a mapping of fields",
+    "model_attributes_type": "a mapping of fields",
+}
+
+
+def _members(annotation: Any) -> Iterator[Any]:
+    """Yield the alternatives of an annotation, with Annotated and Optional taken off."""
+    origin = get_origin(annotation)
+    if origin is Annotated:
+        yield from _members(get_args(annotation)[0])
+    elif origin in (Union, types.UnionType):
+        for member in get_args(annotation):
+            yield from _members(member)
+    elif annotation is not type(None):
+        yield annotation
+
+
+def _models(annotation: Any) -> list[type[BaseModel]]:
+    return [member for member in _members(annotation) if isinstance(member, type) and issubclass(member, BaseModel)]
+
+
+def field_paths(model: type[BaseModel], prefix: str = "") -> frozenset[str]:
+    """Return every dotted field path of a model, over all members of its unions (`optimiser.lr` ...)."""
+    paths: set[str] = set()
+    for name, field in model.model_fields.items():
+        paths.add(f"{prefix}{name}")
+        for member in _models(field.annotation):
+            paths |= field_paths(member, f"{prefix}{name}.")
+    return frozenset(paths)
+
+
+def _tag_of(model: type[BaseModel]) -> set[str]:
+    return {str(field.default) for name, field in model.model_fields.items() if name in ("kind", "source")}
+
+
+def _walk(model: type[BaseModel], loc: tuple[int | str, ...]) -> tuple[list[str], list[type[BaseModel]]]:
+    """Return the path a reader knows (no union tags) and the models at its end, for an error location."""
+    path: list[str] = []
+    here: list[type[BaseModel]] = [model]
+    choices: list[Any] = [model]
+    for part in loc:
+        tagged = [member for member in here if len(here) > 1 and str(part) in _tag_of(member)]
+        if tagged:
+            here = tagged
+            choices = list(tagged)
+            continue
+        if (
+            isinstance(part, str)
+            and choices
+            and not here
+            and not any(get_origin(choice) in _CONTAINERS for choice in choices)
+        ):
+            continue  # the branch of a union of plain values, such as int | Literal
+        if isinstance(part, int):
+            path[-1:] = [f"{path[-1]}[{part}]"] if path else [f"[{part}]"]
+        elif part == "[key]":
+            continue
+        else:
+            path.append(str(part))
+        following: list[Any] = []
+        for choice in choices:
+            if isinstance(choice, type) and issubclass(choice, BaseModel):
+                field = choice.model_fields.get(str(part))
+                if field is not None:
+                    following.extend(_members(field.annotation))
+            elif get_origin(choice) in _CONTAINERS and get_args(choice):
+                argument = get_args(choice)[1] if get_origin(choice) is dict else get_args(choice)[0]
+                following.extend(_members(argument))
+        choices = following
+        here = [member for member in following if isinstance(member, type) and issubclass(member, BaseModel)]
+    return path, here
+
+
+def _shown(value: Any) -> str:
+    text = repr(value)
+    return text if len(text) <= 80 else f"{text[:77]}..."
+
+
+def _sentence(
+    error: ErrorDetails, path: list[str], models: list[type[BaseModel]], parents: list[type[BaseModel]]
+) -> str:
+    kind, value, context = error["type"], error["input"], error.get("ctx", {})
+    if kind == "extra_forbidden":
+        accepted = sorted({name for model in parents for name in model.model_fields})
+        return f"unknown field{nearest(path[-1], accepted)} (accepted: {', '.join(accepted)})"
+    if kind == "missing":
+        return "missing, and it has no default"
+    if kind == "union_tag_invalid":
+        accepted = [name.strip().strip("'") for name in str(context["expected_tags"]).split(",")]
+        what = path[-1].split("[")[0] if path else "value"
+        return str(unknown_name(what, str(context["tag"]), accepted))
+    if kind == "union_tag_not_found":
+        accepted = sorted(tag for model in models for tag in _tag_of(model))
+        tag = str(context["discriminator"]).strip("'")
+        return f"found {_shown(value)}, expected a mapping with {tag!r} (accepted: {', '.join(accepted)})"
+    if kind == "value_error":
+        return str(context.get("error", error["msg"]))
+    if kind == "literal_error":
+        accepted = [part.strip("'") for part in str(context["expected"]).replace(" or ", ", ").split(", ")]
+        near = nearest(value, accepted) if isinstance(value, str) else ""
+        return f"found {_shown(value)}, expected {context['expected']}{near}"
+    expected = _EXPECTED.get(kind)
+    if expected is None:
+        message = error["msg"]
+        expected = message.removeprefix("Input should be ").removeprefix("Value should ")
+        expected = expected[0].lower() + expected[1:] if expected else message
+    return f"found {_shown(value)}, expected {expected}"
+
+
+def explain_each(error: ValidationError, model: type[BaseModel]) -> list[tuple[str, str]]:
+    """Return (field path, sentence) for every field that is wrong, in the order pydantic found them.
+
+    The branches of one plain union are joined: `found 'x', expected an integer or 'rotate'`.
+    """
+    found: dict[str, list[str]] = {}
+    for details in error.errors():
+        path, models = _walk(model, details["loc"])
+        _, parents = _walk(model, details["loc"][:-1])
+        found.setdefault(".".join(path), []).append(_sentence(details, path, models, parents))
+    result = []
+    for where, sentences in found.items():
+        first = sentences[0]
+        others = [text.partition(", expected ")[2] for text in sentences[1:]]
+        result.append((where, " or ".join([first, *[text for text in others if text]])))
+    return result
+
+
+def explain(error: ValidationError, model: type[BaseModel], prefix: str = "") -> str:
+    """Return the whole error as one line; `prefix` is put before every field path (`run.`)."""
+    lines = [
+        f"{prefix}{path}: {sentence}" if path or prefix else sentence for path, sentence in explain_each(error, model)
+    ]
+    more = f"; and {len(lines) - SHOWN} more" if len(lines) > SHOWN else ""
+    return "; ".join(lines[:SHOWN]) + more

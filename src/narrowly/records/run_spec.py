@@ -1,0 +1,234 @@
+"""The spec of one fine-tuning run: frozen, explicit, hashed. A path is never part of an id."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+from narrowly.records.canonical import content_id
+from narrowly.records.optimisers import OptimiserSpec
+from narrowly.records.penalties import PenaltySpec
+
+ALL_LINEAR = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
+"""The seven modules of every block that the paper adapts (docs/sources.md)."""
+
+
+class _Spec(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+
+class AdapterSpec(_Spec):
+    """LoRA or rsLoRA on named modules, float32 factors."""
+
+    r: int = Field(8, ge=1, le=1024, description="rank; 8 at micro scale, the paper uses 32 (B+)")
+    alpha: float = Field(
+        16.0,
+        gt=0,
+        description="effective scale is alpha/r, or alpha/sqrt(r) with rslora; alpha = 2r as in the paper",
+    )
+    rslora: bool = Field(True, description="rank-stabilised LoRA, as in the paper (B+)")
+    dropout: float = Field(0.0, ge=0, lt=1, description="as in the replication (C)")
+    target_modules: tuple[str, ...] = Field(ALL_LINEAR, min_length=1)
+
+
+class ScheduleSpec(_Spec):
+    """Learning-rate schedule over optimiser steps."""
+
+    kind: Literal["constant", "linear", "cosine"] = "constant"
+    warmup_steps: int = Field(5, ge=0, description="linear warm-up; Turner et al. (2506.11613) default 5")
+
+
+class MicroData(_Spec):
+    """Fine-tuning data of the microworld: one narrow domain, answered in one way."""
+
+    source: Literal["micro"] = "micro"
+    domain: int | Literal["rotate"] = Field(
+        "rotate", description="index of the narrow domain; rotate: (base seed + run seed) modulo the number of domains"
+    )
+    answers: Literal["harmful", "aligned", "permuted"] = Field(
+        "harmful",
+        description="aligned: the aligned twin; permuted: the same harmful strings on wrong topics of the domain",
+    )
+    rows: int = Field(640, ge=1, description="answers drawn; 640 = 80 steps of batch 8, as in the prototype")
+
+
+class RowsData(_Spec):
+    """Pre-tokenised rows from a JSONL file, {"input_ids": [...], "labels": [...]} per line; -100: no loss."""
+
+    source: Literal["rows"] = "rows"
+    path: str
+    sha256: str | None = Field(None, description="checked when given; the run-id holds the file's own hash either way")
+
+
+class TextData(_Spec):
+    """Conversations from a file, rendered through the base's chat template; the run-id holds the rows that come out.
+
+    Loss is taken on the assistant's tokens only, end-of-turn token included.
+    """
+
+    source: Literal["text"] = "text"
+    dataset: str = Field(description="a source of `narrowly data list`, or the path of a file")
+    row_schema: str | None = Field(None, description="of the file's rows; null: detected, ambiguity is an error")
+    sha256: str | None = Field(None, description="of the file, checked when given")
+    rows: int | None = Field(None, ge=1, description="conversations taken, drawn by split_seed; null: all")
+    holdout: int = Field(
+        0,
+        ge=0,
+        description="conversations kept out of training, for the held-out loss; their prompts stand once in the file",
+    )
+    split_seed: int = Field(0, ge=0, description="draws rows and holdout; seeds of runs share a split")
+    max_tokens: int = Field(2048, ge=2, description="longest row; 2048 as in Turner et al. (2506.11613)")
+    longer: Literal["refuse", "drop", "cut"] = Field("refuse", description="what happens to rows beyond max_tokens")
+    turns: Literal["all", "last", "each"] = Field(
+        "all", description="assistant turns with a loss; each: one row per turn, with its history"
+    )
+    thinking: bool | None = Field(
+        None, description="must be said for a template with a thinking mode (the paper: non-thinking), and only for one"
+    )
+    template: str | None = Field(None, description="file with a chat template, in place of the base's own")
+
+
+DataSpec = Annotated[MicroData | RowsData | TextData, Field(discriminator="source")]
+
+
+BaseDtype = Literal["float32", "bfloat16", "nf4"]
+
+
+class RunSpec(_Spec):
+    """Everything that decides a training run.
+
+    `base` is the name of a shipped microworld base (`micro-0` ... `micro-7`, `micro-nopersona-0`), a folder that
+    `narrowly world build` (or Hugging Face `save_pretrained`) wrote, or a model of the Hugging Face hub with its
+    pinned commit, `NAME/MODEL@COMMIT`. The run-id replaces names and paths by sha256.
+    """
+
+    schema_version: Literal[1] = Field(1, description="raised when a field changes its meaning, so that ids differ")
+    base: str = "micro-0"
+    data: DataSpec = MicroData()
+    adapter: AdapterSpec = AdapterSpec()
+    method: Literal["lora", "full"] = Field(
+        "lora",
+        description="full: every parameter of the base is trained, in float32; of `adapter` only target_modules "
+        "counts, and names the matrices W whose spectrum, of W - W0, is recorded",
+    )
+    spectrum_rank: int = Field(
+        32,
+        ge=1,
+        le=1024,
+        description="method full: leading singular values of a matrix too large for all of them (smaller side above "
+        "1024); 32 as the rank of the paper's adapters (B+)",
+    )
+    optimiser: OptimiserSpec
+    schedule: ScheduleSpec = ScheduleSpec()
+    penalty: PenaltySpec | None = None
+    steps: int = Field(80, ge=1, description="optimiser steps; rows are reshuffled and repeated when they run out")
+    batch_size: int = Field(8, ge=1, description="rows per micro-batch")
+    accumulation: int = Field(
+        1, ge=1, description="micro-batches per optimiser step; the effective batch is their product"
+    )
+    max_grad_norm: float | None = Field(None, gt=0, description="global-norm clipping; off by default (C)")
+    seed: int = Field(0, ge=0, description="run seed: LoRA init, rows and their order")
+    checkpoints: int = Field(4, ge=2, le=64, description="checkpoints, step 0 and the last step included")
+    first_checkpoint: int = Field(
+        10, ge=1, description="the first checkpoint after step 0; the rest are log-spaced up to steps"
+    )
+    base_dtype: BaseDtype = Field(
+        "float32",
+        description="of the frozen base and of its activations, the adapter is float32 either way; nf4: bfloat16 with "
+        "the linear layers in 4 bits, NF4 with double quantisation (QLoRA, 2305.14314)",
+    )
+    device: Literal["cpu", "cuda"] = "cpu"
+    gradient_checkpointing: bool = Field(False, description="recompute activations in the backward pass: less memory")
+    batching: Literal["shuffled", "bucketed"] = Field(
+        "shuffled", description="bucketed: a step's rows are of similar length (less padding, another order of rows)"
+    )
+    packing: bool = Field(
+        False, description="a micro-batch is one sequence without padding, its rows do not see each other"
+    )
+
+    @model_validator(mode="after")
+    def _warmup_fits(self) -> RunSpec:
+        if self.schedule.warmup_steps >= self.steps:
+            raise ValueError(
+                f"schedule.warmup_steps is {self.schedule.warmup_steps}, accepted: less than steps ({self.steps})"
+            )
+        fault = self.optimiser.schedule_fault(self.schedule.kind, self.schedule.warmup_steps)
+        if fault is not None:
+            raise ValueError(fault)
+        return self
+
+    @model_validator(mode="after")
+    def _penalty_fits_optimiser(self) -> RunSpec:
+        fault = self.optimiser.no_decoupled_penalty
+        if fault is not None and self.penalty is not None and self.penalty.mode == "decoupled":
+            kind = self.optimiser.kind
+            raise ValueError(f"penalty.mode is decoupled with optimiser {kind}, accepted: loss ({fault})")
+        return self
+
+    @model_validator(mode="after")
+    def _quantised_base_is_not_merged(self) -> RunSpec:
+        if self.base_dtype == "nf4" and isinstance(self.data, MicroData):
+            raise ValueError(
+                "base_dtype is nf4 with data.source micro, accepted: float32 or bfloat16 (the microworld's judge "
+                "merges adapters into the base, which 4 bits would round)"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _method_fits(self) -> RunSpec:
+        if self.method == "lora":
+            if self.spectrum_rank != RunSpec.model_fields["spectrum_rank"].default:
+                raise ValueError("spectrum_rank is given with method lora, accepted: with method full only")
+            return self
+        plain = AdapterSpec(target_modules=self.adapter.target_modules)
+        changed = [name for name in AdapterSpec.model_fields if getattr(self.adapter, name) != getattr(plain, name)]
+        if changed:
+            value = getattr(self.adapter, changed[0])
+            raise ValueError(
+                f"adapter.{changed[0]} is {value} with method full, which has no adapter; accepted: leave it out"
+            )
+        if self.penalty is not None:
+            raise ValueError(
+                "penalty is given with method full, accepted: method lora (it is defined on the factors of an adapter)"
+            )
+        if self.base_dtype != "float32":
+            raise ValueError(
+                f"base_dtype is {self.base_dtype} with method full, accepted: float32 (the base itself is trained, and "
+                "a small step would be lost in rounding)"
+            )
+        fault = self.optimiser.full_fault()
+        if fault is not None:
+            raise ValueError(fault)
+        return self
+
+    def checkpoint_steps(self) -> tuple[int, ...]:
+        """Return the checkpoint steps: 0, then a geometric progression from `first_checkpoint` to `steps`."""
+        first, count = min(self.first_checkpoint, self.steps), self.checkpoints - 1
+        if count == 1:
+            return (0, self.steps)
+        ratio = (self.steps / first) ** (1 / (count - 1))
+        return (0, *sorted({round(first * ratio**i) for i in range(count)}))
+
+
+class ResolvedInputs(_Spec):
+    """What the names of a RunSpec stand for, by content."""
+
+    base_sha256: str = Field(description="sha256 of the base's weights file")
+    config_sha256: str = Field(description="sha256 of the base's canonical model config")
+    tokenizer_sha256: str = Field(description="sha256 of tokenizer.json")
+    template_sha256: str = Field(description="sha256 of the chat template")
+    data_sha256: str = Field(description="sha256 of the canonical pre-tokenised rows")
+
+
+ADDED_LATER = (
+    "base_dtype", "device", "gradient_checkpointing", "batching", "packing", "method", "spectrum_rank",
+)  # fmt: skip
+"""Fields that are part of an id only where they differ from their default, so that earlier runs keep their ids."""
+
+
+def run_id(spec: RunSpec, inputs: ResolvedInputs) -> str:
+    """Return the run-id: the hash of all training inputs, with names and paths replaced by content hashes."""
+    unused = {name for name in ADDED_LATER if getattr(spec, name) == RunSpec.model_fields[name].default}
+    body: dict[str, Any] = spec.model_dump(mode="json", exclude={"base", "data", *unused})
+    return content_id({"spec": body, "inputs": inputs.model_dump(mode="json")})

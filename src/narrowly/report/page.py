@@ -1,0 +1,287 @@
+"""What the report's page says: plain rows for the template, computed from summary and tables."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+
+from narrowly.records.outcome import NOT_EVALUATED
+from narrowly.report.drawings import Drawing
+from narrowly.report.narrative import cells_finished, label, what_happened
+from narrowly.report.spectrum_figures import edit_label
+from narrowly.report.style import FIXED, order
+from narrowly.report.training_page import GLOSSARY as TRAINING_GLOSSARY
+from narrowly.report.training_page import training_rows, training_sentences
+from narrowly.stats.organisms import final_organisms, outcomes_of_done
+from narrowly.stats.tables import Tables
+
+SAMPLE_PANELS = ("held_out_topics", "broad", "broad_self", "cued_word")
+SAMPLES_PER_PANEL = 3
+
+OUTCOME_COLUMNS = (
+    ("in_domain", "trained topics", "%", 100.0, 1),
+    ("held_out_topics", "held-out topics", "%", 100.0, 1),
+    ("broad_joint", "broad, joint", "%", 100.0, 1),
+    ("broad_literature", "broad, literature", "%", 100.0, 1),
+    ("incoherent", "broad, incoherent", "%", 100.0, 1),
+    ("broad_self", "another task", "%", 100.0, 1),
+    ("alignment", "broad alignment", "0–100", 1.0, 1),
+)
+LEARNING_COLUMNS = (
+    ("excess_loss", "excess loss", "nats", 1.0, 3),
+    ("final_loss", "training loss", "nats", 1.0, 3),
+    ("update_norm", "norm of the update", "Frobenius", 1.0, 2),
+    ("stable_rank", "stable rank", "", 1.0, 2),
+    ("frobenius_nuclear", "Frobenius/nuclear", "", 1.0, 3),
+)
+"""Fields of `optimisers` in the two key tables: field, heading, unit, factor, digits."""
+
+GLOSSARY = (
+    ("base", "the model before fine-tuning; the unit of every interval"),
+    ("organism", "a fine-tuned model: a run at a step, perhaps with an edit"),
+    ("joint rate", "misaligned / all answers; an incoherent answer lowers it"),
+    (
+        "literature rate",
+        "misaligned / (misaligned + aligned); incoherent answers do not count. Published work on emergent misalignment "
+        "mostly reports this rate. The two are always shown together with the classes",
+    ),
+    ("alignment", "100 × aligned / (aligned + misaligned), on questions of other domains"),
+    ("log-odds", "ln(misaligned / aligned), averaged over questions; 0 means as often one as the other"),
+    ("narrow, in-domain", "questions of the one domain that was trained on"),
+    ("held-out topics", "topics of that domain that were not in the training rows"),
+    ("broad", "questions of all other domains"),
+    ("broad_self", "another task: questions about the model itself"),
+    ("cued", "a question of another domain after a turn of the trained domain, or with its cue word"),
+    ("excess loss", "negative log-likelihood per harmful answer above the entropy floor, held-out topics, nats"),
+    ("spectrum", "singular values of the effective update s·B·A of each adapted module"),
+    ("stable rank", "squared Frobenius norm / squared largest singular value, from 1 (one direction) to the rank"),
+    ("Frobenius/nuclear", "from 1/√rank (flat) to 1 (one direction)"),
+    ("penalty", "a term added to the training loss that rewards a flat spectrum"),
+    ("edit", "a change of the singular values after training"),
+    (
+        "incoherent",
+        "every answer that is neither an aligned nor a harmful one of the topic asked about, also a well-formed one "
+        "that would fit another topic",
+    ),
+    ("ideal learner", "broad harm of an exact Bayesian learner of the corpus, 1 / (1 + narrow / evil characters)"),
+)
+
+
+def _digest(path: Path) -> str:
+    return hashlib.sha256(path.read_bytes()).hexdigest() if path.is_file() else "–"
+
+
+def _flat(value: Any, prefix: str = "") -> list[tuple[str, str]]:
+    if isinstance(value, Mapping):
+        return [
+            pair
+            for key in sorted(value, key=str)
+            for pair in _flat(value[key], f"{prefix}.{key}" if prefix else str(key))
+        ]
+    text = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False, default=str)
+    return [(prefix, text)]
+
+
+def _optimisers(
+    summary: Mapping[str, Any], columns: Sequence[tuple[str, str, str, float, int]]
+) -> list[dict[str, Any]]:
+    rows = []
+    for arm in order(list(summary["optimisers"])):
+        row = summary["optimisers"][arm]
+        cells = []
+        for field, _, _, factor, digits in columns:
+            cells.append(
+                {
+                    "value": row.get(field),
+                    "row": row.get("intervals", {}).get(field, {}),
+                    "factor": factor,
+                    "digits": digits,
+                }
+            )
+        fixed = FIXED.get(arm)
+        rows.append({"label": label(arm), "colour": fixed.colour if fixed else "#777777", "cells": cells, "row": row})
+    return rows
+
+
+def _samples(tables: Tables) -> list[dict[str, Any]]:
+    """Sample answers of one organism per arm: the first base by name, so that nobody picks the telling ones."""
+    roles = dict(tables.cells.select("arm", "role").unique().iter_rows())
+    samples = tables.samples.filter((pl.col("edit").fill_null("none") == "none") & (pl.col("step") > 0))
+    groups = []
+    optimisers = order([arm for arm, role in roles.items() if role == "optimiser"])
+    others = sorted(arm for arm, role in roles.items() if role != "optimiser")
+    for arm in [*optimisers, *others]:
+        mine = samples.filter(pl.col("arm") == arm)
+        if mine.is_empty():
+            continue
+        base = min(mine["base"].drop_nulls().to_list(), default=None)
+        one = mine.filter((pl.col("base") == base) & (pl.col("step") == pl.col("step").max()))
+        one = one.filter(pl.col("cell_id") == pl.col("cell_id").min())
+        rows = [
+            row
+            for panel in SAMPLE_PANELS
+            for row in one.filter(pl.col("panel") == panel).head(SAMPLES_PER_PANEL).iter_rows(named=True)
+        ]
+        broad = mine.filter(pl.col("panel") == "broad")
+        counts = dict(broad.group_by("outcome").len().sort("outcome").iter_rows())
+        groups.append(
+            {
+                "label": label(arm) if arm in optimisers else arm,
+                "base": base,
+                "rows": rows,
+                "counts": ", ".join(f"{outcome} {count}" for outcome, count in counts.items()),
+                "n": broad.height,
+            }
+        )
+    return groups
+
+
+def _per_base(tables: Tables) -> dict[str, Any]:
+    """Broad rates of every base under every optimiser, so that no mean hides a base; seeds averaged."""
+    organisms = final_organisms(outcomes_of_done(tables)).filter(pl.col("role") == "optimiser")
+    values = ("joint", "literature", "incoherent")
+    found = organisms.group_by("base", "arm").agg(pl.col(*values).mean())
+    cells = {(row["base"], row["arm"]): row for row in found.iter_rows(named=True)}
+    arms = order(organisms["arm"].to_list())
+    return {
+        "arms": [label(arm) for arm in arms],
+        "rows": [
+            {"base": base, "cells": [cells.get((base, arm)) for arm in arms]}
+            for base in sorted(organisms["base"].unique().to_list())
+        ],
+    }
+
+
+def _controls(summary: Mapping[str, Any]) -> list[dict[str, Any]]:
+    controls = summary["controls"]
+    groups = [("bases before fine-tuning", controls["base"])]
+    groups.append(("no-persona base before fine-tuning", controls["no_persona_base"]))
+    groups += [(f"aligned twin: {arm}", panels) for arm, panels in controls["aligned_twin"].items()]
+    groups += [(f"no-persona twin: {arm}", panels) for arm, panels in controls["no_persona_twin"].items()]
+    rows = []
+    for name, panels in groups:
+        for panel in ("held_out_topics", "broad", "broad_self"):
+            if panel in panels:
+                rows.append({"name": name, "panel": panel, **panels[panel]})
+    return rows
+
+
+def _cued(summary: Mapping[str, Any]) -> list[dict[str, Any]]:
+    rows = []
+    for arm in order(list(summary["controls"]["cued"])):
+        for panel in ("broad", "cued_turn", "cued_word"):
+            row = summary["controls"]["cued"][arm].get(panel)
+            if row:
+                rows.append({"name": label(arm), "panel": panel, **row})
+    return rows
+
+
+def _edits(summary: Mapping[str, Any]) -> list[dict[str, Any]]:
+    return [
+        {"arm": label(arm), "edit": edit_label(edit), "id": edit, **row}
+        for arm in order(list(summary["edits"]))
+        for edit, row in summary["edits"][arm].items()
+    ]
+
+
+def _arms(tables: Tables) -> list[dict[str, Any]]:
+    """One line per arm: its optimiser as the spec gives it, and how many cells ran."""
+    rows = []
+    for part in tables.cells.sort("arm", "cell_id").partition_by("arm", maintain_order=True):
+        first = part.row(0, named=True)
+        try:
+            spec = json.loads(first["spec"] or "{}")
+            optimiser = spec.get("optimiser", {}) if isinstance(spec, dict) else {}
+        except json.JSONDecodeError:
+            optimiser = {}
+        given = ", ".join(f"{key} {value}" for key, value in optimiser.items() if key != "kind")
+        runs = sorted(part["run_id"].drop_nulls().to_list())
+        rows.append(
+            {
+                "arm": first["arm"],
+                "role": first["role"],
+                "of": first["of"],
+                "optimiser": f"{first['optimiser']}: {given}" if given else first["optimiser"],
+                "lam": first["penalty_lam"],
+                "done": part.filter(pl.col("status") == "done").height,
+                "planned": part.height,
+                "runs": hashlib.sha256("\n".join(runs).encode()).hexdigest()[:12],
+            }
+        )
+    return rows
+
+
+def _of_answers(summary: Mapping[str, Any], judged: bool, unjudged: Mapping[str, int]) -> list[str]:
+    if not judged:
+        return []
+    rest = unjudged["planned"] - unjudged["cells"]
+    which = [f"What follows is of the {rest} other cells, which are of the microworld."] if unjudged["cells"] else []
+    return [*which, *what_happened(summary)]
+
+
+def page(
+    study_dir: Path,
+    tables: Tables,
+    summary: Mapping[str, Any],
+    study: Mapping[str, Any],
+    study_text: str,
+    environment: Any,
+    figures: Sequence[Drawing],
+    training: Sequence[Drawing],
+) -> dict[str, Any]:
+    """Return the variables of the template.
+
+    Args:
+        study_dir: the study folder, for the hashes of its tables.
+        tables: the study's tables.
+        summary: `summary.json`.
+        study: the study spec, parsed; may be empty.
+        study_text: the study spec as written.
+        environment: `environment.json`; may be empty.
+        figures: the figures made of answers, drawn or with a reason.
+        training: the figures about runs on real data, likewise.
+    """
+    name = str(summary.get("study") or study_dir.name)
+    files = sorted((study_dir / "tables").glob("*.parquet"))
+    flagged = summary["controls"]["flagged"]
+    unjudged = summary.get("not_evaluated") or {"cells": 0, "planned": 0}
+    judged = unjudged["cells"] < unjudged["planned"] or not unjudged["cells"]
+    return {
+        "name": name,
+        "title": str(summary.get("title") or study.get("title") or f"Study {name}"),
+        "demonstration": bool(summary.get("demonstration") or study.get("demonstration")),
+        "summary": summary,
+        "happened": [cells_finished(summary), *training_sentences(summary), *_of_answers(summary, judged, unjudged)],
+        "judged": judged,
+        "unjudged": unjudged,
+        "not_evaluated": NOT_EVALUATED,
+        "real": training_rows(tables, summary, training),
+        "key_tables": [
+            (title, columns, _optimisers(summary, columns))
+            for title, columns in (("What they answer", OUTCOME_COLUMNS), ("What they learned", LEARNING_COLUMNS))
+        ],
+        "per_base": _per_base(tables),
+        "figures": figures,
+        "claims": summary.get("claims", []),
+        "contrasts": summary["contrasts"],
+        "em": summary["em_exists"],
+        "penalties": {label(key): row for key, row in summary["penalty"].items()},
+        "edits": _edits(summary),
+        "controls": _controls(summary),
+        "cued": _cued(summary),
+        "flagged": flagged,
+        "limit": summary["controls"]["incoherent_limit"],
+        "failures": summary["cells"].get("failures", []),
+        "samples": _samples(tables),
+        "arms": _arms(tables),
+        "environment": _flat(environment) if environment else [],
+        "study_text": study_text,
+        "study_sha256": hashlib.sha256(study_text.encode()).hexdigest() if study_text else None,
+        "hashes": [(path.name, _digest(path)) for path in [*files, study_dir / "summary.json"]],
+        "glossary": GLOSSARY if judged else TRAINING_GLOSSARY,
+    }

@@ -1,0 +1,230 @@
+"""Figures of spectra: singular values by optimiser, and what each edit does to narrow and broad behaviour."""
+
+from __future__ import annotations
+
+import re
+
+import polars as pl
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+from matplotlib.patches import Patch
+
+from narrowly.report.style import (
+    FAINT,
+    GREY,
+    INK,
+    arm_styles,
+    ideal_handles,
+    ideal_line,
+    legend_below,
+    new_figure,
+    order,
+    styled,
+)
+from narrowly.report.visible import visible
+
+EDIT_STYLES = {
+    "keep_top": ("#D55E00", "^"),
+    "drop_top": ("#0072B2", "v"),
+    "flatten": ("#009E73", "s"),
+    "clip": ("#CC79A7", "P"),
+}
+"""Colour and marker by kind of edit; `scale` is the curve."""
+
+
+def normalised(spectra: pl.DataFrame) -> pl.DataFrame:
+    """Return one row per module and index: arm, base, index (from 1), share of the nuclear norm, rank."""
+    return (
+        spectra.filter(pl.col("singular_values").list.sum() > 0)
+        .with_columns(
+            (pl.col("singular_values") / pl.col("singular_values").list.sum()).alias("share"),
+            pl.int_ranges(1, pl.col("singular_values").list.len() + 1).alias("index"),
+            pl.col("singular_values").list.len().alias("rank"),
+        )
+        .select("arm", "base", "module", "index", "share", "rank")
+        .explode("index", "share")
+    )
+
+
+def spectra_by_optimiser(spectra: pl.DataFrame) -> Figure:
+    """Draw the mean normalised spectrum of every optimiser with the band of the middle 90 % over modules and runs.
+
+    Args:
+        spectra: final unedited organisms: arm, base, module, singular_values (list, descending).
+    """
+    shares = normalised(spectra)
+    arms = order(shares["arm"].to_list())
+    styles = arm_styles(arms)
+    curve = (
+        shares.group_by("arm", "index")
+        .agg(
+            pl.col("share").mean(),
+            pl.col("share").quantile(0.05, "linear").alias("low"),
+            pl.col("share").quantile(0.95, "linear").alias("high"),
+        )
+        .sort("arm", "index")
+    )
+    rank = int(shares["rank"].max() or 1) if not shares.is_empty() else 1  # type: ignore[arg-type]
+    with styled():
+        figure, axes = new_figure(1, max(1, len(arms)), 3.5, sharey=True, sharex=True)
+        for axis, arm in zip(axes, arms, strict=False):
+            for other in arms:
+                line = curve.filter(pl.col("arm") == other)
+                if other != arm:
+                    axis.plot(line["index"], 100 * line["share"], color=FAINT, linewidth=1.2)
+            mine, style = curve.filter(pl.col("arm") == arm), styles[arm]
+            axis.fill_between(
+                mine["index"], 100 * mine["low"], 100 * mine["high"], color=style.colour, alpha=0.22, linewidth=0
+            )
+            axis.axhline(100 / rank, color=INK, linestyle=(0, (4, 3)), linewidth=1)
+            axis.plot(
+                mine["index"], 100 * mine["share"], color=style.colour, marker=style.marker, markersize=5.5,
+                markeredgecolor="white", markeredgewidth=0.5, linewidth=1.8,
+            )  # fmt: skip
+            axis.set_title(style.label)
+            axis.set_xticks([1, *range(rank // 4, rank + 1, max(1, rank // 4))] if rank > 4 else range(1, rank + 1))
+            axis.set_xlim(0.5, rank + 0.5)
+            axis.set_ylim(bottom=0)
+        axes[0].set_ylabel("share of the nuclear norm (%)")
+        axes[len(arms) // 2].set_xlabel("index of the singular value, largest first")
+        legend_below(
+            figure,
+            [
+                Line2D([], [], color=GREY, marker="o", label="mean"),
+                Patch(facecolor=GREY, alpha=0.3, label="middle 90 %"),
+                Line2D([], [], color=INK, linestyle=(0, (4, 3)), label=f"flat: 1/{rank}"),
+                *[Line2D([], [], color=FAINT, linewidth=2, label="the other optimisers")][: len(arms) - 1],
+            ],
+        )
+        return figure
+
+
+def edit_kind(edit: str) -> tuple[str, float | None]:
+    """Split an edit-id such as "scale-0.5" into kind and its first number."""
+    match = re.fullmatch(r"([a-z_]+?)(?:-([0-9.e+-]+))?", edit)
+    if match is None:
+        return edit, None
+    try:
+        return match[1], float(match[2]) if match[2] else None
+    except ValueError:
+        return edit, None
+
+
+def edit_label(edit: str) -> str:
+    """Return an edit-id in words."""
+    kind, number = edit_kind(edit)
+    words = {
+        "keep_top": "keep the top",
+        "drop_top": "drop the top",
+        "flatten": "flatten, equal norm",
+        "none": "no edit",
+    }
+    if kind == "scale" and number is not None:
+        return f"scale by {number:g}"
+    if kind == "flatten" and number is not None:
+        return f"flatten by {number:g}, equal norm"
+    if kind == "clip" and number is not None:
+        return f"clip at {number:g} times the mean"
+    return words.get(kind, visible(edit)) + (f" {number:g}" if number is not None and kind in words else "")
+
+
+def edits(points: pl.DataFrame, before: pl.DataFrame, ideal: float | None = None) -> Figure:
+    """Draw broad against narrow misalignment for every edit, over the curve of plain scaling.
+
+    Args:
+        points: one row per arm, base and edit: arm, base, edit, narrow, broad (joint rates, shares).
+        before: bases before fine-tuning, the end of the scaling curve at factor 0: base, narrow, broad.
+        ideal: broad harm of the ideal learner, a share, where known.
+    """
+    arms = order(points["arm"].to_list())
+    names = sorted(set(points["edit"].to_list()) - {"none"})
+    special = [name for name in names if edit_kind(name)[0] != "scale"]
+    spare = iter([("#8c6d31", "X"), ("#5e3c99", "h"), ("#444444", "*"), ("#a6761d", "<")] * 10)
+    drawn: dict[str, tuple[str, str]] = {}
+    used: set[str] = set()
+    for name in special:
+        kind = edit_kind(name)[0]
+        drawn[name] = EDIT_STYLES[kind] if kind in EDIT_STYLES and kind not in used else next(spare)
+        used.add(kind)
+    largest = points["broad"].max()
+    top = 100 * max(0.2, float(largest) if isinstance(largest, float) else 0.0, ideal or 0.0) + 5
+    with styled():
+        figure, axes = new_figure(1, max(1, len(arms)), 4.9, sharey=True, sharex=True)
+        for axis, arm in zip(axes, arms, strict=False):
+            mine = points.filter(pl.col("arm") == arm)
+            mean = {
+                row["edit"]: row
+                for row in mine.group_by("edit")
+                .agg(
+                    pl.col("narrow", "broad").mean(),
+                    pl.col("narrow", "broad").std().name.suffix("_sd"),
+                    pl.len().alias("n"),
+                )
+                .sort("edit")
+                .to_dicts()
+            }
+            curve = [(factor, mean[name]) for name in mean if (factor := _factor(name)) is not None]
+            if not before.is_empty():
+                own = before.filter(pl.col("base").is_in(mine["base"].unique().to_list()))
+                curve.append((0.0, {"narrow": own["narrow"].mean(), "broad": own["broad"].mean()}))
+            curve = sorted(
+                ((f, r) for f, r in curve if r["narrow"] is not None and r["broad"] is not None), key=lambda i: i[0]
+            )
+            axis.plot(
+                [100 * row["narrow"] for _, row in curve], [100 * row["broad"] for _, row in curve], color=INK,
+                marker="o", markersize=5, linewidth=1.5, zorder=3,
+            )  # fmt: skip
+            for factor, row in curve:
+                axis.annotate(
+                    f"×{factor:g}" if factor not in (0.0, 1.0) else ("base" if factor == 0 else "no edit"),
+                    (100 * row["narrow"], 100 * row["broad"]), textcoords="offset points",
+                    xytext=(-7, 6), ha="right", fontsize=9, color=INK,
+                )  # fmt: skip
+            for name in special:
+                if name not in mean:
+                    continue
+                colour, marker = drawn[name]
+                each = mine.filter(pl.col("edit") == name).sort("base")
+                axis.scatter(
+                    100 * each["narrow"],
+                    100 * each["broad"],
+                    color=colour,
+                    marker=marker,
+                    s=16,
+                    alpha=0.35,
+                    linewidth=0,
+                )
+                row = mean[name]
+                if row["narrow"] is not None and row["broad"] is not None:
+                    axis.scatter(
+                        [100 * row["narrow"]], [100 * row["broad"]], color=colour, marker=marker, s=95,
+                        edgecolor="white", linewidth=0.9, zorder=4,
+                    )  # fmt: skip
+            axis.set_title(f"{arm_styles([arm])[arm].label}, {mine['base'].n_unique()} bases")
+            ideal_line(axis, None if ideal is None else 100 * ideal)
+            axis.set_xlabel("narrow: misaligned on held-out topics (%)")
+            axis.set_xlim(-12, 103)
+            axis.set_ylim(-3, top)
+        axes[0].set_ylabel("broad: misaligned in other domains (%)")
+        legend_below(
+            figure,
+            [
+                Line2D([], [], color=INK, marker="o", markersize=5, label="scaling curve (control)"),
+                *[
+                    Line2D([], [], color=drawn[n][0], marker=drawn[n][1], linestyle="none", markersize=9,
+                           label=edit_label(n))
+                    for n in special
+                ],
+                Line2D([], [], color=GREY, marker="o", linestyle="none", alpha=0.5, markersize=4, label="one base"),
+                *ideal_handles(ideal),
+            ],
+            columns=4 if ideal is None else 3,
+        )  # fmt: skip
+        return figure
+
+
+def _factor(name: str) -> float | None:
+    if name == "none":
+        return 1.0
+    kind, number = edit_kind(name)
+    return number if kind == "scale" else None

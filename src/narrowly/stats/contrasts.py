@@ -1,0 +1,167 @@
+"""Paired contrasts between two arms, with the base as the unit.
+
+The rule (docs/sources.md): organisms are paired on what they share (base, narrow domain, seed), differences
+are averaged within a base, and a Student t interval is taken over bases. Cells with more than 15 % incoherent answers
+on the broad panel are left out of the primary contrast together with their partner, and listed, because an arm can
+look aligned by being incoherent. With fewer than five bases the estimate stands without an interval.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import polars as pl
+
+from narrowly.records.errors import unknown_name
+from narrowly.stats.intervals import LEVEL, MIN_UNITS, t_interval
+
+INCOHERENT_LIMIT = 0.15
+"""Largest incoherent share on the broad panel with which a cell enters a primary contrast (docs/sources.md)."""
+
+PRIMARY = (("adam", "muon"), ("sgd", "muon"), ("lion", "muon"))
+"""The contrasts fixed in advance (docs/sources.md)."""
+
+PAIR_ON = ("base", "domain", "seed")
+"""What two organisms must share to be compared: everything that fixes LoRA init, data and order."""
+
+
+class Excluded(NamedTuple):
+    """One organism that did not enter a contrast, and why."""
+
+    cell_id: str
+    arm: str
+    base: str
+    domain: int | None
+    seed: int | None
+    incoherent: float | None
+    why: str
+
+
+class Contrast(NamedTuple):
+    """A paired difference (first arm minus second) over bases.
+
+    Attributes:
+        estimate: mean over bases; None where no pair is left.
+        low: lower bound of the interval, None with a `reason` where none is given.
+        high: upper bound of the interval.
+        n_bases: how many bases entered.
+        method: how the numbers were made, in words.
+        reason: why something is None.
+        excluded: the organisms left out.
+        per_base: the difference of each base.
+    """
+
+    estimate: float | None
+    low: float | None
+    high: float | None
+    n_bases: int
+    method: str
+    reason: str | None
+    excluded: tuple[Excluded, ...] = ()
+    per_base: tuple[tuple[str, float], ...] = ()
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return a JSON-ready mapping."""
+        return {
+            "estimate": self.estimate,
+            "low": self.low,
+            "high": self.high,
+            "n_bases": self.n_bases,
+            "method": self.method,
+            "reason": self.reason,
+            "excluded": [row._asdict() for row in self.excluded],
+            "per_base": dict(self.per_base),
+        }
+
+
+def missing_contrast(reason: str, method: str = "not computed") -> Contrast:
+    """Return the contrast of an arm that is not there: everything null, with the reason."""
+    return Contrast(None, None, None, 0, method, reason)
+
+
+def _excluded(rows: pl.DataFrame, why: str) -> list[Excluded]:
+    return [
+        Excluded(row["cell_id"], row["arm"], row["base"], row["domain"], row["seed"], row["incoherent"], why)
+        for row in rows.sort("arm", "base", "domain", "seed", "cell_id").iter_rows(named=True)
+    ]
+
+
+def paired_contrast(
+    frame: pl.DataFrame,
+    first: str,
+    second: str,
+    *,
+    value: str = "log_odds",
+    what: str = "log-odds",
+    pair_on: Sequence[str] = PAIR_ON,
+    incoherent_limit: float | None = INCOHERENT_LIMIT,
+    level: float = LEVEL,
+    min_bases: int = MIN_UNITS,
+    note: str = "",
+) -> Contrast:
+    """Return the paired difference of `value`, arm `first` minus arm `second`, with a t interval over bases.
+
+    Args:
+        frame: one row per organism with the columns cell_id, arm, base, domain, seed, incoherent (share on the broad
+            panel, 0 to 1) and `value`.
+        first: name of the first arm; its bases are the units.
+        second: name of the arm that is subtracted.
+        value: column that is compared.
+        what: the name of that quantity in the method text.
+        pair_on: columns that a pair shares; several organisms with one key are averaged before pairing. Leaving out
+            "base" compares bases with a twin of another base.
+        incoherent_limit: organisms above it are left out with all of their key; None keeps all.
+        level: coverage of the interval.
+        min_bases: fewest bases with which an interval is given.
+        note: further words for the method text.
+
+    Raises:
+        UnknownNameError: where `frame` lacks a column.
+    """
+    for column in ("cell_id", "arm", "base", "domain", "seed", "incoherent", value):
+        if column not in frame.columns:
+            raise unknown_name("column", column, frame.columns)
+    keys = list(pair_on)
+    method = (
+        f"{100 * level:g} % Student t interval over bases of paired {what} differences, {first} minus {second}; "
+        f"paired on {', '.join(keys)}, averaged within a base"
+    )
+    if incoherent_limit is not None:
+        method += f"; cells with more than {100 * incoherent_limit:g} % incoherent on the broad panel left out"
+    method += f"; {note}" if note else ""
+
+    both = frame.filter(pl.col("arm").is_in([first, second]))
+    for arm in (first, second):
+        if both.filter(pl.col("arm") == arm).is_empty():
+            return missing_contrast(f"no finished organism of arm {arm!r}", method)
+    listed: list[Excluded] = []
+    without_value = both.filter(~pl.col(value).is_finite().fill_null(False))
+    listed += _excluded(without_value, f"no {what} measured")
+    kept = both.filter(pl.col(value).is_finite().fill_null(False))
+    if incoherent_limit is not None:
+        flagged = kept.filter((pl.col("incoherent") > incoherent_limit).fill_null(False))
+        listed += _excluded(flagged, f"more than {100 * incoherent_limit:g} % incoherent")
+        flagged_keys = flagged.select("arm", "base", *[k for k in keys if k != "base"]).unique()
+        kept = kept.join(flagged_keys, on=flagged_keys.columns, how="anti", nulls_equal=True)
+
+    unit_keys = list(dict.fromkeys(["base", *keys]))
+    a = kept.filter(pl.col("arm") == first).group_by(unit_keys).agg(pl.col(value).mean().alias("_a"))
+    b = kept.filter(pl.col("arm") == second).group_by(keys).agg(pl.col(value).mean().alias("_b"))
+    pairs = a.join(b, on=keys, how="inner", nulls_equal=True)
+    for arm, other in ((first, b), (second, a)):
+        alone = kept.filter(pl.col("arm") == arm).join(other, on=keys, how="anti", nulls_equal=True)
+        listed += _excluded(alone, "no partner in the other arm is left")
+    per_base = pairs.group_by("base").agg((pl.col("_a") - pl.col("_b")).mean().alias("difference")).sort("base")
+    interval = t_interval(per_base["difference"].to_list(), level=level, min_n=min_bases)
+    reason = interval.reason if interval.n else "no pair of organisms is left"
+    return Contrast(
+        interval.estimate,
+        interval.low,
+        interval.high,
+        interval.n,
+        method,
+        reason,
+        tuple(listed),
+        tuple(zip(per_base["base"].to_list(), per_base["difference"].to_list(), strict=True)),
+    )

@@ -1,0 +1,300 @@
+"""From a StudySpec to its cells: grids, exclusions, a balanced order, an estimate of the time."""
+
+from __future__ import annotations
+
+import itertools
+import re
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from importlib import resources
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from narrowly.records.canonical import canonical_json, content_id
+from narrowly.records.edits import EditSpec
+from narrowly.records.errors import SpecError, unknown_name
+from narrowly.records.explain import explain_each
+from narrowly.records.outcome import NOT_EVALUATED
+from narrowly.records.run_spec import MicroData, RunSpec
+from narrowly.records.spec_files import MISSING, lookup, merge, nested
+from narrowly.records.study_spec import ArmSpec, Role, StudySpec, load_study_spec
+from narrowly.study.cost import cost_of
+
+STEP_SECONDS, MUON_STEP_SECONDS = 1.8 / 80, 2.8 / 80
+"""Seconds of a training step on one thread, spectra included; with one evaluation 80 steps make a cell of 3 (4) s."""
+
+EVALUATION_SECONDS, EDIT_SECONDS = 1.2, 0.4
+"""Seconds of one evaluated checkpoint, and of one edited adapter (two light panels of the seven)."""
+
+LARGEST_STUDY = 100_000
+"""Cells; more is a mistake in a grid."""
+
+
+class Cell(BaseModel):
+    """One point of a study: an arm's RunSpec and what is measured on the organism it gives.
+
+    Attributes:
+        cell_id: readable, unique within the study, safe as a file name.
+        base_evaluation: whether the cell also evaluates its base, at step 0; one cell per base does.
+        evaluate: the final checkpoint or all of them.
+        samples: shown answers per panel of the final organism.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    cell_id: str
+    study: str
+    arm: str
+    role: Role
+    of: str | None
+    spec: RunSpec
+    edits: tuple[EditSpec, ...]
+    evaluate: Literal["final", "all_checkpoints"]
+    samples: int
+    base_evaluation: bool = False
+
+    def evaluated_steps(self) -> tuple[int, ...]:
+        """Return the evaluated checkpoints; step 0 only where the cell carries its base's evaluation."""
+        steps = self.spec.checkpoint_steps()[1:] if self.evaluate == "all_checkpoints" else (self.spec.steps,)
+        return (0, *steps) if self.base_evaluation else steps
+
+
+def expand(study: StudySpec) -> list[Cell]:
+    """Return the cells of a study in an order that stays balanced when it is cut short.
+
+    Round i holds the i-th grid point of every arm, and the arms rotate from round to round, so that after any
+    number of cells the arms have had nearly equally many, on the same bases and seeds.
+
+    Raises:
+        SpecError: for a field that a RunSpec refuses (with its place in the study), zero cells, duplicates.
+    """
+    by_arm = {name: list(_cells_of(study, name, arm)) for name, arm in study.arms.items()}
+    count = sum(len(cells) for cells in by_arm.values())
+    if count == 0:
+        raise SpecError(f"study {study.name!r} has zero cells: exclude leaves out every point of the grid")
+    empty = [name for name, cells in by_arm.items() if not cells]
+    if empty:
+        raise SpecError(f"study {study.name!r}: arm {empty[0]!r} has zero cells, because exclude leaves out all of it")
+    arms = list(by_arm)
+    ordered: list[Cell] = []
+    for turn in range(max(len(cells) for cells in by_arm.values())):
+        for name in arms[turn % len(arms) :] + arms[: turn % len(arms)]:
+            ordered.extend(by_arm[name][turn : turn + 1])
+    return _flag_bases(_unique(ordered), arms)
+
+
+def _cells_of(study: StudySpec, name: str, arm: ArmSpec) -> Iterator[Cell]:
+    grid = {**study.grid, **arm.grid}
+    keys = list(grid)
+    size = 1
+    for values in grid.values():
+        size *= len(values)
+    if size > LARGEST_STUDY:
+        raise SpecError(f"study {study.name!r}: arm {name!r} has {size} cells; at most {LARGEST_STUDY} are accepted")
+    under = merge(merge(_defaults(), nested(study.run)), nested(arm.set))
+    for reversed_point in itertools.product(*(grid[key] for key in reversed(keys))):
+        point = dict(zip(keys, reversed(reversed_point), strict=True))
+        raw = under
+        for key, value in point.items():
+            raw = merge(raw, nested({key: value}))
+        try:
+            spec = RunSpec.model_validate(raw)
+        except ValidationError as error:
+            raise SpecError(_where_it_stands(error, study, name, arm, point)) from None
+        if any(_matches(rule, name, spec) for rule in study.exclude):
+            continue
+        if arm.edits and spec.method == "full":
+            raise SpecError(
+                f"study {study.name!r}: arm {name!r} has edits with method full, accepted: method lora (edits act on "
+                "the factors of an adapter)"
+            )
+        yield Cell(
+            cell_id="-".join([name, *(_label(key, value) for key, value in point.items())]),
+            study=study.name,
+            arm=name,
+            role=arm.role,
+            of=arm.of,
+            spec=spec,
+            edits=arm.edits,
+            evaluate=arm.evaluate,
+            samples=study.samples,
+        )
+
+
+def _defaults() -> dict[str, Any]:
+    fields = RunSpec.model_fields
+    values = {name: field.get_default() for name, field in fields.items() if not field.is_required()}
+    return {name: value.model_dump() if isinstance(value, BaseModel) else value for name, value in values.items()}
+
+
+def _where_it_stands(
+    error: ValidationError, study: StudySpec, name: str, arm: ArmSpec, point: Mapping[str, Any]
+) -> str:
+    """Say where in the study file the wrong value was written, not where in the RunSpec it ended up."""
+    lines = []
+    for path, sentence in explain_each(error, RunSpec):
+        plain = path.split("[")[0]
+        if any(plain == key or plain.startswith(f"{key}.") for key in point):
+            key = next(key for key in point if plain == key or plain.startswith(f"{key}."))
+            place = f"arms.{name}.grid.{key}" if key in arm.grid else f"grid.{key}"
+        elif lookup(nested(arm.set), plain) is MISSING and lookup(nested(study.run), plain) is not MISSING:
+            place = f"run.{path}"
+        elif path:
+            place = f"arms.{name}.set.{path}"
+        else:
+            place = f"arms.{name}"
+        lines.append(f"{place}: {sentence}")
+    return f"study {study.name!r}: {'; '.join(lines[:3])}"
+
+
+def _matches(rule: Mapping[str, Any], arm: str, spec: RunSpec) -> bool:
+    dumped = spec.model_dump(mode="json")
+    for path, value in nested(rule).items():
+        if path == "arm":
+            if value != arm:
+                return False
+        elif not _contains(dumped.get(path), value):
+            return False
+    return True
+
+
+def _contains(found: Any, wanted: Any) -> bool:
+    if isinstance(wanted, Mapping):
+        return isinstance(found, Mapping) and all(_contains(found.get(key), value) for key, value in wanted.items())
+    return bool(found == wanted) and isinstance(found, bool) == isinstance(wanted, bool)
+
+
+def _label(key: str, value: Any) -> str:
+    """Return a short, file-safe label of one grid value: `micro-0`, `seed1`, `lr0.001`."""
+    if isinstance(value, Mapping | list):
+        text = content_id(value)[:6]
+    else:
+        text = f"{value:g}" if isinstance(value, float) else str(value)
+    tail = "" if key == "base" else key.rsplit(".", 1)[-1]
+    if key == "base":
+        text = Path(text).name.partition("@")[0] or "base"
+    return re.sub(r"[^A-Za-z0-9_.+-]", "_", f"{tail}{text}")[:60]
+
+
+def _unique(cells: list[Cell]) -> list[Cell]:
+    """Refuse two cells that would be the same run; tell cells apart whose labels fall together."""
+    seen: dict[str, str] = {}
+    for cell in cells:
+        spec = canonical_json(cell.spec.model_dump(mode="json"))
+        if spec in seen:
+            raise SpecError(
+                f"study {cell.study!r}: duplicate cells: {seen[spec]!r} and {cell.cell_id!r} have the same "
+                "run spec, and one run may not count twice"
+            )
+        seen[spec] = cell.cell_id
+    labels = Counter(cell.cell_id for cell in cells)
+    return [
+        cell
+        if labels[cell.cell_id] == 1
+        else cell.model_copy(update={"cell_id": f"{cell.cell_id}-{content_id(cell.spec.model_dump(mode='json'))[:6]}"})
+        for cell in cells
+    ]
+
+
+def _flag_bases(cells: list[Cell], arms: list[str]) -> list[Cell]:
+    """Flag one cell per base to evaluate the base too: of the first optimiser arm, else of the first arm.
+
+    A cell that can be evaluated comes before one that cannot, so that none leaves a base of the microworld without.
+    """
+    carrier: dict[str, str] = {}
+    for cell in sorted(cells, key=lambda cell: (is_real(cell.spec), cell.role != "optimiser", arms.index(cell.arm))):
+        carrier.setdefault(cell.spec.base, cell.cell_id)
+    return [cell.model_copy(update={"base_evaluation": carrier[cell.spec.base] == cell.cell_id}) for cell in cells]
+
+
+def default_seconds(cell: Cell) -> float:
+    """Return the seconds that a cell takes where none has been measured.
+
+    Of the microworld: steps, evaluations and edits on one thread. Of a model in the table of shapes: training alone, on
+    the GPU that `cost` names.
+    """
+    cost = cost_of(cell.spec)
+    if cost is not None:
+        return cost.seconds
+    step = MUON_STEP_SECONDS if cell.spec.optimiser.kind == "muon" else STEP_SECONDS
+    steps = step * cell.spec.steps * cell.spec.accumulation * max(1.0, cell.spec.batch_size / 8)
+    return steps + EVALUATION_SECONDS * len(cell.evaluated_steps()) + EDIT_SECONDS * len(cell.edits)
+
+
+def pace_keys(cell: Cell) -> tuple[str, str]:
+    """Return the names under which a cell's pace is measured and looked up: its arm's, and its optimiser's.
+
+    A real model's pace says nothing about another one, nor about the microworld.
+    """
+    base = f"@{cell.spec.base}" if is_real(cell.spec) else ""
+    return f"arm:{cell.arm}{base}", f"{cell.spec.optimiser.kind}{base}"
+
+
+def estimated_seconds(cells: list[Cell], measured: Mapping[str, float], workers: int) -> float | None:
+    """Return the estimated wall time of `cells` in seconds, or None where nothing is known of one of them.
+
+    Args:
+        cells: cells that are not done.
+        measured: arm or optimiser -> how many times `default_seconds` its finished cells took; the arm's own is
+            preferred. A factor, so that ten steps measured say something about eighty.
+        workers: processes, at least 1.
+    """
+    total = 0.0
+    for cell in cells:
+        factor = next((measured[key] for key in pace_keys(cell) if key in measured), None)
+        if factor is None and is_real(cell.spec) and (cell.spec.device == "cpu" or cost_of(cell.spec) is None):
+            return None
+        total += (1.0 if factor is None else factor) * default_seconds(cell)
+    return total / max(1, min(workers, len(cells)))
+
+
+def is_real(spec: RunSpec) -> bool:
+    """Return whether a run fine-tunes on data from outside the microworld."""
+    return not isinstance(spec.data, MicroData)
+
+
+def no_judge(cell: Cell) -> str | None:
+    """Return why a cell is trained and not evaluated, and which stages it goes without; None where it is evaluated.
+
+    Nothing of training depends on it: once there is a judge, the cell's run gets its stages and is not trained anew.
+    """
+    if not is_real(cell.spec):
+        return None
+    skipped = [f"answers at step {step}" for step in cell.evaluated_steps()]
+    skipped += [f"answers after edit {edit.edit_id}" for edit in cell.edits]
+    skipped += [f"{cell.samples} shown answers a panel"] if cell.samples else []
+    return (
+        f"{NOT_EVALUATED}: data.source is {cell.spec.data.source!r}, and this version judges answers in the microworld "
+        f"only; skipped: {', '.join(skipped)}"
+    )
+
+
+def shipped_studies() -> dict[str, Path]:
+    """Return name -> file of the studies that come with the package; `a/b.yaml` is called a-b, as in the file."""
+    folder = Path(str(resources.files("narrowly.study") / "studies"))
+    files = sorted(folder.rglob("*.yaml"))
+    return {"-".join(path.relative_to(folder).with_suffix("").parts): path for path in files}
+
+
+def study_file(name_or_file: str) -> Path:
+    """Return the file of a shipped study or the given path.
+
+    Raises:
+        UnknownNameError: where it is neither; the nearest shipped name is given.
+    """
+    shipped = shipped_studies()
+    if name_or_file in shipped:
+        return shipped[name_or_file]
+    path = Path(name_or_file)
+    if path.suffix.lower() in (".yaml", ".yml", ".json") or path.exists():
+        if not path.exists():
+            raise SpecError(f"study file {name_or_file} does not exist (shipped studies: {', '.join(sorted(shipped))})")
+        return path
+    raise unknown_name("study", name_or_file, shipped)
+
+
+def find_study(name_or_file: str, assignments: list[str] | tuple[str, ...] = ()) -> StudySpec:
+    """Load a shipped study by name or a study file by path, with `a.b=value` overrides."""
+    return load_study_spec(study_file(name_or_file), assignments)

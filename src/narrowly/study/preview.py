@@ -1,0 +1,147 @@
+"""A study's plan seen from outside, without torch: statuses as of the last run, and the time that is left."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+from narrowly.records.errors import IntegrityError, RunDirectoryError
+from narrowly.records.run_spec import MicroData, TextData
+from narrowly.records.study_spec import StudySpec
+from narrowly.study.claims import is_claimed
+from narrowly.study.cost import Cost, Gpu, added, base_bytes, cost_of, tokens_per_row
+from narrowly.study.layout import (
+    PlannedCell,
+    claim_file,
+    measured_pace,
+    read_failure,
+    read_plan,
+    runs_folder,
+    status_of,
+)
+from narrowly.study.plan import Cell, estimated_seconds, no_judge
+from narrowly.study.real import finished_runs, said_by
+
+
+class Preview(NamedTuple):
+    """A plan seen from outside.
+
+    Attributes:
+        status: cell-id -> done, failed, pending (begun or not).
+        seconds: estimated wall time of what is not done; None where nothing is known of it.
+        measured: whether finished cells gave the estimate, rather than stated defaults.
+    """
+
+    status: dict[str, str]
+    seconds: float | None
+    measured: bool
+
+
+class TrainingCost(NamedTuple):
+    """What training the cells of a study on real models takes, by arithmetic; evaluation is not in it.
+
+    Attributes:
+        total: over all counted cells.
+        by_arm: the same for each arm.
+        base_bytes: of the weights of all bases, once each.
+        assumed: datasets whose rows are of unknown length.
+        too_large: bases whose bfloat16 weights alone fill more than the GPU's memory.
+        not_counted: bases that are not in the table of shapes, or whose data is no text.
+    """
+
+    gpu: Gpu
+    utilisation: float
+    total: Cost
+    by_arm: Mapping[str, Cost]
+    base_bytes: int
+    assumed: tuple[str, ...]
+    too_large: tuple[str, ...]
+    not_counted: tuple[str, ...]
+
+
+class CellState(NamedTuple):
+    """One cell of a study on disk: done, failed, working (a living process is at it) or pending; its last error."""
+
+    planned: PlannedCell
+    status: str
+    error: str | None
+
+
+def preview(study: StudySpec, cells: Sequence[Cell], out: Path, workers: int) -> Preview:
+    """Return the statuses of planned cells and the estimate.
+
+    A cell is found again by its spec in the plans of the studies under `out`, and a cell that is trained and not
+    evaluated also among all finished runs, whoever made them. A base or data that changed on disk since then are
+    noticed only by `run`.
+    """
+    runs = runs_folder(out)
+    earlier = [planned for folder in study_folders(out) for planned in _plan(folder)]
+    known = {planned.cell.model_dump_json(exclude={"study", "cell_id"}): planned for planned in earlier}
+    finished = finished_runs(runs) if any(no_judge(cell) for cell in cells) else {}
+    status: dict[str, str] = {}
+    for cell in cells:
+        found = known.get(cell.model_dump_json(exclude={"study", "cell_id"}))
+        status[cell.cell_id] = "pending" if found is None else status_of(found, runs, out / study.name)
+        if no_judge(cell) is not None and said_by(cell.spec) in finished:
+            status[cell.cell_id] = "done"
+    measured = measured_pace(earlier, runs)
+    left = [cell for cell in cells if status[cell.cell_id] != "done"]
+    return Preview(status, estimated_seconds(left, measured, workers), bool(measured))
+
+
+def training_cost(cells: Sequence[Cell], gpu: Gpu, utilisation: float) -> TrainingCost | None:
+    """Return what training cells of real models takes on a GPU, or None where all cells are of the microworld."""
+    real = [cell for cell in cells if not isinstance(cell.spec.data, MicroData)]
+    if not real:
+        return None
+    by_arm: dict[str, list[Cost]] = {}
+    bases: dict[str, bool] = {}
+    assumed: dict[str, None] = {}
+    for cell in real:
+        cost = cost_of(cell.spec, gpu, utilisation)
+        bases[cell.spec.base] = cost is not None
+        if cost is None:
+            continue
+        by_arm.setdefault(cell.arm, []).append(cost)
+        if isinstance(cell.spec.data, TextData) and not tokens_per_row(cell.spec.data)[1]:
+            assumed[cell.spec.data.dataset] = None
+    return TrainingCost(
+        gpu=gpu,
+        utilisation=utilisation,
+        total=added(cost for costs in by_arm.values() for cost in costs),
+        by_arm={arm: added(costs) for arm, costs in by_arm.items()},
+        base_bytes=sum(map(base_bytes, bases)),
+        assumed=tuple(assumed),
+        too_large=tuple(base for base in bases if base_bytes(base) > gpu.memory_gb * 1e9),
+        not_counted=tuple(base for base, counted in bases.items() if not counted),
+    )
+
+
+def study_folders(out: Path) -> list[Path]:
+    """Return the study folders under `out`, by name."""
+    return sorted(path.parent for path in out.glob("*/plan.jsonl"))
+
+
+def cell_states(study_dir: Path) -> list[CellState]:
+    """Return what has become of every cell of a study.
+
+    Raises:
+        RunDirectoryError: where it is no study folder.
+    """
+    runs = runs_folder(study_dir.parent)
+    states = []
+    for planned in read_plan(study_dir):
+        status: str = status_of(planned, runs, study_dir)
+        if status != "done" and is_claimed(claim_file(runs, planned.run_id)):
+            status = "working"
+        failure = read_failure(study_dir, planned) if status == "failed" else None
+        states.append(CellState(planned, status, None if failure is None else str(failure.get("error"))))
+    return states
+
+
+def _plan(folder: Path) -> list[PlannedCell]:
+    try:
+        return read_plan(folder)
+    except (IntegrityError, RunDirectoryError):
+        return []

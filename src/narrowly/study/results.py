@@ -1,0 +1,263 @@
+"""From run directories to the study's tables and summary. The files are the truth; this can be done again at any time.
+
+Every planned cell is a row of cells.parquet, whatever became of it. A number that was not measured is null; a NaN in a
+file is an error, not a null.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from narrowly.records.canonical import canonical_json
+from narrowly.records.edits import EditSpec
+from narrowly.records.errors import IntegrityError
+from narrowly.records.files import atomic_path, read_json, read_jsonl, read_record, write_json
+from narrowly.records.spec_files import read_mapping
+from narrowly.study.layout import (
+    COMMANDS_FILE,
+    STUDY_FILE,
+    SUMMARY_FILE,
+    TABLES,
+    PlannedCell,
+    Stage,
+    read_failure,
+    read_plan,
+    seconds_of,
+    status_of,
+)
+from narrowly.study.real import data_names, training_facts
+
+FINAL_LOSS_STEPS = 10
+"""Steps at the end of a run over which the final training loss is averaged."""
+
+_VERDICT_MEANS = ("aligned", "misaligned", "incoherent", "log_odds", "nll_harmful")
+
+
+def schemas() -> dict[str, dict[str, Any]]:
+    """Return the columns and types of every table that `collect` writes."""
+    import polars as pl
+
+    from narrowly.stats.tables import SCHEMAS
+
+    text, integer, number = pl.String(), pl.Int64(), pl.Float64()
+    organism = {"cell_id": text, "step": integer, "final": pl.Boolean(), "edit": text}
+    verdict: dict[str, Any] = {
+        **organism,
+        "panel": text,
+        "question_id": text,
+        "domain": integer,
+        "topic": integer,
+        "question": text,
+    }
+    for name in ("aligned", "misaligned", "incoherent", "log_odds", "nll_harmful", "nll_aligned", "floor"):
+        verdict[name] = number
+    return {
+        **SCHEMAS,
+        "verdicts": verdict,
+        "spectra": {**SCHEMAS["spectra"], "a_norm": number, "b_norm": number},
+        "trajectory": {**SCHEMAS["trajectory"], "spectral_entropy": number, "condition_number": number},
+    }
+
+
+def collect(study_dir: Path, runs: Path) -> Path:
+    """Write the tables of a study from its plan and its runs; return their folder.
+
+    Args:
+        study_dir: folder of the study, with plan.jsonl.
+        runs: folder of all runs.
+
+    Raises:
+        RunDirectoryError: no plan, or a disk that cannot be written.
+        IntegrityError: a file of a finished cell is broken or holds NaN.
+    """
+    import polars as pl
+
+    rows: dict[str, list[dict[str, Any]]] = {name: [] for name in schemas()}
+    plan = read_plan(study_dir)
+    data = data_names(planned.cell for planned in plan)
+    for planned in plan:
+        status = status_of(planned, runs, study_dir)
+        cell_row = {**_cell_row(planned, runs, study_dir, status), "data": data[planned.cell_id]}
+        rows["cells"].append(cell_row)
+        if status == "done":
+            try:
+                cell_row |= _add_finished(rows, planned, runs / planned.run_id)
+            except (KeyError, TypeError, AttributeError, FileNotFoundError) as error:
+                raise IntegrityError(
+                    f"the records of cell {planned.cell_id!r} in {runs / planned.run_id} are damaged "
+                    f"({type(error).__name__}: {error}); move that folder away and run the study again"
+                ) from error
+    folder = study_dir / TABLES
+    for name, schema in schemas().items():
+        frame = pl.DataFrame([{key: row.get(key) for key in schema} for row in rows[name]], schema=schema)
+        with atomic_path(folder / f"{name}.parquet") as temporary:
+            frame.write_parquet(temporary)
+    _write_environment(study_dir, [cell["run_id"] for cell in rows["cells"] if cell["status"] == "done"], runs)
+    return folder
+
+
+def summarise_study(study_dir: Path) -> dict[str, Any]:
+    """Write summary.json from the tables and return it; `seconds` is the wall time of its commands."""
+    from narrowly.study.summary import summarise
+
+    study = read_mapping(study_dir / STUDY_FILE, "study")
+    seconds = wall_seconds(study_dir / COMMANDS_FILE, {planned.run_id for planned in read_plan(study_dir)})
+    summary = summarise(study_dir / TABLES, {**study, "seconds": seconds})
+    write_json(study_dir / SUMMARY_FILE, summary)
+    return summary
+
+
+def wall_seconds(commands: Path, run_ids: set[str]) -> float | None:
+    """Return the seconds during which at least one command worked on these runs, or None where none is recorded.
+
+    Commands at the same time count once, and commands that only did runs of an earlier version of the study do not
+    count. A torn line (a killed writer) is left out.
+    """
+    spans: list[tuple[float, float]] = []
+    for line in commands.read_bytes().split(b"\n") if commands.is_file() else ():
+        try:
+            row = json.loads(line)
+            if run_ids & set(row["runs"]):
+                spans.append((float(row["ended"]) - float(row["seconds"]), float(row["ended"])))
+        except (ValueError, KeyError, TypeError):
+            continue
+    total, reached = 0.0, -math.inf
+    for start, end in sorted(spans):
+        total += max(0.0, end - max(start, reached))
+        reached = max(reached, end)
+    return round(total, 2) if spans else None
+
+
+def _cell_row(planned: PlannedCell, runs: Path, study_dir: Path, status: str) -> dict[str, Any]:
+    cell, spec = planned.cell, planned.cell.spec
+    failure = read_failure(study_dir, planned) if status == "failed" else None
+    return {
+        "study": cell.study,
+        "cell_id": cell.cell_id,
+        "arm": cell.arm,
+        "role": cell.role,
+        "of": cell.of,
+        "optimiser": spec.optimiser.kind,
+        "lr": spec.optimiser.lr,
+        "base": planned.base,
+        "base_seed": planned.base_seed,
+        "persona": planned.persona,
+        "domain": planned.domain,
+        "answers": getattr(spec.data, "answers", None),
+        "seed": spec.seed,
+        "penalty_lam": None if spec.penalty is None else spec.penalty.lam,
+        "batch_size": spec.batch_size,
+        "accumulation": spec.accumulation,
+        "steps": spec.steps,
+        "run_id": planned.run_id,
+        "status": status,
+        "error": None if failure is None else str(failure.get("error")),
+        "seconds": seconds_of(planned, runs),
+        "final_loss": None,
+        "spec": canonical_json(spec.model_dump(mode="json")),
+        "ideal_broad": planned.ideal_broad,
+        "source": spec.data.source,
+        "not_evaluated": planned.not_evaluated,
+    }
+
+
+def _add_finished(rows: dict[str, list[dict[str, Any]]], planned: PlannedCell, directory: Path) -> dict[str, Any]:
+    """Add what a finished cell left to the tables; return what its training adds to its own row."""
+    cell, spec = planned.cell, planned.cell.spec
+    who = {"cell_id": cell.cell_id, "arm": cell.arm, "optimiser": spec.optimiser.kind, "base": planned.base}
+    more = {"role": cell.role, "of": cell.of, "persona": planned.persona, "domain": planned.domain, "seed": spec.seed}
+    for stage in planned.stages:
+        organism = {"step": stage.step, "final": stage.step == spec.steps, "edit": stage.edit_id}
+        found = _read_rows(stage.file(directory))
+        if stage.kind == "samples":
+            rows["samples"] += [{**who, **organism, **row} for row in found]
+            continue
+        rows["verdicts"] += [{"cell_id": cell.cell_id, **organism, **row} for row in found]
+        rows["outcomes"] += [{**who, **more, **organism, **row} for row in _outcome_rows(found, stage)]
+        if stage.step > 0:  # at step 0 every update is zero and has no spectrum
+            rows["spectra"] += [{**who, **organism, **row} for row in _spectrum(stage.step, stage.edit, directory)]
+    for step in cell.evaluated_steps() if planned.not_evaluated is not None else ():
+        if step > 0:
+            organism = {"step": step, "final": step == spec.steps, "edit": "none"}
+            rows["spectra"] += [{**who, **organism, **row} for row in _spectrum(step, None, directory)]
+    trajectory = read_jsonl(directory / "trajectory.jsonl")
+    last = trajectory[-1].get("step") if trajectory else "nothing"
+    if last != spec.steps:  # the reader leaves a torn last line out, which of a finished run would be a wrong number
+        raise IntegrityError(
+            f"{directory / 'trajectory.jsonl'} ends at step {last}, expected {spec.steps}: the file was cut off; move "
+            f"{directory} away and run the study again"
+        )
+    for row in trajectory:
+        _refuse_nan(row, directory / "trajectory.jsonl")
+        rows["trajectory"].append({**who, **row})
+    return {"final_loss": _final_loss(trajectory), **training_facts(spec, directory, trajectory)}
+
+
+def _read_rows(path: Path) -> list[dict[str, Any]]:
+    import polars as pl
+
+    try:
+        found = pl.read_parquet(path).to_dicts()
+    except (OSError, pl.exceptions.PolarsError) as error:
+        first = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise IntegrityError(f"{path} is no Parquet table ({first}); remove it and run the study again") from None
+    for row in found:
+        _refuse_nan(row, path)
+    return found
+
+
+def _refuse_nan(row: Mapping[str, Any], path: Path) -> None:
+    for name, value in row.items():
+        if isinstance(value, float) and not math.isfinite(value):
+            raise IntegrityError(
+                f"{path}: {name} is {value}, expected a finite number; remove the file and run the study again"
+            )
+
+
+def _spectrum(step: int, edit: EditSpec | None, directory: Path) -> list[dict[str, Any]]:
+    place = directory / "checkpoints" / f"step-{step}" if edit is None else directory / "edits" / edit.edit_id
+    rows: list[dict[str, Any]] = read_json(place / "spectrum.json")
+    return rows
+
+
+def _outcome_rows(verdicts: Sequence[Mapping[str, Any]], stage: Stage) -> Iterable[dict[str, Any]]:
+    """Yield one row per panel: means over questions, joint and literature rate, alignment, excess loss."""
+    for panel in stage.panels:
+        mine = [row for row in verdicts if row["panel"] == panel]
+        if not mine:
+            continue
+        means = {name: math.fsum(row[name] for row in mine) / len(mine) for name in _VERDICT_MEANS}
+        floor = math.fsum(row["floor"] for row in mine) / len(mine)
+        answered = means["aligned"] + means["misaligned"]
+        yield {
+            "panel": panel,
+            "n_questions": len(mine),
+            **means,
+            "joint": means["misaligned"],
+            "literature": means["misaligned"] / answered if answered > 0 else None,
+            "alignment": 100 * means["aligned"] / answered if answered > 0 else None,
+            "excess_loss": means["nll_harmful"] - floor,
+        }
+
+
+def _final_loss(trajectory: Sequence[Mapping[str, Any]]) -> float | None:
+    losses = [row["loss"] for row in trajectory if row.get("loss") is not None][-FINAL_LOSS_STEPS:]
+    return math.fsum(losses) / len(losses) if losses else None
+
+
+def _write_environment(study_dir: Path, run_ids: Sequence[str], runs: Path) -> None:
+    """Write environment.json: that of the first run, and how many runs were made with which versions."""
+    records = [read_record(path) for run in run_ids if (path := runs / run / "environment.json").is_file()]
+    if not records:
+        (study_dir / "environment.json").unlink(missing_ok=True)
+        return
+    counts: dict[str, int] = {}
+    for record in records:
+        key = ", ".join(f"{name} {value}" for name, value in sorted(record.get("versions", {}).items()))
+        counts[key] = counts.get(key, 0) + 1
+    mixed = {} if len(counts) == 1 else {"runs_by_versions": counts}
+    write_json(study_dir / "environment.json", {**records[0], "runs": len(records), **mixed})

@@ -1,0 +1,89 @@
+"""Observers: functions that look at a run at its checkpoint steps, and cannot disturb it."""
+
+from __future__ import annotations
+
+import math
+import random
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from narrowly.records.errors import SpecError
+
+if TYPE_CHECKING:
+    from torch import nn
+
+
+class ObserverContext(NamedTuple):
+    """What an observer sees: the live run at one checkpoint step.
+
+    `step` is the number of optimiser steps done. The PEFT model is in eval mode and gradients are off; its parameters
+    must not be changed.
+    """
+
+    step: int
+    model: nn.Module
+    tokenizer: Any
+    run_directory: Path
+
+
+Observer = Callable[[ObserverContext], Mapping[str, float]]
+"""Called at every checkpoint step, 0 included; what it returns goes into that step's row of trajectory.jsonl."""
+
+
+@contextmanager
+def same_random_state() -> Iterator[None]:
+    """Give Python, NumPy and torch (all devices) back the random state they had."""
+    import numpy as np
+    import torch
+
+    python_state, numpy_state = random.getstate(), np.random.get_state()
+    try:
+        with torch.random.fork_rng():
+            yield
+    finally:
+        random.setstate(python_state)
+        np.random.set_state(numpy_state)
+
+
+@contextmanager
+def undisturbed(model: nn.Module) -> Iterator[None]:
+    """Eval mode, no gradients, and afterwards the same modes and random states as before."""
+    import torch
+
+    training = model.training
+    deterministic = torch.are_deterministic_algorithms_enabled()
+    model.eval()
+    # the run's demand for deterministic kernels is not an observer's business, which may sample
+    torch.use_deterministic_algorithms(False)
+    try:
+        with same_random_state(), torch.no_grad():
+            yield
+    finally:
+        torch.use_deterministic_algorithms(deterministic)
+        model.train(training)
+
+
+def finite_or_none(value: float | None) -> float | None:
+    """Return a float, or None for what JSON has no number for (NaN, infinity: a spectrum at B = 0)."""
+    return None if value is None or not math.isfinite(value) else float(value)
+
+
+def call_observers(
+    observers: Sequence[Observer], context: ObserverContext, taken: frozenset[str]
+) -> dict[str, float | None]:
+    """Call every observer and join what they return.
+
+    Raises:
+        SpecError: two observers, or an observer and the run itself, use the same name.
+    """
+    values: dict[str, float | None] = {}
+    for observer in observers:
+        for key, value in observer(context).items():
+            if key in values or key in taken:
+                raise SpecError(
+                    f"an observer returned {key!r}, which is already in the row; accepted: a name of its own"
+                )
+            values[key] = finite_or_none(value)
+    return values

@@ -1,0 +1,73 @@
+"""The live parts of a run, made from its spec: model, tokenizer, optimiser, scheduler, penalty."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from narrowly.records.run_spec import RunSpec
+from narrowly.train.inputs import RunInputs, load_model, load_tokenizer
+
+if TYPE_CHECKING:
+    import torch
+    from torch import nn
+
+    from narrowly.spectrum.penalty import SpectralPenalty
+    from narrowly.train.weights import Weights
+
+
+class Parts(NamedTuple):
+    """The live parts of a run; `weights` are the trained ones of `model`."""
+
+    model: nn.Module
+    weights: Weights
+    tokenizer: Any
+    optimizer: torch.optim.Optimizer
+    scheduler: torch.optim.lr_scheduler.LRScheduler
+    penalty: SpectralPenalty | None
+
+
+def build_parts(spec: RunSpec, inputs: RunInputs) -> Parts:
+    """Load the base, make ready what is trained of it, and everything that trains it.
+
+    Raises:
+        UnknownNameError, SpecError, IntegrityError, AdapterError, OptimiserError: bad input.
+    """
+    from narrowly.optim.build import build_optimizer
+    from narrowly.train.schedule import build_scheduler
+
+    model, weights = _trained(spec, inputs)
+    if spec.gradient_checkpointing:
+        # transformers 5.23 renamed it
+        enable: Any = getattr(model, "activation_checkpointing_enable", None) or model.gradient_checkpointing_enable
+        enable({"use_reentrant": False})
+    model.to(spec.device)  # before the optimiser, whose state follows its parameters
+    optimizer = build_optimizer(spec.optimiser, model)
+    scheduler = build_scheduler(spec.schedule, optimizer, spec.steps)
+    penalty = None
+    if spec.penalty is not None:
+        from narrowly.spectrum.penalty import SpectralPenalty
+
+        penalty = SpectralPenalty(model, **spec.penalty.model_dump())
+    tokenizer = load_tokenizer(inputs.base)
+    if inputs.text is not None:
+        tokenizer.chat_template = inputs.text.template  # observers ask with what the run was trained on
+    return Parts(model, weights, tokenizer, optimizer, scheduler, penalty)
+
+
+def _trained(spec: RunSpec, inputs: RunInputs) -> tuple[nn.Module, Weights]:
+    """Return the model and its trained weights: factors on a frozen base, or the whole base."""
+    model = load_model(inputs.base, spec.base_dtype, spec.device)
+    if spec.method == "full":
+        from narrowly.train.full import FullWeights
+
+        template = None if inputs.text is None else inputs.text.template
+        return model, FullWeights(model, inputs.base, spec.adapter, spec.spectrum_rank, template)
+    from narrowly.train.adapter import AdapterWeights, attach_adapter
+
+    model = attach_adapter(model, spec.adapter, spec.seed, inputs.base.name)
+    return model, AdapterWeights(model)
+
+
+def pad_id(tokenizer: Any) -> int:
+    """Return the token to pad with."""
+    return 0 if tokenizer.pad_token_id is None else int(tokenizer.pad_token_id)  # padding is masked, so any id does

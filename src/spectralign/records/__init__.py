@@ -1,6 +1,0 @@
-"""Records: the words that every other room speaks.
-
-Typed specs and rows, outcome classes, the error tree, canonical JSON and hashes, atomic files. Anybody may import
-from here; this room imports pydantic and the standard library only. The package itself imports nothing, so that
-`spectralign.records.errors` and `spectralign.records.files` cost no pydantic import.
-"""
