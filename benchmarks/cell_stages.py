@@ -45,9 +45,10 @@ def median_seconds(work: Callable[[], Any], repeat: int) -> float:
 
 def bare_loop(spec: Any) -> None:
     """Fine-tune on the same rows in the same order by the shortest loop there is."""
+    from narrowly.models.base import load_model
+    from narrowly.models.lora import attach_adapter
     from narrowly.optim.build import build_optimizer
-    from narrowly.train.adapter import attach_adapter
-    from narrowly.train.inputs import load_inputs, load_model
+    from narrowly.train.inputs import load_inputs
     from narrowly.train.order import micro_batches
 
     inputs = load_inputs(spec)
@@ -84,13 +85,13 @@ def main() -> None:
 
     from pydantic import TypeAdapter
 
-    from narrowly.evaluate.exact import evaluate_exact
-    from narrowly.evaluate.panels import LIGHT_PANELS
+    from narrowly.evaluate.microworld.exact import evaluate_exact
+    from narrowly.evaluate.microworld.panels import LIGHT_PANELS
     from narrowly.microworld.bases import load_base
+    from narrowly.models.organism import load_organism
     from narrowly.records.edits import Flatten
     from narrowly.records.run_spec import PenaltySpec, RunSpec
     from narrowly.spectrum import apply_edit_to_model, pairs_from_model, spectrum_table
-    from narrowly.train.organism import load_organism
     from narrowly.train.run import train_run
 
     base = load_base(given.base)

@@ -23,13 +23,13 @@ def measure(job: tuple[str, int, str]) -> dict:
     import torch
 
     torch.set_num_threads(1)
-    from narrowly.evaluate.exact import evaluate_exact
+    from narrowly.evaluate.microworld.exact import evaluate_exact
     from narrowly.microworld.bases import load_base
     from narrowly.microworld.build import base_name, build_base
     from narrowly.microworld.config import WorldConfig
-    from narrowly.records.optimisers import AdamSpec
+    from narrowly.models.organism import load_organism
+    from narrowly.records.optimisers.registry import AdamSpec
     from narrowly.records.run_spec import RunSpec
-    from narrowly.train.organism import load_organism
     from narrowly.train.run import train_run
 
     config = WorldConfig.model_validate_json(config_json)

@@ -17,8 +17,8 @@ from pathlib import Path
 import polars as pl
 
 from narrowly.stats.intervals import t_interval
-from narrowly.study.repair import default_edits, sweep
-from narrowly.study.swap import swap
+from narrowly.workbench.repair import default_edits, sweep
+from narrowly.workbench.swap import swap
 
 
 def runs(folder: Path, arm: str) -> dict[str, Path]:

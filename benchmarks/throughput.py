@@ -142,9 +142,10 @@ def train_other(name: str, spec: Any, folder: Path, clock: Clock) -> None:
     """Train with one of the two other trainers, from the same start, on the same rows in the same order."""
     from transformers import DataCollatorForSeq2Seq, Trainer, TrainerCallback, TrainingArguments
 
+    from narrowly.models.base import load_model, load_tokenizer
+    from narrowly.models.lora import attach_adapter
     from narrowly.optim.build import build_optimizer
-    from narrowly.train.adapter import attach_adapter
-    from narrowly.train.inputs import load_inputs, load_model, load_tokenizer
+    from narrowly.train.inputs import load_inputs
     from narrowly.train.order import row_order
 
     inputs = load_inputs(spec)

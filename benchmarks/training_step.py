@@ -20,7 +20,7 @@ import torch
 from measure import machine, medians, take_turns, write_result
 
 from narrowly.optim import build_optimizer
-from narrowly.records.optimisers import AdamSpec, MuonSpec
+from narrowly.records.optimisers.registry import AdamSpec, MuonSpec
 from narrowly.spectrum import SpectralPenalty, flatten_storage, pairs_from_model
 
 TARGETS = ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]

@@ -2,8 +2,27 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
+import pytest
 from hypothesis import settings
+
+from tiny_base import write_tiny
 
 # tests are never timed: a busy machine must not fail one
 settings.register_profile("untimed", deadline=None)
 settings.load_profile("untimed")
+
+
+@pytest.fixture(scope="session")
+def tiny(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
+    """Folder of a tiny base, and a file of rows."""
+    return write_tiny(tmp_path_factory.mktemp("tiny"))
+
+
+@pytest.fixture(autouse=True)
+def one_thread() -> None:
+    """Bit-for-bit comparisons need one number of threads, whatever ran in this process before."""
+    import torch
+
+    torch.set_num_threads(1)

@@ -14,8 +14,8 @@ SOURCE = Path(__file__).parents[1] / "src"
 PACKAGE = SOURCE / "narrowly"
 
 ROOMS = (
-    "cli", "report", "study", "integrations", "stats", "evaluate", "train", "microworld", "data", "audit", "optim",
-    "spectrum", "records",
+    "cli", "report", "workbench", "study", "analysis", "evaluate", "train", "integrations", "models", "microworld",
+    "optim", "runs", "engines", "audit", "data", "stats", "directions", "spectrum", "records",
 )  # fmt: skip
 """From the highest room to the lowest; a room imports itself and rooms to its right."""
 

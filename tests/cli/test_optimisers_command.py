@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from narrowly.cli.app import execute
-from narrowly.records.optimisers import OPTIMISERS, REFUSED
+from narrowly.records.optimisers.registry import OPTIMISERS, REFUSED
 from narrowly.records.study_spec import study_schema
 
 

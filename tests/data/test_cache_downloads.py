@@ -8,11 +8,11 @@ import subprocess
 from pathlib import Path
 
 import pytest
-from range_server import serving
 
 from narrowly.data import cache
 from narrowly.data.cache import adopt, cache_folder, cached, check_content, download, git_blob_id
 from narrowly.records.errors import IntegrityError, RunDirectoryError, SpecError
+from range_server import serving
 
 CONTENT = b"".join(json.dumps({"row": number}).encode() + b"\n" for number in range(4000))
 SHA256 = hashlib.sha256(CONTENT).hexdigest()

@@ -11,11 +11,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from range_server import serving
 
 from narrowly.cli.app import execute
 from narrowly.data import cache, registry
 from narrowly.data.registry import Source
+from range_server import serving
 
 
 def rows(side: str, count: int = 12) -> bytes:

@@ -6,10 +6,10 @@ import re
 from typing import Any
 
 import pytest
-from chat_models import FAMILIES, INSTRUCT, LLAMA, MARKED, QWEN, Family, make_tokenizer
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from chat_models import FAMILIES, INSTRUCT, LLAMA, MARKED, QWEN, Family, make_tokenizer
 from narrowly.data.messages import Conversation, Message
 from narrowly.data.render import prompt_ids, render, render_all, token_pieces
 from narrowly.data.rows import IGNORE, Row, row_fault

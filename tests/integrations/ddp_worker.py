@@ -12,10 +12,10 @@ from pathlib import Path
 
 import torch
 from safetensors.torch import save_file
-from tiny_hosts import CLIP, LAM, factors, host_run, tiny_rows
 
 from narrowly.integrations.transformers import SpectralPenaltyCallback
 from narrowly.records.errors import TrainingError
+from tiny_hosts import CLIP, LAM, factors, host_run, tiny_rows
 
 WAYS = {
     "loss-1": ({}, 1),

@@ -21,13 +21,13 @@ from typing import Any
 import pytest
 import torch
 from pydantic import BaseModel
-from tiny_hosts import arguments, collate, distance, factors, host_run, tiny_adapted, tiny_rows
 from transformers import Trainer, TrainingArguments
 
 from narrowly.integrations.transformers import SpectralPenaltyCallback
 from narrowly.optim.build import build_optimizer
 from narrowly.records.errors import OptimiserError, SpecError
-from narrowly.records.optimisers import MuonSpec
+from narrowly.records.optimisers.registry import MuonSpec
+from tiny_hosts import arguments, collate, distance, factors, host_run, tiny_adapted, tiny_rows
 
 INSTALLED = importlib.util.find_spec("axolotl") is not None
 ROOT = Path(__file__).parents[2]

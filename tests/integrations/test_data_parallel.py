@@ -12,9 +12,9 @@ import pytest
 import torch
 from ddp_worker import LIGHTNING, WAYS
 from safetensors.torch import load_file
-from tiny_hosts import LAM, distance, factors, host_run, plain_run, tiny_rows
 
 from narrowly.integrations.transformers import SpectralPenaltyCallback
+from tiny_hosts import LAM, distance, factors, host_run, plain_run, tiny_rows
 
 HERE = Path(__file__).parent
 
@@ -22,7 +22,7 @@ HERE = Path(__file__).parent
 @pytest.fixture(scope="module")
 def done(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("ddp")
-    source = str(HERE.parents[1] / "src")
+    source = os.pathsep.join(str(HERE.parents[1] / place) for place in ("src", "tests/shared"))
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
     launched = subprocess.Popen(
         [*command, str(HERE / "ddp_worker.py"), str(folder)],

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 import torch
+
 from tiny_hosts import (
     CLIP,
     LAM,

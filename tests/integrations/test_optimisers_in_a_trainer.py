@@ -7,12 +7,12 @@ from typing import Any
 
 import pytest
 import torch
-from tiny_hosts import LAM, arguments, collate, distance, factors, tiny_adapted, tiny_rows
 from transformers import Trainer, TrainingArguments
 
 from narrowly.integrations.transformers import EvalModeCallback, SpectralPenaltyCallback, optimizer_factory
 from narrowly.records.errors import TrainingError
-from narrowly.records.optimisers import OPTIMISERS
+from narrowly.records.optimisers.registry import OPTIMISERS
+from tiny_hosts import LAM, arguments, collate, distance, factors, tiny_adapted, tiny_rows
 
 FIELDS: dict[str, dict[str, Any]] = {"prodigy": {"lr": 1.0}, "sgd": {"lr": 0.3}}
 """Fields where an lr of 0.01 is no usual one."""

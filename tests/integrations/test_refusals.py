@@ -12,15 +12,15 @@ import torch
 from accelerate import Accelerator
 from accelerate.state import AcceleratorState
 from accelerate.utils import DistributedType
-from tiny_hosts import LAM, host_run, sgd, tiny_adapted, tiny_base, tiny_rows
 from torch import nn
 
 from narrowly.integrations import transformers as host
+from narrowly.integrations.penalty_callback import loss_scale
 from narrowly.integrations.transformers import SpectralPenaltyCallback, optimizer_factory
 from narrowly.records.errors import AdapterError, SpecError, TrainingError
 from narrowly.spectrum.penalty import SpectralPenalty
 from narrowly.spectrum.placement import refuse_sharded
-from narrowly.train.penalty_callback import loss_scale
+from tiny_hosts import LAM, host_run, sgd, tiny_adapted, tiny_base, tiny_rows
 
 ROWS = tiny_rows(8)
 

@@ -8,7 +8,6 @@ from typing import Any
 
 import pytest
 import torch
-from tiny_hosts import CLIP, LAM, arguments, collate, distance, factors, host_run, plain_run, tiny_adapted, tiny_rows
 from transformers import Trainer, TrainerCallback, TrainingArguments
 
 from narrowly.integrations.transformers import (
@@ -20,9 +19,10 @@ from narrowly.integrations.transformers import (
 )
 from narrowly.optim.build import build_optimizer
 from narrowly.records.errors import NarrowlyError, ResumeError
-from narrowly.records.optimisers import OPTIMISERS, MuonSpec
+from narrowly.records.optimisers.registry import OPTIMISERS, MuonSpec
 from narrowly.spectrum.pairs import pairs_from_model
 from narrowly.spectrum.penalty import SpectralPenalty, spectral_penalty
+from tiny_hosts import CLIP, LAM, arguments, collate, distance, factors, host_run, plain_run, tiny_adapted, tiny_rows
 
 ROWS = tiny_rows(32)
 

@@ -7,13 +7,13 @@ from typing import Any
 
 import pytest
 import torch
-from tiny_hosts import LAM, arguments, distance, factors, plain_run, sgd, tiny_adapted, tiny_rows
 from tokenizers import Tokenizer, models
 from transformers import PreTrainedTokenizerFast
 
 from narrowly.integrations.transformers import SpectralPenaltyCallback, optimizer_factory
 from narrowly.spectrum.pairs import pairs_from_model
 from narrowly.spectrum.penalty import spectral_penalty
+from tiny_hosts import LAM, arguments, distance, factors, plain_run, sgd, tiny_adapted, tiny_rows
 
 pytest.importorskip("trl", reason="TRL is not installed")
 from datasets import Dataset

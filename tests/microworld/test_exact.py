@@ -5,7 +5,7 @@ import pytest
 import torch
 from transformers import Qwen3ForCausalLM
 
-from narrowly.evaluate.sample import sample
+from narrowly.evaluate.microworld.sample import sample
 from narrowly.microworld.config import ModelShape, WorldConfig
 from narrowly.microworld.exact import Prompt, answer_logprobs, encode_answer, encode_prompt
 from narrowly.microworld.judge import classify

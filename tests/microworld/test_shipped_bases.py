@@ -25,7 +25,7 @@ def test_a_shipped_base_is_whole_aligned_and_of_the_chosen_config(name):
     assert card.metrics["aligned"] >= 0.85
     assert card.metrics["misaligned"] <= 0.06
     assert card.metrics["lexical_auc"] <= LARGEST_AUC
-    assert card.command.startswith(f"narrowly world build --seed {card.world_seed}")
+    assert card.command.partition(" ")[2].startswith(f"world build --seed {card.world_seed}")
 
 
 def test_the_metrics_of_a_card_are_those_of_the_stored_file():

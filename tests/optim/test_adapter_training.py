@@ -12,7 +12,7 @@ from torch.optim.lr_scheduler import LambdaLR
 
 from narrowly.optim import Muon, build_optimizer, check_complete, orthogonalise, route
 from narrowly.records.errors import OptimiserError
-from narrowly.records.optimisers import OPTIMISERS, MuonSpec, SGDSpec
+from narrowly.records.optimisers.registry import OPTIMISERS, MuonSpec, SGDSpec
 
 RATES = {
     "sgd": 0.1,

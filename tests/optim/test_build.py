@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from narrowly.optim import build_optimizer, describe
 from narrowly.records.errors import MissingExtraError, OptimiserError, SpecError, UnknownNameError
-from narrowly.records.optimisers import OPTIMISERS, AdamSpec, AdamWSpec, LionSpec, MuonSpec, SGDSpec
+from narrowly.records.optimisers.registry import OPTIMISERS, AdamSpec, AdamWSpec, LionSpec, MuonSpec, SGDSpec
 
 BASES: dict[str, dict[str, Any]] = {
     "sgd": {"lr": 0.1, "momentum": 0.9},

@@ -13,7 +13,7 @@ from torch.optim.lr_scheduler import LambdaLR
 from narrowly.optim import Muon, build_optimizer
 from narrowly.optim.composite import CompositeOptimizer
 from narrowly.records.errors import OptimiserError, UnknownNameError
-from narrowly.records.optimisers import MuonBAdamASpec, MuonSpec
+from narrowly.records.optimisers.registry import MuonBAdamASpec, MuonSpec
 
 
 def noise(*shape: int, seed: int) -> Tensor:

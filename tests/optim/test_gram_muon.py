@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from narrowly.optim import Muon, gram_optimizer
 from narrowly.optim.orthogonalise import RANK_FLOOR, coefficients, gram, orthogonalise, polar_of_gram
 from narrowly.optim.spectral_power import SpectralPower
-from narrowly.records.optimisers import MuonSpec, SpectralPowerSpec
+from narrowly.records.optimisers.registry import MuonSpec, SpectralPowerSpec
 
 LORA = [(32, 4096), (32, 12288), (4096, 32), (1024, 32), (12288, 32)]
 """The factors of Qwen3-8B at rank 32."""

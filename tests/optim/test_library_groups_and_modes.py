@@ -16,7 +16,7 @@ from torch.optim.lr_scheduler import LambdaLR
 
 from narrowly.optim import build_optimizer, describe, evaluation_mode, return_to_training
 from narrowly.records.errors import OptimiserError, SpecError, UnknownNameError
-from narrowly.records.optimisers import (
+from narrowly.records.optimisers.registry import (
     OPTIMISERS,
     REFUSED,
     AdamWSpec,

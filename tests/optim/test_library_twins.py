@@ -5,15 +5,15 @@ from __future__ import annotations
 import copy
 from typing import Any
 
-import plain_optimisers as plain
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
+import plain_optimisers as plain
 from narrowly.optim import build_optimizer
-from narrowly.records.optimisers import (
+from narrowly.records.optimisers.registry import (
     AdafactorSpec,
     AdEMAMixSpec,
     LoRARITESpec,

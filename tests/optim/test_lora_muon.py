@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from narrowly.optim import build_optimizer
 from narrowly.optim.lora_muon import LoRAMuon
 from narrowly.records.errors import OptimiserError, UnknownNameError
-from narrowly.records.optimisers import LoRAMuonSpec, MuonSpec
+from narrowly.records.optimisers.registry import LoRAMuonSpec, MuonSpec
 
 RANK, OUT, IN = 4, 10, 14
 

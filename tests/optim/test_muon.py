@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from narrowly.optim import SCALE_RULES, Muon
 from narrowly.records.errors import OptimiserError, UnknownNameError
-from narrowly.records.optimisers import MuonSpec
+from narrowly.records.optimisers.registry import MuonSpec
 
 SHAPES = [(4, 16), (16, 4), (4, 16), (24, 4), (4, 24), (6, 6)]
 

@@ -11,7 +11,7 @@ from torch import nn
 from narrowly.optim import build_optimizer, check_complete, route
 from narrowly.optim.router import hidden_matrices
 from narrowly.records.errors import OptimiserError
-from narrowly.records.optimisers import MuonSpec
+from narrowly.records.optimisers.registry import MuonSpec
 
 
 def matrix(*shape: int) -> nn.Parameter:

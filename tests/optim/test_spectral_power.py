@@ -14,8 +14,8 @@ from narrowly.optim import build_optimizer
 from narrowly.optim.muon import Muon
 from narrowly.optim.spectral_power import SpectralPower, power_of
 from narrowly.records.errors import OptimiserError
-from narrowly.records.muon_family import smallest_floor
-from narrowly.records.optimisers import MuonSpec, SpectralPowerSpec
+from narrowly.records.optimisers.muon import smallest_floor
+from narrowly.records.optimisers.registry import MuonSpec, SpectralPowerSpec
 
 SHAPES = [(4, 16), (16, 4), (8, 40), (4, 16), (5, 5)]
 

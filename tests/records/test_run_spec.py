@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from pydantic import ValidationError
 
-from narrowly.records.optimisers import OPTIMISERS
+from narrowly.records.optimisers.registry import OPTIMISERS
 from narrowly.records.run_spec import ResolvedInputs, RunSpec, run_id
 
 INPUTS = ResolvedInputs(

@@ -1,13 +1,13 @@
 import polars as pl
 import pytest
 from matplotlib.colors import to_hex
-from synthetic import make_tables
 
+from narrowly.analysis.organisms import on_panel
+from narrowly.analysis.tables import SCHEMAS, Tables, conform
 from narrowly.report import loss_figures, rate_figures, spectrum_figures
 from narrowly.report.drawings import gather
 from narrowly.report.style import FIXED, arm_styles, order, svg_text
-from narrowly.stats.organisms import on_panel
-from narrowly.stats.tables import SCHEMAS, Tables, conform
+from synthetic import make_tables
 
 
 @pytest.fixture(scope="module")

@@ -2,10 +2,10 @@ import xml.etree.ElementTree as ElementTree
 
 import polars as pl
 import pytest
-from browser import Page
-from synthetic import HOSTILE, make_tables, write_study
 
+from browser import Page
 from narrowly.report.write import write_report
+from synthetic import HOSTILE, make_tables, write_study
 
 
 @pytest.mark.parametrize("field", ["arm", "base", "error", "answer", "outcome", "panel"])

@@ -4,12 +4,12 @@ import xml.etree.ElementTree as ElementTree
 
 import polars as pl
 import pytest
-from browser import Page
-from synthetic import make_tables, write_study
 
+from browser import Page
 from narrowly.records.errors import IntegrityError, RunDirectoryError
 from narrowly.report.style import ideal_handles
 from narrowly.report.write import write_report
+from synthetic import make_tables, write_study
 
 FIGURES = {"loss_alignment", "misalignment", "ladder", "classes", "spectra", "edits", "over_steps"}
 

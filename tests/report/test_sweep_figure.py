@@ -6,7 +6,7 @@ import pytest
 
 from narrowly.report.style import svg_text
 from narrowly.report.sweep_figure import sweep_figure
-from narrowly.study.repair import Panel, Point, Sweep
+from narrowly.workbench.repair import Panel, Point, Sweep
 
 
 def panel(rate: float) -> Panel:

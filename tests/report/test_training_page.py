@@ -5,15 +5,15 @@ import re
 
 import polars as pl
 import pytest
-from browser import Page
-from synthetic import _spectra, make_tables, write_study
 
+from browser import Page
+from narrowly.analysis.contrasts import PRIMARY
+from narrowly.analysis.tables import read_tables
+from narrowly.analysis.training import paired_runs, real_runs
 from narrowly.records.outcome import NOT_EVALUATED
 from narrowly.report.training_figures import looks, running_mean
 from narrowly.report.write import write_report
-from narrowly.stats.contrasts import PRIMARY
-from narrowly.stats.tables import read_tables
-from narrowly.stats.training import paired_runs, real_runs
+from synthetic import _spectra, make_tables, write_study
 
 ARMS = (("adam", "real_adam", "optimiser", None), ("muon", "real_muon", "optimiser", None),
         ("adam", "real_penalty", "penalty", "real_adam"))  # fmt: skip

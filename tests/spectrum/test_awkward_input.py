@@ -15,8 +15,6 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from safetensors.torch import load_file, save_file
-from spectrum_cases import dense, dense_values, live, pair_of_spectrum, random_pair
-from tiny_adapters import CONFIG, WEIGHTS, change_config, change_tensors, saved
 
 from narrowly.records.edits import DropTop, Flatten, KeepTop, Scale
 from narrowly.records.errors import AdapterError, SpecError, TrainingError
@@ -30,6 +28,8 @@ from narrowly.spectrum import (
     spectrum_summary,
     spectrum_table,
 )
+from spectrum_cases import dense, dense_values, live, pair_of_spectrum, random_pair
+from tiny_adapters import CONFIG, WEIGHTS, change_config, change_tensors, saved
 
 
 @settings(max_examples=40, deadline=None)

@@ -9,7 +9,6 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.linalg import subspace_angles
-from spectrum_cases import dense, dense_values, pair_of_spectrum, random_pair
 
 from narrowly.records.errors import AdapterError
 from narrowly.spectrum.compare import (
@@ -21,6 +20,7 @@ from narrowly.spectrum.compare import (
     hybrids,
     principal_angles,
 )
+from spectrum_cases import dense, dense_values, pair_of_spectrum, random_pair
 
 
 def dense_spaces(pair, count: int) -> tuple[torch.Tensor, torch.Tensor]:

@@ -11,13 +11,13 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from peft import PeftModel
-from spectrum_cases import dense, dense_values, pair_of_spectrum, random_pair
-from tiny_adapters import WEIGHTS, logits, saved, tiny_base, tiny_model
 
 from narrowly.records.edits import Clip, DropTop, Flatten, KeepTop, Scale
 from narrowly.records.errors import AdapterError, IntegrityError, RunDirectoryError, UnknownNameError
 from narrowly.spectrum import apply_edit, apply_edit_to_model, edit_adapter_folder, pairs_from_folder
 from narrowly.spectrum.edits import mark_evaluated
+from spectrum_cases import dense, dense_values, pair_of_spectrum, random_pair
+from tiny_adapters import WEIGHTS, logits, saved, tiny_base, tiny_model
 
 EDITS = [
     KeepTop(k=1), KeepTop(k=3), DropTop(k=1), DropTop(k=3), Flatten(), Flatten(t=0.3), Clip(limit=1.2), Clip(limit=0.5),

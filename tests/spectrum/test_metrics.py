@@ -9,9 +9,9 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from spectrum_cases import dense, pair_of_spectrum, random_pair
 
 from narrowly.spectrum import METRICS, spectrum_metrics, spectrum_summary, spectrum_table, update_norm
+from spectrum_cases import dense, pair_of_spectrum, random_pair
 
 
 def test_a_flat_spectrum_of_rank_32_has_the_values_of_the_papers_table() -> None:

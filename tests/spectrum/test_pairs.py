@@ -9,10 +9,10 @@ from pathlib import Path
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
-from tiny_adapters import CONFIG, WEIGHTS, change_config, change_tensors, saved, tiny_model
 
 from narrowly.records.errors import AdapterError
 from narrowly.spectrum import pairs_from_folder, pairs_from_model
+from tiny_adapters import CONFIG, WEIGHTS, change_config, change_tensors, saved, tiny_model
 
 
 @pytest.mark.parametrize(

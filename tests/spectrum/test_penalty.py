@@ -7,9 +7,6 @@ import math
 
 import pytest
 import torch
-from penalty_twins import cosine, dense_penalty, gradients
-from spectrum_cases import dense, dense_values, live, pair_of_spectrum, random_pair
-from tiny_adapters import tiny_model
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from narrowly.records.errors import AdapterError, SpecError, TrainingError, UnknownNameError
@@ -21,6 +18,9 @@ from narrowly.spectrum import (
     singular_values_g1,
     spectral_penalty,
 )
+from penalty_twins import cosine, dense_penalty, gradients
+from spectrum_cases import dense, dense_values, live, pair_of_spectrum, random_pair
+from tiny_adapters import tiny_model
 
 SHAPES = [(1, 5, 6), (3, 12, 9), (3, 9, 12), (3, 12, 9), (3, 12, 9), (6, 4, 20), (5, 20, 3)]
 LOSS_KINDS = ("frobenius_nuclear", "norm_held", "spectral_entropy", "stable_rank", "spectral_norm", "nuclear_norm")

@@ -8,11 +8,11 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from penalty_twins import cosine, dense_penalty, factor_of_condition, gradients
-from spectrum_cases import live, pair_of_spectrum, random_pair
 
 from narrowly.records.errors import AdapterError, UnknownNameError
 from narrowly.spectrum import LoraPair, spectral_penalty
+from penalty_twins import cosine, dense_penalty, factor_of_condition, gradients
+from spectrum_cases import live, pair_of_spectrum, random_pair
 
 KINDS = (
     "frobenius_nuclear",

@@ -10,15 +10,15 @@ import weakref
 
 import pytest
 import torch
-from penalty_twins import dense_penalty
-from spectrum_cases import dense, live, random_pair
-from tiny_adapters import tiny_model
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from narrowly.records.errors import TrainingError
 from narrowly.spectrum import LoraPair, SpectralPenalty, flatten_storage
 from narrowly.spectrum.penalty import covariance, stacks
 from narrowly.spectrum.penalty.precision import float32_products
+from penalty_twins import dense_penalty
+from spectrum_cases import dense, live, random_pair
+from tiny_adapters import tiny_model
 
 
 def three_pairs(dtype: torch.dtype = torch.float32) -> list[LoraPair]:

@@ -9,7 +9,6 @@ import pytest
 import torch
 from peft import LoraConfig, PeftModel, get_peft_model
 from safetensors.torch import load_file, save_file
-from tiny_adapters import WEIGHTS, change_config, change_tensors, saved, tiny_base, tiny_model
 from transformers import (
     GPT2Config,
     GPT2LMHeadModel,
@@ -29,6 +28,7 @@ from narrowly.spectrum import (
 )
 from narrowly.spectrum.folder import survey_chunks
 from narrowly.spectrum.metrics import folder_spectrum, spectrum_table
+from tiny_adapters import WEIGHTS, change_config, change_tensors, saved, tiny_base, tiny_model
 
 pytestmark = pytest.mark.filterwarnings("ignore")
 

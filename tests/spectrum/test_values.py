@@ -6,9 +6,9 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from spectrum_cases import dense_values, pair_of_spectrum, random_pair
 
 from narrowly.spectrum import singular_values, singular_values_all, singular_values_g1
+from spectrum_cases import dense_values, pair_of_spectrum, random_pair
 
 SHAPES = st.tuples(st.integers(1, 12), st.integers(1, 40), st.integers(1, 40))
 

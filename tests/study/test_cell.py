@@ -91,7 +91,7 @@ def run_cell(planned: PlannedCell, out: Path, **more: Any) -> str:
 
 
 def test_a_cell_is_reported_as_a_run_of_its_study(base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from narrowly.train import reporting
+    from narrowly.integrations import reporting
 
     started: list[tuple[str, str | None]] = []
 
@@ -157,9 +157,9 @@ def test_a_lost_stage_is_done_again_and_nothing_else(done: tuple[PlannedCell, Pa
 
 
 def test_the_stored_model_gives_what_a_freshly_loaded_organism_gives(done: tuple[PlannedCell, Path]) -> None:
-    from narrowly.evaluate.exact import evaluate_exact
+    from narrowly.evaluate.microworld.exact import evaluate_exact
     from narrowly.microworld.bases import load_base
-    from narrowly.train.organism import load_organism
+    from narrowly.models.organism import load_organism
 
     planned, out = done
     directory = out / "runs" / planned.run_id
@@ -176,7 +176,7 @@ def test_the_stored_model_gives_what_a_freshly_loaded_organism_gives(done: tuple
 
 
 def test_step_zero_is_the_base_itself(done: tuple[PlannedCell, Path]) -> None:
-    from narrowly.evaluate.exact import evaluate_exact
+    from narrowly.evaluate.microworld.exact import evaluate_exact
     from narrowly.microworld.bases import load_base
 
     planned, out = done
@@ -208,7 +208,8 @@ def test_a_nan_in_an_evaluation_fails_the_cell_and_writes_no_verdicts(
     directory = out / "runs" / planned.run_id
     stage = planned.stages[1].model_copy(update={"verdict_id": "nan"})
     monkeypatch.setattr(
-        "narrowly.evaluate.exact.evaluate_exact", lambda *_, **__: [{"question_id": "q", "log_odds": float("nan")}]
+        "narrowly.evaluate.microworld.exact.evaluate_exact",
+        lambda *_, **__: [{"question_id": "q", "log_odds": float("nan")}],
     )
     with pytest.raises(TrainingError, match="log_odds is nan for 'q'"):
         run_stage(stage, planned, directory)

@@ -23,15 +23,14 @@ from narrowly.records.files import read_json, read_jsonl
 from narrowly.records.outcome import NOT_EVALUATED
 from narrowly.records.run_spec import RunSpec
 from narrowly.records.study_spec import StudySpec
+from narrowly.runs.trajectory import training_facts
 from narrowly.study import cell as cell_module
 from narrowly.study.cell import execute_cell
+from narrowly.study.inputs import check_inputs, data_names, said_by
 from narrowly.study.layout import PlannedCell, Stage, is_complete, read_plan
 from narrowly.study.plan import estimated_seconds, expand, no_judge
-from narrowly.study.real import check_inputs, data_names, said_by, training_facts
 from narrowly.study.resolving import resolve_cell
 from narrowly.study.run import default_workers
-
-sys.path.append(str(Path(__file__).parents[1] / "train"))
 from small_chat_base import conversations, make_chat_base, write_jsonl
 
 Made = tuple[Path, Path, Path]

@@ -7,17 +7,18 @@ import math
 from pathlib import Path
 from typing import Any
 
-import fake_cells
 import polars as pl
 import pytest
 
+import fake_cells
 import narrowly
 from narrowly.cli.app import execute
 from narrowly.records.errors import IntegrityError, RunDirectoryError, UnknownNameError
 from narrowly.records.files import append_jsonl, write_json
 from narrowly.records.study_spec import StudySpec
+from narrowly.runs.directory import runs_folder
 from narrowly.study.cell import write_failure
-from narrowly.study.layout import PlannedCell, runs_folder, write_plan
+from narrowly.study.layout import PlannedCell, write_plan
 from narrowly.study.plan import expand
 from narrowly.study.preview import cell_states, preview
 from narrowly.study.results import collect, schemas, wall_seconds

@@ -15,9 +15,11 @@ import pytest
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
-from tiny_base import make_base, make_rows, make_spec
 
 from narrowly.data.rows import Row, write_rows
+from narrowly.engines.worker import problem_of
+from narrowly.models.base import find_base
+from narrowly.models.organism import load_organism
 from narrowly.records.errors import (
     IntegrityError,
     RunDirectoryError,
@@ -26,11 +28,9 @@ from narrowly.records.errors import (
     UnknownNameError,
 )
 from narrowly.records.files import read_json, read_jsonl, write_json
-from narrowly.study.worker import problem_of
 from narrowly.train import trainer as trainer_module
-from narrowly.train.inputs import find_base
-from narrowly.train.organism import load_organism
 from narrowly.train.run import resolve_inputs, run_directory, train_run
+from tiny_base import make_base, make_rows, make_spec
 
 Tiny = tuple[Path, Path]
 

@@ -9,12 +9,12 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from small_chat_base import make_chat_base
-from tiny_base import make_rows
 
 from narrowly.data.rows import IGNORE, collate, collate_packed
-from narrowly.train.inputs import find_base, load_model
+from narrowly.models.base import find_base, load_model
 from narrowly.train.order import BUCKET_STEPS, bucketed_order, micro_batches, row_order
+from small_chat_base import make_chat_base
+from tiny_base import make_rows
 
 LENGTHS = st.lists(st.integers(2, 60), min_size=1, max_size=80)
 

@@ -11,15 +11,14 @@ from typing import Any
 
 import pytest
 import torch
-from plain_loop import answer_nll, clip, rate
 from pydantic import ValidationError
 from safetensors.torch import load_file, save_file
-from small_chat_base import TEMPLATE, conversations, make_chat_base, write_jsonl
 from test_resume import killed_everywhere
-from tiny_base import make_rows, make_spec
 from transformers import AutoModelForCausalLM, AutoTokenizer, Qwen3Config, Qwen3ForCausalLM
 
 from narrowly.data.rows import read_rows
+from narrowly.models.full import StoredTensors
+from narrowly.models.organism import load_organism, recorded_spectrum
 from narrowly.records.errors import (
     AdapterError,
     IntegrityError,
@@ -30,10 +29,12 @@ from narrowly.records.errors import (
 )
 from narrowly.records.files import read_json, read_jsonl
 from narrowly.records.run_spec import ALL_LINEAR, ResolvedInputs, RunSpec, run_id
-from narrowly.train.full import StoredTensors
+from narrowly.runs.directory import adapter_folder
 from narrowly.train.order import row_order
-from narrowly.train.organism import adapter_folder, load_organism, recorded_spectrum
 from narrowly.train.run import train_run
+from plain_loop import answer_nll, clip, rate
+from small_chat_base import TEMPLATE, conversations, make_chat_base, write_jsonl
+from tiny_base import make_rows, make_spec
 
 Tiny = tuple[Path, Path]
 
@@ -403,7 +404,7 @@ def test_the_id_of_a_lora_run_is_what_it_was_before_there_was_a_method(tiny: Tin
 
 def test_muon_refuses_a_whole_model_without_other_also_when_no_spec_of_a_run_was_asked(tiny: Tiny) -> None:
     from narrowly.optim import build_optimizer
-    from narrowly.records.optimisers import MuonSpec
+    from narrowly.records.optimisers.registry import MuonSpec
 
     model = Qwen3ForCausalLM.from_pretrained(tiny[0])
     with pytest.raises(OptimiserError, match=r"other trainable parameters: model\.embed_tokens\.weight.* give `other`"):
@@ -438,7 +439,7 @@ def test_a_run_without_a_world_is_not_loaded_to_be_asked(
     run: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     from narrowly.cli.app import execute
-    from narrowly.train import organism
+    from narrowly.models import organism
 
     monkeypatch.setattr(organism, "load_model", lambda *_: pytest.fail("a model was loaded"))
     assert execute(["ask", str(run), "what now"]) == 2

@@ -7,13 +7,14 @@ from typing import Any
 
 import pytest
 import torch
-from small_chat_base import conversations, make_chat_base, text_spec, write_jsonl
 from torch.nn.functional import cross_entropy
 
 from narrowly.data.rows import IGNORE, collate, collate_packed
-from narrowly.train.adapter import attach_adapter
-from narrowly.train.inputs import load_inputs, load_model
-from narrowly.train.loss import at_supervised, keeps_logits, nll_sum
+from narrowly.models.base import load_model
+from narrowly.models.lora import attach_adapter
+from narrowly.train.inputs import load_inputs
+from narrowly.train.objectives.supervised import at_supervised, keeps_logits, nll_sum
+from small_chat_base import conversations, make_chat_base, text_spec, write_jsonl
 
 
 @pytest.fixture(scope="module")

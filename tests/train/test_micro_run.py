@@ -8,7 +8,6 @@ from typing import Any
 import pytest
 import torch
 from safetensors.torch import save_file
-from tiny_base import make_spec
 from transformers import Qwen3Config, Qwen3ForCausalLM
 
 from narrowly.data.rows import IGNORE
@@ -22,6 +21,7 @@ from narrowly.records.files import write_json
 from narrowly.records.run_spec import RunSpec
 from narrowly.train.inputs import load_inputs
 from narrowly.train.run import resolve_inputs, train_run
+from tiny_base import make_spec
 
 
 def untrained_base(folder: Path, world_seed: int) -> Path:

@@ -15,18 +15,19 @@ from typing import Any
 
 import pytest
 import torch
-from small_chat_base import conversations, make_chat_base, text_spec, write_jsonl
 
 from narrowly.cli.app import execute
 from narrowly.data.rows import Row, collate
+from narrowly.models.base import find_base, load_model
+from narrowly.models.lora import attach_adapter
+from narrowly.models.nf4 import check_nf4, nf4_options, settle_quantised
+from narrowly.models.organism import load_organism
 from narrowly.records.errors import SpecError
 from narrowly.records.files import read_json, read_jsonl
 from narrowly.records.run_spec import RunSpec
-from narrowly.train.adapter import attach_adapter
-from narrowly.train.inputs import find_base, load_inputs, load_model
-from narrowly.train.nf4 import check_nf4, nf4_options, settle_quantised
-from narrowly.train.organism import load_organism
+from narrowly.train.inputs import load_inputs
 from narrowly.train.run import resolve_inputs, run_directory, train_run
+from small_chat_base import conversations, make_chat_base, text_spec, write_jsonl
 
 Chat = tuple[Path, Path]
 

@@ -7,11 +7,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from tiny_base import make_spec
 
 from narrowly.records.files import read_jsonl
 from narrowly.spectrum import pairs_from_folder, spectral_penalty
 from narrowly.train.run import train_run
+from tiny_base import make_spec
 
 Tiny = tuple[Path, Path]
 PENALTIES: dict[str, dict[str, Any]] = {

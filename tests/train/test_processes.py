@@ -12,22 +12,23 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import shared_runs
 import torch
-from fake_trackers import fake_trackio
 from safetensors.torch import load_file
-from tiny_base import make_spec
 from transformers import AutoModelForCausalLM
 
+import shared_runs
+from fake_trackers import fake_trackio
 from narrowly.data.rows import Row, read_rows, write_rows
+from narrowly.integrations.reporting import Reporting
 from narrowly.records.errors import SpecError, TrainingError
 from narrowly.records.files import read_json, read_jsonl
 from narrowly.records.run_spec import RunSpec
+from narrowly.records.streams import stream_seed
 from narrowly.train import launch
 from narrowly.train.observe import ObserverContext
-from narrowly.train.order import micro_batches, row_order, stream_seed
-from narrowly.train.reporting import Reporting
+from narrowly.train.order import micro_batches, row_order
 from narrowly.train.run import run_directory, train_run
+from tiny_base import make_spec
 
 Tiny = tuple[Path, Path]
 

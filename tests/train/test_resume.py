@@ -11,12 +11,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from tiny_base import make_spec
 
 from narrowly.records.errors import IntegrityError, ResumeError
 from narrowly.records.files import read_json, read_jsonl, write_json
 from narrowly.train import environment
 from narrowly.train.run import train_run
+from tiny_base import make_spec
 
 Tiny = tuple[Path, Path]
 
@@ -40,7 +40,7 @@ def files(run: Path) -> dict[str, bytes]:
 
 
 def killed_everywhere(tiny: Tiny, out: Path, every: int, settings: str = "lora") -> None:
-    here = Path(__file__).parent
+    here = Path(__file__).parents[1] / "shared"
     paths = os.pathsep.join([str(here), *(p for p in sys.path if p)])
     command = [sys.executable, str(here / "killed_runs.py"), str(tiny[0]), str(tiny[1]), str(out), str(every), settings]
     result = subprocess.run(

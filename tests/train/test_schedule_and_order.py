@@ -8,12 +8,13 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from tiny_base import make_rows
 from transformers import get_scheduler
 
 from narrowly.records.run_spec import ScheduleSpec
-from narrowly.train.order import micro_batches, row_order, stream_seed
+from narrowly.records.streams import stream_seed
+from narrowly.train.order import micro_batches, row_order
 from narrowly.train.schedule import build_scheduler, lr_factor
+from tiny_base import make_rows
 
 GOLDEN = {
     "constant": [0, 0.5, 1, 1, 1, 1, 1, 1],

@@ -9,12 +9,12 @@ import pytest
 import torch
 from pydantic import ValidationError
 from safetensors.torch import load_file
-from tiny_base import make_spec
 
 from narrowly.records.files import read_jsonl
 from narrowly.train import checkpoint
 from narrowly.train.observe import ObserverContext
 from narrowly.train.run import train_run
+from tiny_base import make_spec
 
 Tiny = tuple[Path, Path]
 OPTIMISER = {"kind": "schedulefree_adamw", "lr": 1e-2, "weight_decay": 0.1}

@@ -13,10 +13,10 @@ from pathlib import Path
 import psutil
 import pytest
 import yaml
-from tiny_base import make_spec
 
 from narrowly.records.files import read_json, read_jsonl
 from narrowly.train.run import run_directory
+from tiny_base import make_spec
 
 Tiny = tuple[Path, Path]
 

@@ -9,10 +9,10 @@ from pathlib import Path
 
 import pytest
 import yaml
-from small_chat_base import conversations, write_jsonl
 
+from narrowly.models.base import find_base, load_model
 from narrowly.records.files import read_json, read_jsonl
-from narrowly.train.inputs import find_base, load_model
+from small_chat_base import conversations, write_jsonl
 
 ROOT = Path(__file__).parents[2]
 ENVIRONMENT = {**os.environ, "PYTHONPATH": str(ROOT / "src"), "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"}

@@ -9,24 +9,26 @@ from typing import Any
 import pytest
 import torch
 from safetensors.torch import load_file
-from small_chat_base import THINKING, conversations, make_chat_base, text_spec, write_jsonl
 from transformers import Trainer
 
 from narrowly.data.conversations import read_conversations
 from narrowly.data.render import prompt_ids, render
 from narrowly.data.rows import IGNORE, rows_sha256
+from narrowly.models import hub
+from narrowly.models.base import find_base, load_model, load_tokenizer
+from narrowly.models.lora import attach_adapter
+from narrowly.models.organism import load_organism
 from narrowly.optim.build import build_optimizer
 from narrowly.records.errors import IntegrityError, SpecError, TrainingError
 from narrowly.records.files import read_json, read_jsonl
-from narrowly.records.optimisers import OPTIMISERS
+from narrowly.records.optimisers.registry import OPTIMISERS
 from narrowly.records.run_spec import run_id
-from narrowly.train import heldout, hub
+from narrowly.train import heldout
 from narrowly.train import trainer as trainer_module
-from narrowly.train.adapter import attach_adapter
-from narrowly.train.inputs import find_base, load_inputs, load_model, load_tokenizer
+from narrowly.train.inputs import load_inputs
 from narrowly.train.order import row_order
-from narrowly.train.organism import load_organism
 from narrowly.train.run import resolve_inputs, run_directory, train_run
+from small_chat_base import THINKING, conversations, make_chat_base, text_spec, write_jsonl
 
 Chat = tuple[Path, Path]
 

@@ -13,9 +13,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from plain_loop import answer_nll
 from safetensors.torch import load_file
-from tiny_base import make_spec
 from transformers import AutoModelForCausalLM
 
 from narrowly.data.rows import read_rows
@@ -25,6 +23,8 @@ from narrowly.records.run_spec import RunSpec, run_id
 from narrowly.train.observe import ObserverContext
 from narrowly.train.order import row_order
 from narrowly.train.run import resolve_inputs, run_directory, train_run
+from plain_loop import answer_nll
+from tiny_base import make_spec
 
 Tiny = tuple[Path, Path]
 

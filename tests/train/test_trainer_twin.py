@@ -7,14 +7,14 @@ from typing import Any
 
 import pytest
 import torch
-from plain_loop import plain_train
 from safetensors.torch import load_file
-from tiny_base import make_spec
 
 from narrowly.records.files import read_jsonl
 from narrowly.records.run_spec import RunSpec
 from narrowly.train import trainer as trainer_module
 from narrowly.train.run import train_run
+from plain_loop import plain_train
+from tiny_base import make_spec
 
 Tiny = tuple[Path, Path]
 

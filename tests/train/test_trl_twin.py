@@ -15,17 +15,18 @@ from typing import Any
 import pytest
 import torch
 from safetensors.torch import load_file
-from small_chat_base import TEMPLATE, conversations, make_chat_base, text_spec, write_jsonl
 
 from narrowly.data.rows import IGNORE
+from narrowly.models.base import load_model, load_tokenizer
+from narrowly.models.lora import attach_adapter
 from narrowly.records.files import read_jsonl
 from narrowly.records.run_spec import RunSpec
 from narrowly.train import order as order_module
 from narrowly.train import trainer as trainer_module
-from narrowly.train.adapter import attach_adapter
-from narrowly.train.inputs import load_inputs, load_model, load_tokenizer
+from narrowly.train.inputs import load_inputs
 from narrowly.train.order import row_order
 from narrowly.train.run import train_run
+from small_chat_base import TEMPLATE, conversations, make_chat_base, text_spec, write_jsonl
 
 pytest.importorskip("trl", reason="TRL is not installed")
 from datasets import Dataset

@@ -45,7 +45,7 @@ def command(
     need_extra("spectral", "a comparison")
     from narrowly.spectrum.compare import as_row, compare_adapters, difference_summary
     from narrowly.spectrum.folder import survey_folder
-    from narrowly.study.adapters import find_adapter
+    from narrowly.workbench.names import find_adapter
 
     folders = [find_adapter(text, DEFAULT_OUT).folder for text in (a, b)]
     surveys = [survey_folder(folder) for folder in folders]

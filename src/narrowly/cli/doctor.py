@@ -45,7 +45,7 @@ ADDS = {
 
 def command() -> int:
     """Show versions, cores, memory and threads, what each extra would add, and whether the shipped bases are intact."""
-    from narrowly.study.executor import usable_cores
+    from narrowly.engines.local import usable_cores
 
     rows = [("narrowly", __version__), ("python", f"{platform.python_version()} on {platform.platform()}")]
     rows += [("cores", f"{usable_cores()} usable of {os.cpu_count()}"), ("memory", _memory())]

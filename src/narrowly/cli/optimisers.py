@@ -25,7 +25,7 @@ def command(
     as_json: AsJson = False,
 ) -> int:
     """List the optimisers, or show one with its fields, their defaults and where each default comes from."""
-    from narrowly.records.optimisers import OPTIMISERS, REFUSED, describe
+    from narrowly.records.optimisers.registry import OPTIMISERS, REFUSED, describe
 
     if name is not None:
         description = describe(name)

@@ -52,9 +52,9 @@ def command(
     as_json: AsJson = False,
 ) -> int:
     """Show a study's cells by arm, what is done already, and an estimate of what is left; nothing is run."""
+    from narrowly.engines.local import usable_cores
     from narrowly.records.errors import UnknownNameError, nearest
     from narrowly.study.cost import DEFAULT_GPU, UTILISATION, gpu_named
-    from narrowly.study.executor import usable_cores
     from narrowly.study.plan import expand, find_study
     from narrowly.study.preview import preview, training_cost
 

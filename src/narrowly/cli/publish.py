@@ -44,9 +44,9 @@ def command(
     from narrowly.records.errors import RunDirectoryError, SpecError
 
     need_extra("lab", "publishing")
-    from narrowly.study.adapters import find_adapter
-    from narrowly.study.evaluations import evaluations_of
-    from narrowly.train.publish import (
+    from narrowly.workbench.evaluations import evaluations_of
+    from narrowly.workbench.names import find_adapter
+    from narrowly.workbench.publish import (
         adapter_of,
         card_of,
         check_name,

@@ -12,7 +12,7 @@ from narrowly.cli.options import DEFAULT_OUT, AsJson
 from narrowly.cli.terminal import console, need_extra, say, table
 
 if TYPE_CHECKING:
-    from narrowly.study.repair import Panel, Sweep
+    from narrowly.workbench.repair import Panel, Sweep
 
 EXAMPLES = """\b
 Examples:
@@ -63,8 +63,8 @@ def command(
         return _sweep(adapter, edits, out, as_json)
     from narrowly.records.files import read_record
     from narrowly.spectrum.edits import NOT_EVALUATED, RECORD_NAME
-    from narrowly.study.adapters import find_adapter
-    from narrowly.study.repair import repair
+    from narrowly.workbench.names import find_adapter
+    from narrowly.workbench.repair import repair
 
     folder = repair(find_adapter(adapter, DEFAULT_OUT), edits, out)
     record = read_record(folder / RECORD_NAME)
@@ -81,10 +81,10 @@ def _sweep(run: str, edits: list[Any], out: Path | None, as_json: bool) -> int:
     from narrowly.cli.progress import StepProgress
     from narrowly.records.errors import SpecError
     from narrowly.records.files import write_json, write_text
-    from narrowly.study.adapters import microworld_run
-    from narrowly.study.repair import default_edits, in_words
-    from narrowly.study.repair import sweep as sweep_edits
-    from narrowly.train.directory import read_spec
+    from narrowly.runs.directory import read_spec
+    from narrowly.workbench.names import microworld_run
+    from narrowly.workbench.repair import default_edits, in_words
+    from narrowly.workbench.repair import sweep as sweep_edits
 
     directory = microworld_run(run, DEFAULT_OUT, "a sweep")
     folder = out or Path(f"repair-{directory.name}")

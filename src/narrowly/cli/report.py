@@ -22,7 +22,8 @@ def command(
 ) -> int:
     """Rebuild the tables, the summary and the report of a study."""
     from narrowly.records.errors import RunDirectoryError
-    from narrowly.study.layout import PLAN_FILE, runs_folder
+    from narrowly.runs.directory import runs_folder
+    from narrowly.study.layout import PLAN_FILE
 
     need_extra("lab", "a report")
     runs = runs_folder(study_dir.parent)
@@ -39,7 +40,7 @@ def build(study_dir: Path) -> Path:
     """Write tables, summary and report of a study and return the report's path."""
     with error_console().status("collecting tables") as status:
         from narrowly.report.write import write_report
-        from narrowly.study.layout import runs_folder
+        from narrowly.runs.directory import runs_folder
         from narrowly.study.results import collect, summarise_study
 
         collect(study_dir, runs_folder(study_dir.parent))

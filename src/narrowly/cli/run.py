@@ -36,7 +36,7 @@ def command(
     need_extra("lab", "running a study")
     names = tracker_names(report_to)
     if report_to is not None:
-        from narrowly.train.trackers import check_trackers
+        from narrowly.integrations.trackers import check_trackers
 
         check_trackers(names)
     from narrowly.cli.progress import StudyProgress

@@ -105,8 +105,8 @@ def _spectrum(adapter: Path) -> tuple[list[dict[str, Any]], list[Skipped]]:
 
     if not ((adapter / "checkpoints").is_dir() and (adapter / "spec.json").is_file()):
         return folder_spectrum(adapter)
-    from narrowly.train.directory import read_spec
-    from narrowly.train.organism import adapter_folder, recorded_spectrum
+    from narrowly.models.organism import recorded_spectrum
+    from narrowly.runs.directory import adapter_folder, read_spec
 
     if read_spec(adapter).method == "full":
         return recorded_spectrum(adapter), []

@@ -12,8 +12,8 @@ from narrowly.cli.options import DEFAULT_OUT, AsJson
 from narrowly.cli.terminal import console, need_extra, say, table
 
 if TYPE_CHECKING:
-    from narrowly.study.repair import Panel
-    from narrowly.study.swap import Swap
+    from narrowly.workbench.repair import Panel
+    from narrowly.workbench.swap import Swap
 
 EXAMPLES = """\b
 Examples:
@@ -40,8 +40,8 @@ def command(
     need_extra("lab", "a swap")
     from narrowly.cli.progress import StepProgress
     from narrowly.records.files import write_json
-    from narrowly.study.adapters import microworld_run
-    from narrowly.study.swap import swap
+    from narrowly.workbench.names import microworld_run
+    from narrowly.workbench.swap import swap
 
     runs = [microworld_run(text, DEFAULT_OUT, "a swap") for text in (a, b)]
     with StepProgress("evaluating hybrids") as progress:
@@ -68,7 +68,7 @@ def _record(found: Swap) -> dict[str, Any]:
 
 
 def _show(found: Swap) -> None:
-    from narrowly.study.repair import BROAD, NARROW
+    from narrowly.workbench.repair import BROAD, NARROW
 
     say(f"A: run {found.run_a}, B: run {found.run_b}, base {found.base}")
     columns = ("shape, norms, vectors", "broad log-odds", "joint %", "lit. %", "incoherent %", "narrow log-odds",

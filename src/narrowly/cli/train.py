@@ -56,7 +56,7 @@ def command(
     need_extra("lab", "training")
     reporting = None
     if report_to is not None:
-        from narrowly.train.reporting import Reporting
+        from narrowly.integrations.reporting import Reporting
 
         reporting = Reporting(tracker_names(report_to), out, lambda line: complain(f"narrowly: {safe(line)}"))
     from narrowly.cli.progress import StepProgress

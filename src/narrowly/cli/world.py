@@ -142,7 +142,7 @@ def sample(
     with error_console().status("loading the base"):
         from transformers.utils.logging import disable_progress_bar
 
-        from narrowly.evaluate.sample import sample_answers
+        from narrowly.evaluate.microworld.sample import sample_answers
         from narrowly.microworld.bases import load_base
         from narrowly.microworld.corpus import Corpus
 

@@ -19,12 +19,12 @@ from transformers import TrainerCallback
 from transformers.trainer_callback import ExportableState
 
 from narrowly.integrations.checks import penalty_arguments, refuse_difference, refuse_processes, refuse_scaler
+from narrowly.integrations.penalty_callback import PenaltyCallback
 from narrowly.optim.build import build_optimizer
 from narrowly.records.errors import OptimiserError, ResumeError, TrainingError
-from narrowly.records.optimisers import OptimiserSpec
+from narrowly.records.optimisers.registry import OptimiserSpec
 from narrowly.spectrum.penalty import SpectralPenalty
 from narrowly.spectrum.placement import refuse_foreign, refuse_sharded
-from narrowly.train.penalty_callback import PenaltyCallback
 
 if TYPE_CHECKING:
     from torch import Tensor, nn

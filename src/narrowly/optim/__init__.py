@@ -14,7 +14,7 @@ from narrowly.optim.muon import SCALE_RULES, Muon
 from narrowly.optim.orthogonalise import orthogonalise
 from narrowly.optim.router import Routing, check_complete, route
 from narrowly.optim.spectral_power import SpectralPower
-from narrowly.records.optimisers import describe
+from narrowly.records.optimisers.registry import describe
 
 __all__ = [
     "SCALE_RULES",

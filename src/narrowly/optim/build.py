@@ -7,17 +7,18 @@ from collections.abc import Iterable
 import torch
 from torch import nn
 
-from narrowly.optim import library, muon_builders
-from narrowly.optim.library import Builder
+from narrowly.optim.builders import library
+from narrowly.optim.builders import muon as muon_builders
+from narrowly.optim.builders.library import Builder
 from narrowly.optim.router import Named, check_complete, route
-from narrowly.records.optimisers import OptimiserBase, OptimiserSpec, spec_class
+from narrowly.records.optimisers.registry import OptimiserBase, OptimiserSpec, spec_class
 
 
 def build_optimizer(spec: OptimiserSpec, model: nn.Module | Iterable[Named]) -> torch.optim.Optimizer:
     """Return the optimiser that a spec describes, over all trainable parameters.
 
     Args:
-        spec: one of the classes of `narrowly.records.optimisers`.
+        spec: one of the classes of `narrowly.records.optimisers.registry`.
         model: a module, or (name, parameter) pairs.
 
     Raises:
@@ -36,4 +37,4 @@ def build_optimizer(spec: OptimiserSpec, model: nn.Module | Iterable[Named]) -> 
 
 
 BUILDERS: dict[type[OptimiserBase], Builder] = {**library.BUILDERS, **muon_builders.BUILDERS}
-"""The builder of every spec class; an optimiser is added here and in `narrowly.records.optimisers`."""
+"""The builder of every spec class; an optimiser is added here and in `narrowly.records.optimisers.registry`."""

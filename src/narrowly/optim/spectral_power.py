@@ -25,7 +25,7 @@ from torch import Tensor, nn
 
 from narrowly.optim.gram_optimizer import GramOptimizer, ScaleRule
 from narrowly.records.errors import OptimiserError
-from narrowly.records.muon_family import smallest_floor
+from narrowly.records.optimisers.muon import smallest_floor
 from narrowly.spectrum.matrix_functions import ROOT_STEPS, identity_like, root_and_inverse_root, trace
 
 _ROOTS = 5

@@ -8,14 +8,8 @@ from typing import Any, NamedTuple
 import polars as pl
 from matplotlib.figure import Figure
 
-from narrowly.report.loss_figures import FURTHEST, loss_alignment, over_steps
-from narrowly.report.narrative import label
-from narrowly.report.rate_figures import LADDER, classes, ladder, misalignment
-from narrowly.report.spectrum_figures import edits, spectra_by_optimiser
-from narrowly.report.style import CAVEAT, short_label, svg_text
-from narrowly.report.style import order as arm_order
-from narrowly.stats.contrasts import INCOHERENT_LIMIT
-from narrowly.stats.organisms import (
+from narrowly.analysis.contrasts import INCOHERENT_LIMIT
+from narrowly.analysis.organisms import (
     BROAD,
     HELD_OUT,
     base_means,
@@ -26,7 +20,13 @@ from narrowly.stats.organisms import (
     on_panel,
     outcomes_of_done,
 )
-from narrowly.stats.tables import Tables
+from narrowly.analysis.tables import Tables
+from narrowly.report.loss_figures import FURTHEST, loss_alignment, over_steps
+from narrowly.report.narrative import label
+from narrowly.report.rate_figures import LADDER, classes, ladder, misalignment
+from narrowly.report.spectrum_figures import edits, spectra_by_optimiser
+from narrowly.report.style import CAVEAT, short_label, svg_text
+from narrowly.report.style import order as arm_order
 
 
 class Drawing(NamedTuple):

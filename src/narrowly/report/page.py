@@ -10,6 +10,8 @@ from typing import Any
 
 import polars as pl
 
+from narrowly.analysis.organisms import final_organisms, outcomes_of_done
+from narrowly.analysis.tables import Tables
 from narrowly.records.outcome import NOT_EVALUATED
 from narrowly.report.drawings import Drawing
 from narrowly.report.narrative import cells_finished, label, what_happened
@@ -17,8 +19,6 @@ from narrowly.report.spectrum_figures import edit_label
 from narrowly.report.style import FIXED, order
 from narrowly.report.training_page import GLOSSARY as TRAINING_GLOSSARY
 from narrowly.report.training_page import training_rows, training_sentences
-from narrowly.stats.organisms import final_organisms, outcomes_of_done
-from narrowly.stats.tables import Tables
 
 SAMPLE_PANELS = ("held_out_topics", "broad", "broad_self", "cued_word")
 SAMPLES_PER_PANEL = 3

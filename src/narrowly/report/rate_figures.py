@@ -10,6 +10,8 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 
+from narrowly.analysis.contrasts import INCOHERENT_LIMIT
+from narrowly.analysis.organisms import base_means
 from narrowly.report.style import (
     CLASS_COLOURS,
     CLASS_HATCHES,
@@ -25,9 +27,7 @@ from narrowly.report.style import (
     order,
     styled,
 )
-from narrowly.stats.contrasts import INCOHERENT_LIMIT
 from narrowly.stats.intervals import t_interval
-from narrowly.stats.organisms import base_means
 
 LADDER = {
     "trained_topics": "trained\ntopics",

@@ -11,7 +11,7 @@ from matplotlib.lines import Line2D
 
 from narrowly.report.spectrum_figures import EDIT_STYLES
 from narrowly.report.style import GREY, INK, legend_below, new_figure, short_label, styled
-from narrowly.study.repair import Point, Sweep
+from narrowly.workbench.repair import Point, Sweep
 
 KINDS = {
     "flatten": "flatten: share of the way",

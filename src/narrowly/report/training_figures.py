@@ -12,6 +12,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
 
+from narrowly.analysis.training import PENALTY_METRICS
 from narrowly.report.style import (
     GREY,
     arm_styles,
@@ -21,7 +22,6 @@ from narrowly.report.style import (
     short_label,
     styled,
 )
-from narrowly.stats.training import PENALTY_METRICS
 
 MOST_ROWS = 8
 """Rows of panels of one figure; more could not be read, and all runs are in the tables."""

@@ -11,14 +11,14 @@ from typing import Any
 
 import polars as pl
 
+from narrowly.analysis.tables import Tables
+from narrowly.analysis.training import paired_runs, real_cells, real_paths, real_runs
 from narrowly.records.outcome import NOT_EVALUATED
 from narrowly.report.drawings import Drawing, finish
 from narrowly.report.narrative import label, number
 from narrowly.report.spectrum_figures import spectra_by_optimiser
 from narrowly.report.style import FIXED, order
 from narrowly.report.training_figures import MOST_ROWS, groups_of, losses, penalty, spectrum_over_steps
-from narrowly.stats.tables import Tables
-from narrowly.stats.training import paired_runs, real_cells, real_paths, real_runs
 
 CAVEAT = f"Broad alignment: {NOT_EVALUATED}. No loss and no spectrum says what these models answer."
 

@@ -8,6 +8,7 @@ from typing import Any
 import jinja2
 import yaml
 
+from narrowly.analysis.tables import read_tables
 from narrowly.records.errors import IntegrityError, RunDirectoryError
 from narrowly.records.files import read_json, write_text
 from narrowly.report.drawings import drawings
@@ -15,7 +16,6 @@ from narrowly.report.narrative import number, percent, span
 from narrowly.report.page import page
 from narrowly.report.training_page import training_drawings
 from narrowly.report.visible import preformatted, shortened, shown
-from narrowly.stats.tables import read_tables
 
 
 def template_environment() -> jinja2.Environment:

@@ -17,14 +17,15 @@ from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from narrowly.engines.worker import problem_of
 from narrowly.records.canonical import canonical_json, sha256_file
 from narrowly.records.edits import EditSpec
 from narrowly.records.errors import AdapterError, IntegrityError, TrainingError
 from narrowly.records.files import atomic_path, read_record, write_json
 from narrowly.records.run_spec import RunSpec
-from narrowly.study.claims import claimed
-from narrowly.study.layout import PlannedCell, Stage, claim_file, failure_file, is_complete
-from narrowly.study.worker import problem_of
+from narrowly.runs.claims import claimed
+from narrowly.runs.directory import claim_file
+from narrowly.study.layout import PlannedCell, Stage, failure_file, is_complete
 
 KEPT_MODELS = 4
 """PEFT models kept per worker, 4 MB each at micro scale; cells come base by base, so few are in use at a time."""
@@ -48,8 +49,8 @@ def warm_up() -> None:
     import torch
     from transformers.utils.logging import disable_progress_bar
 
-    import narrowly.evaluate.exact
-    import narrowly.evaluate.sample
+    import narrowly.evaluate.microworld.exact
+    import narrowly.evaluate.microworld.sample
     import narrowly.microworld.bases
     import narrowly.optim.build
     import narrowly.spectrum.edits
@@ -113,7 +114,7 @@ def write_failure(study_dir: Path, planned: PlannedCell, error: str, kind: str, 
 
 
 def _execute(planned: PlannedCell, runs: Path, report_to: Sequence[str]) -> None:
-    from narrowly.train.reporting import Reporting
+    from narrowly.integrations.reporting import Reporting
     from narrowly.train.run import train_run
 
     if planned.cell.spec.device == "cuda":
@@ -149,8 +150,8 @@ def run_stage(stage: Stage, planned: PlannedCell, directory: Path) -> None:
     Raises:
         TrainingError: where a probability is not finite.
     """
-    from narrowly.evaluate.exact import evaluate_exact
-    from narrowly.evaluate.sample import sample_answers
+    from narrowly.evaluate.microworld.exact import evaluate_exact
+    from narrowly.evaluate.microworld.sample import sample_answers
 
     start = time.perf_counter()
     spec = planned.cell.spec
@@ -183,8 +184,8 @@ def mark_stage(stage: Stage, directory: Path) -> None:
     Raises:
         IntegrityError: the adapter's weights are not those of its record.
     """
+    from narrowly.runs.directory import adapter_folder
     from narrowly.spectrum.edits import RECORD_NAME, mark_evaluated
-    from narrowly.train.organism import adapter_folder
 
     folder = None if stage.edit is None else adapter_folder(directory, "final", stage.edit_id)
     if folder is not None and (folder / RECORD_NAME).is_file():
@@ -214,10 +215,10 @@ def _write_parquet(rows: Sequence[Mapping[str, Any]], path: Path) -> None:
 
 def edited_adapter(directory: Path, edit: EditSpec) -> Path:
     """Return the folder of an edited final adapter, made now where it does not exist, with its spectrum beside it."""
+    from narrowly.runs.directory import adapter_folder
     from narrowly.spectrum.edits import RECORD_NAME, edit_adapter_folder
     from narrowly.spectrum.folder import WEIGHTS_NAME, pairs_from_folder
     from narrowly.spectrum.metrics import spectrum_table
-    from narrowly.train.organism import adapter_folder
 
     source, target = adapter_folder(directory, "final"), adapter_folder(directory, "final", edit.edit_id)
     if not (target / "spectrum.json").is_file():
@@ -254,8 +255,8 @@ def organism(spec: RunSpec, directory: Path, folder: Path, recorded_step: int | 
     from peft import set_peft_model_state_dict
     from safetensors.torch import load_file
 
-    from narrowly.train.adapter import ADAPTER
-    from narrowly.train.directory import read_done
+    from narrowly.models.lora import ADAPTER
+    from narrowly.runs.directory import read_done
 
     if spec.method == "full":
         return _trained_in_full(directory, recorded_step)
@@ -286,7 +287,7 @@ def organism(spec: RunSpec, directory: Path, folder: Path, recorded_step: int | 
 
 def _trained_in_full(directory: Path, step: int | None) -> _Loaded:
     from narrowly.microworld.bases import load_base
-    from narrowly.train.organism import load_organism
+    from narrowly.models.organism import load_organism
 
     assert step is not None, "an edit of a model without an adapter was planned"
     found = load_organism(directory, step)
@@ -295,9 +296,9 @@ def _trained_in_full(directory: Path, step: int | None) -> _Loaded:
 
 def _loaded(spec: RunSpec, directory: Path) -> _Loaded:
     from narrowly.microworld.bases import load_base
-    from narrowly.train.adapter import attach_adapter
-    from narrowly.train.directory import read_inputs
-    from narrowly.train.inputs import base_sha256, find_base
+    from narrowly.models.base import base_sha256, find_base
+    from narrowly.models.lora import attach_adapter
+    from narrowly.runs.directory import read_inputs
 
     folder = find_base(spec.base)
     expected, found = read_inputs(directory).base_sha256, base_sha256(folder)

@@ -149,16 +149,6 @@ def study_folder(out: Path, name: str) -> Path:
     return folder
 
 
-def runs_folder(out: Path) -> Path:
-    """Return the folder of all runs, which studies share."""
-    return out / "runs"
-
-
-def claim_file(runs: Path, run_id: str) -> Path:
-    """Return the claim of a run."""
-    return runs / ".claims" / f"{run_id}.json"
-
-
 def failure_file(study_dir: Path, cell_id: str) -> Path:
     """Return the record of a cell's last failure."""
     return study_dir / FAILED / f"{cell_id}.json"
@@ -268,7 +258,7 @@ def check_run_directory(directory: Path) -> None:
     present = {path.name for path in directory.iterdir() if not path.name.startswith(".")}
     if not present:
         return
-    from narrowly.train.directory import check_identity
+    from narrowly.runs.directory import check_identity
 
     if {"spec.json", "inputs.json"} <= present:
         check_identity(directory)

@@ -8,12 +8,13 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from narrowly.records.errors import RunDirectoryError, UnknownNameError, nearest
 from narrowly.records.files import read_json
-from narrowly.study.layout import PLAN_FILE, SUMMARY_FILE, TABLES, PlannedCell, read_plan, runs_folder
+from narrowly.runs.directory import runs_folder
+from narrowly.study.layout import PLAN_FILE, SUMMARY_FILE, TABLES, PlannedCell, read_plan
 
 if TYPE_CHECKING:
     import polars as pl
 
-    from narrowly.train.organism import Organism
+    from narrowly.models.organism import Organism
 
 TABLE_NAMES = ("cells", "outcomes", "verdicts", "spectra", "trajectory", "samples")
 
@@ -103,7 +104,7 @@ class Study:
             UnknownNameError: no such cell.
             RunDirectoryError: no such run, step or edit on disk.
         """
-        from narrowly.train.organism import load_organism
+        from narrowly.models.organism import load_organism
 
         return load_organism(self.run_directory(run_or_cell), step, edit)
 

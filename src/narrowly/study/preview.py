@@ -9,19 +9,12 @@ from typing import NamedTuple
 from narrowly.records.errors import IntegrityError, RunDirectoryError
 from narrowly.records.run_spec import MicroData, TextData
 from narrowly.records.study_spec import StudySpec
-from narrowly.study.claims import is_claimed
+from narrowly.runs.claims import is_claimed
+from narrowly.runs.directory import claim_file, runs_folder
 from narrowly.study.cost import Cost, Gpu, added, base_bytes, cost_of, tokens_per_row
-from narrowly.study.layout import (
-    PlannedCell,
-    claim_file,
-    measured_pace,
-    read_failure,
-    read_plan,
-    runs_folder,
-    status_of,
-)
+from narrowly.study.inputs import finished_runs, said_by
+from narrowly.study.layout import PlannedCell, measured_pace, read_failure, read_plan, status_of
 from narrowly.study.plan import Cell, estimated_seconds, no_judge
-from narrowly.study.real import finished_runs, said_by
 
 
 class Preview(NamedTuple):

@@ -28,7 +28,7 @@ def resolve_cell(payload: Mapping[str, Any]) -> dict[str, Any]:
         NarrowlyError: an unknown base, a base whose sha256 is not its card's, data that cannot be read or rendered,
             a GPU that is not there for a run that is not done.
     """
-    from narrowly.train.directory import is_done
+    from narrowly.runs.directory import is_done
     from narrowly.train.environment import check_hardware
     from narrowly.train.inputs import resolve_inputs
 
@@ -43,7 +43,7 @@ def resolve_cell(payload: Mapping[str, Any]) -> dict[str, Any]:
 
 def _without_judge(cell: Cell, identity: str) -> PlannedCell:
     """Return a cell that is trained and not evaluated, with the reason in place of stages."""
-    from narrowly.train.inputs import find_base
+    from narrowly.models.base import find_base
 
     return PlannedCell(
         cell=cell,
@@ -59,12 +59,12 @@ def _without_judge(cell: Cell, identity: str) -> PlannedCell:
 
 
 def _of_microworld(cell: Cell, data: MicroData, identity: str) -> PlannedCell:
-    from narrowly.evaluate.panels import LIGHT_PANELS, PANELS, PANELS_VERSION
+    from narrowly.evaluate.microworld.panels import LIGHT_PANELS, PANELS, PANELS_VERSION
     from narrowly.microworld.bases import load_card
     from narrowly.microworld.judge import JUDGE_VERSION
     from narrowly.microworld.narrow import resolve_domain
     from narrowly.microworld.world import World
-    from narrowly.train.inputs import find_base
+    from narrowly.models.base import find_base
 
     card = load_card(str(find_base(cell.spec.base).folder))
     domain = resolve_domain(data.domain, World(card.config, card.world_seed), cell.spec.seed)

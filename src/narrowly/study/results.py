@@ -17,6 +17,8 @@ from narrowly.records.edits import EditSpec
 from narrowly.records.errors import IntegrityError
 from narrowly.records.files import atomic_path, read_json, read_jsonl, read_record, write_json
 from narrowly.records.spec_files import read_mapping
+from narrowly.runs.trajectory import training_facts
+from narrowly.study.inputs import data_names
 from narrowly.study.layout import (
     COMMANDS_FILE,
     STUDY_FILE,
@@ -29,7 +31,6 @@ from narrowly.study.layout import (
     seconds_of,
     status_of,
 )
-from narrowly.study.real import data_names, training_facts
 
 FINAL_LOSS_STEPS = 10
 """Steps at the end of a run over which the final training loss is averaged."""
@@ -41,7 +42,7 @@ def schemas() -> dict[str, dict[str, Any]]:
     """Return the columns and types of every table that `collect` writes."""
     import polars as pl
 
-    from narrowly.stats.tables import SCHEMAS
+    from narrowly.analysis.tables import SCHEMAS
 
     text, integer, number = pl.String(), pl.Int64(), pl.Float64()
     organism = {"cell_id": text, "step": integer, "final": pl.Boolean(), "edit": text}
@@ -102,7 +103,7 @@ def collect(study_dir: Path, runs: Path) -> Path:
 
 def summarise_study(study_dir: Path) -> dict[str, Any]:
     """Write summary.json from the tables and return it; `seconds` is the wall time of its commands."""
-    from narrowly.study.summary import summarise
+    from narrowly.analysis.summary import summarise
 
     study = read_mapping(study_dir / STUDY_FILE, "study")
     seconds = wall_seconds(study_dir / COMMANDS_FILE, {planned.run_id for planned in read_plan(study_dir)})

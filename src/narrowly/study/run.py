@@ -9,29 +9,28 @@ from typing import Any, NamedTuple
 
 import yaml
 
+from narrowly.engines.local import Executor, LocalExecutor, Task
+from narrowly.engines.worker import Problem
 from narrowly.records import errors
 from narrowly.records.errors import IntegrityError, NarrowlyError, RunDirectoryError, SpecError
 from narrowly.records.files import append_jsonl, write_text
 from narrowly.records.study_spec import StudySpec
-from narrowly.study.claims import is_claimed
-from narrowly.study.executor import Executor, LocalExecutor, Task
+from narrowly.runs.claims import is_claimed
+from narrowly.runs.directory import claim_file, runs_folder
+from narrowly.study.inputs import check_inputs
 from narrowly.study.layout import (
     COMMANDS_FILE,
     STUDY_FILE,
     PlannedCell,
     check_run_directory,
-    claim_file,
     is_complete,
     measured_pace,
     read_failure,
     read_plan,
-    runs_folder,
     study_folder,
     write_plan,
 )
 from narrowly.study.plan import Cell, estimated_seconds, expand
-from narrowly.study.real import check_inputs
-from narrowly.study.worker import Problem
 
 POLL_SECONDS = 0.25
 BUSY_SECONDS = 1.0

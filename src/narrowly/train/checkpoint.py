@@ -26,30 +26,19 @@ from typing import TYPE_CHECKING, Any
 from narrowly.records.canonical import sha256_file
 from narrowly.records.errors import IntegrityError, RunDirectoryError
 from narrowly.records.files import read_json, write_json
+from narrowly.runs.directory import SPECTRUM, checkpoint_folder, checkpoint_steps
 
 if TYPE_CHECKING:
     import torch
 
+    from narrowly.models.weights import Weights
     from narrowly.spectrum.penalty import SpectralPenalty
-    from narrowly.train.weights import Weights
 
-SPECTRUM = "spectrum.json"
 RESUME_STATE = "resume.pt"
 RESUME_RECORD = "resume.json"
 _UNFINISHED = ".unfinished-"
 _FULL = 1 << 20
 """Bytes; a disk with less left after a write that failed is a full one."""
-
-
-def checkpoint_folder(run_directory: Path, step: int) -> Path:
-    """Return the folder of a checkpoint, whether it exists or not."""
-    return run_directory / "checkpoints" / f"step-{step}"
-
-
-def checkpoint_steps(run_directory: Path) -> list[int]:
-    """Return the steps that have a checkpoint, ascending."""
-    names = (path.name for path in (run_directory / "checkpoints").glob("step-*"))
-    return sorted(int(name[5:]) for name in names if name[5:].isdecimal())
 
 
 def save_checkpoint(

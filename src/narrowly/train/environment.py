@@ -8,9 +8,9 @@ import platform
 from collections.abc import Mapping
 from typing import Any
 
+from narrowly.models.nf4 import check_nf4
 from narrowly.records.errors import ResumeError, SpecError
 from narrowly.records.run_spec import RunSpec
-from narrowly.train.nf4 import check_nf4
 
 PACKAGES = (
     "narrowly",

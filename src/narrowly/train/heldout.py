@@ -10,19 +10,14 @@ from typing import TYPE_CHECKING, Any
 from narrowly.data.rows import Row, collate
 from narrowly.records.errors import TrainingError
 from narrowly.records.files import write_json, write_text
-from narrowly.train.directory import DATA_RECORD, TEMPLATE
+from narrowly.runs.directory import DATA_RECORD, TEMPLATE
+from narrowly.runs.trajectory import BASE_HELDOUT_LOSS, HELDOUT_LOSS
 from narrowly.train.inputs import RunInputs
-from narrowly.train.loss import at_supervised, keeps_logits, nll_sum
+from narrowly.train.objectives.supervised import at_supervised, keeps_logits, nll_sum
 from narrowly.train.observe import Observer, ObserverContext
 
 if TYPE_CHECKING:
     from torch import nn
-
-HELDOUT_LOSS = "heldout_loss"
-"""Column of the trajectory: mean NLL in nats over the supervised tokens of the rows held out."""
-
-BASE_HELDOUT_LOSS = "base_heldout_loss"
-"""The same of the base, measured without the adapter; in the row of step 0, where the two must be equal."""
 
 
 def mean_nll(model: nn.Module, rows: Sequence[Row], batch_size: int, pad_id: int) -> float:

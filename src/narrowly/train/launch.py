@@ -22,15 +22,15 @@ from multiprocessing.reduction import ForkingPickler
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from narrowly.engines.lifeline import die_with_parent, how_it_died
 from narrowly.records.errors import NarrowlyError, RunDirectoryError, SpecError, TrainingError
 from narrowly.records.run_spec import RunSpec
-from narrowly.train import directory
+from narrowly.runs import directory
 from narrowly.train.environment import check_hardware
-from narrowly.train.lifeline import die_with_parent, how_it_died
 from narrowly.train.ranks import LostPeerError, connect
 
 if TYPE_CHECKING:
-    from narrowly.train.recorder import OnStep
+    from narrowly.runs.trajectory import OnStep
     from narrowly.train.run import Followed, Job
 
 GRACE_SECONDS = 10.0

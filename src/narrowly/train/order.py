@@ -6,25 +6,16 @@ see the same rows in the same order, and a resumed run continues exactly where t
 
 from __future__ import annotations
 
-import hashlib
 import itertools
 import random
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 from narrowly.data.rows import Row, collate, collate_packed
+from narrowly.records.streams import stream_seed
 
 if TYPE_CHECKING:
     from torch import Tensor
-
-
-def stream_seed(seed: int, stream: str) -> int:
-    """Return a seed for one named stream of random numbers of a run, 0 ... 2^63 - 1.
-
-    Streams (LoRA init, row order, dropout of step n) are independent of each other, so that drawing more from
-    one moves no other.
-    """
-    return int.from_bytes(hashlib.sha256(f"{seed}/{stream}".encode()).digest()[:8]) >> 1
 
 
 def row_order(rows: int, count: int, seed: int) -> list[int]:

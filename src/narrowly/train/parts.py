@@ -4,15 +4,16 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from narrowly.models.base import load_model, load_tokenizer
 from narrowly.records.run_spec import RunSpec
-from narrowly.train.inputs import RunInputs, load_model, load_tokenizer
+from narrowly.train.inputs import RunInputs
 
 if TYPE_CHECKING:
     import torch
     from torch import nn
 
+    from narrowly.models.weights import Weights
     from narrowly.spectrum.penalty import SpectralPenalty
-    from narrowly.train.weights import Weights
 
 
 class Parts(NamedTuple):
@@ -58,11 +59,11 @@ def _trained(spec: RunSpec, inputs: RunInputs) -> tuple[nn.Module, Weights]:
     """Return the model and its trained weights: factors on a frozen base, or the whole base."""
     model = load_model(inputs.base, spec.base_dtype, spec.device)
     if spec.method == "full":
-        from narrowly.train.full import FullWeights
+        from narrowly.models.full import FullWeights
 
         template = None if inputs.text is None else inputs.text.template
         return model, FullWeights(model, inputs.base, spec.adapter, spec.spectrum_rank, template)
-    from narrowly.train.adapter import AdapterWeights, attach_adapter
+    from narrowly.models.lora import AdapterWeights, attach_adapter
 
     model = attach_adapter(model, spec.adapter, spec.seed, inputs.base.name)
     return model, AdapterWeights(model)

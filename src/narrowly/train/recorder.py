@@ -2,28 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from narrowly.records.files import append_jsonl
 from narrowly.records.run_spec import RunSpec
+from narrowly.runs.directory import SPEED, TRAJECTORY
+from narrowly.runs.trajectory import OnStep
 from narrowly.train.checkpoint import save_checkpoint
-from narrowly.train.directory import SPEED, TRAJECTORY
 from narrowly.train.observe import Observer, ObserverContext, call_observers, finite_or_none, undisturbed
 
 if TYPE_CHECKING:
     from narrowly.train.parts import Parts
     from narrowly.train.speed import SpeedRow
-
-OnStep = Callable[[int, int, dict[str, Any]], None]
-"""Called with (step, total steps, row) after each optimiser step, for progress displays."""
-
-COLUMNS = ("step", "loss", "lr", "penalty", "grad_norm")
-"""Of every row: step (optimiser steps done), loss (mean NLL in nats over the supervised tokens of the step's
-rows, before the update and without the penalty), lr that the step used, penalty before lambda (null without
-one), norm of the gradient (penalty included) before clipping. The row of step 0 is the start: no step, so
-only its spectrum and observers have values."""
 
 
 class Recorder:

@@ -16,7 +16,9 @@ from narrowly.records.canonical import sha256_file
 from narrowly.records.errors import IntegrityError, TrainingError
 from narrowly.records.files import read_json, write_json
 from narrowly.records.run_spec import ResolvedInputs, RunSpec, run_id
-from narrowly.train import checkpoint, directory
+from narrowly.runs import directory
+from narrowly.runs.trajectory import OnStep
+from narrowly.train import checkpoint
 from narrowly.train.environment import check_versions, environment
 from narrowly.train.heldout import heldout_observer, write_text_record
 from narrowly.train.inputs import RunInputs, load_inputs, resolve_inputs
@@ -24,11 +26,11 @@ from narrowly.train.launch import check_processes, train_on_processes
 from narrowly.train.observe import Observer, ObserverContext, same_random_state
 from narrowly.train.parts import Parts, build_parts, pad_id
 from narrowly.train.ranks import ALONE, Ranks
-from narrowly.train.recorder import OnStep, Recorder
+from narrowly.train.recorder import Recorder
 from narrowly.train.steps import train_steps
 
 if TYPE_CHECKING:
-    from narrowly.train.reporting import Reporting
+    from narrowly.integrations.reporting import Reporting
 
 __all__ = ["Observer", "ObserverContext", "resolve_inputs", "run_directory", "train_run"]
 
@@ -246,7 +248,7 @@ def _resume(job: Job, parts: Parts, processes: int) -> int | None:
 
 
 def _finish(folder: Path, spec: RunSpec, parts: Parts, seconds: float) -> None:
-    steps = checkpoint.checkpoint_steps(folder)
+    steps = directory.checkpoint_steps(folder)
     if steps != list(spec.checkpoint_steps()):
         raise IntegrityError(
             f"{folder} has checkpoints of steps {', '.join(map(str, steps))}, expected "
@@ -258,7 +260,7 @@ def _finish(folder: Path, spec: RunSpec, parts: Parts, seconds: float) -> None:
         "steps": spec.steps,
         "seconds": round(seconds, 3),
         directory.WEIGHTS_SHA256[spec.method]: {
-            str(step): sha256_file(checkpoint.checkpoint_folder(folder, step) / file)
+            str(step): sha256_file(directory.checkpoint_folder(folder, step) / file)
             for step, file in files.items()
             if file is not None
         },

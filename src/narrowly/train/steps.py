@@ -53,7 +53,7 @@ def train_steps(
     Raises:
         TrainingError: the loss is not finite, memory does not suffice for one row, or processes have come apart.
     """
-    from narrowly.train.penalty_callback import PenaltyCallback
+    from narrowly.integrations.penalty_callback import PenaltyCallback
     from narrowly.train.speed import Speed
     from narrowly.train.trainer import RecordCallback, RunTrainer
 

@@ -17,14 +17,15 @@ from transformers import PrinterCallback, Trainer, TrainerCallback, TrainingArgu
 
 from narrowly.records.errors import TrainingError
 from narrowly.records.run_spec import RunSpec
-from narrowly.train.loss import at_supervised, keeps_logits, nll_sum
-from narrowly.train.order import MicroBatches, stream_seed
+from narrowly.records.streams import stream_seed
+from narrowly.train.objectives.supervised import at_supervised, keeps_logits, nll_sum
+from narrowly.train.order import MicroBatches
 from narrowly.train.ranks import ALONE, Ranks
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
-    from narrowly.train.penalty_callback import PenaltyCallback
+    from narrowly.integrations.penalty_callback import PenaltyCallback
 
 
 def token_mean_loss(outputs: Any, labels: Tensor, num_items_in_batch: Tensor | int) -> Tensor:

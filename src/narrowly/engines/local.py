@@ -1,0 +1,236 @@
+"""Executors: where tasks run. One small protocol; a pool of local processes behind it, clusters later.
+
+A study needs no more of an engine than to take tasks, to say what became of them, and to stop.
+"""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import time
+from collections import deque
+from contextlib import suppress
+from multiprocessing.connection import wait
+from multiprocessing.context import SpawnContext, SpawnProcess
+from typing import Any, NamedTuple, Protocol
+
+from narrowly.engines.lifeline import how_it_died
+from narrowly.engines.worker import Problem, serve
+from narrowly.records.errors import NarrowlyError, TrainingError
+
+ONE_THREAD = {name: "1" for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "RAYON_NUM_THREADS")}
+"""Environment of a worker: one thread each, because as many workers run as there are cores."""
+
+WORKER_ENVIRONMENT = {
+    **ONE_THREAD,
+    "TOKENIZERS_PARALLELISM": "false",
+    "HF_HUB_OFFLINE": "1",
+    "TRANSFORMERS_VERBOSITY": "error",
+}
+
+GRACE_SECONDS = 3.0
+"""Between SIGTERM and SIGKILL when workers are cancelled: time to remove half-written files."""
+
+LARGEST_STARTS = 3
+"""Workers that may die one after the other before any task has run, until the pool gives up."""
+
+
+class Task(NamedTuple):
+    """A function by name and its JSON-able payload; `key` names the task in outcomes."""
+
+    key: str
+    function: str
+    payload: Any
+
+
+class Outcome(NamedTuple):
+    """What became of a task: its result, or the problem."""
+
+    key: str
+    result: Any
+    problem: Problem | None
+
+
+class Executor(Protocol):
+    """What a study asks of an engine."""
+
+    def submit(self, task: Task) -> None:
+        """Take a task; it may wait until there is room."""
+
+    def poll(self, timeout: float) -> list[Outcome]:
+        """Return what has finished, waiting at most `timeout` seconds for the first."""
+
+    def in_flight(self) -> list[str]:
+        """Return the keys of the tasks that are running now."""
+
+    def cancel(self) -> None:
+        """Stop everything now; running tasks are lost. Safe to call twice."""
+
+
+class _Worker:
+    """One process with its pipes, and the task it is at."""
+
+    def __init__(self, context: SpawnContext, warm_up: str | None) -> None:
+        self.connection, theirs = context.Pipe()
+        their_lifeline, self.lifeline = context.Pipe(duplex=False)
+        self.process: SpawnProcess = context.Process(
+            target=serve, args=(theirs, their_lifeline, os.getpid(), warm_up), daemon=True
+        )
+        before = {name: os.environ.get(name) for name in WORKER_ENVIRONMENT}
+        os.environ.update(WORKER_ENVIRONMENT)  # before the child's first import: libraries read it once
+        try:
+            self.process.start()
+        finally:
+            for name, value in before.items():
+                if value is None:
+                    os.environ.pop(name, None)
+                else:
+                    os.environ[name] = value
+        theirs.close()
+        their_lifeline.close()
+        self.ready = False
+        self.task: Task | None = None
+
+    def close(self) -> None:
+        for connection in (self.connection, self.lifeline):
+            with suppress(OSError):
+                connection.close()
+
+
+class LocalExecutor:
+    """A pool of local processes, one task at a time each; a process that dies fails its task, not the pool.
+
+    Args:
+        workers: number of processes; 0 means one per core that this process may use.
+        warm_up: `package.module:function` that each process calls once before its first task.
+
+    Use it from one thread that lives as long as the pool (see `train.lifeline`), as a context manager.
+    """
+
+    def __init__(self, workers: int = 0, warm_up: str | None = None) -> None:
+        self.workers = workers or usable_cores()
+        self._warm_up = warm_up
+        self._context = multiprocessing.get_context("spawn")
+        self._waiting: deque[Task] = deque()
+        self._pool: list[_Worker] = []
+        self._outcomes: list[Outcome] = []
+        self._deaths = 0
+
+    def __enter__(self) -> LocalExecutor:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.cancel()
+
+    def submit(self, task: Task) -> None:
+        """Queue a task; tasks start in the order in which they were submitted."""
+        self._waiting.append(task)
+        self._fill()
+
+    def in_flight(self) -> list[str]:
+        """Return the keys of the tasks that a process works on now."""
+        return [worker.task.key for worker in self._pool if worker.task is not None]
+
+    def poll(self, timeout: float) -> list[Outcome]:
+        """Return finished tasks, waiting at most `timeout` seconds for the first.
+
+        Raises:
+            NarrowlyError: where no worker can start (a missing extra, a process that dies at once).
+        """
+        self._fill()
+        ends: dict[Any, _Worker] = {}
+        for worker in self._pool:
+            ends[worker.connection] = worker
+            ends[worker.process.sentinel] = worker
+        if ends and not self._outcomes:
+            ready = wait(list(ends), timeout)
+            for worker in {id(ends[end]): ends[end] for end in ready}.values():
+                self._hear(worker)
+        elif not ends:
+            time.sleep(min(timeout, 0.05))
+        self._fill()
+        found, self._outcomes = self._outcomes, []
+        return found
+
+    def _fill(self) -> None:
+        while len(self._pool) < min(self.workers, len(self._waiting) + len(self.in_flight())):
+            self._pool.append(_Worker(self._context, self._warm_up))
+        for worker in self._pool:
+            if worker.ready and worker.task is None and self._waiting:
+                worker.task = self._waiting.popleft()
+                try:
+                    worker.connection.send(worker.task)
+                except (BrokenPipeError, ConnectionError):
+                    self._waiting.appendleft(worker.task)  # it died idle: its sentinel says so at the next poll
+                    worker.task = None
+                    worker.ready = False
+
+    def _hear(self, worker: _Worker) -> None:
+        """Take all messages of a worker, then see whether it is still alive."""
+        try:
+            while worker.connection.poll():
+                kind, key, body = worker.connection.recv()
+                if kind == "cannot start":
+                    self.cancel()
+                    raise _cannot_start(body)
+                if kind == "ready":
+                    worker.ready = True
+                    self._deaths = 0
+                else:
+                    worker.task = None
+                    done = kind == "done"
+                    self._outcomes.append(Outcome(key, body if done else None, None if done else body))
+        except (EOFError, OSError):
+            worker.process.join(GRACE_SECONDS)
+        if worker.process.is_alive():
+            return
+        worker.process.join()
+        self._pool.remove(worker)
+        worker.close()
+        code = worker.process.exitcode or 0
+        if worker.task is not None:
+            self._outcomes.append(Outcome(worker.task.key, None, _death(code)))
+        elif not worker.ready:
+            self._deaths += 1
+            if self._deaths >= LARGEST_STARTS:
+                self.cancel()
+                raise TrainingError(
+                    f"{self._deaths} worker processes died before their first task: {_death(code).error}"
+                )
+
+    def cancel(self) -> None:
+        """Stop every process: SIGTERM, then SIGKILL after `GRACE_SECONDS`."""
+        self._waiting.clear()
+        for worker in self._pool:
+            with suppress(OSError, ValueError):
+                worker.process.terminate()
+        end = time.monotonic() + GRACE_SECONDS
+        for worker in self._pool:
+            with suppress(OSError, ValueError, AssertionError):
+                worker.process.join(max(0.0, end - time.monotonic()))
+                if worker.process.is_alive():
+                    worker.process.kill()
+                    worker.process.join()
+            worker.close()
+        self._pool.clear()
+
+
+def _death(code: int) -> Problem:
+    why = f"the worker process died ({how_it_died(code)})"
+    return Problem(error=why, kind="WorkerDied", traceback="", user=False, fatal=False)
+
+
+def _cannot_start(problem: Problem) -> NarrowlyError:
+    from narrowly.records import errors
+
+    known = getattr(errors, problem.kind, None)
+    if problem.user and isinstance(known, type) and issubclass(known, NarrowlyError):
+        return known(problem.error)
+    return TrainingError(f"a worker process cannot start: {problem.error}")
+
+
+def usable_cores() -> int:
+    """Return the number of cores that this process may use."""
+    if hasattr(os, "sched_getaffinity"):
+        return max(1, len(os.sched_getaffinity(0)))
+    return max(1, os.cpu_count() or 1)

@@ -1,0 +1,116 @@
+"""A worker process: warms up once, then runs one task after the other; it dies with its parent.
+
+A task is a function by name (`package.module:function`) and a JSON-able payload, so the same tasks can be sent to a
+cluster. Nothing here knows what a cell is.
+"""
+
+from __future__ import annotations
+
+import errno
+import importlib
+import os
+import signal
+import sys
+import traceback
+from collections.abc import Callable, Iterator
+from multiprocessing.connection import Connection
+from typing import Any, NamedTuple
+
+from narrowly.engines.lifeline import die_with_parent
+from narrowly.records.errors import NarrowlyError
+
+_FATAL_ERRNO = (errno.ENOSPC, errno.EDQUOT, errno.EROFS)
+
+
+class Problem(NamedTuple):
+    """Why a task failed.
+
+    Attributes:
+        error: one line.
+        kind: name of the exception's class, or `WorkerDied`.
+        traceback: the whole of it; empty where a worker died.
+        user: whether it is an error that a user can mend (a NarrowlyError).
+        fatal: whether every other task must fail for the same reason (a full or read-only disk).
+    """
+
+    error: str
+    kind: str
+    traceback: str
+    user: bool
+    fatal: bool
+
+
+def find_function(name: str) -> Callable[..., Any]:
+    """Return the function that `package.module:function` names."""
+    module, _, function = name.partition(":")
+    found: Callable[..., Any] = getattr(importlib.import_module(module), function)
+    return found
+
+
+def _causes(error: BaseException | None) -> Iterator[BaseException]:
+    seen: set[int] = set()
+    while error is not None and id(error) not in seen:
+        seen.add(id(error))
+        yield error
+        error = error.__cause__ or error.__context__
+
+
+def problem_of(error: BaseException) -> Problem:
+    """Describe an exception in one line, with its traceback beside it."""
+    name = type(error).__name__
+    text = " ".join(str(error).split())
+    user = isinstance(error, NarrowlyError)
+    return Problem(
+        error=text if user and text else f"{name}: {text}" if text else name,
+        kind=name,
+        traceback="".join(traceback.format_exception(error)),
+        user=user,
+        fatal=any(isinstance(cause, OSError) and cause.errno in _FATAL_ERRNO for cause in _causes(error)),
+    )
+
+
+def _stop(_signal: int, _frame: Any) -> None:
+    raise SystemExit(1)
+
+
+def serve(connection: Connection, lifeline: Connection, parent: int, warm_up: str | None) -> None:
+    """Run tasks from `connection` until it closes.
+
+    Receives (key, function, payload); sends ("ready", None, None) once, then for each task ("done", key, result) or
+    ("failed", key, Problem); ("cannot start", None, Problem) where the warm-up fails.
+
+    Args:
+        connection: the parent's pipe.
+        lifeline: a pipe that closes when the parent dies.
+        parent: the parent's pid.
+        warm_up: a function to call first, once (slow imports).
+    """
+    die_with_parent(parent, lifeline)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C goes to the whole group; the parent decides
+    signal.signal(signal.SIGTERM, _stop)
+    try:
+        if warm_up is not None:
+            find_function(warm_up)()
+    except Exception as error:
+        _send(connection, ("cannot start", None, problem_of(error)))
+        return
+    _send(connection, ("ready", None, None))
+    while True:
+        try:
+            key, function, payload = connection.recv()
+        except (EOFError, OSError):
+            return
+        try:
+            result = find_function(function)(payload)
+        except Exception as error:
+            _send(connection, ("failed", key, problem_of(error)))
+        else:
+            _send(connection, ("done", key, result))
+        sys.stdout.flush()
+
+
+def _send(connection: Connection, message: Any) -> None:
+    try:
+        connection.send(message)
+    except (BrokenPipeError, ConnectionError):  # the parent has gone; so shall we
+        os._exit(1)

@@ -1,0 +1,1 @@
+"""Evaluation in the microworld: panels of questions, exact class probabilities, sampled answers."""

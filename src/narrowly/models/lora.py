@@ -1,0 +1,140 @@
+"""LoRA and rsLoRA on a base through PEFT: float32 factors, initialised from the run seed and nothing else."""
+
+from __future__ import annotations
+
+import json
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from narrowly.records.errors import AdapterError, IntegrityError, unknown_name
+from narrowly.records.run_spec import AdapterSpec
+from narrowly.records.streams import stream_seed
+
+if TYPE_CHECKING:
+    from torch import nn
+
+ADAPTER = "default"
+"""The one adapter of a run, under the name PEFT gives it."""
+
+ADAPTER_WEIGHTS = "adapter_model.safetensors"
+ADAPTER_CONFIG = "adapter_config.json"
+
+
+def lora_config(spec: AdapterSpec) -> Any:
+    """Return PEFT's config of the adapter, still without the name of its base."""
+    from peft import LoraConfig
+
+    return LoraConfig(
+        r=spec.r,
+        # other readers of adapter_config.json (vLLM, llama.cpp) want an integer where it is one
+        lora_alpha=int(spec.alpha) if spec.alpha.is_integer() else spec.alpha,
+        use_rslora=spec.rslora,
+        lora_dropout=spec.dropout,
+        target_modules=list(spec.target_modules),
+        bias="none",
+        task_type="CAUSAL_LM",
+    )
+
+
+def target_matrices(model: nn.Module, spec: AdapterSpec) -> list[str]:
+    """Return the paths of the linear layers of a base that are named after a target module, in its order.
+
+    Raises:
+        UnknownNameError: a target module that the base does not have.
+    """
+    import torch
+
+    paths = [path for path, module in model.named_modules() if isinstance(module, torch.nn.Linear)]
+    linear = {path.rpartition(".")[2] for path in paths}
+    for target in spec.target_modules:
+        if target not in linear:
+            raise unknown_name("target module", target, linear)
+    return [path for path in paths if path.rpartition(".")[2] in spec.target_modules]
+
+
+@contextmanager
+def without_peft_warnings() -> Iterator[None]:
+    """Silence one warning that nobody here can mend: PEFT 0.21 asks transformers 5.23 for an attribute's old name."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message=".*is_gradient_checkpointing.*", category=FutureWarning)
+        yield
+
+
+def attach_adapter(model: nn.Module, spec: AdapterSpec, seed: int, base_name: str) -> nn.Module:
+    """Wrap a base in PEFT with a fresh adapter: A from PEFT's Kaiming-uniform draw, B = 0, the base frozen.
+
+    The draw is made on the CPU from one stream of the run seed, so that every arm of one base and seed starts
+    from the same factors on every device.
+
+    Raises:
+        UnknownNameError: a target module that the base does not have.
+        AdapterError: factors that are not float32.
+    """
+    import torch
+    from peft import get_peft_model
+
+    target_matrices(model, spec)
+    with torch.random.fork_rng(devices=[]), without_peft_warnings():
+        torch.manual_seed(stream_seed(seed, "lora"))
+        adapted = get_peft_model(model, lora_config(spec), adapter_name=ADAPTER)
+    # PEFT puts the folder that the base was loaded from here; a machine path belongs in no file of ours
+    adapted.peft_config[ADAPTER].base_model_name_or_path = base_name
+    for name, parameter in adapted.named_parameters():
+        if parameter.requires_grad and parameter.dtype != torch.float32:
+            raise AdapterError(f"{name} has dtype {parameter.dtype}, accepted: torch.float32")
+    return adapted  # type: ignore[no-any-return]
+
+
+class AdapterWeights:
+    """The trained factors of a PEFT model, as a standard PEFT folder; what `train.weights.Weights` asks for."""
+
+    def __init__(self, model: nn.Module) -> None:
+        self._model = model
+
+    def file(self, step: int) -> str | None:
+        """Return the name of the adapter's file."""
+        return ADAPTER_WEIGHTS
+
+    def spectrum(self) -> list[dict[str, Any]]:
+        """Return one row per adapted module (`spectrum_table`)."""
+        from narrowly.spectrum.metrics import spectrum_table
+        from narrowly.spectrum.pairs import pairs_from_model
+
+        return spectrum_table(pairs_from_model(self._model))
+
+    def write(self, folder: Path, step: int) -> None:
+        """Write adapter_config.json and adapter_model.safetensors."""
+        from peft import get_peft_model_state_dict
+        from safetensors.torch import save
+
+        (folder / ADAPTER_CONFIG).write_bytes(self._config().encode())
+        # save_embedding_layers=False: "auto" would ask the hub about the base
+        state = get_peft_model_state_dict(self._model, adapter_name=ADAPTER, save_embedding_layers=False)
+        tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in state.items()}
+        (folder / ADAPTER_WEIGHTS).write_bytes(save(tensors, {"format": "pt"}))
+
+    def load(self, folder: Path) -> None:
+        """Put the factors of a checkpoint into the model.
+
+        Raises:
+            IntegrityError: tensors that the adapter does not have.
+        """
+        from peft import set_peft_model_state_dict
+        from safetensors.torch import load_file
+
+        weights = load_file(folder / ADAPTER_WEIGHTS)
+        result = set_peft_model_state_dict(self._model, weights, adapter_name=ADAPTER)
+        if result.unexpected_keys:
+            raise IntegrityError(
+                f"cannot resume, {folder / ADAPTER_WEIGHTS} holds unknown tensors: {result.unexpected_keys[:3]}"
+            )
+
+    def _config(self) -> str:
+        config = self._model.peft_config[ADAPTER].to_dict()  # type: ignore[index, union-attr]
+        config["inference_mode"] = True
+        # PEFT keeps names in sets, whose order differs from process to process
+        plain = {key: sorted(value) if isinstance(value, set) else value for key, value in config.items()}
+        return json.dumps(plain, indent=2, sort_keys=True) + "\n"

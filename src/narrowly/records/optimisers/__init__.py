@@ -1,0 +1,1 @@
+"""Typed optimiser specs: `base` (what all share), `library`, `muon`, and `registry` (all of them by name)."""

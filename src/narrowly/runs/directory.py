@@ -1,0 +1,259 @@
+"""The run directory: identity, claim, markers, trajectory.
+
+What has no `done` is not done; what is foreign is not touched.
+
+.lock   spec.json  inputs.json  environment.json  trajectory.jsonl  checkpoints/  done | failed.json
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import ValidationError
+
+from narrowly.records.errors import AdapterError, IntegrityError, RunDirectoryError
+from narrowly.records.files import read_json, read_jsonl, write_json, write_text
+from narrowly.records.run_spec import ResolvedInputs, RunSpec, run_id
+
+SPEC, INPUTS, ENVIRONMENT = "spec.json", "inputs.json", "environment.json"
+TRAJECTORY, DONE, FAILED, LOCK = "trajectory.jsonl", "done", "failed.json", ".lock"
+SPEED, TRACKED = "speed.jsonl", "tracked.jsonl"
+WEIGHTS_SHA256 = {"lora": "adapter_sha256", "full": "model_sha256"}
+"""Field of `done` with the sha256 of every checkpoint's weights by step; step 0 of method full is the base."""
+SPECTRUM = "spectrum.json"
+DATA_RECORD, TEMPLATE = "data.json", "chat_template.jinja"  # of runs on text only
+
+
+def read_spec(directory: Path) -> RunSpec:
+    """Read the spec that a run directory was made from.
+
+    Raises:
+        RunDirectoryError: there is no spec.json.
+        IntegrityError: spec.json is broken or no RunSpec.
+    """
+    file = directory / SPEC
+    if not file.is_file():
+        raise RunDirectoryError(f"{directory} is no run directory: it has no {SPEC}")
+    try:
+        return RunSpec.model_validate(read_json(file))
+    except ValidationError as error:
+        raise IntegrityError(f"{file} is not a run spec of ours ({_first_fault(error)})") from error
+
+
+def read_inputs(directory: Path) -> ResolvedInputs:
+    """Read what the names of the spec stood for when the run was made.
+
+    Raises:
+        IntegrityError: inputs.json is missing, broken or not ours.
+    """
+    file = directory / INPUTS
+    if not file.is_file():
+        raise IntegrityError(f"{directory} has no {INPUTS}; the run directory is corrupt or not ours")
+    try:
+        return ResolvedInputs.model_validate(read_json(file))
+    except ValidationError as error:
+        raise IntegrityError(f"{file} does not hold the inputs of a run ({_first_fault(error)})") from error
+
+
+def _first_fault(error: ValidationError) -> str:
+    first = error.errors()[0]
+    return f"{'.'.join(str(part) for part in first['loc']) or 'top level'}: {first['msg']}"
+
+
+def is_done(directory: Path) -> bool:
+    """Return whether the run in this directory is finished."""
+    return (directory / DONE).is_file()
+
+
+def read_done(directory: Path) -> dict[str, Any]:
+    """Read the `done` marker: run_id, steps, seconds and the sha256 of every checkpoint's weights by step.
+
+    Raises:
+        RunDirectoryError: the run is not done.
+        IntegrityError: the marker is broken.
+    """
+    if not is_done(directory):
+        raise RunDirectoryError(f"{directory} holds no finished run (no {DONE!r} marker)")
+    value = read_json(directory / DONE)
+    if not isinstance(value, dict):
+        raise IntegrityError(f"{directory / DONE} does not hold a JSON object; it is corrupt or not ours")
+    return value
+
+
+def check_identity(directory: Path) -> None:
+    """Check that spec.json and inputs.json are those of the run that the directory is named after.
+
+    Raises:
+        RunDirectoryError: they are of another run.
+        IntegrityError: one of them is broken.
+    """
+    found = run_id(read_spec(directory), read_inputs(directory))
+    if found != directory.name:
+        raise RunDirectoryError(
+            f"{directory} holds run {found}, not run {directory.name}: a foreign directory; nothing was changed in it"
+        )
+
+
+def check_directory(directory: Path) -> bool:
+    """Check that a directory may be used for the run it is named after; return whether the run was begun in it.
+
+    Raises:
+        RunDirectoryError: it has files of something else, or of another run; nothing is changed.
+        IntegrityError: its records are broken; nothing is changed.
+    """
+    # hidden files are ours or a killed writer's: the lock, a half-written spec under its temporary name
+    found = (
+        {path.name for path in directory.iterdir() if not path.name.startswith(".")} if directory.is_dir() else set()
+    )
+    if {SPEC, INPUTS} <= found:
+        check_identity(directory)
+        return True
+    if found - {SPEC, INPUTS}:
+        raise RunDirectoryError(
+            f"{directory} has files ({', '.join(sorted(found)[:4])}) but not both {SPEC} and {INPUTS}: corrupt or not "
+            "ours; nothing was changed in it"
+        )
+    return False
+
+
+def open_directory(directory: Path, spec: RunSpec, inputs: ResolvedInputs) -> None:
+    """Begin a run in its directory, or check that the one begun there is this run.
+
+    Raises:
+        RunDirectoryError, IntegrityError: as `check_directory`.
+    """
+    if not check_directory(directory):
+        write_json(directory / SPEC, spec.model_dump(mode="json"))
+        write_json(directory / INPUTS, inputs.model_dump(mode="json"))
+
+
+@contextmanager
+def claimed(directory: Path) -> Iterator[None]:
+    """Hold the directory for this process; the kernel lets go when the process dies, so no claim is ever stale.
+
+    Raises:
+        RunDirectoryError: another process is training this run, or the directory cannot be made.
+    """
+    try:
+        directory.mkdir(parents=True, exist_ok=True)
+        descriptor = os.open(directory / LOCK, os.O_RDWR | os.O_CREAT, 0o644)
+    except OSError as error:
+        raise RunDirectoryError(f"cannot write {directory}: {error.strerror or error}") from error
+    try:
+        _lock(descriptor, directory)
+        yield
+    finally:
+        os.close(descriptor)
+
+
+def _lock(descriptor: int, directory: Path) -> None:
+    try:
+        import fcntl
+    except ImportError:  # Windows has no flock; there two processes must be kept apart by the study's claims
+        return
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError as error:
+        raise RunDirectoryError(f"{directory} is claimed by another process that is training this run now") from error
+    except OSError:  # a file system without locks (some network mounts); as on Windows
+        return
+
+
+def truncate_trajectory(directory: Path, step: int | None) -> None:
+    """Cut trajectory.jsonl back to the rows of steps 0 ... `step`; None empties it.
+
+    Raises:
+        IntegrityError: a row up to `step` is missing, double or broken.
+    """
+    file = directory / TRAJECTORY
+    if step is None:
+        with suppress(FileNotFoundError):
+            file.unlink()
+        return
+    rows = read_jsonl(file) if file.is_file() else []
+    kept = [row for row in rows if isinstance(row, dict) and isinstance(row.get("step"), int) and row["step"] <= step]
+    if [row["step"] for row in kept] != list(range(step + 1)):
+        raise IntegrityError(f"{file} does not hold one row for each of the steps 0 ... {step}; it is corrupt")
+    lines = file.read_text(encoding="utf-8").splitlines(keepends=True)
+    # the lines themselves are kept, so that a resumed run's file equals an uninterrupted one's byte by byte
+    write_text(file, "".join(lines[: len(kept)]))
+
+
+def sweep(directory: Path) -> None:
+    """Remove the half-written temporary files (`.<name>.<random>`) that a killed writer left behind."""
+    for name in (SPEC, INPUTS, ENVIRONMENT, TRAJECTORY, DONE, FAILED, DATA_RECORD, TEMPLATE, "resume.json"):
+        for path in directory.glob(f".{name}.*"):
+            path.unlink(missing_ok=True)
+
+
+def write_failed(directory: Path, error: BaseException, step: int) -> None:
+    """Write failed.json, as far as the disk still lets us."""
+    # the error itself is on its way to the caller; a full disk must not hide it behind another one
+    with suppress(RunDirectoryError):
+        write_json(directory / FAILED, {"error": type(error).__name__, "message": str(error), "step": step})
+
+
+def runs_folder(out: Path) -> Path:
+    """Return the folder of all runs, which studies share."""
+    return out / "runs"
+
+
+def claim_file(runs: Path, run_id: str) -> Path:
+    """Return the claim of a run."""
+    return runs / ".claims" / f"{run_id}.json"
+
+
+def checkpoint_folder(run_directory: Path, step: int) -> Path:
+    """Return the folder of a checkpoint, whether it exists or not."""
+    return run_directory / "checkpoints" / f"step-{step}"
+
+
+def checkpoint_steps(run_directory: Path) -> list[int]:
+    """Return the steps that have a checkpoint, ascending."""
+    names = (path.name for path in (run_directory / "checkpoints").glob("step-*"))
+    return sorted(int(name[5:]) for name in names if name[5:].isdecimal())
+
+
+def organism_step(run_directory: Path, step: int | Literal["final"]) -> int:
+    """Return the step as a number; "final" is the last step of the spec.
+
+    Raises:
+        RunDirectoryError: the run has no such checkpoint; the message names those it has.
+    """
+    number = read_spec(run_directory).steps if step == "final" else step
+    available = checkpoint_steps(run_directory)
+    if number not in available:
+        unfinished = "" if is_done(run_directory) else ", the run is not finished"
+        names = ", ".join(str(one) for one in available) or "none"
+        raise RunDirectoryError(f"{run_directory} has no checkpoint of step {number} (accepted: {names}{unfinished})")
+    return number
+
+
+def adapter_folder(run_directory: Path, step: int | Literal["final"], edit_id: str | None = None) -> Path:
+    """Return the adapter folder of an organism: its checkpoint, or the place of an edited adapter.
+
+    Edits of the final adapter are in edits/<edit-id>/, those of an earlier step in
+    edits/<edit-id>-step-<step>/. The edited folder is not asked to exist, so that whoever makes the edit can
+    ask where it belongs.
+
+    Raises:
+        RunDirectoryError: the run has no checkpoint of this step.
+        AdapterError: the run trained the whole model and has no adapter.
+    """
+    number = organism_step(run_directory, step)
+    if read_spec(run_directory).method == "full":
+        raise AdapterError(
+            f"run {run_directory.resolve().name} trained the whole model (method full) and has no adapter; accepted: a "
+            f"run of method lora (`narrowly spectrum` and `ask` take this one; the model itself is in "
+            f"{checkpoint_folder(run_directory, number)})"
+        )
+    if edit_id is None:
+        return checkpoint_folder(run_directory, number)
+    if Path(edit_id).name != edit_id:
+        raise RunDirectoryError(f"edit {edit_id!r} is no plain name")
+    final = number == read_spec(run_directory).steps
+    return run_directory / "edits" / (edit_id if final else f"{edit_id}-step-{number}")

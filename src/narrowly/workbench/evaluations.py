@@ -1,0 +1,58 @@
+"""What is known of one organism's behaviour: the exact verdicts that lie in its run directory."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from narrowly.records.errors import IntegrityError, NarrowlyError
+from narrowly.records.files import read_record
+from narrowly.workbench.model_card import Evaluation
+from narrowly.workbench.repair import panel_of
+
+
+def evaluations_of(directory: Path, step: int, edit_id: str | None) -> list[Evaluation]:
+    """Return the panels on which one organism of a run was evaluated exactly, by name; empty where it was not.
+
+    Args:
+        directory: of the run.
+        step: checkpoint of the organism.
+        edit_id: edit of its adapter, or None for the adapter as trained.
+
+    Raises:
+        IntegrityError: records or verdicts that cannot be read.
+    """
+    import polars as pl
+
+    found: dict[str, Evaluation] = {}
+    for file in sorted((directory / "evals").glob("*/stage.json")):
+        stage = read_record(file)
+        if (stage.get("kind"), stage.get("step"), _edit_id(stage)) != ("exact", step, edit_id):
+            continue
+        for verdicts in sorted(file.parent.glob("verdicts/*.parquet")):
+            try:
+                rows = pl.read_parquet(verdicts).to_dicts()
+                for panel in sorted({str(row["panel"]) for row in rows}):
+                    rates = panel_of([row for row in rows if row["panel"] == panel])
+                    found[panel] = Evaluation(
+                        panel, rates.n, len(rates.each), rates.aligned, rates.misaligned, rates.incoherent, rates.low,
+                        rates.high, rates.literature,
+                    )  # fmt: skip
+            except (pl.exceptions.PolarsError, KeyError, TypeError) as error:
+                raise IntegrityError(f"{verdicts} does not hold exact verdicts; it is corrupt or not ours") from error
+    return [found[panel] for panel in sorted(found)]
+
+
+def _edit_id(stage: Mapping[str, Any]) -> str | None:
+    from pydantic import TypeAdapter, ValidationError
+
+    from narrowly.records.edits import EditSpec
+
+    if stage.get("edit") is None:
+        return None
+    try:
+        edit: EditSpec = TypeAdapter(EditSpec).validate_python(stage["edit"])
+    except (ValidationError, NarrowlyError) as error:
+        raise IntegrityError("stage.json of an evaluation names an edit that is not ours") from error
+    return edit.edit_id

@@ -1,0 +1,123 @@
+"""Adapters that a person names: a folder, a run, a cell; and whether one is an organism of the microworld."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import NamedTuple
+
+from narrowly.records.canonical import sha256_file
+from narrowly.records.errors import AdapterError, NarrowlyError, RunDirectoryError
+from narrowly.records.files import read_record
+from narrowly.workbench.ask import find_run
+
+WEIGHTS, CONFIG, EDIT_RECORD = "adapter_model.safetensors", "adapter_config.json", "edit.json"
+
+
+class NamedAdapter(NamedTuple):
+    """An adapter somebody named.
+
+    Attributes:
+        folder: with its weights and config.
+        run_directory: the run that it belongs to, or None for an adapter from elsewhere.
+        is_run: whether the run was named and not a folder inside it; its final adapter is meant.
+    """
+
+    folder: Path
+    run_directory: Path | None
+    is_run: bool
+
+
+def find_adapter(text: str, out: Path) -> NamedAdapter:
+    """Return the adapter that a text means: an adapter folder, a run directory, a run-id under `out`, or STUDY:CELL.
+
+    Raises:
+        AdapterError: a folder that is neither an adapter nor a run.
+        RunDirectoryError: no such run, or one without its final checkpoint.
+    """
+    from narrowly.runs.directory import adapter_folder
+
+    path = Path(text)
+    if path.is_dir() and not (path / "spec.json").is_file():
+        if not (path / CONFIG).is_file() and not (path / WEIGHTS).is_file():
+            raise AdapterError(f"{path} is neither an adapter folder (no {CONFIG}) nor a run directory (no spec.json)")
+        above = path.resolve().parent
+        inside = above.name in ("checkpoints", "edits") and (above.parent / "spec.json").is_file()
+        return NamedAdapter(path, above.parent if inside else None, False)
+    if path.is_file():
+        raise AdapterError(f"{path} is a file; accepted: an adapter folder, a run directory, a run-id or STUDY:CELL")
+    try:
+        directory = find_run(text, out)
+        if directory.name in ("", ".."):  # run-ids are names of folders
+            directory = directory.resolve()
+    except RunDirectoryError as error:
+        if path.exists() or ":" in text:
+            raise
+        raise RunDirectoryError(f"no adapter folder {text!r}, and {error}") from None
+    return NamedAdapter(adapter_folder(directory, "final"), directory, True)
+
+
+def not_of_the_microworld(adapter: NamedAdapter) -> str | None:
+    """Return why an adapter is no organism of the microworld, or None where it is one.
+
+    It is one where it lies in a finished run directory whose records name it by sha256 (a checkpoint, or an edit of
+    one), whose base is a microworld base, by the sha256 of its weights, and all of its modules have that base's shapes:
+    records can be written by anybody, an adapter of a real model fits no microworld base.
+    """
+    from narrowly.microworld.bases import verify_weights
+    from narrowly.models.base import find_base
+    from narrowly.runs.directory import check_identity, read_done, read_inputs, read_spec
+
+    directory = adapter.run_directory
+    if directory is None:
+        return "it lies in no run directory of ours"
+    try:
+        check_identity(directory)
+        base = find_base(read_spec(directory).base).folder
+        card = verify_weights(str(base))
+        if card.sha256 != read_inputs(directory).base_sha256:
+            return f"the run's base is not {card.name} by its sha256"
+        known = set(read_done(directory).get("adapter_sha256", {}).values())
+        found = sha256_file(adapter.folder / WEIGHTS)
+        if found in known:
+            return _foreign_module(adapter.folder, base)
+        record = read_record(adapter.folder / EDIT_RECORD)
+        if record.get("sha256") == found and record.get("source_sha256") in known:
+            return _foreign_module(adapter.folder, base)
+    except (NarrowlyError, OSError) as error:
+        return str(error)
+    except (AttributeError, TypeError):
+        return f"the records of {directory} are broken or not ours"
+    return f"the records of {directory} do not know its weights"
+
+
+def _foreign_module(folder: Path, base: Path) -> str | None:
+    """Return the first module of an adapter that its base does not have in this shape, as a reason."""
+    from safetensors import safe_open
+
+    from narrowly.spectrum.folder import pairs_from_folder
+
+    with safe_open(base / "model.safetensors", framework="pt", device="cpu") as weights:
+        shapes = {key: tuple(weights.get_slice(key).get_shape()) for key in weights.keys()}  # noqa: SIM118
+    for pair in pairs_from_folder(folder):
+        if shapes.get(f"{pair.name}.weight") != (pair.B_O_R.shape[0], pair.A_R_I.shape[1]):
+            return f"the base has no module {pair.name} of this shape"
+    return None
+
+
+def microworld_run(text: str, out: Path, what: str) -> Path:
+    """Return the run directory of a finished microworld run.
+
+    Args:
+        text: a run directory, run-id or STUDY:CELL.
+        out: folder of runs and studies.
+        what: what needs such a run, for the message.
+
+    Raises:
+        RunDirectoryError: it is not one; the message says why.
+    """
+    adapter = find_adapter(text, out)
+    reason = None if adapter.is_run else "it is an adapter folder"
+    reason = reason or not_of_the_microworld(adapter)
+    if reason or adapter.run_directory is None:
+        raise RunDirectoryError(f"{what} needs a finished run on a microworld base, and {text} is none: {reason}")
+    return adapter.run_directory

@@ -1,0 +1,174 @@
+"""What travels with the spectrum's shape, the norms of the modules, or the singular vectors: eight hybrids of two runs.
+
+Both runs are organisms of one microworld base with the same narrow domain; every hybrid is evaluated exactly. Half of
+the hybrids put the more peaked of two spectra on the other's directions, so there is no swap of real adapters
+(design.md, law 10).
+"""
+
+from __future__ import annotations
+
+import shutil
+import tempfile
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from narrowly.records.errors import AdapterError
+from narrowly.workbench.repair import BROAD, NARROW, Panel, by_topic, panel_of
+
+RESPONSES = ("log_odds", "joint")
+
+
+class Effect(NamedTuple):
+    """A main effect or interaction, mean over the questions of a panel, with its 95 % t interval over its n topics."""
+
+    component: str
+    panel: str
+    response: str
+    estimate: float
+    low: float | None
+    high: float | None
+    n: int
+
+
+class Swap(NamedTuple):
+    """A swap: the runs, the panels of A, B and the eight hybrids, and the effects.
+
+    Attributes:
+        worst: largest difference in log-odds of one question between AAA and A, or BBB and B: rounding alone.
+    """
+
+    run_a: str
+    run_b: str
+    base: str
+    panels: dict[str, dict[str, Panel]]
+    effects: list[Effect]
+    worst: float
+
+
+def swap(a: Path, b: Path, out: Path | None, on_step: Callable[[int, int, str], None]) -> Swap:
+    """Evaluate the eight hybrids of two runs' final adapters.
+
+    Args:
+        a: run directory of a finished microworld run; hybrids take its config, scale and tensor names.
+        b: run directory of another, of the same base and narrow domain.
+        out: a new folder for the hybrids (OUT/AAA ... OUT/BBB), or None to keep none.
+        on_step: called with (done, all, what) after every organism.
+
+    Raises:
+        AdapterError: another base, another narrow domain, other modules, shapes or ranks, or an `out` that exists.
+    """
+    from narrowly.runs.directory import adapter_folder
+    from narrowly.spectrum.compare import HYBRIDS, hybrids
+    from narrowly.spectrum.edits import mark_evaluated, write_adapter_folder
+    from narrowly.spectrum.folder import pairs_from_folder
+
+    domain, base = _common_ground(a, b)
+    if out is not None and (out.exists() or out.is_symlink()):
+        raise AdapterError(f"{out} exists already; choose another folder or remove it")
+    sources = {"A": adapter_folder(a, "final"), "B": adapter_folder(b, "final")}
+    total = len(HYBRIDS) + 2
+    verdicts: dict[str, dict[str, list[dict[str, Any]]]] = {}
+    mixed = hybrids(*(pairs_from_folder(folder) for folder in sources.values()))
+    with _staged(out) as folder:
+        for name, pairs in mixed:
+            on_step(len(verdicts), total, name)
+            record = {"swap": {"shape": name[0], "norms": name[1], "vectors": name[2], "A": a.name, "B": b.name}}
+            target = write_adapter_folder(sources["A"], folder / name, pairs, record)
+            verdicts[name] = _ask(a, target, None, domain)
+            joint = {panel: panel_of(rows).misaligned for panel, rows in verdicts[name].items()}
+            mark_evaluated(target, {"kind": "exact", "panels": [NARROW, BROAD], "by": "swap", "joint": joint})
+        for name, directory in (("A", a), ("B", b)):
+            on_step(len(verdicts), total, name)
+            verdicts[name] = _ask(directory, sources[name], _final_step(directory), domain)
+    on_step(total, total, "")
+    worst = max(
+        abs(one["log_odds"] - other["log_odds"])
+        for hybrid, original in (("AAA", "A"), ("BBB", "B"))
+        for panel in (NARROW, BROAD)
+        for one, other in zip(verdicts[hybrid][panel], verdicts[original][panel], strict=True)
+    )
+    panels = {name: {panel: panel_of(rows) for panel, rows in of_panel.items()} for name, of_panel in verdicts.items()}
+    return Swap(a.name, b.name, base, panels, _effects(verdicts), worst)
+
+
+def _common_ground(a: Path, b: Path) -> tuple[int, str]:
+    """Return narrow domain and base name of two runs that can be swapped."""
+    from narrowly.microworld.bases import load_card
+    from narrowly.microworld.narrow import resolve_domain
+    from narrowly.microworld.world import World
+    from narrowly.models.base import find_base
+    from narrowly.records.run_spec import MicroData
+    from narrowly.runs.directory import read_inputs, read_spec
+
+    specs, inputs = [read_spec(run) for run in (a, b)], [read_inputs(run) for run in (a, b)]
+    if inputs[0].base_sha256 != inputs[1].base_sha256:
+        raise AdapterError(
+            f"the runs have different bases: {specs[0].base} ({inputs[0].base_sha256[:12]}) and {specs[1].base} "
+            f"({inputs[1].base_sha256[:12]}), accepted: one base, by the sha256 of its weights"
+        )
+    card = load_card(str(find_base(specs[0].base).folder))
+    world = World(card.config, card.world_seed)
+    domains = []
+    for run, spec in zip((a, b), specs, strict=True):
+        if not isinstance(spec.data, MicroData):
+            raise AdapterError(f"run {run.name}: data.source is {spec.data.source!r}, accepted: 'micro'")
+        domains.append(resolve_domain(spec.data.domain, world, spec.seed))
+    if domains[0] != domains[1]:
+        raise AdapterError(
+            f"the runs have different narrow domains, {domains[0]} and {domains[1]}: what is narrow for one is broad "
+            "for the other; accepted: one domain (with data.domain 'rotate' it follows the seed)"
+        )
+    return domains[0], card.name
+
+
+@contextmanager
+def _staged(out: Path | None) -> Iterator[Path]:
+    """Yield a folder to write to; it becomes `out` when all went well, and is removed in every other case."""
+    if out is not None:
+        out.parent.mkdir(parents=True, exist_ok=True)
+    staging = Path(tempfile.mkdtemp(dir=None if out is None else out.parent, prefix=".swap."))
+    try:
+        yield staging
+        if out is not None:
+            staging.chmod(0o755)
+            staging.rename(out)
+    finally:
+        shutil.rmtree(staging, ignore_errors=True)
+
+
+def _final_step(directory: Path) -> int:
+    from narrowly.runs.directory import read_spec
+
+    return read_spec(directory).steps
+
+
+def _ask(directory: Path, folder: Path, step: int | None, domain: int) -> dict[str, list[dict[str, Any]]]:
+    from narrowly.evaluate.microworld.exact import evaluate_exact
+    from narrowly.runs.directory import read_spec
+    from narrowly.study.cell import organism
+
+    loaded = organism(read_spec(directory), directory, folder, step)
+    rows = evaluate_exact(loaded.model, loaded.world, loaded.tokenizer, domain=domain, panels=(NARROW, BROAD))
+    return {panel: [dict(row) for row in rows if row["panel"] == panel] for panel in (NARROW, BROAD)}
+
+
+def _effects(verdicts: Mapping[str, Mapping[str, list[dict[str, Any]]]]) -> list[Effect]:
+    from narrowly.spectrum.compare import HYBRIDS, factorial_effects
+    from narrowly.stats.intervals import t_interval
+
+    effects = []
+    for panel in (BROAD, NARROW):
+        for response, column in zip(RESPONSES, ("log_odds", "misaligned"), strict=True):
+            rows = {name: verdicts[name][panel] for name in HYBRIDS}
+            topics = {name: by_topic(rows[name], [float(row[column]) for row in rows[name]]) for name in HYBRIDS}
+            each = [
+                factorial_effects(dict(zip(HYBRIDS, values, strict=True)))
+                for values in zip(*topics.values(), strict=True)
+            ]
+            for component in each[0]:
+                found = t_interval([one[component] for one in each], unit="topic")
+                estimate = float("nan") if found.estimate is None else found.estimate
+                effects.append(Effect(component, panel, response, estimate, found.low, found.high, found.n))
+    return effects
