@@ -3,7 +3,7 @@
 Exploration after the fact: `micro-lr` chose rates by in-domain loss, and this reads its broad misalignment only
 afterwards.
 
-    python benchmarks/rate_exploration.py out/micro-lr [MORE_STUDY_FOLDERS ...]
+    python experiments/rate_exploration.py out/micro-lr [MORE_STUDY_FOLDERS ...]
 """
 
 from __future__ import annotations

@@ -5,7 +5,7 @@ second), and the sweep of edits of the first arm's run (points of broad misalign
 narrow rate). Means over bases with 95 % t intervals: the base is the unit. Exploration, no test: no effect was named
 in advance.
 
-    python benchmarks/swap_over_bases.py out/micro [--first adam] [--second muon]
+    python experiments/swap_over_bases.py out/micro [--first adam] [--second muon]
 """
 
 from __future__ import annotations
