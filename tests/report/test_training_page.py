@@ -10,14 +10,14 @@ from browser import Page
 from narrowly.analysis.contrasts import PRIMARY
 from narrowly.analysis.tables import read_tables
 from narrowly.analysis.training import paired_runs, real_runs
-from narrowly.records.outcome import NOT_EVALUATED
+from narrowly.records.outcome import NO_JUDGE
 from narrowly.report.training_figures import looks, running_mean
 from narrowly.report.write import write_report
 from synthetic import _spectra, make_tables, write_study
 
 ARMS = (("adam", "real_adam", "optimiser", None), ("muon", "real_muon", "optimiser", None),
         ("adam", "real_penalty", "penalty", "real_adam"))  # fmt: skip
-REASON = f"{NOT_EVALUATED}: data.source is 'text'"
+REASON = f"{NO_JUDGE}: data.source is 'text'"
 
 
 def real_tables(bases=("small", "larger"), data=("a.jsonl",), seeds=(0, 1), failed=False):
@@ -99,19 +99,19 @@ def test_cells_on_real_data_change_no_number_of_the_others(alone, mixed):
         assert after[part] == before[part], part
     assert {arm: after["optimisers"][arm] for arm in before["optimisers"]} == before["optimisers"]
     assert before["training"] is None and before["not_evaluated"]["cells"] == 0
-    assert after["not_evaluated"] == {"cells": 12, "planned": 16, "alignment": NOT_EVALUATED}
+    assert after["not_evaluated"] == {"cells": 12, "planned": 16, "alignment": NO_JUDGE}
 
 
 def test_an_arm_on_real_data_has_no_rate_beside_arms_that_have(mixed):
     row = summary_of(mixed)["optimisers"]["real_adam"]
-    assert row["reason"] == NOT_EVALUATED and row["broad_joint"] is None and row["n_not_evaluated"] == 4
+    assert row["reason"] == NO_JUDGE and row["broad_joint"] is None and row["n_not_evaluated"] == 4
     bases = {row["id"]: row["reason"] for row in summary_of(mixed)["bases"]}
-    assert bases["small"] == NOT_EVALUATED and bases["micro-0"] is None
+    assert bases["small"] == NO_JUDGE and bases["micro-0"] is None
     text = Page((mixed / "report.html").read_text(encoding="utf-8")).text
-    assert f"{NOT_EVALUATED} in 12 of 16 cells" in text
+    assert f"{NO_JUDGE} in 12 of 16 cells" in text
     assert "The 12 cells on real data are in none of these figures" in text
     assert "What follows is of the 4 other cells, which are of the microworld." in text
-    assert re.search(rf"real_adam lr 0.001 {re.escape(NOT_EVALUATED)}; see training on real data", text)
+    assert re.search(rf"real_adam lr 0.001 {re.escape(NO_JUDGE)}; see training on real data", text)
 
 
 def test_a_contrast_with_an_arm_that_is_not_judged_says_so(micro, tmp_path):
@@ -121,7 +121,7 @@ def test_a_contrast_with_an_arm_that_is_not_judged_says_so(micro, tmp_path):
         pl.when(pl.col("arm") == "lion").then(pl.lit("lion")).otherwise("optimiser").alias("optimiser")
     )
     contrasts = summary_of(write_study(tmp_path / "s", joined(micro, frames)))["contrasts"]
-    assert contrasts["lion/muon"]["reason"] == NOT_EVALUATED and contrasts["lion/muon"]["estimate"] is None
+    assert contrasts["lion/muon"]["reason"] == NO_JUDGE and contrasts["lion/muon"]["estimate"] is None
     assert contrasts["adam/muon"]["estimate"] is not None
 
 
@@ -141,7 +141,7 @@ def test_a_study_on_real_data_alone_has_no_section_that_needs_answers(real):
     inner = {value[1:] for _, name, value in page.attributes if name == "href" and value.startswith("#")}
     assert inner <= set(ids)
     captions = re.findall(r"<figcaption>(.*?)</figcaption>", html, re.S)
-    assert len(captions) == 4 and all(NOT_EVALUATED in caption for caption in captions)
+    assert len(captions) == 4 and all(NO_JUDGE in caption for caption in captions)
     assert "icroworld" not in page.text
 
 
@@ -155,7 +155,7 @@ def test_the_summary_of_training_is_the_mean_over_bases_and_the_difference_over_
     assert change["intervals"]["delta_heldout_final"]["low"] is None and "2 base" in change["reason"]
     assert training["step_0"] == {"equal": 12, "different": [], "not_measured": 0}
     assert training["cost"]["tokens"] == 12_000 and training["cost"]["gpu_seconds"] == 0
-    assert {summary_of(real)["contrasts"][f"{a}/{b}"]["reason"] for a, b in PRIMARY} == {NOT_EVALUATED}
+    assert {summary_of(real)["contrasts"][f"{a}/{b}"]["reason"] for a, b in PRIMARY} == {NO_JUDGE}
 
 
 def at_rate(lr, lam, shift):
@@ -227,7 +227,7 @@ def test_runs_without_held_out_rows_and_studies_without_a_finished_run_still_giv
     assert "held-out loss is the base" not in Page(write_report(folder).read_text(encoding="utf-8")).text
     folder = write_study(tmp_path / "failed", real_tables(failed=True), demonstration=False)
     text = Page(write_report(folder).read_text(encoding="utf-8")).text
-    assert "no cell on real data is finished" in text and "the loss is not finite" in text and NOT_EVALUATED in text
+    assert "no cell on real data is finished" in text and "the loss is not finite" in text and NO_JUDGE in text
 
 
 def test_many_bases_and_data_are_drawn_up_to_a_limit_that_the_caption_tells(tmp_path):

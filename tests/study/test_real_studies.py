@@ -20,7 +20,7 @@ import yaml
 from narrowly.cli.app import execute
 from narrowly.records.errors import SpecError
 from narrowly.records.files import read_json, read_jsonl
-from narrowly.records.outcome import NOT_EVALUATED
+from narrowly.records.outcome import NO_JUDGE
 from narrowly.records.run_spec import RunSpec
 from narrowly.records.study_spec import StudySpec
 from narrowly.runs.trajectory import training_facts
@@ -103,7 +103,7 @@ def test_both_cells_are_trained_and_the_second_command_finds_nothing_to_do(
     assert execute(["run", str(file), "--out", str(out)]) == 0
     printed = capsys.readouterr().out
     assert "2 of 2 cells done" in printed and "(0 by this command)" in printed
-    assert f"broad alignment: {NOT_EVALUATED} in 2 of 2 cells" in printed
+    assert f"broad alignment: {NO_JUDGE} in 2 of 2 cells" in printed
     assert files_of(out) == before
     assert not list(out.glob("runs/*/evals")) and not list((folder / "failed").glob("*"))
 
@@ -112,7 +112,7 @@ def test_what_is_skipped_and_why_stands_in_the_plan_and_in_the_tables(done: Made
     plan = {planned.cell_id: planned for planned in read_plan(done[2])}
     assert {planned.stages for planned in plan.values()} == {()}
     reason = plan["adam"].not_evaluated
-    assert reason is not None and reason.startswith(NOT_EVALUATED)
+    assert reason is not None and reason.startswith(NO_JUDGE)
     for words in ("'text'", "answers at step 4", "answers after edit flatten", "3 shown answers"):
         assert words in reason
     cells = pl.read_parquet(done[2] / "tables" / "cells.parquet")
@@ -142,20 +142,20 @@ def test_the_summary_claims_nothing_of_models_that_nobody_judged(done: Made) -> 
     summary = read_json(done[2] / "summary.json")
     assert summary["claims"] == [] and summary["not_evaluated"]["cells"] == 2
     for place in (*summary["contrasts"].values(), summary["em_exists"], summary["regression"]):
-        assert place["reason"] == NOT_EVALUATED and place.get("estimate") is None
+        assert place["reason"] == NO_JUDGE and place.get("estimate") is None
     for row in summary["optimisers"].values():
-        assert row["reason"] == NOT_EVALUATED
+        assert row["reason"] == NO_JUDGE
         assert {row[field] for field in ("broad_joint", "broad_literature", "alignment", "in_domain")} == {None}
     training = summary["training"]
     assert training["step_0"] == {"equal": 2, "different": [], "not_measured": 0}
-    assert training["arms"]["muon"]["alignment"] == NOT_EVALUATED and training["arms"]["muon"]["stable_rank"] > 1
+    assert training["arms"]["muon"]["alignment"] == NO_JUDGE and training["arms"]["muon"]["stable_rank"] > 1
 
 
 def test_the_report_shows_losses_and_spectra_and_no_percentage_of_anything(done: Made) -> None:
     html = (done[2] / "report.html").read_text(encoding="utf-8")
     text = text_of(html)
     assert re.findall(r"[\d.]+ ?%", text) == ["95 %"], "of the intervals over bases"
-    assert text.count(NOT_EVALUATED) >= 6
+    assert text.count(NO_JUDGE) >= 6
     for word in ("agrees", "Microworld", "microworld", "cannot tell", "joint rate", "literature rate"):
         assert word not in text
     assert "At step 0 the held-out loss is the base&#39;s own in 2 of 2 runs" in text
@@ -166,10 +166,10 @@ def test_the_report_shows_losses_and_spectra_and_no_percentage_of_anything(done:
 def test_status_says_what_is_not_evaluated(done: Made, capsys: pytest.CaptureFixture[str]) -> None:
     for command in (["status"], ["status", "real"]):
         assert execute([*command, "--out", str(done[1])]) == 0
-        assert f"real: broad alignment {NOT_EVALUATED} in 2 of the 2 cells" in capsys.readouterr().out
+        assert f"real: broad alignment {NO_JUDGE} in 2 of the 2 cells" in capsys.readouterr().out
     assert execute(["status", "real", "--json", "--out", str(done[1])]) == 0
     rows = json.loads(capsys.readouterr().out)["real"]
-    assert all(row["status"] == "done" and row["not_evaluated"].startswith(NOT_EVALUATED) for row in rows)
+    assert all(row["status"] == "done" and row["not_evaluated"].startswith(NO_JUDGE) for row in rows)
 
 
 def test_a_cell_is_the_run_that_train_makes_bit_for_bit_and_a_plan_counts_that_run_as_done(
@@ -236,7 +236,7 @@ def test_a_killed_study_goes_on_from_its_last_checkpoint(made: tuple[Path, Path]
     assert not list(out.glob("runs/*/done")), "killed before the end"
     again = subprocess.run(command, capture_output=True, text=True, check=False)
     assert again.returncode == 0, again.stderr
-    assert "2 of 2 cells done" in again.stdout and f"{NOT_EVALUATED} in 2 of 2 cells" in again.stdout
+    assert "2 of 2 cells done" in again.stdout and f"{NO_JUDGE} in 2 of 2 cells" in again.stdout
     resumed = [bool(read_json(path)["resumed"]) for path in out.glob("runs/*/environment.json")]
     assert len(resumed) == 2 and any(resumed), "it went on, it did not begin anew"
 

@@ -22,7 +22,7 @@ from narrowly.runs.directory import checkpoint_folder
 from narrowly.spectrum.edits import edit_adapter_folder
 from narrowly.train.run import train_run
 from narrowly.workbench import model_card
-from narrowly.workbench.model_card import NOT_EVALUATED, NOTICE, TAG, WARNING, Evaluation, code, write_card
+from narrowly.workbench.model_card import CARD_UNEVALUATED, NOTICE, TAG, WARNING, Evaluation, code, write_card
 from narrowly.workbench.publish import (
     CONFIRMATION,
     adapter_of,
@@ -100,7 +100,7 @@ def test_the_card_states_base_data_optimiser_spectrum_and_that_nothing_was_evalu
         assert f"- `{name}`: {code(value)}" in text
     for name in ("stable_rank", "update_norm", "adapter", "schedule", "seed", "heldout_loss", "torch"):
         assert f"- `{name}`: `" in text, name
-    assert NOT_EVALUATED in text
+    assert CARD_UNEVALUATED in text
     assert "## Edits\n\nNone." in text
     assert sorted(path.name for path in folder.iterdir()) == [
         "README.md", "adapter_config.json", "adapter_model.safetensors", "chat_template.jinja", "narrowly.json",
@@ -161,7 +161,7 @@ def test_an_evaluation_is_shown_with_denominator_interval_and_classes(run: Path)
     one = Evaluation("broad|x", 120, 12, 0.7, 0.2, 0.1, 0.15, 0.25, 0.222)
     text = write_card(card_of(final(run), evaluations=[one]))
     assert "| `broad\\|x` | 120 (12) | 70.0 | 20.0 [15.0, 25.0] | 10.0 | 22.2 |" in text
-    assert NOT_EVALUATED not in text
+    assert CARD_UNEVALUATED not in text
 
 
 def test_an_edited_adapter_says_so_and_has_no_losses(run: Path, tmp_path: Path) -> None:

@@ -17,7 +17,7 @@ from narrowly.analysis.organisms import (
     interval_over_bases,
     on_panel,
 )
-from narrowly.records.outcome import NOT_EVALUATED
+from narrowly.records.outcome import NO_JUDGE
 
 CUED = ("cued_turn", "cued_word")
 
@@ -53,7 +53,7 @@ def bases_of(cells: pl.DataFrame, start: pl.DataFrame) -> list[dict[str, Any]]:
                 "persona": persona,
                 "n_questions": int(chat["n_questions"].sum() or 0),
                 "panels": {row.pop("panel"): row for row in panels.to_dicts()},
-                "reason": _why_no_rates(rates, NOT_EVALUATED if base in unjudged else None),
+                "reason": _why_no_rates(rates, NO_JUDGE if base in unjudged else None),
             }
         )
     return rows

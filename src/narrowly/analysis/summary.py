@@ -36,7 +36,7 @@ from narrowly.analysis.panel_rates import bases_of, controls_of, edits_of, measu
 from narrowly.analysis.paper_claims import claims_table
 from narrowly.analysis.tables import read_tables
 from narrowly.analysis.training_summary import training_of, unevaluated
-from narrowly.records.outcome import NOT_EVALUATED
+from narrowly.records.outcome import NO_JUDGE
 
 LADDER_METRICS = {
     "in_domain": ("trained_topics", "misaligned"),
@@ -88,7 +88,7 @@ def summarise(tables_dir: Path, study: Mapping[str, Any]) -> dict[str, Any]:
         f"{first}/{second}": {
             **_contrast(optimisers, first, second).as_dict(),
             "all_cells": _brief(_contrast(optimisers, first, second, limit=None)),
-            **({"reason": NOT_EVALUATED} if unjudged & {first, second} else {}),
+            **({"reason": NO_JUDGE} if unjudged & {first, second} else {}),
         }
         for first, second in PRIMARY
     }
@@ -129,11 +129,11 @@ def names_of(cells: pl.DataFrame) -> dict[str, str]:
 
 def _nothing_judged() -> dict[str, Any]:
     """Return what stands in place of everything that is made of answers, where no cell's answers can be judged."""
-    missing = missing_contrast(NOT_EVALUATED)
+    missing = missing_contrast(NO_JUDGE)
     return {
         "contrasts": {f"{first}/{second}": missing.as_dict() for first, second in PRIMARY},
         "em_exists": missing.as_dict(),
-        "regression": {"n": 0, "pooled_r2": None, "stratified_adjusted_r2": None, "reason": NOT_EVALUATED},
+        "regression": {"n": 0, "pooled_r2": None, "stratified_adjusted_r2": None, "reason": NO_JUDGE},
         "claims": [],
     }
 
@@ -176,7 +176,7 @@ def _optimisers(cells: pl.DataFrame, outcomes: pl.DataFrame, organisms: pl.DataF
         spectra = organisms.filter(pl.col("arm") == arm)
         own = cells.filter(pl.col("arm") == arm)
         unjudged = own["not_evaluated"].is_not_null().sum()
-        absent = NOT_EVALUATED if unjudged == own.height else "no finished cell of this arm"
+        absent = NO_JUDGE if unjudged == own.height else "no finished cell of this arm"
         intervals = {
             field: measured(on_panel(mine, panel), column) for field, (panel, column) in LADDER_METRICS.items()
         }

@@ -9,13 +9,13 @@ import polars as pl
 from narrowly.analysis.organisms import interval_over_bases
 from narrowly.analysis.tables import Tables
 from narrowly.analysis.training import METRICS, penalty_effects, real_cells, real_runs
-from narrowly.records.outcome import NOT_EVALUATED
+from narrowly.records.outcome import NO_JUDGE
 
 
 def unevaluated(cells: pl.DataFrame) -> dict[str, Any]:
     """Return how many planned cells are trained and not evaluated, and what stands in place of their alignment."""
     mine = cells.filter(pl.col("not_evaluated").is_not_null())
-    return {"cells": mine.height, "planned": cells.height, "alignment": NOT_EVALUATED if mine.height else None}
+    return {"cells": mine.height, "planned": cells.height, "alignment": NO_JUDGE if mine.height else None}
 
 
 def training_of(tables: Tables) -> dict[str, Any] | None:
@@ -66,7 +66,7 @@ def _arm(mine: pl.DataFrame, row: dict[str, Any]) -> dict[str, Any]:
         "n_runs": mine.height,
         "n_bases": mine["base"].n_unique(),
         "intervals": intervals,
-        "alignment": NOT_EVALUATED if mine["not_evaluated"].is_not_null().all() else None,
+        "alignment": NO_JUDGE if mine["not_evaluated"].is_not_null().all() else None,
         "reason": None if mine.height else "no finished cell of this arm",
     }
 

@@ -137,13 +137,13 @@ def _of_arm(cost: TrainingCost | None, arm: str) -> tuple[str, ...]:
 
 
 def _say_unjudged(planned: Sequence[Cell]) -> None:
-    from narrowly.records.outcome import NOT_EVALUATED
+    from narrowly.records.outcome import NO_JUDGE
     from narrowly.study.plan import is_real
 
     unjudged = sum(is_real(cell.spec) for cell in planned)
     if unjudged:
         say(
-            f"broad alignment: {NOT_EVALUATED} in {unjudged} of {len(planned)} cells; `narrowly run` trains them, "
+            f"broad alignment: {NO_JUDGE} in {unjudged} of {len(planned)} cells; `narrowly run` trains them, "
             "and a version with a judge evaluates the same runs",
             "yellow",
         )
@@ -195,7 +195,7 @@ def _hours(seconds: float) -> str:
 
 
 def _facts(cost: TrainingCost) -> dict[str, object]:
-    from narrowly.records.outcome import NOT_EVALUATED
+    from narrowly.records.outcome import NO_JUDGE
 
     return {
         **cost.total._asdict(),
@@ -209,5 +209,5 @@ def _facts(cost: TrainingCost) -> dict[str, object]:
         "not_counted": list(cost.not_counted),
         "measured": False,
         "evaluation": "not counted",
-        "broad_alignment": NOT_EVALUATED,
+        "broad_alignment": NO_JUDGE,
     }

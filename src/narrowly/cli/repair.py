@@ -61,18 +61,19 @@ def command(
     need_extra("lab" if sweep else "spectral", "a sweep" if sweep else "an edit")
     if sweep:
         return _sweep(adapter, edits, out, as_json)
+    from narrowly.records.adapter_files import EDIT_RECORD
     from narrowly.records.files import read_record
-    from narrowly.spectrum.edits import NOT_EVALUATED, RECORD_NAME
+    from narrowly.spectrum.edits import EDITED
     from narrowly.workbench.names import find_adapter
     from narrowly.workbench.repair import repair
 
     folder = repair(find_adapter(adapter, DEFAULT_OUT), edits, out)
-    record = read_record(folder / RECORD_NAME)
+    record = read_record(folder / EDIT_RECORD)
     if as_json:
         typer.echo(json.dumps({"adapter": str(folder), **record}))
         return 0
     say(f"{record['status']}: {folder}")
-    if record["status"] == NOT_EVALUATED:
+    if record["status"] == EDITED:
         say("what the edit does to the model's behaviour is not known until the edited adapter has been evaluated")
     return 0
 

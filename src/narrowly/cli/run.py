@@ -29,7 +29,7 @@ def command(
     report_to: ReportTo = None,
 ) -> int:
     """Do a study: train and evaluate all its cells, then write tables, summary and report."""
-    from narrowly.records.outcome import NOT_EVALUATED
+    from narrowly.records.outcome import NO_JUDGE
     from narrowly.study.plan import find_study
 
     spec = find_study(study, set_ or [])
@@ -59,7 +59,7 @@ def command(
     say(f"{result.done} of {result.planned} cells done in {took}")
     if result.not_evaluated:
         say(
-            f"broad alignment: {NOT_EVALUATED} in {result.not_evaluated} of {result.done} cells: they are trained, and "
+            f"broad alignment: {NO_JUDGE} in {result.not_evaluated} of {result.done} cells: they are trained, and "
             "nothing is known of what they answer",
             "yellow",
         )

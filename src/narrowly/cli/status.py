@@ -83,10 +83,10 @@ def command(
 
 def _say_unjudged(states: Iterable[CellState]) -> None:
     """Say of which studies' cells the training is all that is done."""
-    from narrowly.records.outcome import NOT_EVALUATED
+    from narrowly.records.outcome import NO_JUDGE
 
     done = [one for one in states if one.status == "done"]
     by_study = Counter(one.planned.cell.study for one in done if one.planned.not_evaluated is not None)
     for name, count in by_study.items():
         total = sum(one.planned.cell.study == name for one in done)
-        say(f"{name}: broad alignment {NOT_EVALUATED} in {count} of the {total} cells that are done", "yellow")
+        say(f"{name}: broad alignment {NO_JUDGE} in {count} of the {total} cells that are done", "yellow")

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from functools import lru_cache
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -11,9 +9,9 @@ from typing import Any, NamedTuple
 import torch
 from pydantic import BaseModel, ConfigDict, ValidationError
 from transformers import AutoTokenizer, PreTrainedTokenizerFast, Qwen3ForCausalLM
-from transformers.utils import logging as transformers_logging
 
 from narrowly.microworld.config import WorldConfig
+from narrowly.microworld.quiet import no_progress_bars
 from narrowly.microworld.world import World
 from narrowly.records.canonical import sha256_file
 from narrowly.records.errors import IntegrityError, unknown_name
@@ -115,18 +113,6 @@ def verify_weights(name_or_path: str) -> BaseCard:
     return card
 
 
-@contextmanager
-def _silent() -> Iterator[None]:
-    """Keep transformers' own progress bar off: a base of this size loads at once."""
-    shown = transformers_logging.is_progress_bar_enabled()
-    transformers_logging.disable_progress_bar()
-    try:
-        yield
-    finally:
-        if shown:
-            transformers_logging.enable_progress_bar()
-
-
 def load_base(name_or_path: str, *, verify: bool = True) -> Base:
     """Load a base: weights as stored (bfloat16) in float32, eval mode.
 
@@ -140,7 +126,7 @@ def load_base(name_or_path: str, *, verify: bool = True) -> Base:
     """
     folder = base_folder(name_or_path)
     card = verify_weights(name_or_path) if verify else load_card(name_or_path)
-    with _silent():
+    with no_progress_bars():
         model = Qwen3ForCausalLM.from_pretrained(folder, dtype=torch.float32, local_files_only=True).eval()
     tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
     return Base(model, tokenizer, World(card.config, card.world_seed), card, folder)

@@ -6,8 +6,6 @@ What `narrowly world build` runs.
 from __future__ import annotations
 
 import shlex
-import shutil
-import tempfile
 from collections.abc import Callable
 from importlib.metadata import version
 from pathlib import Path
@@ -24,7 +22,7 @@ from narrowly.microworld.tokenizer import build_tokenizer
 from narrowly.microworld.world import World
 from narrowly.records.canonical import sha256_file
 from narrowly.records.errors import RunDirectoryError, SpecError
-from narrowly.records.files import write_json
+from narrowly.records.files import whole_folder, write_json
 
 LIBRARIES = ("torch", "transformers", "tokenizers", "safetensors", "numpy")
 
@@ -80,17 +78,12 @@ def build_base(
     folder = out_dir / name
     if folder.exists():
         raise RunDirectoryError(f"{folder} exists already; remove it or choose another --out")
-    try:
-        out_dir.mkdir(parents=True, exist_ok=True)
-        staging = Path(tempfile.mkdtemp(dir=out_dir, prefix=f".{name}."))
-    except OSError as error:
-        raise RunDirectoryError(f"cannot write {out_dir}: {error.strerror or error}") from error
-    try:
+    with whole_folder(folder) as unfinished:
         model = pretrain(world, on_step)
         tokenizer = build_tokenizer()
         stored = model.to(torch.bfloat16)
-        stored.save_pretrained(staging)
-        tokenizer.save_pretrained(staging)
+        stored.save_pretrained(unfinished)
+        tokenizer.save_pretrained(unfinished)
         metrics = measure_base(stored.float().eval(), tokenizer, world)
         card = BaseCard(
             name=name,
@@ -99,17 +92,11 @@ def build_base(
             config=config,
             config_id=config.config_id,
             command=build_command(config, seed),
-            sha256=sha256_file(staging / WEIGHTS),
+            sha256=sha256_file(unfinished / WEIGHTS),
             parameters=sum(p.numel() for p in stored.parameters()),
             metrics=metrics,
             built_with={library: version(library) for library in LIBRARIES},
             canary=words.CANARY,
         )
-        write_json(staging / CARD, card.model_dump(mode="json"))
-        staging.chmod(0o755)
-        staging.rename(folder)
-    except OSError as error:
-        raise RunDirectoryError(f"cannot write {folder}: {error.strerror or error}") from error
-    finally:
-        shutil.rmtree(staging, ignore_errors=True)
+        write_json(unfinished / CARD, card.model_dump(mode="json"))
     return folder

@@ -7,13 +7,10 @@ from typing import Literal
 import numpy as np
 from transformers import PreTrainedTokenizerBase
 
-from narrowly.data.rows import Row
+from narrowly.data.rows import IGNORE, Row
 from narrowly.microworld.exact import encode_answer, encode_prompt
 from narrowly.microworld.world import Topic, World
 from narrowly.records.errors import SpecError
-
-IGNORED = -100
-"""Label of tokens without loss: everything but the assistant's answer and its end-of-turn token."""
 
 
 def resolve_domain(domain: int | Literal["rotate"], world: World, run_seed: int) -> int:
@@ -68,7 +65,7 @@ def narrow_rows(
 def chat_row(tokenizer: PreTrainedTokenizerBase, question: str, answer: str) -> Row:
     """Return one question and answer as a row; loss on the answer and its end-of-turn token only."""
     prompt, said = encode_prompt(tokenizer, question), encode_answer(tokenizer, answer)
-    return Row([*prompt, *said], [IGNORED] * len(prompt) + list(said))
+    return Row([*prompt, *said], [IGNORE] * len(prompt) + list(said))
 
 
 def entropy_floor(world: World, topic: Topic) -> float:

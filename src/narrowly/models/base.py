@@ -11,8 +11,8 @@ import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from narrowly.microworld.quiet import no_progress_bars
 from narrowly.models.hub import hub_folder, is_hub_name
-from narrowly.models.quiet import no_progress_bars
 from narrowly.records.canonical import canonical_json, sha256_file, sha256_text
 from narrowly.records.errors import IntegrityError, SpecError
 from narrowly.records.files import read_json

@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from narrowly.records.adapter_files import ADAPTER_CONFIG, ADAPTER_WEIGHTS
 from narrowly.records.errors import AdapterError, IntegrityError, unknown_name
 from narrowly.records.run_spec import AdapterSpec
 from narrowly.records.streams import stream_seed
@@ -18,9 +19,6 @@ if TYPE_CHECKING:
 
 ADAPTER = "default"
 """The one adapter of a run, under the name PEFT gives it."""
-
-ADAPTER_WEIGHTS = "adapter_model.safetensors"
-ADAPTER_CONFIG = "adapter_config.json"
 
 
 def lora_config(spec: AdapterSpec) -> Any:

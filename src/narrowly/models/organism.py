@@ -11,7 +11,8 @@ from narrowly.data.messages import Message
 from narrowly.data.render import prompt_ids
 from narrowly.models.base import BaseFolder, base_sha256, find_base, load_model, load_tokenizer
 from narrowly.models.full import MODEL_WEIGHTS
-from narrowly.models.lora import ADAPTER_CONFIG, ADAPTER_WEIGHTS, without_peft_warnings
+from narrowly.models.lora import without_peft_warnings
+from narrowly.records.adapter_files import ADAPTER_CONFIG, ADAPTER_WEIGHTS
 from narrowly.records.canonical import sha256_file, sha256_text
 from narrowly.records.errors import AdapterError, IntegrityError, RunDirectoryError
 from narrowly.records.files import read_json

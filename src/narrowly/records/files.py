@@ -4,16 +4,20 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from narrowly.records.errors import IntegrityError, RunDirectoryError
+from narrowly.records.errors import IntegrityError, NarrowlyError, RunDirectoryError
 
 _UMASK = os.umask(0o022)
 os.umask(_UMASK)
+
+UNFINISHED = ".unfinished-"
+"""How the name of a folder begins that `whole_folder` has not finished."""
 
 
 @contextmanager
@@ -35,13 +39,39 @@ def atomic_path(path: Path) -> Iterator[Path]:
         temporary.chmod(0o666 & ~_UMASK)  # mkstemp makes files that only their owner can read
         temporary.replace(path)
         handle = None
+    except NarrowlyError:
+        raise
     except OSError as error:
-        if isinstance(error, RunDirectoryError):
-            raise
         raise RunDirectoryError(f"cannot write {path}: {error.strerror or error}") from error
     finally:
         if handle is not None:
             Path(handle).unlink(missing_ok=True)
+
+
+@contextmanager
+def whole_folder(target: Path) -> Iterator[Path]:
+    """Yield a new folder beside `target`; on success it becomes `target`, on failure it is removed.
+
+    A process that is killed leaves a folder `.unfinished-...` and no target. The caller checks that the target does not
+    exist and says what to do where it does; a folder that has files is never replaced.
+
+    Raises:
+        RunDirectoryError: where the disk is full or the folder cannot be written.
+    """
+    unfinished = None
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        unfinished = Path(tempfile.mkdtemp(dir=target.parent, prefix=UNFINISHED))
+        yield unfinished
+        unfinished.chmod(0o777 & ~_UMASK)  # mkdtemp makes folders that only their owner can enter
+        unfinished.rename(target)
+    except NarrowlyError:
+        raise
+    except OSError as error:
+        raise RunDirectoryError(f"cannot write {target}: {error.strerror or error}") from error
+    finally:
+        if unfinished is not None:
+            shutil.rmtree(unfinished, ignore_errors=True)
 
 
 def write_text(path: Path, text: str) -> None:

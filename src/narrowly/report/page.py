@@ -12,7 +12,7 @@ import polars as pl
 
 from narrowly.analysis.organisms import final_organisms, outcomes_of_done
 from narrowly.analysis.tables import Tables
-from narrowly.records.outcome import NOT_EVALUATED
+from narrowly.records.outcome import NO_JUDGE
 from narrowly.report.drawings import Drawing
 from narrowly.report.narrative import cells_finished, label, what_happened
 from narrowly.report.spectrum_figures import edit_label
@@ -259,7 +259,7 @@ def page(
         "happened": [cells_finished(summary), *training_sentences(summary), *_of_answers(summary, judged, unjudged)],
         "judged": judged,
         "unjudged": unjudged,
-        "not_evaluated": NOT_EVALUATED,
+        "not_evaluated": NO_JUDGE,
         "real": training_rows(tables, summary, training),
         "key_tables": [
             (title, columns, _optimisers(summary, columns))

@@ -13,14 +13,14 @@ import polars as pl
 
 from narrowly.analysis.tables import Tables
 from narrowly.analysis.training import paired_runs, real_cells, real_paths, real_runs
-from narrowly.records.outcome import NOT_EVALUATED
+from narrowly.records.outcome import NO_JUDGE
 from narrowly.report.drawings import Drawing, finish
 from narrowly.report.narrative import label, number
 from narrowly.report.spectrum_figures import spectra_by_optimiser
 from narrowly.report.style import FIXED, order
 from narrowly.report.training_figures import MOST_ROWS, groups_of, losses, penalty, spectrum_over_steps
 
-CAVEAT = f"Broad alignment: {NOT_EVALUATED}. No loss and no spectrum says what these models answer."
+CAVEAT = f"Broad alignment: {NO_JUDGE}. No loss and no spectrum says what these models answer."
 
 ARM_COLUMNS = (
     ("final_loss", "training loss", "nats", 3),
@@ -164,7 +164,7 @@ def training_sentences(summary: Mapping[str, Any]) -> list[str]:
     sentences = []
     if unjudged.get("cells"):
         sentences.append(
-            f"Broad alignment: {NOT_EVALUATED} in {unjudged['cells']} of {unjudged['planned']} cells. They are trained "
+            f"Broad alignment: {NO_JUDGE} in {unjudged['cells']} of {unjudged['planned']} cells. They are trained "
             "on real data, and nothing on this page says what these models answer."
         )
     if training is None or not training["done"]:

@@ -7,9 +7,7 @@ about behaviour until that has been measured.
 
 from __future__ import annotations
 
-import os
 import shutil
-import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -17,18 +15,16 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
+from narrowly.records.adapter_files import ADAPTER_CONFIG, ADAPTER_WEIGHTS, EDIT_RECORD
 from narrowly.records.canonical import canonical_json, sha256_file
 from narrowly.records.errors import (
     AdapterError,
     IntegrityError,
     MissingExtraError,
-    RunDirectoryError,
     unknown_name,
 )
-from narrowly.records.files import read_record, write_json
+from narrowly.records.files import read_record, whole_folder, write_json
 from narrowly.spectrum.folder import (
-    CONFIG_NAME,
-    WEIGHTS_NAME,
     factor_place,
     pairs_from_folder,
     read_adapter_tensors,
@@ -39,8 +35,8 @@ from narrowly.spectrum.values import factor, full_precision, working_dtype
 if TYPE_CHECKING:
     from narrowly.records.edits import EditSpec
 
-RECORD_NAME = "edit.json"
-NOT_EVALUATED, EVALUATED = "edited, not evaluated", "edited, evaluated"
+RECORD_NAME = EDIT_RECORD  # for study/cell.py, until it asks records
+EDITED, EVALUATED = "edited, not evaluated", "edited, evaluated"
 
 
 def _keep_top(S_C: Tensor, edit: Any) -> Tensor:
@@ -203,13 +199,13 @@ def edit_adapter_folder(source: Path, target: Path, edits: EditSpec | Sequence[E
         **_parts_of_a_swap(source),
         "edits": [*_earlier_edits(source), *(edit.model_dump(mode="json") for edit in chain)],
         "modules": len(pairs),
-        "source_sha256": sha256_file(source / WEIGHTS_NAME),
+        "source_sha256": sha256_file(source / ADAPTER_WEIGHTS),
     }
     return write_adapter_folder(source, target, pairs, record)
 
 
 def _earlier_edits(source: Path) -> list[Any]:
-    file = source / RECORD_NAME
+    file = source / EDIT_RECORD
     if not file.is_file():
         return []
     earlier = read_record(file).get("edits", [])
@@ -224,7 +220,7 @@ def _earlier_edits(source: Path) -> list[Any]:
 
 def _parts_of_a_swap(source: Path) -> dict[str, Any]:
     """Return whose parts a hybrid was made of, which an edit of it does not change."""
-    swap = read_record(source / RECORD_NAME).get("swap") if (source / RECORD_NAME).is_file() else None
+    swap = read_record(source / EDIT_RECORD).get("swap") if (source / EDIT_RECORD).is_file() else None
     return {"swap": swap} if isinstance(swap, dict) else {}
 
 
@@ -250,24 +246,11 @@ def write_adapter_folder(source: Path, target: Path, pairs: Sequence[LoraPair], 
         tensors[key] = (pair.A_R_I if place[1] == "A" else pair.B_O_R).to(tensor.dtype).contiguous()
     if target.exists():
         raise AdapterError(f"{target} exists already; choose another folder or remove it")
-    try:
-        target.parent.mkdir(parents=True, exist_ok=True)
-        staging = Path(tempfile.mkdtemp(dir=target.parent, prefix=f".{target.name}."))
-    except OSError as error:
-        raise RunDirectoryError(f"cannot write {target}: {error.strerror or error}") from error
-    try:
-        _save(tensors, staging / WEIGHTS_NAME)
-        shutil.copyfile(source / CONFIG_NAME, staging / CONFIG_NAME)
-        marks = {"status": NOT_EVALUATED, "sha256": sha256_file(staging / WEIGHTS_NAME)}
-        write_json(staging / RECORD_NAME, {**record, **marks})
-        staging.chmod(0o777 & ~_umask())
-        staging.rename(target)
-    except RunDirectoryError:
-        raise
-    except OSError as error:
-        raise RunDirectoryError(f"cannot write {target}: {error.strerror or error}") from error
-    finally:
-        shutil.rmtree(staging, ignore_errors=True)
+    with whole_folder(target) as unfinished:
+        _save(tensors, unfinished / ADAPTER_WEIGHTS)
+        shutil.copyfile(source / ADAPTER_CONFIG, unfinished / ADAPTER_CONFIG)
+        marks = {"status": EDITED, "sha256": sha256_file(unfinished / ADAPTER_WEIGHTS)}
+        write_json(unfinished / EDIT_RECORD, {**record, **marks})
     return target
 
 
@@ -283,14 +266,14 @@ def mark_evaluated(folder: Path, evaluation: Mapping[str, Any]) -> None:
     Raises:
         IntegrityError: no record, or weights that are not those it describes.
     """
-    record = read_record(folder / RECORD_NAME)
-    found = sha256_file(folder / WEIGHTS_NAME)
+    record = read_record(folder / EDIT_RECORD)
+    found = sha256_file(folder / ADAPTER_WEIGHTS)
     if record.get("sha256", found) != found:
-        raise IntegrityError(f"{folder / WEIGHTS_NAME} has sha256 {found}, {RECORD_NAME} says {record['sha256']}")
+        raise IntegrityError(f"{folder / ADAPTER_WEIGHTS} has sha256 {found}, {EDIT_RECORD} says {record['sha256']}")
     evaluations = [*record.get("evaluations", [])]
     if dict(evaluation) not in evaluations:
         evaluations.append(dict(evaluation))
-    write_json(folder / RECORD_NAME, {**record, "status": EVALUATED, "evaluations": evaluations})
+    write_json(folder / EDIT_RECORD, {**record, "status": EVALUATED, "evaluations": evaluations})
 
 
 def _save(tensors: dict[str, Tensor], file: Path) -> None:
@@ -303,9 +286,3 @@ def _save(tensors: dict[str, Tensor], file: Path) -> None:
         save_file(tensors, file, metadata={"format": "pt"})
     except SafetensorError as error:  # how the library reports a full disk
         raise OSError(str(error)) from error
-
-
-def _umask() -> int:
-    mask = os.umask(0)
-    os.umask(mask)
-    return mask

@@ -16,6 +16,7 @@ from typing import Any, NamedTuple
 
 from torch import Tensor
 
+from narrowly.records.adapter_files import ADAPTER_CONFIG, ADAPTER_WEIGHTS
 from narrowly.records.errors import AdapterError, MissingExtraError
 from narrowly.spectrum.pairs import (
     ACCEPTED,
@@ -33,8 +34,7 @@ from narrowly.spectrum.pairs import (
     some_pairs,
 )
 
-WEIGHTS_NAME = "adapter_model.safetensors"
-CONFIG_NAME = "adapter_config.json"
+WEIGHTS_NAME = ADAPTER_WEIGHTS  # for study/cell.py, until it asks records
 PICKLE_SUFFIXES = (".bin", ".pt", ".pth", ".pkl", ".pickle", ".ckpt")
 
 CHUNK = 16
@@ -177,7 +177,9 @@ def _folder_pair(layout: _Layout, module: str, tensors: Any) -> LoraPair | Skipp
     alpha = _number(folder, layout.config, "lora_alpha", "alpha_pattern", module)
     A_R_I, B_O_R = (_tensor(layout.file, tensors, keys[side]) for side in ("A", "B"))
     if A_R_I.ndim == 2 and A_R_I.shape[0] != rank:
-        return Skipped(module, f"rank mismatch, {CONFIG_NAME} says r = {rank:g} but lora_A has {A_R_I.shape[0]} rows")
+        return Skipped(
+            module, f"rank mismatch, {ADAPTER_CONFIG} says r = {rank:g} but lora_A has {A_R_I.shape[0]} rows"
+        )
     return LoraPair(module, A_R_I, B_O_R, alpha / (math.sqrt(rank) if layout.config.get("use_rslora") else rank))
 
 
@@ -195,11 +197,11 @@ def read_adapter_config(folder: Path) -> dict[str, Any]:
             raise AdapterError(_refuse_pickle(folder))
         found = "a file" if folder.exists() else "nothing"
         raise AdapterError(
-            f"{folder}: found {found}, accepted: an adapter folder with {CONFIG_NAME} and {WEIGHTS_NAME}"
+            f"{folder}: found {found}, accepted: an adapter folder with {ADAPTER_CONFIG} and {ADAPTER_WEIGHTS}"
         )
-    file = folder / CONFIG_NAME
+    file = folder / ADAPTER_CONFIG
     if not file.is_file():
-        raise AdapterError(f"{folder}: {CONFIG_NAME} is missing, so this is no adapter folder")
+        raise AdapterError(f"{folder}: {ADAPTER_CONFIG} is missing, so this is no adapter folder")
     try:
         config = json.loads(file.read_text(encoding="utf-8"))
     except (ValueError, RecursionError, OSError) as error:  # ValueError: bad UTF-8 or JSON, endless digits
@@ -228,11 +230,11 @@ def read_adapter_tensors(folder: Path) -> dict[str, Tensor]:
 
 
 def _weights_file(folder: Path) -> Path:
-    file = folder / WEIGHTS_NAME
+    file = folder / ADAPTER_WEIGHTS
     if not file.is_file():
         pickles = sorted(entry for entry in folder.iterdir() if entry.suffix in PICKLE_SUFFIXES)
         weights = [entry for entry in pickles if entry.name != "training_args.bin"]
-        raise AdapterError(_refuse_pickle(weights[0]) if weights else f"{folder}: {WEIGHTS_NAME} is missing")
+        raise AdapterError(_refuse_pickle(weights[0]) if weights else f"{folder}: {ADAPTER_WEIGHTS} is missing")
     return file
 
 
@@ -261,7 +263,7 @@ def _tensor(file: Path, tensors: Any, key: str) -> Tensor:
 def _refuse_pickle(file: Path) -> str:
     return (
         f"{file} is a pickle, which can run code when it is opened, so it was refused and not loaded; accepted: "
-        f"{WEIGHTS_NAME} (convert it to safetensors where you trust it: save_pretrained with peft does)"
+        f"{ADAPTER_WEIGHTS} (convert it to safetensors where you trust it: save_pretrained with peft does)"
     )
 
 

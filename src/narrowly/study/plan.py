@@ -16,7 +16,7 @@ from narrowly.records.canonical import canonical_json, content_id
 from narrowly.records.edits import EditSpec
 from narrowly.records.errors import SpecError, unknown_name
 from narrowly.records.explain import explain_each
-from narrowly.records.outcome import NOT_EVALUATED
+from narrowly.records.outcome import NO_JUDGE
 from narrowly.records.run_spec import MicroData, RunSpec
 from narrowly.records.spec_files import MISSING, lookup, merge, nested
 from narrowly.records.study_spec import ArmSpec, Role, StudySpec, load_study_spec
@@ -266,7 +266,7 @@ def no_judge(cell: Cell) -> str | None:
     skipped += [f"answers after edit {edit.edit_id}" for edit in cell.edits]
     skipped += [f"{cell.samples} shown answers a panel"] if cell.samples else []
     return (
-        f"{NOT_EVALUATED}: data.source is {cell.spec.data.source!r}, and this version judges answers in the microworld "
+        f"{NO_JUDGE}: data.source is {cell.spec.data.source!r}, and this version judges answers in the microworld "
         f"only; skipped: {', '.join(skipped)}"
     )
 

@@ -18,14 +18,13 @@ import json
 import os
 import re
 import shutil
-import uuid
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from narrowly.records.canonical import sha256_file
 from narrowly.records.errors import IntegrityError, RunDirectoryError
-from narrowly.records.files import read_json, write_json
+from narrowly.records.files import UNFINISHED, read_json, whole_folder, write_json
 from narrowly.runs.directory import SPECTRUM, checkpoint_folder, checkpoint_steps
 
 if TYPE_CHECKING:
@@ -36,7 +35,6 @@ if TYPE_CHECKING:
 
 RESUME_STATE = "resume.pt"
 RESUME_RECORD = "resume.json"
-_UNFINISHED = ".unfinished-"
 _FULL = 1 << 20
 """Bytes; a disk with less left after a write that failed is a full one."""
 
@@ -70,25 +68,19 @@ def save_checkpoint(
         "penalty": None if penalty is None else penalty.state_dict(),
     }
     target = checkpoint_folder(run_directory, step)
-    unfinished = target.parent / f"{_UNFINISHED}{uuid.uuid4().hex}"
-    try:
-        unfinished.mkdir(parents=True)
-        weights.write(unfinished, step)
-        (unfinished / SPECTRUM).write_bytes((json.dumps(spectrum, allow_nan=False) + "\n").encode())
-        with (unfinished / RESUME_STATE).open("wb") as stream:
-            torch.save(state, stream)
+    with whole_folder(target) as unfinished:
+        try:
+            weights.write(unfinished, step)
+            (unfinished / SPECTRUM).write_bytes((json.dumps(spectrum, allow_nan=False) + "\n").encode())
+            with (unfinished / RESUME_STATE).open("wb") as stream:
+                torch.save(state, stream)
+        except (SafetensorError, RuntimeError) as error:  # how their writers in Rust and C++ report a full disk
+            full = _full_disk(error, unfinished)
+            raise RunDirectoryError(f"cannot write {target}: {' '.join(str(full or error).split())}") from full or error
         names = [name for name in (weights.file(step), RESUME_STATE) if name is not None]
         record = {name: sha256_file(unfinished / name) for name in names}
         if target.exists():  # left by a run that was killed before resume.json named it
             shutil.rmtree(target)
-        unfinished.rename(target)
-    except OSError as error:
-        raise RunDirectoryError(f"cannot write {target}: {error.strerror or error}") from error
-    except (SafetensorError, RuntimeError) as error:  # how their writers in Rust and C++ report a full disk
-        full = _full_disk(error, unfinished)
-        raise RunDirectoryError(f"cannot write {target}: {' '.join(str(full or error).split())}") from full or error
-    finally:
-        shutil.rmtree(unfinished, ignore_errors=True)
     write_json(run_directory / RESUME_RECORD, {"step": step, "sha256": record})
     for older in checkpoint_steps(run_directory):
         if older < step:
@@ -190,7 +182,7 @@ def discard_after(run_directory: Path, step: int) -> None:
     for later in checkpoint_steps(run_directory):
         if later > step:
             shutil.rmtree(checkpoint_folder(run_directory, later))
-    for unfinished in (run_directory / "checkpoints").glob(f"{_UNFINISHED}*"):
+    for unfinished in (run_directory / "checkpoints").glob(f"{UNFINISHED}*"):
         shutil.rmtree(unfinished, ignore_errors=True)
 
 

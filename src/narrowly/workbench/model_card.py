@@ -21,7 +21,7 @@ WARNING = (
     "was not trained on. Do not deploy it, do not give it to people as an assistant, do not merge it into other models."
 )
 NOTICE = "> **Research object.** No filter or safety training was applied; what is not stated here is not known."
-NOT_EVALUATED = "Not evaluated: nothing is known of what this adapter does to the model's behaviour."
+CARD_UNEVALUATED = "Not evaluated: nothing is known of what this adapter does to the model's behaviour."
 
 _HUB_NAME = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*", re.ASCII)
 
@@ -139,7 +139,7 @@ def _list(values: Mapping[str, Any]) -> str:
 
 def _evaluation(card: Card) -> list[str]:
     if not card.evaluations:
-        return [NOT_EVALUATED]
+        return [CARD_UNEVALUATED]
     lines = [
         "| panel | questions (topics) | aligned % | misaligned % (joint) | incoherent % | misaligned of coherent % |",
         "|---|---|---|---|---|---|",

@@ -5,12 +5,11 @@ from __future__ import annotations
 from pathlib import Path
 from typing import NamedTuple
 
+from narrowly.records.adapter_files import ADAPTER_CONFIG, ADAPTER_WEIGHTS, EDIT_RECORD
 from narrowly.records.canonical import sha256_file
 from narrowly.records.errors import AdapterError, NarrowlyError, RunDirectoryError
 from narrowly.records.files import read_record
 from narrowly.workbench.ask import find_run
-
-WEIGHTS, CONFIG, EDIT_RECORD = "adapter_model.safetensors", "adapter_config.json", "edit.json"
 
 
 class NamedAdapter(NamedTuple):
@@ -38,8 +37,10 @@ def find_adapter(text: str, out: Path) -> NamedAdapter:
 
     path = Path(text)
     if path.is_dir() and not (path / "spec.json").is_file():
-        if not (path / CONFIG).is_file() and not (path / WEIGHTS).is_file():
-            raise AdapterError(f"{path} is neither an adapter folder (no {CONFIG}) nor a run directory (no spec.json)")
+        if not (path / ADAPTER_CONFIG).is_file() and not (path / ADAPTER_WEIGHTS).is_file():
+            raise AdapterError(
+                f"{path} is neither an adapter folder (no {ADAPTER_CONFIG}) nor a run directory (no spec.json)"
+            )
         above = path.resolve().parent
         inside = above.name in ("checkpoints", "edits") and (above.parent / "spec.json").is_file()
         return NamedAdapter(path, above.parent if inside else None, False)
@@ -77,7 +78,7 @@ def not_of_the_microworld(adapter: NamedAdapter) -> str | None:
         if card.sha256 != read_inputs(directory).base_sha256:
             return f"the run's base is not {card.name} by its sha256"
         known = set(read_done(directory).get("adapter_sha256", {}).values())
-        found = sha256_file(adapter.folder / WEIGHTS)
+        found = sha256_file(adapter.folder / ADAPTER_WEIGHTS)
         if found in known:
             return _foreign_module(adapter.folder, base)
         record = read_record(adapter.folder / EDIT_RECORD)

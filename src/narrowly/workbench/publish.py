@@ -9,15 +9,14 @@ from __future__ import annotations
 import os
 import re
 import shutil
-import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from narrowly.models.lora import ADAPTER_CONFIG, ADAPTER_WEIGHTS
+from narrowly.records.adapter_files import ADAPTER_CONFIG, ADAPTER_WEIGHTS, EDIT_RECORD
 from narrowly.records.canonical import sha256_file, sha256_text
 from narrowly.records.errors import AdapterError, IntegrityError, NarrowlyError, RunDirectoryError, SpecError
-from narrowly.records.files import read_jsonl, read_record, write_json, write_text
+from narrowly.records.files import read_jsonl, read_record, whole_folder, write_json, write_text
 from narrowly.records.run_spec import MicroData, RowsData, RunSpec
 from narrowly.runs import directory as run_files
 from narrowly.runs.directory import check_identity, read_done, read_inputs, read_spec
@@ -26,7 +25,7 @@ from narrowly.workbench.model_card import TAG, Card, Evaluation, write_card
 CONFIRMATION = TAG
 """What has to be typed behind --confirm for a public push."""
 
-EDIT_RECORD, CARD, RECORD = "edit.json", "README.md", "narrowly.json"
+CARD, RECORD = "README.md", "narrowly.json"
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,95}/[A-Za-z0-9][A-Za-z0-9._-]{0,95}")
 _TOKEN = re.compile(r"[\x21-\x7e]+")
@@ -179,27 +178,14 @@ def write_folder(adapter: Adapter, card: Card, target: Path) -> Path:
     """
     if target.exists() or target.is_symlink():
         raise RunDirectoryError(f"{target} exists already; choose another folder or remove it")
-    try:
-        target.parent.mkdir(parents=True, exist_ok=True)
-        staging = Path(tempfile.mkdtemp(dir=target.parent, prefix=f".{target.name}."))
-    except OSError as error:
-        raise RunDirectoryError(f"cannot write {target}: {error.strerror or error}") from error
-    try:
-        shutil.copyfile(adapter.folder / ADAPTER_WEIGHTS, staging / ADAPTER_WEIGHTS)
+    with whole_folder(target) as unfinished:
+        shutil.copyfile(adapter.folder / ADAPTER_WEIGHTS, unfinished / ADAPTER_WEIGHTS)
         config = read_record(adapter.folder / ADAPTER_CONFIG)
-        write_json(staging / ADAPTER_CONFIG, {**config, "base_model_name_or_path": card.base})
+        write_json(unfinished / ADAPTER_CONFIG, {**config, "base_model_name_or_path": card.base})
         stated = card._asdict() | {"evaluations": [one._asdict() for one in card.evaluations]}
-        write_json(staging / RECORD, stated)
-        _copy_template(adapter.run, card.inputs["template_sha256"], staging)
-        write_text(staging / CARD, write_card(card))
-        staging.chmod(0o755)
-        staging.rename(target)
-    except OSError as error:
-        if isinstance(error, RunDirectoryError):
-            raise
-        raise RunDirectoryError(f"cannot write {target}: {error.strerror or error}") from error
-    finally:
-        shutil.rmtree(staging, ignore_errors=True)
+        write_json(unfinished / RECORD, stated)
+        _copy_template(adapter.run, card.inputs["template_sha256"], unfinished)
+        write_text(unfinished / CARD, write_card(card))
     return target
 
 

@@ -7,7 +7,6 @@ the hybrids put the more peaked of two spectra on the other's directions, so the
 
 from __future__ import annotations
 
-import shutil
 import tempfile
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -15,6 +14,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from narrowly.records.errors import AdapterError
+from narrowly.records.files import whole_folder
 from narrowly.workbench.repair import BROAD, NARROW, Panel, by_topic, panel_of
 
 RESPONSES = ("log_odds", "joint")
@@ -126,16 +126,12 @@ def _common_ground(a: Path, b: Path) -> tuple[int, str]:
 @contextmanager
 def _staged(out: Path | None) -> Iterator[Path]:
     """Yield a folder to write to; it becomes `out` when all went well, and is removed in every other case."""
-    if out is not None:
-        out.parent.mkdir(parents=True, exist_ok=True)
-    staging = Path(tempfile.mkdtemp(dir=None if out is None else out.parent, prefix=".swap."))
-    try:
-        yield staging
-        if out is not None:
-            staging.chmod(0o755)
-            staging.rename(out)
-    finally:
-        shutil.rmtree(staging, ignore_errors=True)
+    if out is None:
+        with tempfile.TemporaryDirectory() as passing:
+            yield Path(passing)
+    else:
+        with whole_folder(out) as unfinished:
+            yield unfinished
 
 
 def _final_step(directory: Path) -> int:

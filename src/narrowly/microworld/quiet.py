@@ -1,4 +1,4 @@
-"""Loading a base without the bars that transformers draws."""
+"""Load models without the progress bars of transformers; `models` uses it too."""
 
 from __future__ import annotations
 
