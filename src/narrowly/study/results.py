@@ -16,6 +16,7 @@ from narrowly.records.canonical import canonical_json
 from narrowly.records.edits import EditSpec
 from narrowly.records.errors import IntegrityError
 from narrowly.records.files import atomic_path, read_json, read_jsonl, read_record, write_json
+from narrowly.records.install import with_todays_name
 from narrowly.records.spec_files import read_mapping
 from narrowly.runs.trajectory import training_facts
 from narrowly.study.inputs import data_names
@@ -258,7 +259,8 @@ def _write_environment(study_dir: Path, run_ids: Sequence[str], runs: Path) -> N
         return
     counts: dict[str, int] = {}
     for record in records:
-        key = ", ".join(f"{name} {value}" for name, value in sorted(record.get("versions", {}).items()))
+        versions = with_todays_name(record.get("versions", {}))
+        key = ", ".join(f"{name} {value}" for name, value in sorted(versions.items()))
         counts[key] = counts.get(key, 0) + 1
     mixed = {} if len(counts) == 1 else {"runs_by_versions": counts}
     write_json(study_dir / "environment.json", {**records[0], "runs": len(records), **mixed})

@@ -10,10 +10,11 @@ from typing import Any
 
 from narrowly.models.nf4 import check_nf4
 from narrowly.records.errors import ResumeError, SpecError
+from narrowly.records.install import PACKAGE, with_todays_name
 from narrowly.records.run_spec import RunSpec
 
 PACKAGES = (
-    "narrowly",
+    PACKAGE,
     "torch",
     "transformers",
     "peft",
@@ -74,11 +75,12 @@ def environment(spec: RunSpec, processes: int = 1) -> dict[str, Any]:
 
 
 def check_versions(recorded: Mapping[str, str], now: Mapping[str, str]) -> None:
-    """Check that a resume would not mix versions.
+    """Check that a resume would not mix versions; the product's own is one version, whatever its name was.
 
     Raises:
         ResumeError: naming every package that differs, with both versions.
     """
+    recorded, now = with_todays_name(recorded), with_todays_name(now)
     changed = [
         f"{package} {recorded.get(package, 'not recorded')} -> {now.get(package, 'not recorded')}"
         for package in sorted({*recorded, *now})

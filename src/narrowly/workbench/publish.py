@@ -17,6 +17,7 @@ from narrowly.records.adapter_files import ADAPTER_CONFIG, ADAPTER_WEIGHTS, EDIT
 from narrowly.records.canonical import sha256_file, sha256_text
 from narrowly.records.errors import AdapterError, IntegrityError, NarrowlyError, RunDirectoryError, SpecError
 from narrowly.records.files import read_jsonl, read_record, whole_folder, write_json, write_text
+from narrowly.records.install import with_todays_name
 from narrowly.records.run_spec import MicroData, RowsData, RunSpec
 from narrowly.runs import directory as run_files
 from narrowly.runs.directory import check_identity, read_done, read_inputs, read_spec
@@ -220,7 +221,7 @@ def _losses(adapter: Adapter) -> dict[str, Any]:
 def _versions(run: Path) -> dict[str, Any]:
     file = run / run_files.ENVIRONMENT
     versions = read_record(file).get("versions") if file.is_file() else None
-    return versions if isinstance(versions, dict) else {}
+    return with_todays_name(versions) if isinstance(versions, dict) else {}
 
 
 def _copy_template(run: Path, sha256: str, staging: Path) -> None:
