@@ -28,8 +28,8 @@ test-slow: $(VENV)/.installed  ## rebuild a base and run the whole micro study (
 	$(BIN)/python -m pytest -m slow
 
 lint: $(VENV)/.installed
-	$(BIN)/ruff check src tests benchmarks experiments examples
-	$(BIN)/ruff format --check src tests benchmarks experiments examples
+	$(BIN)/ruff check src tests benchmarks experiments examples docs
+	$(BIN)/ruff format --check src tests benchmarks experiments examples docs
 
 types: $(VENV)/.installed
 	$(BIN)/mypy
