@@ -28,8 +28,8 @@ test-slow: $(VENV)/.installed  ## rebuild a base and run the whole micro study (
 	$(BIN)/python -m pytest -m slow
 
 lint: $(VENV)/.installed
-	$(BIN)/ruff check src tests benchmarks experiments examples docs
-	$(BIN)/ruff format --check src tests benchmarks experiments examples docs
+	$(BIN)/ruff check src tests benchmarks experiments examples docs/figures
+	$(BIN)/ruff format --check src tests benchmarks experiments examples docs/figures
 
 types: $(VENV)/.installed
 	$(BIN)/mypy
