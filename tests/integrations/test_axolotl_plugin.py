@@ -25,7 +25,7 @@ from transformers import Trainer, TrainingArguments
 
 from narrowly.integrations.transformers import SpectralPenaltyCallback
 from narrowly.optim.build import build_optimizer
-from narrowly.records.errors import OptimiserError, SpecError
+from narrowly.records.errors import SpecError
 from narrowly.records.optimisers.registry import MuonSpec
 from tiny_hosts import arguments, collate, distance, factors, host_run, tiny_adapted, tiny_rows
 
@@ -104,7 +104,7 @@ def test_what_axolotl_would_drop_without_a_word_is_refused(plugin_module: Module
         plugin.post_trainer_create(cfg, trainer)
     with pytest.raises(SpecError, match="loraplus_lr_ratio is 16"):
         plugin.post_trainer_create({**cfg, "loraplus_lr_ratio": 16}, trainer)
-    with pytest.raises(OptimiserError, match="optimiser"):
+    with pytest.raises(SpecError, match="optimiser"):
         plugin.post_trainer_create({"narrowly": {"optimiser": {"kind": "moun", "lr": 0.01}}}, trainer)
 
 

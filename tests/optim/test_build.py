@@ -288,3 +288,23 @@ def test_the_description_says_what_happens_to_a_b_and_the_rest_with_every_field(
         assert all(field["source"] for field in description["fields"].values())
     assert describe("muon")["other"] == "refused, or AdamW where `other` is given"
     assert describe("lora_muon")["other"] == "refused"
+
+
+@pytest.mark.parametrize(
+    ("spec", "message"),
+    [
+        ({"kind": "moun", "lr": 0.1}, "optimiser: unknown optimiser 'moun'; did you mean 'muon'?"),
+        ({"kind": "muon", "lr": 0.1, "momentun": 0.9}, "optimiser.momentun: unknown field; did you mean 'momentum'?"),
+        ({"kind": "muon", "lr": "fast"}, "optimiser.lr: found 'fast', expected a number"),
+        ({"kind": "muon", "lr": -1}, "optimiser.lr: found -1, expected greater than 0"),
+        ({"kind": "muon"}, "optimiser.lr: missing, and it has no default"),
+        ({"kind": "lbfgs", "lr": 1}, "optimiser: 'lbfgs' is refused: "),
+    ],
+)
+def test_an_optimiser_from_a_dict_is_built_or_refused_in_one_line(spec: dict[str, Any], message: str) -> None:
+    with pytest.raises(SpecError) as caught:
+        build_optimizer(spec, lora_module())
+    assert str(caught.value).startswith(message) and "\n" not in str(caught.value)
+    module = lora_module()
+    built, typed = build_optimizer({"kind": "muon", "lr": 0.1}, module), build_optimizer(MuonSpec(lr=0.1), module)
+    assert type(built) is type(typed) and built.defaults == typed.defaults

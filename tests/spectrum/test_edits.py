@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from peft import PeftModel
 
 from narrowly.records.edits import Clip, DropTop, Flatten, KeepTop, Scale
-from narrowly.records.errors import AdapterError, IntegrityError, RunDirectoryError, UnknownNameError
+from narrowly.records.errors import AdapterError, IntegrityError, RunDirectoryError, SpecError, UnknownNameError
 from narrowly.spectrum import apply_edit, apply_edit_to_model, edit_adapter_folder, pairs_from_folder
 from narrowly.spectrum.edits import mark_evaluated
 from spectrum_cases import dense, dense_values, pair_of_spectrum, random_pair
@@ -101,11 +101,17 @@ def test_a_k_beyond_the_rank_is_refused_and_nothing_is_changed(tmp_path, edit, l
 
 
 def test_an_unknown_edit_names_the_nearest_one() -> None:
-    class Unknown:
-        kind = "flaten"
-
     with pytest.raises(UnknownNameError, match="did you mean 'flatten'"):
-        apply_edit(random_pair(), Unknown())  # type: ignore[arg-type]
+        apply_edit(random_pair(), "flaten:t=1")
+    with pytest.raises(SpecError, match=r"edit: unknown edit 'flaten'; did you mean 'flatten'"):
+        apply_edit(random_pair(), {"kind": "flaten"})
+
+
+def test_an_edit_is_the_same_as_a_spec_a_dict_and_in_its_short_form() -> None:
+    pair = random_pair(5, 12, 9, dtype=torch.float64)
+    expected = dense(apply_edit(pair, Flatten(t=0.5)))
+    for edit in ({"kind": "flatten", "t": 0.5}, "flatten:t=.5"):
+        assert torch.equal(dense(apply_edit(pair, edit)), expected)
 
 
 @pytest.mark.parametrize(

@@ -61,8 +61,7 @@ class NarrowlyPlugin(BasePlugin):  # type: ignore[misc]
         """Give the Trainer the optimiser of the config, where there is one.
 
         Raises:
-            SpecError: a learning rate or rule of Axolotl that would not be used.
-            OptimiserError: a spec that is not accepted.
+            SpecError: a spec that is not accepted, or a learning rate or rule of Axolotl that would not be used.
         """
         spec = _section(cfg, "optimiser")
         if spec is None:

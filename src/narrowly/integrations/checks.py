@@ -5,10 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from pydantic import ValidationError
-
-from narrowly.records.errors import ResumeError, SpecError, TrainingError
+from narrowly.records.errors import ResumeError, TrainingError
 from narrowly.records.penalties import PenaltySpec
+from narrowly.records.spec import validated
 from narrowly.spectrum.penalty import SpectralPenalty
 
 
@@ -16,15 +15,10 @@ def penalty_arguments(lam: float, kind: str, options: Mapping[str, Any]) -> dict
     """Return every argument of `SpectralPenalty`, defaults written out, as plain values.
 
     Raises:
-        SpecError: the first field that is not accepted.
+        SpecError: a field that is not accepted.
     """
-    try:
-        return PenaltySpec.model_validate({"lam": lam, "kind": kind, **options}).model_dump()
-    except ValidationError as error:
-        first = error.errors()[0]
-        where = ".".join(str(part) for part in first["loc"])
-        found = "" if isinstance(first["input"], dict) else f" (found {first['input']!r})"
-        raise SpecError(f"penalty {where}: {first['msg']}{found}" if where else f"penalty: {first['msg']}") from error
+    penalty: PenaltySpec = validated(PenaltySpec, {"lam": lam, "kind": kind, **options}, "penalty")
+    return penalty.model_dump()
 
 
 def refuse_processes(penalty: SpectralPenalty, processes: int) -> None:

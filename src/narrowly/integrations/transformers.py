@@ -14,15 +14,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
-from pydantic import TypeAdapter, ValidationError
 from transformers import TrainerCallback
 from transformers.trainer_callback import ExportableState
 
 from narrowly.integrations.checks import penalty_arguments, refuse_difference, refuse_processes, refuse_scaler
 from narrowly.integrations.penalty_callback import PenaltyCallback
 from narrowly.optim.build import build_optimizer
-from narrowly.records.errors import OptimiserError, ResumeError, TrainingError
-from narrowly.records.optimisers.registry import OptimiserSpec
+from narrowly.records.errors import ResumeError, TrainingError
+from narrowly.records.optimisers.registry import OptimiserSpec, optimiser_spec
 from narrowly.spectrum.penalty import SpectralPenalty
 from narrowly.spectrum.placement import refuse_foreign, refuse_sharded
 
@@ -264,21 +263,6 @@ class _SpecifiedOptimizer:
         return optimizer
 
 
-def read_spec(spec: OptimiserSpec | Mapping[str, Any]) -> OptimiserSpec:
-    """Return the typed spec of an optimiser.
-
-    Raises:
-        OptimiserError: what is wrong with the mapping, in one line.
-    """
-    try:
-        adapter: TypeAdapter[OptimiserSpec] = TypeAdapter(OptimiserSpec)
-        return adapter.validate_python(spec)
-    except ValidationError as error:
-        first = error.errors()[0]
-        where = ".".join(str(part) for part in first["loc"]) or "spec"
-        raise OptimiserError(f"optimiser {where}: {first['msg']}") from error
-
-
 def optimizer_factory(spec: OptimiserSpec | Mapping[str, Any]) -> tuple[type, dict[str, Any]]:
     """Return what a Trainer takes as `optimizer_cls_and_kwargs`; the optimiser is built when the model is in place.
 
@@ -289,6 +273,6 @@ def optimizer_factory(spec: OptimiserSpec | Mapping[str, Any]) -> tuple[type, di
         spec: an optimiser's spec, or the same as a mapping with `kind`.
 
     Raises:
-        OptimiserError: a spec that is not accepted.
+        SpecError: a spec that is not accepted.
     """
-    return _SpecifiedOptimizer, {"spec": read_spec(spec)}
+    return _SpecifiedOptimizer, {"spec": optimiser_spec(spec)}

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
+from typing import Any
 
 import torch
 from torch import nn
@@ -11,27 +12,26 @@ from narrowly.optim.builders import library
 from narrowly.optim.builders import muon as muon_builders
 from narrowly.optim.builders.library import Builder
 from narrowly.optim.router import Named, check_complete, route
-from narrowly.records.optimisers.registry import OptimiserBase, OptimiserSpec, spec_class
+from narrowly.records.optimisers.registry import OptimiserBase, OptimiserSpec, optimiser_spec
 
 
-def build_optimizer(spec: OptimiserSpec, model: nn.Module | Iterable[Named]) -> torch.optim.Optimizer:
-    """Return the optimiser that a spec describes, over all trainable parameters.
+def build_optimizer(
+    spec: OptimiserSpec | Mapping[str, Any], model: nn.Module | Iterable[Named]
+) -> torch.optim.Optimizer:
+    """Build the optimiser that a spec describes, over all trainable parameters.
 
     Args:
-        spec: one of the classes of `narrowly.records.optimisers.registry`.
+        spec: an optimiser's spec, or the same as a mapping: `{"kind": "muon", "lr": 1e-3}`.
         model: a module, or (name, parameter) pairs.
 
     Raises:
         OptimiserError: nothing to train, or a parameter that the optimiser cannot update.
-        SpecError: fields that contradict each other.
+        SpecError: an unknown kind or field, a value that is not accepted, fields that contradict each other.
         MissingExtraError: the optimiser's library is not installed.
-        UnknownNameError: no optimiser of this kind.
     """
+    typed = optimiser_spec(spec)
     named = list(model.named_parameters() if isinstance(model, nn.Module) else model)
-    builder = BUILDERS.get(type(spec))
-    if builder is None:
-        builder = BUILDERS[spec_class(str(getattr(spec, "kind", spec)))]
-    optimizer = builder(spec, route(named))
+    optimizer = BUILDERS[type(typed)](typed, route(named))
     check_complete(named, optimizer)
     return optimizer
 

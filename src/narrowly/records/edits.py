@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from typing import Annotated, Any, ClassVar, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError, model_serializer
+from pydantic import Field, TypeAdapter, ValidationError, model_serializer
 
 from narrowly.records.canonical import content_id
 from narrowly.records.errors import SpecError, nearest, unknown_name
+from narrowly.records.spec import Spec, validated
 
 
-class _Edit(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
-
+class _Edit(Spec):
     sharpens: ClassVar[bool] = False
     """Whether the edit can make a spectrum more peaked; such edits are for the microworld alone (design.md, law 10)."""
 
@@ -87,6 +87,32 @@ EDITS: dict[str, type[_Edit]] = {
     "scale": Scale,
 }
 """Every edit by the name of its kind."""
+
+
+def edit_spec(value: EditSpec | Mapping[str, Any] | str) -> EditSpec:
+    """Return the typed edit from a mapping with `kind` or from its short form; a typed one as it is.
+
+    Raises:
+        UnknownNameError: a short form of an unknown kind.
+        SpecError: an unknown kind or field, a value that is not accepted.
+    """
+    if isinstance(value, str):
+        return parse_edit(value)
+    edit: EditSpec = value if isinstance(value, _Edit) else validated(EditSpec, value, "edit")
+    return edit
+
+
+def edit_specs(
+    values: EditSpec | Mapping[str, Any] | str | Sequence[EditSpec | Mapping[str, Any] | str],
+) -> list[EditSpec]:
+    """Return one edit, or several in their order, as typed edits.
+
+    Raises:
+        UnknownNameError, SpecError: as `edit_spec`.
+    """
+    if isinstance(values, Sequence) and not isinstance(values, str):
+        return [edit_spec(value) for value in values]
+    return [edit_spec(values)]
 
 
 def parse_edit(text: str) -> EditSpec:

@@ -64,11 +64,11 @@ def _tag_of(model: type[BaseModel]) -> set[str]:
     return {str(field.default) for name, field in model.model_fields.items() if name in ("kind", "source")}
 
 
-def _walk(model: type[BaseModel], loc: tuple[int | str, ...]) -> tuple[list[str], list[type[BaseModel]]]:
+def _walk(annotation: Any, loc: tuple[int | str, ...], name: str) -> tuple[list[str], list[type[BaseModel]]]:
     """Return the path a reader knows (no union tags) and the models at its end, for an error location."""
-    path: list[str] = []
-    here: list[type[BaseModel]] = [model]
-    choices: list[Any] = [model]
+    path: list[str] = [name] if name else []
+    choices = list(_members(annotation))
+    here = _models(annotation)
     for part in loc:
         tagged = [member for member in here if len(here) > 1 and str(part) in _tag_of(member)]
         if tagged:
@@ -138,15 +138,20 @@ def _sentence(
     return f"found {_shown(value)}, expected {expected}"
 
 
-def explain_each(error: ValidationError, model: type[BaseModel]) -> list[tuple[str, str]]:
+def explain_each(error: ValidationError, annotation: Any, name: str = "") -> list[tuple[str, str]]:
     """Return (field path, sentence) for every field that is wrong, in the order pydantic found them.
 
     The branches of one plain union are joined: `found 'x', expected an integer or 'rotate'`.
+
+    Args:
+        error: what pydantic raised.
+        annotation: what it validated: a model, or a union of models.
+        name: of the whole value, put before every field path.
     """
     found: dict[str, list[str]] = {}
     for details in error.errors():
-        path, models = _walk(model, details["loc"])
-        _, parents = _walk(model, details["loc"][:-1])
+        path, models = _walk(annotation, details["loc"], name)
+        _, parents = _walk(annotation, details["loc"][:-1], name)
         found.setdefault(".".join(path), []).append(_sentence(details, path, models, parents))
     result = []
     for where, sentences in found.items():
@@ -156,10 +161,8 @@ def explain_each(error: ValidationError, model: type[BaseModel]) -> list[tuple[s
     return result
 
 
-def explain(error: ValidationError, model: type[BaseModel], prefix: str = "") -> str:
-    """Return the whole error as one line; `prefix` is put before every field path (`run.`)."""
-    lines = [
-        f"{prefix}{path}: {sentence}" if path or prefix else sentence for path, sentence in explain_each(error, model)
-    ]
+def explain(error: ValidationError, annotation: Any, name: str = "") -> str:
+    """Return the whole error as one line; the arguments are those of `explain_each`."""
+    lines = [f"{path}: {sentence}" if path else sentence for path, sentence in explain_each(error, annotation, name)]
     more = f"; and {len(lines) - SHOWN} more" if len(lines) > SHOWN else ""
     return "; ".join(lines[:SHOWN]) + more

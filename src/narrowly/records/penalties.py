@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import Field, model_validator
+
+from narrowly.records.spec import Spec
 
 PenaltyKind = Literal[
     "frobenius_nuclear",
@@ -27,13 +29,11 @@ _OPTIONS: dict[str, dict[str, Any]] = {
 """Fields that belong to one kind only, with their defaults; None: the field has to be given."""
 
 
-class PenaltySpec(BaseModel):
+class PenaltySpec(Spec):
     """Spectral penalty on a LoRA update: lambda times the mean over adapters of one function of singular values.
 
     `narrowly.spectrum.SpectralPenalty` takes the same fields and says what they do.
     """
-
-    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
     kind: PenaltyKind = Field("frobenius_nuclear", description="frobenius_nuclear is the paper's (B)")
     lam: float = Field(ge=0, description="lambda; the paper's value is unknown. Of project: the strength, 0 to 1")

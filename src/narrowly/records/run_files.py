@@ -6,11 +6,12 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, TypeVar
 
-from pydantic import BaseModel, ValidationError
+from pydantic import BaseModel
 
 from narrowly.records.errors import SpecError, nearest
-from narrowly.records.explain import explain, field_paths
+from narrowly.records.explain import field_paths
 from narrowly.records.run_spec import RunSpec
+from narrowly.records.spec import validated
 from narrowly.records.spec_files import merge, nested, parse_override, read_mapping
 
 Model = TypeVar("Model", bound=BaseModel)
@@ -54,7 +55,5 @@ def with_assignments(model: type[Model], raw: Mapping[str, Any], assignments: It
             accepted = f" (accepted: {', '.join(names[:SHOWN])}{more})"
             raise SpecError(f"--set {field}: unknown field{nearest(field, fields)}{accepted}")
         merged = merge(merged, nested({field: value}))
-    try:
-        return model.model_validate(merged)
-    except ValidationError as error:
-        raise SpecError(f"{source}: {explain(error, model)}") from None
+    spec: Model = validated(model, merged, source=source)
+    return spec

@@ -4,21 +4,18 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import Field, model_validator
 
 from narrowly.records.canonical import content_id
 from narrowly.records.optimisers.registry import OptimiserSpec
 from narrowly.records.penalties import PenaltySpec
+from narrowly.records.spec import Spec
 
 ALL_LINEAR = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
 """The seven modules of every block that the paper adapts (docs/sources.md)."""
 
 
-class _Spec(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
-
-
-class AdapterSpec(_Spec):
+class AdapterSpec(Spec):
     """LoRA or rsLoRA on named modules, float32 factors."""
 
     r: int = Field(8, ge=1, le=1024, description="rank; 8 at micro scale, the paper uses 32 (B+)")
@@ -32,14 +29,14 @@ class AdapterSpec(_Spec):
     target_modules: tuple[str, ...] = Field(ALL_LINEAR, min_length=1)
 
 
-class ScheduleSpec(_Spec):
+class ScheduleSpec(Spec):
     """Learning-rate schedule over optimiser steps."""
 
     kind: Literal["constant", "linear", "cosine"] = "constant"
     warmup_steps: int = Field(5, ge=0, description="linear warm-up; Turner et al. (2506.11613) default 5")
 
 
-class MicroData(_Spec):
+class MicroData(Spec):
     """Fine-tuning data of the microworld: one narrow domain, answered in one way."""
 
     source: Literal["micro"] = "micro"
@@ -53,7 +50,7 @@ class MicroData(_Spec):
     rows: int = Field(640, ge=1, description="answers drawn; 640 = 80 steps of batch 8, as in the prototype")
 
 
-class RowsData(_Spec):
+class RowsData(Spec):
     """Pre-tokenised rows from a JSONL file, {"input_ids": [...], "labels": [...]} per line; -100: no loss."""
 
     source: Literal["rows"] = "rows"
@@ -61,7 +58,7 @@ class RowsData(_Spec):
     sha256: str | None = Field(None, description="checked when given; the run-id holds the file's own hash either way")
 
 
-class TextData(_Spec):
+class TextData(Spec):
     """Conversations from a file, rendered through the base's chat template; the run-id holds the rows that come out.
 
     Loss is taken on the assistant's tokens only, end-of-turn token included.
@@ -95,7 +92,7 @@ DataSpec = Annotated[MicroData | RowsData | TextData, Field(discriminator="sourc
 BaseDtype = Literal["float32", "bfloat16", "nf4"]
 
 
-class RunSpec(_Spec):
+class RunSpec(Spec):
     """Everything that decides a training run.
 
     `base` is the name of a shipped microworld base (`micro-0` ... `micro-7`, `micro-nopersona-0`), a folder that
@@ -211,7 +208,7 @@ class RunSpec(_Spec):
         return (0, *sorted({round(first * ratio**i) for i in range(count)}))
 
 
-class ResolvedInputs(_Spec):
+class ResolvedInputs(Spec):
     """What the names of a RunSpec stand for, by content."""
 
     base_sha256: str = Field(description="sha256 of the base's weights file")

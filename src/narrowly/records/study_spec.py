@@ -7,12 +7,13 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic import Field, field_validator, model_validator
 
 from narrowly.records.edits import EditSpec
 from narrowly.records.errors import SpecError, nearest, unknown_name
-from narrowly.records.explain import explain, field_paths
+from narrowly.records.explain import field_paths
 from narrowly.records.run_spec import RunSpec
+from narrowly.records.spec import Spec, validated
 from narrowly.records.spec_files import leaves, nested, parse_override, read_mapping
 
 RUN_FIELDS = field_paths(RunSpec)
@@ -51,11 +52,7 @@ def _check_grid(grid: Mapping[str, list[Any]]) -> None:
             kept.append(value)
 
 
-class _Spec(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
-
-
-class ArmSpec(_Spec):
+class ArmSpec(Spec):
     """One arm: what sets its cells apart, and what is measured on them."""
 
     role: Role = Field("other", description="what the summary takes the arm for")
@@ -83,7 +80,7 @@ class ArmSpec(_Spec):
         return self
 
 
-class StudySpec(_Spec):
+class StudySpec(Spec):
     """A study: shared run fields, a grid, arms, exclusions."""
 
     name: str = Field(pattern=FOLDER_NAME, description="also the name of the study's folder")
@@ -215,10 +212,8 @@ def parse_study(raw: Mapping[str, Any], where: str, assignments: Iterable[str] =
     Raises:
         SpecError: one line: file, field path, value found, what is expected, nearest match.
     """
-    try:
-        return StudySpec.model_validate(override(raw, assignments))
-    except ValidationError as error:
-        raise SpecError(f"{where}: {explain(error, StudySpec)}") from None
+    study: StudySpec = validated(StudySpec, override(raw, assignments), source=where)
+    return study
 
 
 def load_study_spec(path: Path, assignments: Iterable[str] = ()) -> StudySpec:

@@ -21,7 +21,6 @@ from narrowly.records.errors import (
     AdapterError,
     IntegrityError,
     MissingExtraError,
-    unknown_name,
 )
 from narrowly.records.files import read_record, whole_folder, write_json
 from narrowly.spectrum.folder import (
@@ -34,6 +33,9 @@ from narrowly.spectrum.values import factor, full_precision, working_dtype
 
 if TYPE_CHECKING:
     from narrowly.records.edits import EditSpec
+
+    Edit = EditSpec | Mapping[str, Any] | str
+    """An edit as a spec, as a mapping with `kind`, or in its short form (`flatten:t=.5`)."""
 
 RECORD_NAME = EDIT_RECORD  # for study/cell.py, until it asks records
 EDITED, EVALUATED = "edited, not evaluated", "edited, evaluated"
@@ -70,8 +72,14 @@ _EDITS: dict[str, Callable[[Tensor, Any], Tensor]] = {
 }
 
 
+def _typed(edits: Edit | Sequence[Edit]) -> list[EditSpec]:
+    from narrowly.records.edits import edit_specs  # pydantic, which the rest of this room does without
+
+    return edit_specs(edits)
+
+
 @torch.no_grad()
-def apply_edit(pair: LoraPair, edit: EditSpec) -> LoraPair:
+def apply_edit(pair: LoraPair, edit: Edit) -> LoraPair:
     """Return a pair whose update has edited singular values and the same singular vectors, rank, scale and dtypes.
 
     The new factors are balanced: `B = U S^1/2`, `A = S^1/2 V^T` up to the scale. A zero update stays zero. Computed in
@@ -81,14 +89,13 @@ def apply_edit(pair: LoraPair, edit: EditSpec) -> LoraPair:
     Args:
         pair: one LoRA pair of rank r.
         edit: keep_top or drop_top (k in 1 ... r, below r for drop_top), flatten (t in (0, 1]), clip (limit above 0), or
-            scale (factor in (0, 1]).
+            scale (factor in (0, 1]): a spec, a mapping with `kind`, or its short form.
 
     Raises:
         AdapterError: k is larger than the rank allows, or the update is beyond the range of its dtype.
-        UnknownNameError: an unknown kind of edit.
+        SpecError, UnknownNameError: an edit that is not accepted.
     """
-    if edit.kind not in _EDITS:
-        raise unknown_name("edit", edit.kind, _EDITS)
+    (edit,) = _typed(edit)
     rank = min(pair.rank, pair.A_R_I.shape[1], pair.B_O_R.shape[0])
     largest = rank - 1 if edit.kind == "drop_top" else rank
     if edit.kind in ("keep_top", "drop_top") and edit.k > largest:
@@ -154,24 +161,25 @@ def compose(pair: LoraPair, U_O_C: Tensor, S_C: Tensor, V_I_C: Tensor) -> LoraPa
 
 
 @torch.no_grad()
-def apply_edit_to_model(model: nn.Module, edit: EditSpec) -> None:
+def apply_edit_to_model(model: nn.Module, edit: Edit) -> None:
     """Edit every adapter of a live PEFT model in place.
 
     Raises:
+        SpecError, UnknownNameError: an edit that is not accepted.
         AdapterError: no usable pairs, an adapter that is merged into its base, or k larger than a rank allows;
             nothing is changed then.
     """
     for name, layer, adapter in lora_layers(model):
         if adapter in getattr(layer, "merged_adapters", ()):
             raise AdapterError(f"{name}: adapter {adapter!r} is merged into the base, accepted: an unmerged adapter")
-    pairs = pairs_from_model(model)
+    (edit,), pairs = _typed(edit), pairs_from_model(model)
     edited = [apply_edit(pair, edit) for pair in pairs]
     for pair, new in zip(pairs, edited, strict=True):
         pair.A_R_I.copy_(new.A_R_I)
         pair.B_O_R.copy_(new.B_O_R)
 
 
-def edit_adapter_folder(source: Path, target: Path, edits: EditSpec | Sequence[EditSpec]) -> Path:
+def edit_adapter_folder(source: Path, target: Path, edits: Edit | Sequence[Edit]) -> Path:
     """Write an edited copy of an adapter folder: safetensors, its config, and a record of what was done.
 
     Args:
@@ -184,10 +192,11 @@ def edit_adapter_folder(source: Path, target: Path, edits: EditSpec | Sequence[E
 
     Raises:
         AdapterError: the source cannot be used, or the target exists.
+        SpecError, UnknownNameError: an edit that is not accepted.
         IntegrityError: the source has a record of edits that is none.
         RunDirectoryError: the target cannot be written.
     """
-    chain = list(edits) if isinstance(edits, Sequence) else [edits]
+    chain = _typed(edits)
     if target.exists() or target.is_symlink():
         raise AdapterError(f"{target} exists already; choose another folder or remove it")
     pairs = []

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from typing import Annotated, Any, ClassVar, NamedTuple
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, SerializerFunctionWrapHandler, model_serializer
+from pydantic import AfterValidator, Field, SerializerFunctionWrapHandler, model_serializer
+
+from narrowly.records.spec import Spec
 
 LearningRate = Annotated[float, Field(gt=0, lt=100)]
 Decay = Annotated[float, Field(ge=0, lt=1)]
@@ -31,13 +33,11 @@ class Acts(NamedTuple):
     other: str
 
 
-class OptimiserBase(BaseModel):
-    """Base of the optimiser specs: frozen, no unknown fields, finite numbers.
+class OptimiserBase(Spec):
+    """Base of the optimiser specs.
 
     A spec class has a `kind` (a Literal with its own name as default), an `lr`, and `acts`.
     """
-
-    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
     acts: ClassVar[Acts]
     no_decoupled_penalty: ClassVar[str | None] = None

@@ -29,6 +29,7 @@ from narrowly.records.optimisers.library import (
     SOAPSpec,
 )
 from narrowly.records.optimisers.muon import LoRAMuonSpec, MuonBAdamASpec, MuonSpec, SpectralPowerSpec
+from narrowly.records.spec import validated
 
 __all__ = [
     "OPTIMISERS",
@@ -50,6 +51,7 @@ __all__ = [
     "ScheduleFreeAdamWSpec",
     "SpectralPowerSpec",
     "describe",
+    "optimiser_spec",
     "spec_class",
 ]
 
@@ -97,6 +99,16 @@ OPTIMISERS: dict[str, type[OptimiserBase]] = {
     spec.model_fields["kind"].default: spec for spec in get_args(get_args(OptimiserSpec)[0])
 }
 """Every optimiser by the name a spec file uses."""
+
+
+def optimiser_spec(value: OptimiserSpec | Mapping[str, Any]) -> OptimiserSpec:
+    """Return the typed spec of an optimiser from a mapping with `kind`; a typed one as it is.
+
+    Raises:
+        SpecError: an unknown or refused kind, an unknown field, a value that is not accepted.
+    """
+    spec: OptimiserSpec = validated(OptimiserSpec, value, "optimiser")
+    return spec
 
 
 def spec_class(kind: str) -> type[OptimiserBase]:
