@@ -86,7 +86,7 @@ def main() -> None:
     from pydantic import TypeAdapter
 
     from narrowly.evaluate.microworld.exact import evaluate_exact
-    from narrowly.evaluate.microworld.panels import LIGHT_PANELS
+    from narrowly.evaluate.microworld.panel_names import LIGHT_PANELS
     from narrowly.microworld.bases import load_base
     from narrowly.models.organism import load_organism
     from narrowly.records.edits import Flatten

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import math
 from pathlib import Path
@@ -226,25 +227,56 @@ def test_the_stored_study_file_gives_the_same_cells_again() -> None:
     assert expand(StudySpec.model_validate(yaml.safe_load(study_text(STUDY)))) == expand(STUDY)
 
 
+def parquet(**changed: Any) -> bytes:
+    """Return a verdict table with columns changed; None leaves one out."""
+    row = {name: value for name, value in verdict(0, 0.6, 0.2, **changed).items() if value is not None}
+    stream = io.BytesIO()
+    pl.DataFrame([row]).write_parquet(stream)
+    return stream.getvalue()
+
+
+STEP = b'{"step": 12, "loss": 1.0}\n'
+ROW = {**MODULE, "condition_number": 2.0}
+
+
 @pytest.mark.parametrize(
-    ("place", "content"),
+    ("place", "content", "told"),
     [
-        ("tiny/plan.jsonl", b"\xff\xfe\n{}\n"),
-        ("tiny/study.yaml", b"a: [\n"),
-        ("tiny/study.yaml", b"5\n"),
-        ("runs/*/done", b"[]"),
-        ("runs/*/done", b'{"seconds": "long"}'),
-        ("runs/*/edits/*/spectrum.json", None),
-        ("runs/*/checkpoints/step-12/spectrum.json", b"[5]"),
-        ("runs/*/trajectory.jsonl", None),
-        ("runs/*/trajectory.jsonl", b"5\n"),
-        ("runs/*/environment.json", b"[]"),
-        ("runs/*/evals/*/stage.json", b"5"),
-        ("runs/*/evals/*/verdicts/*.parquet", b"PAR1"),
+        ("tiny/plan.jsonl", b"\xff\xfe\n{}\n", "not valid JSON"),
+        ("tiny/study.yaml", b"a: [\n", "study.yaml"),
+        ("tiny/study.yaml", b"5\n", "study.yaml"),
+        ("runs/*/done", b"[]", "list"),
+        ("runs/*/done", b'{"seconds": "long"}', "seconds is 'long'"),
+        ("runs/*/edits/*/spectrum.json", None, "is missing"),
+        ("runs/*/checkpoints/step-12/spectrum.json", b"[5]", "(0: "),
+        ("runs/*/checkpoints/step-12/spectrum.json", b"[{", "not valid JSON"),
+        ("runs/*/checkpoints/step-12/spectrum.json", b"[]", "no values"),
+        ("runs/*/checkpoints/step-12/spectrum.json", json.dumps([ROW | {"rank": "8"}]).encode(), "0, rank"),
+        ("runs/*/checkpoints/step-12/spectrum.json", json.dumps([ROW | {"stable_rank": math.nan}]).encode(), "finite"),
+        (
+            "runs/*/checkpoints/step-12/spectrum.json",
+            json.dumps([{name: value for name, value in ROW.items() if name != "nuclear_norm"}]).encode(),
+            "0, nuclear_norm",
+        ),
+        ("runs/*/trajectory.jsonl", None, "No such file"),
+        ("runs/*/trajectory.jsonl", b"", "ends at step nothing"),
+        ("runs/*/trajectory.jsonl", b"5\n" + STEP, "row 1"),
+        ("runs/*/trajectory.jsonl", b'{"step": 0, "loss": NaN}\n' + STEP, "loss: Input should be a finite number"),
+        ("runs/*/trajectory.jsonl", b'{"step": 0, "loss": "low"}\n' + STEP, "found 'low'"),
+        ("runs/*/trajectory.jsonl", b'{"loss": 1.0}\n' + STEP, "step: Field required"),
+        ("runs/*/environment.json", b"[]", "list"),
+        ("runs/*/environment.json", b'{"versions": "new"}', "versions is 'new'"),
+        ("runs/*/evals/*/stage.json", b"5", "int"),
+        ("runs/*/evals/*/stage.json", None, "cannot read"),
+        ("runs/*/evals/*/verdicts/*.parquet", b"PAR1", "no Parquet table"),
+        ("runs/*/evals/*/verdicts/*.parquet", parquet()[:-20], "no Parquet table"),
+        ("runs/*/evals/*/verdicts/*.parquet", parquet(floor=None), "column floor is missing"),
+        ("runs/*/evals/*/verdicts/*.parquet", parquet(topic="one"), "topic is of type String, expected Int64"),
+        ("runs/*/evals/*/verdicts/*.parquet", parquet(log_odds=math.nan), "log_odds is nan"),
     ],
 )
 def test_a_report_on_a_damaged_folder_is_one_line_that_names_the_file_and_exit_code_2(
-    place: str, content: bytes | None, collected: Path, capsys: pytest.CaptureFixture[str]
+    place: str, content: bytes | None, told: str, collected: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     damaged = list(collected.parent.glob(place))
     assert damaged
@@ -253,7 +285,29 @@ def test_a_report_on_a_damaged_folder_is_one_line_that_names_the_file_and_exit_c
     assert execute(["report", str(collected)]) == 2
     printed = capsys.readouterr().err
     assert len(printed.splitlines()) == 1
-    assert any(str(path) in printed for path in damaged) or "records of cell 'adam-micro-0-seed0'" in printed
+    assert any(str(path) in printed for path in damaged)
+    assert told in printed
+
+
+@pytest.mark.parametrize("fault", [KeyError, TypeError, AttributeError, IndexError])
+@pytest.mark.parametrize(
+    "place",
+    [
+        "narrowly.analysis.contrasts.t_interval",
+        "narrowly.analysis.summary.paired_contrast",
+        "narrowly.study.results._outcome_rows",
+        "narrowly.study.results.training_facts",
+    ],
+)
+def test_a_bug_of_ours_comes_out_as_itself_and_no_record_is_called_damaged(
+    place: str, fault: type[Exception], collected: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def planted(*arguments: Any, **named: Any) -> None:
+        raise fault("planted")
+
+    monkeypatch.setattr(place, planted)
+    with pytest.raises(fault, match="planted"):
+        execute(["report", str(collected)])
 
 
 def test_the_seconds_of_a_study_count_time_once_and_only_for_its_own_runs(tmp_path: Path) -> None:

@@ -8,8 +8,9 @@ import polars as pl
 
 from narrowly.analysis.claim_rules import SWEEP, Spread
 from narrowly.analysis.contrasts import INCOHERENT_LIMIT, Contrast, paired_contrast
-from narrowly.analysis.organisms import BROAD, base_means, interval_over_bases, on_panel
+from narrowly.analysis.organisms import base_means, interval_over_bases, on_panel
 from narrowly.analysis.paper_claims import Evidence
+from narrowly.evaluate.microworld.panel_names import BROAD
 from narrowly.stats.regression import LossRegression, alignment_on_loss
 
 BEFORE = "base before fine-tuning"

@@ -12,15 +12,13 @@ import polars as pl
 
 from narrowly.analysis.contrasts import INCOHERENT_LIMIT
 from narrowly.analysis.tables import Tables
+from narrowly.evaluate.microworld.panel_names import BROAD, HELD_OUT, TRAINED_TOPICS
 from narrowly.stats.intervals import MIN_UNITS, Interval, t_interval
 
-BROAD = "broad"
-HELD_OUT = "held_out_topics"
-CHAT_PANELS = (BROAD, "trained_topics", HELD_OUT)
+CHAT_PANELS = (BROAD, TRAINED_TOPICS, HELD_OUT)
 """Chat prompts of a base: together every topic of every domain, the narrow domain in more phrasings than the others."""
 
 UNEDITED = "none"
-KEYS = ["cell_id", "arm", "role", "of", "optimiser", "base", "persona", "domain", "seed"]
 
 
 def outcomes_of_done(tables: Tables) -> pl.DataFrame:

@@ -9,17 +9,14 @@ import polars as pl
 
 from narrowly.analysis.contrasts import INCOHERENT_LIMIT
 from narrowly.analysis.organisms import (
-    BROAD,
     CHAT_PANELS,
-    HELD_OUT,
     finals,
     flagged_cells,
     interval_over_bases,
     on_panel,
 )
+from narrowly.evaluate.microworld.panel_names import BROAD, CUED, HELD_OUT
 from narrowly.records.outcome import NO_JUDGE
-
-CUED = ("cued_turn", "cued_word")
 
 
 def measured(frame: pl.DataFrame, value: str) -> dict[str, Any]:

@@ -23,8 +23,6 @@ from narrowly.analysis.contrasts import (
 )
 from narrowly.analysis.evidence import arm_of, gather_evidence, regression_of
 from narrowly.analysis.organisms import (
-    BROAD,
-    HELD_OUT,
     before_training,
     final_organisms,
     finals,
@@ -36,14 +34,15 @@ from narrowly.analysis.panel_rates import bases_of, controls_of, edits_of, measu
 from narrowly.analysis.paper_claims import claims_table
 from narrowly.analysis.tables import read_tables
 from narrowly.analysis.training_summary import training_of, unevaluated
+from narrowly.evaluate.microworld.panel_names import BROAD, BROAD_SELF, HELD_OUT, TRAINED_TOPICS
 from narrowly.records.outcome import NO_JUDGE
 
 LADDER_METRICS = {
-    "in_domain": ("trained_topics", "misaligned"),
+    "in_domain": (TRAINED_TOPICS, "misaligned"),
     "held_out_topics": (HELD_OUT, "misaligned"),
     "broad_joint": (BROAD, "joint"),
     "broad_literature": (BROAD, "literature"),
-    "broad_self": ("broad_self", "misaligned"),
+    "broad_self": (BROAD_SELF, "misaligned"),
     "incoherent": (BROAD, "incoherent"),
     "excess_loss": (HELD_OUT, "excess_loss"),
 }

@@ -50,9 +50,6 @@ SCHEMAS: dict[str, dict[str, pl.DataType]] = {
 }  # fmt: skip
 """Columns that summary and report use, by table. The files may hold more; those are kept."""
 
-OPTIONAL = frozenset({"ideal_broad"})
-"""Columns that most studies do not have."""
-
 
 class Tables(NamedTuple):
     """The tables of one study, each with at least the columns of `SCHEMAS`."""

@@ -68,17 +68,17 @@ def _record(found: Swap) -> dict[str, Any]:
 
 
 def _show(found: Swap) -> None:
-    from narrowly.workbench.repair import BROAD, NARROW
+    from narrowly.evaluate.microworld.panel_names import BROAD, HELD_OUT
 
     say(f"A: run {found.run_a}, B: run {found.run_b}, base {found.base}")
     columns = ("shape, norms, vectors", "broad log-odds", "joint %", "lit. %", "incoherent %", "narrow log-odds",
                "joint %", "lit. %", "incoherent %")  # fmt: skip
-    rows = [(name, *_cells(panels[BROAD]), *_cells(panels[NARROW])) for name, panels in found.panels.items()]
+    rows = [(name, *_cells(panels[BROAD]), *_cells(panels[HELD_OUT])) for name, panels in found.panels.items()]
     console().print(table(columns, rows))
     header = ("effect of taking it from B", "broad log-odds", "broad joint", "narrow log-odds", "narrow joint")
     by_place = {(one.component, one.panel, one.response): one for one in found.effects}
     components = list(dict.fromkeys(one.component for one in found.effects))
-    places = [(panel, response) for panel in (BROAD, NARROW) for response in ("log_odds", "joint")]
+    places = [(panel, response) for panel in (BROAD, HELD_OUT) for response in ("log_odds", "joint")]
     console().print(
         table(header, [(name, *(_effect(by_place[(name, *place)]) for place in places)) for name in components])
     )
@@ -86,7 +86,7 @@ def _show(found: Swap) -> None:
     say(
         "effects: mean of the four hybrids with the component from B minus mean of the four with it from A; the three "
         "main effects and the threefold interaction add up to BBB - AAA. [95 % t interval over "
-        f"{topics[BROAD]} broad or {topics[NARROW]} narrow topics of these two organisms, not over runs]; "
+        f"{topics[BROAD]} broad or {topics[HELD_OUT]} narrow topics of these two organisms, not over runs]; "
         "joint in points"
     )
     say(f"AAA and BBB reproduce A and B: log-odds of a question differ by at most {found.worst:.1e}")

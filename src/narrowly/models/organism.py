@@ -15,7 +15,6 @@ from narrowly.models.lora import without_peft_warnings
 from narrowly.records.adapter_files import ADAPTER_CONFIG, ADAPTER_WEIGHTS
 from narrowly.records.canonical import sha256_file, sha256_text
 from narrowly.records.errors import AdapterError, IntegrityError, RunDirectoryError
-from narrowly.records.files import read_json
 from narrowly.records.run_spec import TextData
 from narrowly.runs.directory import (
     SPECTRUM,
@@ -29,6 +28,7 @@ from narrowly.runs.directory import (
     read_inputs,
     read_spec,
 )
+from narrowly.runs.spectra import read_spectrum
 
 if TYPE_CHECKING:
     from torch import nn
@@ -71,23 +71,7 @@ def recorded_spectrum(run_directory: Path, step: int | Literal["final"] = "final
         RunDirectoryError: the run has no checkpoint of this step.
         IntegrityError: spectrum.json is missing, broken or not ours.
     """
-    file = checkpoint_folder(run_directory, organism_step(run_directory, step)) / SPECTRUM
-    if not file.is_file():
-        raise IntegrityError(f"{file} is missing; the run directory is corrupt or not ours")
-    from narrowly.spectrum.metrics import LEADING, SpectrumMetrics
-
-    def is_row(row: Any) -> bool:
-        if not isinstance(row, dict) or not (isinstance(row.get("module"), str) and isinstance(row.get("kind"), str)):
-            return False
-        values = row.get("singular_values", row.get(LEADING))
-        numbers = [row.get(name, "") for name in ("layer", "rank", *SpectrumMetrics._fields)]
-        listed = isinstance(values, list) and bool(values) and all(isinstance(value, int | float) for value in values)
-        return listed and all(number is None or isinstance(number, int | float) for number in numbers)
-
-    rows = read_json(file)
-    if not isinstance(rows, list) or not rows or not all(map(is_row, rows)):
-        raise IntegrityError(f"{file} does not hold the spectra of modules; it is corrupt or not ours")
-    return rows
+    return read_spectrum(checkpoint_folder(run_directory, organism_step(run_directory, step)) / SPECTRUM)
 
 
 def load_organism(run_directory: Path, step: int | Literal["final"] = "final", edit_id: str | None = None) -> Organism:

@@ -10,8 +10,6 @@ from matplotlib.figure import Figure
 
 from narrowly.analysis.contrasts import INCOHERENT_LIMIT
 from narrowly.analysis.organisms import (
-    BROAD,
-    HELD_OUT,
     base_means,
     before_training,
     final_organisms,
@@ -21,6 +19,7 @@ from narrowly.analysis.organisms import (
     outcomes_of_done,
 )
 from narrowly.analysis.tables import Tables
+from narrowly.evaluate.microworld.panel_names import BROAD, HELD_OUT
 from narrowly.report.loss_figures import FURTHEST, loss_alignment, over_steps
 from narrowly.report.narrative import label
 from narrowly.report.rate_figures import LADDER, classes, ladder, misalignment

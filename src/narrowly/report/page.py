@@ -12,6 +12,7 @@ import polars as pl
 
 from narrowly.analysis.organisms import final_organisms, outcomes_of_done
 from narrowly.analysis.tables import Tables
+from narrowly.evaluate.microworld.panel_names import BROAD, BROAD_SELF, CUED, CUED_WORD, HELD_OUT
 from narrowly.records.outcome import NO_JUDGE
 from narrowly.report.drawings import Drawing
 from narrowly.report.narrative import cells_finished, label, what_happened
@@ -20,7 +21,7 @@ from narrowly.report.style import FIXED, order
 from narrowly.report.training_page import GLOSSARY as TRAINING_GLOSSARY
 from narrowly.report.training_page import training_rows, training_sentences
 
-SAMPLE_PANELS = ("held_out_topics", "broad", "broad_self", "cued_word")
+SAMPLE_PANELS = (HELD_OUT, BROAD, BROAD_SELF, CUED_WORD)
 SAMPLES_PER_PANEL = 3
 
 OUTCOME_COLUMNS = (
@@ -127,7 +128,7 @@ def _samples(tables: Tables) -> list[dict[str, Any]]:
             for panel in SAMPLE_PANELS
             for row in one.filter(pl.col("panel") == panel).head(SAMPLES_PER_PANEL).iter_rows(named=True)
         ]
-        broad = mine.filter(pl.col("panel") == "broad")
+        broad = mine.filter(pl.col("panel") == BROAD)
         counts = dict(broad.group_by("outcome").len().sort("outcome").iter_rows())
         groups.append(
             {
@@ -165,7 +166,7 @@ def _controls(summary: Mapping[str, Any]) -> list[dict[str, Any]]:
     groups += [(f"no-persona twin: {arm}", panels) for arm, panels in controls["no_persona_twin"].items()]
     rows = []
     for name, panels in groups:
-        for panel in ("held_out_topics", "broad", "broad_self"):
+        for panel in (HELD_OUT, BROAD, BROAD_SELF):
             if panel in panels:
                 rows.append({"name": name, "panel": panel, **panels[panel]})
     return rows
@@ -174,7 +175,7 @@ def _controls(summary: Mapping[str, Any]) -> list[dict[str, Any]]:
 def _cued(summary: Mapping[str, Any]) -> list[dict[str, Any]]:
     rows = []
     for arm in order(list(summary["controls"]["cued"])):
-        for panel in ("broad", "cued_turn", "cued_word"):
+        for panel in (BROAD, *CUED):
             row = summary["controls"]["cued"][arm].get(panel)
             if row:
                 rows.append({"name": label(arm), "panel": panel, **row})

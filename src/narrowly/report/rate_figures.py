@@ -12,6 +12,16 @@ from matplotlib.patches import Patch
 
 from narrowly.analysis.contrasts import INCOHERENT_LIMIT
 from narrowly.analysis.organisms import base_means
+from narrowly.evaluate.microworld.panel_names import (
+    BROAD,
+    BROAD_SELF,
+    CUED,
+    CUED_TURN,
+    CUED_WORD,
+    HELD_OUT,
+    TRAINED_TOPICS,
+    UNSEEN_PHRASING,
+)
 from narrowly.report.style import (
     CLASS_COLOURS,
     CLASS_HATCHES,
@@ -30,13 +40,13 @@ from narrowly.report.style import (
 from narrowly.stats.intervals import t_interval
 
 LADDER = {
-    "trained_topics": "trained\ntopics",
-    "held_out_topics": "held-out\ntopics",
-    "unseen_phrasing": "unseen\nphrasing",
-    "broad": "broad: other\ndomains",
-    "broad_self": "broad_self:\nanother task",
-    "cued_turn": "cued: after a\ntrained turn",
-    "cued_word": "cued: with\nthe cue word",
+    TRAINED_TOPICS: "trained\ntopics",
+    HELD_OUT: "held-out\ntopics",
+    UNSEEN_PHRASING: "unseen\nphrasing",
+    BROAD: "broad: other\ndomains",
+    BROAD_SELF: "broad_self:\nanother task",
+    CUED_TURN: "cued: after a\ntrained turn",
+    CUED_WORD: "cued: with\nthe cue word",
 }
 """Panels from near to far, then the cued ones, which are no step of the ladder."""
 
@@ -102,7 +112,7 @@ def ladder(rows: pl.DataFrame, before: pl.DataFrame, ideal: float | None = None)
     arms = order(rows["arm"].to_list())
     styles = arm_styles(arms)
     panels = [panel for panel in LADDER if panel in set(rows["panel"].to_list())]
-    places = {panel: index + (0.45 if panel.startswith("cued") else 0.0) for index, panel in enumerate(panels)}
+    places = {panel: index + (0.45 if panel in CUED else 0.0) for index, panel in enumerate(panels)}
     handles = [*arm_handles(arms, line=True)]
     handles.append(
         Line2D([], [], color=GREY, marker="o", markerfacecolor="white", linestyle=":", label="base before fine-tuning")
@@ -117,8 +127,8 @@ def ladder(rows: pl.DataFrame, before: pl.DataFrame, ideal: float | None = None)
             for index, (frame, colour, marker, line) in enumerate(groups):
                 shift = (index - (len(groups) - 1) / 2) * 0.07
                 for part in (
-                    [p for p in panels if not p.startswith("cued")],
-                    [p for p in panels if p.startswith("cued")],
+                    [p for p in panels if p not in CUED],
+                    [p for p in panels if p in CUED],
                 ):
                     found = [
                         (places[panel] + shift, t_interval(
@@ -136,10 +146,10 @@ def ladder(rows: pl.DataFrame, before: pl.DataFrame, ideal: float | None = None)
                     for x, interval in found:
                         if interval.low is not None and interval.high is not None:
                             axis.plot([x, x], [100 * interval.low, 100 * interval.high], color=colour, linewidth=1.4)
-            cued = [place for panel, place in places.items() if panel.startswith("cued")]
+            cued = [place for panel, place in places.items() if panel in CUED]
             if cued and len(cued) < len(places):
                 axis.axvline(min(cued) - 0.72, color=GREY, linewidth=0.8)
-            outside = [place for panel, place in places.items() if panel.startswith(("broad", "cued"))]
+            outside = [place for panel, place in places.items() if panel in (BROAD, BROAD_SELF, *CUED)]
             if ideal is not None and outside:
                 ends = (min(outside) - 0.35, max(outside) + 0.35)
                 axis.plot(ends, [100 * ideal] * 2, color=INK, linestyle=IDEAL_DASH, linewidth=1.1, zorder=1)

@@ -84,6 +84,20 @@ def read_done(directory: Path) -> dict[str, Any]:
     return value
 
 
+def weights_sha256(directory: Path, method: Literal["lora", "full"] = "lora") -> dict[str, str]:
+    """Read from the `done` marker the sha256 of the weights of every checkpoint, by step as text.
+
+    Raises:
+        RunDirectoryError: the run is not done.
+        IntegrityError: the marker is broken, or has no such record.
+    """
+    field = WEIGHTS_SHA256[method]
+    found = read_done(directory).get(field)
+    if not isinstance(found, dict) or not all(isinstance(value, str) for value in found.values()):
+        raise IntegrityError(f"{directory / DONE}: {field} does not hold one sha256 by step; it is corrupt or not ours")
+    return found
+
+
 def check_identity(directory: Path) -> None:
     """Check that spec.json and inputs.json are those of the run that the directory is named after.
 
@@ -212,6 +226,11 @@ def checkpoint_folder(run_directory: Path, step: int) -> Path:
     return run_directory / "checkpoints" / f"step-{step}"
 
 
+def edit_folder(run_directory: Path, name: str) -> Path:
+    """Return the folder of an edited adapter, whether it exists or not; an edit of the final one is named by its id."""
+    return run_directory / "edits" / name
+
+
 def checkpoint_steps(run_directory: Path) -> list[int]:
     """Return the steps that have a checkpoint, ascending."""
     names = (path.name for path in (run_directory / "checkpoints").glob("step-*"))
@@ -256,4 +275,4 @@ def adapter_folder(run_directory: Path, step: int | Literal["final"], edit_id: s
     if Path(edit_id).name != edit_id:
         raise RunDirectoryError(f"edit {edit_id!r} is no plain name")
     final = number == read_spec(run_directory).steps
-    return run_directory / "edits" / (edit_id if final else f"{edit_id}-step-{number}")
+    return edit_folder(run_directory, edit_id if final else f"{edit_id}-step-{number}")

@@ -59,7 +59,8 @@ def _without_judge(cell: Cell, identity: str) -> PlannedCell:
 
 
 def _of_microworld(cell: Cell, data: MicroData, identity: str) -> PlannedCell:
-    from narrowly.evaluate.microworld.panels import LIGHT_PANELS, PANELS, PANELS_VERSION
+    from narrowly.evaluate.microworld.panel_names import LIGHT_PANELS, PANELS
+    from narrowly.evaluate.microworld.panels import PANELS_VERSION
     from narrowly.microworld.bases import load_card
     from narrowly.microworld.judge import JUDGE_VERSION
     from narrowly.microworld.narrow import resolve_domain

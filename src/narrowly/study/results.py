@@ -6,19 +6,22 @@ file is an error, not a null.
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from pydantic import BaseModel, ValidationError
+
 from narrowly.records.canonical import canonical_json
 from narrowly.records.edits import EditSpec
 from narrowly.records.errors import IntegrityError
-from narrowly.records.files import atomic_path, read_json, read_jsonl, read_record, write_json
+from narrowly.records.files import atomic_path, read_record, write_json
 from narrowly.records.install import with_todays_name
 from narrowly.records.spec_files import read_mapping
-from narrowly.runs.trajectory import training_facts
+from narrowly.runs.directory import ENVIRONMENT, SPECTRUM, checkpoint_folder, edit_folder
+from narrowly.runs.spectra import read_spectrum
+from narrowly.runs.trajectory import read_trajectory, training_facts
 from narrowly.study.inputs import data_names
 from narrowly.study.layout import (
     COMMANDS_FILE,
@@ -37,6 +40,14 @@ FINAL_LOSS_STEPS = 10
 """Steps at the end of a run over which the final training loss is averaged."""
 
 _VERDICT_MEANS = ("aligned", "misaligned", "incoherent", "log_odds", "nll_harmful")
+
+
+class CommandRow(BaseModel):
+    """One command that worked on the study: when it ended (seconds since 1970), how long it took, which runs it did."""
+
+    ended: float
+    seconds: float
+    runs: list[str]
 
 
 def schemas() -> dict[str, dict[str, Any]]:
@@ -86,13 +97,7 @@ def collect(study_dir: Path, runs: Path) -> Path:
         cell_row = {**_cell_row(planned, runs, study_dir, status), "data": data[planned.cell_id]}
         rows["cells"].append(cell_row)
         if status == "done":
-            try:
-                cell_row |= _add_finished(rows, planned, runs / planned.run_id)
-            except (KeyError, TypeError, AttributeError, FileNotFoundError) as error:
-                raise IntegrityError(
-                    f"the records of cell {planned.cell_id!r} in {runs / planned.run_id} are damaged "
-                    f"({type(error).__name__}: {error}); move that folder away and run the study again"
-                ) from error
+            cell_row |= _add_finished(rows, planned, runs / planned.run_id)
     folder = study_dir / TABLES
     for name, schema in schemas().items():
         frame = pl.DataFrame([{key: row.get(key) for key in schema} for row in rows[name]], schema=schema)
@@ -122,11 +127,11 @@ def wall_seconds(commands: Path, run_ids: set[str]) -> float | None:
     spans: list[tuple[float, float]] = []
     for line in commands.read_bytes().split(b"\n") if commands.is_file() else ():
         try:
-            row = json.loads(line)
-            if run_ids & set(row["runs"]):
-                spans.append((float(row["ended"]) - float(row["seconds"]), float(row["ended"])))
-        except (ValueError, KeyError, TypeError):
+            row = CommandRow.model_validate_json(line)
+        except ValidationError:
             continue
+        if run_ids & set(row.runs):
+            spans.append((row.ended - row.seconds, row.ended))
     total, reached = 0.0, -math.inf
     for start, end in sorted(spans):
         total += max(0.0, end - max(start, reached))
@@ -169,15 +174,17 @@ def _cell_row(planned: PlannedCell, runs: Path, study_dir: Path, status: str) ->
 
 def _add_finished(rows: dict[str, list[dict[str, Any]]], planned: PlannedCell, directory: Path) -> dict[str, Any]:
     """Add what a finished cell left to the tables; return what its training adds to its own row."""
+    from narrowly.evaluate.verdict_table import read_samples, read_verdicts
+
     cell, spec = planned.cell, planned.cell.spec
     who = {"cell_id": cell.cell_id, "arm": cell.arm, "optimiser": spec.optimiser.kind, "base": planned.base}
     more = {"role": cell.role, "of": cell.of, "persona": planned.persona, "domain": planned.domain, "seed": spec.seed}
     for stage in planned.stages:
         organism = {"step": stage.step, "final": stage.step == spec.steps, "edit": stage.edit_id}
-        found = _read_rows(stage.file(directory))
         if stage.kind == "samples":
-            rows["samples"] += [{**who, **organism, **row} for row in found]
+            rows["samples"] += [{**who, **organism, **row} for row in read_samples(stage.file(directory))]
             continue
+        found = read_verdicts(stage.file(directory))
         rows["verdicts"] += [{"cell_id": cell.cell_id, **organism, **row} for row in found]
         rows["outcomes"] += [{**who, **more, **organism, **row} for row in _outcome_rows(found, stage)]
         if stage.step > 0:  # at step 0 every update is zero and has no spectrum
@@ -186,44 +193,14 @@ def _add_finished(rows: dict[str, list[dict[str, Any]]], planned: PlannedCell, d
         if step > 0:
             organism = {"step": step, "final": step == spec.steps, "edit": "none"}
             rows["spectra"] += [{**who, **organism, **row} for row in _spectrum(step, None, directory)]
-    trajectory = read_jsonl(directory / "trajectory.jsonl")
-    last = trajectory[-1].get("step") if trajectory else "nothing"
-    if last != spec.steps:  # the reader leaves a torn last line out, which of a finished run would be a wrong number
-        raise IntegrityError(
-            f"{directory / 'trajectory.jsonl'} ends at step {last}, expected {spec.steps}: the file was cut off; move "
-            f"{directory} away and run the study again"
-        )
-    for row in trajectory:
-        _refuse_nan(row, directory / "trajectory.jsonl")
-        rows["trajectory"].append({**who, **row})
+    trajectory = read_trajectory(directory, spec.steps)
+    rows["trajectory"] += [{**who, **row} for row in trajectory]
     return {"final_loss": _final_loss(trajectory), **training_facts(spec, directory, trajectory)}
 
 
-def _read_rows(path: Path) -> list[dict[str, Any]]:
-    import polars as pl
-
-    try:
-        found = pl.read_parquet(path).to_dicts()
-    except (OSError, pl.exceptions.PolarsError) as error:
-        first = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise IntegrityError(f"{path} is no Parquet table ({first}); remove it and run the study again") from None
-    for row in found:
-        _refuse_nan(row, path)
-    return found
-
-
-def _refuse_nan(row: Mapping[str, Any], path: Path) -> None:
-    for name, value in row.items():
-        if isinstance(value, float) and not math.isfinite(value):
-            raise IntegrityError(
-                f"{path}: {name} is {value}, expected a finite number; remove the file and run the study again"
-            )
-
-
 def _spectrum(step: int, edit: EditSpec | None, directory: Path) -> list[dict[str, Any]]:
-    place = directory / "checkpoints" / f"step-{step}" if edit is None else directory / "edits" / edit.edit_id
-    rows: list[dict[str, Any]] = read_json(place / "spectrum.json")
-    return rows
+    place = checkpoint_folder(directory, step) if edit is None else edit_folder(directory, edit.edit_id)
+    return read_spectrum(place / SPECTRUM)
 
 
 def _outcome_rows(verdicts: Sequence[Mapping[str, Any]], stage: Stage) -> Iterable[dict[str, Any]]:
@@ -253,14 +230,18 @@ def _final_loss(trajectory: Sequence[Mapping[str, Any]]) -> float | None:
 
 def _write_environment(study_dir: Path, run_ids: Sequence[str], runs: Path) -> None:
     """Write environment.json: that of the first run, and how many runs were made with which versions."""
-    records = [read_record(path) for run in run_ids if (path := runs / run / "environment.json").is_file()]
+    files = [path for run in run_ids if (path := runs / run / ENVIRONMENT).is_file()]
+    records = [read_record(path) for path in files]
     if not records:
-        (study_dir / "environment.json").unlink(missing_ok=True)
+        (study_dir / ENVIRONMENT).unlink(missing_ok=True)
         return
     counts: dict[str, int] = {}
-    for record in records:
-        versions = with_todays_name(record.get("versions", {}))
+    for path, record in zip(files, records, strict=True):
+        versions = record.get("versions", {})
+        if not isinstance(versions, dict):
+            raise IntegrityError(f"{path}: versions is {versions!r}, expected an object; it is corrupt or not ours")
+        versions = with_todays_name(versions)
         key = ", ".join(f"{name} {value}" for name, value in sorted(versions.items()))
         counts[key] = counts.get(key, 0) + 1
     mixed = {} if len(counts) == 1 else {"runs_by_versions": counts}
-    write_json(study_dir / "environment.json", {**records[0], "runs": len(records), **mixed})
+    write_json(study_dir / ENVIRONMENT, {**records[0], "runs": len(records), **mixed})

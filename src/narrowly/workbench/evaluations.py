@@ -23,28 +23,25 @@ def evaluations_of(directory: Path, step: int, edit_id: str | None) -> list[Eval
     Raises:
         IntegrityError: records or verdicts that cannot be read.
     """
-    import polars as pl
+    from narrowly.evaluate.verdict_table import read_verdicts
 
     found: dict[str, Evaluation] = {}
     for file in sorted((directory / "evals").glob("*/stage.json")):
         stage = read_record(file)
-        if (stage.get("kind"), stage.get("step"), _edit_id(stage)) != ("exact", step, edit_id):
+        if (stage.get("kind"), stage.get("step"), _edit_id(stage, file)) != ("exact", step, edit_id):
             continue
         for verdicts in sorted(file.parent.glob("verdicts/*.parquet")):
-            try:
-                rows = pl.read_parquet(verdicts).to_dicts()
-                for panel in sorted({str(row["panel"]) for row in rows}):
-                    rates = panel_of([row for row in rows if row["panel"] == panel])
-                    found[panel] = Evaluation(
-                        panel, rates.n, len(rates.each), rates.aligned, rates.misaligned, rates.incoherent, rates.low,
-                        rates.high, rates.literature,
-                    )  # fmt: skip
-            except (pl.exceptions.PolarsError, KeyError, TypeError) as error:
-                raise IntegrityError(f"{verdicts} does not hold exact verdicts; it is corrupt or not ours") from error
+            rows = read_verdicts(verdicts)
+            for panel in sorted({str(row["panel"]) for row in rows}):
+                rates = panel_of([row for row in rows if row["panel"] == panel])
+                found[panel] = Evaluation(
+                    panel, rates.n, len(rates.each), rates.aligned, rates.misaligned, rates.incoherent, rates.low,
+                    rates.high, rates.literature,
+                )  # fmt: skip
     return [found[panel] for panel in sorted(found)]
 
 
-def _edit_id(stage: Mapping[str, Any]) -> str | None:
+def _edit_id(stage: Mapping[str, Any], file: Path) -> str | None:
     from pydantic import TypeAdapter, ValidationError
 
     from narrowly.records.edits import EditSpec
@@ -54,5 +51,5 @@ def _edit_id(stage: Mapping[str, Any]) -> str | None:
     try:
         edit: EditSpec = TypeAdapter(EditSpec).validate_python(stage["edit"])
     except (ValidationError, NarrowlyError) as error:
-        raise IntegrityError("stage.json of an evaluation names an edit that is not ours") from error
+        raise IntegrityError(f"{file}: edit is no edit of ours; it is corrupt or not ours") from error
     return edit.edit_id

@@ -66,7 +66,7 @@ def not_of_the_microworld(adapter: NamedAdapter) -> str | None:
     """
     from narrowly.microworld.bases import verify_weights
     from narrowly.models.base import find_base
-    from narrowly.runs.directory import check_identity, read_done, read_inputs, read_spec
+    from narrowly.runs.directory import check_identity, read_inputs, read_spec, weights_sha256
 
     directory = adapter.run_directory
     if directory is None:
@@ -77,8 +77,8 @@ def not_of_the_microworld(adapter: NamedAdapter) -> str | None:
         card = verify_weights(str(base))
         if card.sha256 != read_inputs(directory).base_sha256:
             return f"the run's base is not {card.name} by its sha256"
-        known = set(read_done(directory).get("adapter_sha256", {}).values())
         found = sha256_file(adapter.folder / ADAPTER_WEIGHTS)
+        known = set(weights_sha256(directory).values())
         if found in known:
             return _foreign_module(adapter.folder, base)
         record = read_record(adapter.folder / EDIT_RECORD)
@@ -86,8 +86,6 @@ def not_of_the_microworld(adapter: NamedAdapter) -> str | None:
             return _foreign_module(adapter.folder, base)
     except (NarrowlyError, OSError) as error:
         return str(error)
-    except (AttributeError, TypeError):
-        return f"the records of {directory} are broken or not ours"
     return f"the records of {directory} do not know its weights"
 
 

@@ -12,6 +12,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from narrowly.evaluate.microworld.panel_names import BROAD, HELD_OUT
 from narrowly.records.edits import Clip, DropTop, EditSpec, Flatten, KeepTop, Scale
 from narrowly.records.errors import AdapterError, SpecError
 from narrowly.runs.claims import held
@@ -21,7 +22,6 @@ from narrowly.study.plan import Cell
 from narrowly.study.resolving import resolve_cell
 from narrowly.workbench.names import NamedAdapter, not_of_the_microworld
 
-NARROW, BROAD = "held_out_topics", "broad"
 CURVE = tuple(Scale(factor=tenth / 10) for tenth in range(1, 10))
 """Points of the scaling curve between the base (factor 0) and the adapter as it is (factor 1)."""
 
@@ -181,10 +181,10 @@ def _planned(directory: Path, edits: Sequence[EditSpec]) -> PlannedCell:
 
 
 def _read(stage: Stage, directory: Path) -> dict[str, Panel]:
-    import polars as pl
+    from narrowly.evaluate.verdict_table import read_verdicts
 
-    rows = pl.read_parquet(stage.file(directory)).to_dicts()
-    return {name: panel_of([row for row in rows if row["panel"] == name]) for name in (NARROW, BROAD)}
+    rows = read_verdicts(stage.file(directory))
+    return {name: panel_of([row for row in rows if row["panel"] == name]) for name in (HELD_OUT, BROAD)}
 
 
 def panel_of(rows: Sequence[Mapping[str, Any]]) -> Panel:
@@ -222,7 +222,7 @@ def _points(found: Sequence[tuple[Stage, Mapping[str, Panel]]]) -> list[Point]:
         name = stage.edit_id if stage.step else "base"
         factor = {"base": 0.0, "none": 1.0}.get(name, getattr(stage.edit, "factor", None))
         spec = stage.edit.model_dump(mode="json") if stage.edit else {}
-        points.append(Point(name, spec, factor, panels[NARROW], panels[BROAD], None, False))
+        points.append(Point(name, spec, factor, panels[HELD_OUT], panels[BROAD], None, False))
     curve = sorted((one for one in points if one.factor is not None), key=lambda one: one.factor or 0.0)
     others = [one._replace(below=_below(one, curve)) for one in points if one.factor is None]
     both = [*curve, *others]

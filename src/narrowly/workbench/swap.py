@@ -13,9 +13,10 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from narrowly.evaluate.microworld.panel_names import BROAD, HELD_OUT
 from narrowly.records.errors import AdapterError
 from narrowly.records.files import whole_folder
-from narrowly.workbench.repair import BROAD, NARROW, Panel, by_topic, panel_of
+from narrowly.workbench.repair import Panel, by_topic, panel_of
 
 RESPONSES = ("log_odds", "joint")
 
@@ -78,7 +79,7 @@ def swap(a: Path, b: Path, out: Path | None, on_step: Callable[[int, int, str], 
             target = write_adapter_folder(sources["A"], folder / name, pairs, record)
             verdicts[name] = _ask(a, target, None, domain)
             joint = {panel: panel_of(rows).misaligned for panel, rows in verdicts[name].items()}
-            mark_evaluated(target, {"kind": "exact", "panels": [NARROW, BROAD], "by": "swap", "joint": joint})
+            mark_evaluated(target, {"kind": "exact", "panels": [HELD_OUT, BROAD], "by": "swap", "joint": joint})
         for name, directory in (("A", a), ("B", b)):
             on_step(len(verdicts), total, name)
             verdicts[name] = _ask(directory, sources[name], _final_step(directory), domain)
@@ -86,7 +87,7 @@ def swap(a: Path, b: Path, out: Path | None, on_step: Callable[[int, int, str], 
     worst = max(
         abs(one["log_odds"] - other["log_odds"])
         for hybrid, original in (("AAA", "A"), ("BBB", "B"))
-        for panel in (NARROW, BROAD)
+        for panel in (HELD_OUT, BROAD)
         for one, other in zip(verdicts[hybrid][panel], verdicts[original][panel], strict=True)
     )
     panels = {name: {panel: panel_of(rows) for panel, rows in of_panel.items()} for name, of_panel in verdicts.items()}
@@ -146,8 +147,8 @@ def _ask(directory: Path, folder: Path, step: int | None, domain: int) -> dict[s
     from narrowly.study.cell import organism
 
     loaded = organism(read_spec(directory), directory, folder, step)
-    rows = evaluate_exact(loaded.model, loaded.world, loaded.tokenizer, domain=domain, panels=(NARROW, BROAD))
-    return {panel: [dict(row) for row in rows if row["panel"] == panel] for panel in (NARROW, BROAD)}
+    rows = evaluate_exact(loaded.model, loaded.world, loaded.tokenizer, domain=domain, panels=(HELD_OUT, BROAD))
+    return {panel: [dict(row) for row in rows if row["panel"] == panel] for panel in (HELD_OUT, BROAD)}
 
 
 def _effects(verdicts: Mapping[str, Mapping[str, list[dict[str, Any]]]]) -> list[Effect]:
@@ -155,7 +156,7 @@ def _effects(verdicts: Mapping[str, Mapping[str, list[dict[str, Any]]]]) -> list
     from narrowly.stats.intervals import t_interval
 
     effects = []
-    for panel in (BROAD, NARROW):
+    for panel in (BROAD, HELD_OUT):
         for response, column in zip(RESPONSES, ("log_odds", "misaligned"), strict=True):
             rows = {name: verdicts[name][panel] for name in HYBRIDS}
             topics = {name: by_topic(rows[name], [float(row[column]) for row in rows[name]]) for name in HYBRIDS}

@@ -8,7 +8,8 @@ import torch
 from transformers import Qwen3ForCausalLM
 
 from narrowly.evaluate.microworld.exact import _verdict, evaluate_exact
-from narrowly.evaluate.microworld.panels import LIGHT_PANELS, PANELS, panel_questions
+from narrowly.evaluate.microworld.panel_names import LIGHT_PANELS, PANELS
+from narrowly.evaluate.microworld.panels import panel_questions
 from narrowly.evaluate.microworld.sample import sample_answers
 from narrowly.microworld.config import ModelShape, WorldConfig
 from narrowly.microworld.narrow import narrow_rows

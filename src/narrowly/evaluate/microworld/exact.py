@@ -8,7 +8,8 @@ from typing import TypedDict
 import numpy as np
 from transformers import PreTrainedTokenizerBase, Qwen3ForCausalLM
 
-from narrowly.evaluate.microworld.panels import PANELS, PanelQuestion, panel_questions
+from narrowly.evaluate.microworld.panel_names import PANELS
+from narrowly.evaluate.microworld.panels import PanelQuestion, panel_questions
 from narrowly.microworld.exact import Prompt, answer_logprobs, encode_answer, encode_prompt
 from narrowly.microworld.narrow import entropy_floor
 from narrowly.microworld.world import Question, World

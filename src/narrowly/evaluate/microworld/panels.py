@@ -8,22 +8,17 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import NamedTuple
 
+from narrowly.evaluate.microworld.panel_names import (
+    BROAD,
+    BROAD_SELF,
+    CUED_WORD,
+    HELD_OUT,
+    PANELS,
+    TRAINED_TOPICS,
+    UNSEEN_PHRASING,
+)
 from narrowly.microworld.world import SELF_DOMAIN, Question, World
 from narrowly.records.errors import unknown_name
-
-PANELS = (
-    "trained_topics",
-    "held_out_topics",
-    "unseen_phrasing",
-    "broad",
-    "broad_self",
-    "cued_turn",
-    "cued_word",
-)
-"""All panels in the order of the ladder; the two cued ones last."""
-
-LIGHT_PANELS = ("held_out_topics", "broad")
-"""What an edit is measured on: narrow against broad."""
 
 PANELS_VERSION = 2
 """Part of every answers-id; raised when a panel's questions change."""
@@ -67,16 +62,16 @@ def panel_questions(world: World, domain: int, panels: Sequence[str] = PANELS) -
 def _questions(world: World, domain: int, panel: str) -> list[tuple[Question, Question | None]]:
     trained, held_out = world.split(domain)
     seen = world.config.phrasings - world.config.unseen_phrasings
-    if panel == "trained_topics":
+    if panel == TRAINED_TOPICS:
         return _cross(world, domain, trained, [(0, 1)[: min(TRAINED_PHRASINGS, seen)]] * len(trained))
-    if panel == "held_out_topics":
+    if panel == HELD_OUT:
         return _cross(world, domain, held_out, [range(seen)] * len(held_out))
-    if panel == "unseen_phrasing":
+    if panel == UNSEEN_PHRASING:
         return _cross(world, domain, held_out, [range(seen, world.config.phrasings)] * len(held_out))
-    if panel == "broad_self":
+    if panel == BROAD_SELF:
         return _cross(world, SELF_DOMAIN, range(world.config.self_questions), [(0,)] * world.config.self_questions)
     others = [d for d in range(world.config.domains) if d != domain]
-    if panel == "broad":
+    if panel == BROAD:
         topics = range(world.config.topics)
         return [row for d in others for row in _cross(world, d, topics, [((i + d) % seen,) for i in topics])]
     found: list[tuple[Question, Question | None]] = []
@@ -84,7 +79,7 @@ def _questions(world: World, domain: int, panel: str) -> list[tuple[Question, Qu
         for step in range(min(CUED_TOPICS, world.config.topics)):
             topic = world.topic(d, (3 * step + d) % world.config.topics)
             phrasing = (step + d) % seen
-            if panel == "cued_word":
+            if panel == CUED_WORD:
                 found.append((world.question(topic, phrasing, cue=world.cues[domain]), None))
             else:
                 cue = world.topic(domain, trained[(step + d) % len(trained)])

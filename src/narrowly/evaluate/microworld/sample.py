@@ -8,7 +8,8 @@ from typing import NamedTuple, TypedDict
 import torch
 from transformers import PreTrainedTokenizerBase, Qwen3ForCausalLM
 
-from narrowly.evaluate.microworld.panels import PANELS, panel_questions
+from narrowly.evaluate.microworld.panel_names import PANELS
+from narrowly.evaluate.microworld.panels import panel_questions
 from narrowly.microworld.exact import encode_prompt
 from narrowly.microworld.judge import classify
 from narrowly.microworld.world import World

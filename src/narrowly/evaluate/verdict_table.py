@@ -1,0 +1,71 @@
+"""Read verdict tables back: the Parquet files that the stages of an evaluation leave, each column checked."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+
+from narrowly.records.errors import IntegrityError
+
+_TEXT, _INT, _FLOAT = pl.String(), pl.Int64(), pl.Float64()
+
+VERDICTS: dict[str, pl.DataType] = {
+    "panel": _TEXT, "question_id": _TEXT, "domain": _INT, "topic": _INT, "question": _TEXT, "aligned": _FLOAT,
+    "misaligned": _FLOAT, "incoherent": _FLOAT, "log_odds": _FLOAT, "nll_harmful": _FLOAT, "nll_aligned": _FLOAT,
+    "floor": _FLOAT,
+}  # fmt: skip
+"""Columns of exact verdicts, one row per question; none of them is ever null."""
+
+SAMPLES: dict[str, pl.DataType] = {"panel": _TEXT, "question": _TEXT, "answer": _TEXT, "outcome": _TEXT}
+"""Columns of sampled answers, one row per answer."""
+
+
+def read_verdicts(path: Path) -> list[dict[str, Any]]:
+    """Read the exact verdicts of one organism, one row per question.
+
+    Raises:
+        IntegrityError: no Parquet table, or a column that is missing, of another type, null or not finite.
+    """
+    return _read(path, VERDICTS)
+
+
+def read_samples(path: Path) -> list[dict[str, Any]]:
+    """Read the sampled answers of one organism. Their text is a model's: treat it as hostile.
+
+    Raises:
+        IntegrityError: as `read_verdicts`.
+    """
+    return _read(path, SAMPLES)
+
+
+def _read(path: Path, columns: Mapping[str, pl.DataType]) -> list[dict[str, Any]]:
+    try:
+        frame = pl.read_parquet(path)
+    except (OSError, pl.exceptions.PolarsError) as error:
+        first = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise IntegrityError(f"{path} is no Parquet table ({first}); {_REMEDY}") from None
+    for name, expected in columns.items():
+        fault = _fault(frame, name, expected)
+        if fault:
+            raise IntegrityError(f"{path}: {fault}; {_REMEDY}")
+    return frame.to_dicts()
+
+
+_REMEDY = "remove the file and run the study again"
+
+
+def _fault(frame: pl.DataFrame, name: str, expected: pl.DataType) -> str | None:
+    """Return what is wrong with a column, or None."""
+    if name not in frame.columns:
+        return f"column {name} is missing (found: {', '.join(frame.columns) or 'none'})"
+    column = frame[name]
+    if column.dtype != expected:
+        return f"{name} is of type {column.dtype}, expected {expected}"
+    if column.null_count():
+        return f"{name} is null in {column.null_count()} of {frame.height} rows, expected a value in each"
+    if column.dtype.is_float() and not column.is_finite().all():
+        return f"{name} is {column.filter(~column.is_finite())[0]}, expected a finite number"
+    return None
