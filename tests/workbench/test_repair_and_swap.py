@@ -12,6 +12,7 @@ import pytest
 import torch
 
 from narrowly.cli.app import execute
+from narrowly.evaluate.microworld.panel_names import BROAD, HELD_OUT
 from narrowly.records.edits import Clip, Flatten, Scale
 from narrowly.records.errors import IntegrityError, RunDirectoryError
 from narrowly.records.files import read_json, write_json
@@ -20,8 +21,6 @@ from narrowly.spectrum import pairs_from_folder
 from narrowly.study.cell import edited_adapter
 from narrowly.workbench.names import find_adapter, not_of_the_microworld
 from narrowly.workbench.repair import (
-    BROAD,
-    NARROW,
     Panel,
     Point,
     Sweep,
@@ -115,7 +114,7 @@ def test_an_edit_of_a_run_goes_to_its_place_and_is_marked_until_it_is_evaluated(
     capsys.readouterr()
     record = read_json(place / "edit.json")
     assert record["status"] == "edited, evaluated"
-    assert record["evaluations"][0]["panels"] == [NARROW, BROAD]
+    assert record["evaluations"][0]["panels"] == [HELD_OUT, BROAD]
     assert list(world.a.glob(f"evals/*/verdicts/{record['evaluations'][0]['verdict_id']}.parquet"))
     assert "edited, evaluated" in printed(capsys, "repair", world.a, "--edit", "clip:limit=1.2")
 
@@ -389,15 +388,15 @@ def test_a_swap_reproduces_both_ends_and_its_hybrids_are_kept_on_request(world, 
     assert said["worst"] < 1e-3
     assert set(said["panels"]) == {"A", "B", "AAA", "AAB", "ABA", "ABB", "BAA", "BAB", "BBA", "BBB"}
     for hybrid, original in (("AAA", "A"), ("BBB", "B")):
-        for name in (NARROW, BROAD):
+        for name in (HELD_OUT, BROAD):
             found, expected = said["panels"][hybrid][name], said["panels"][original][name]
             assert found["misaligned"] == pytest.approx(expected["misaligned"], abs=1e-4)
     effects = {(e["component"], e["panel"], e["response"]): e["estimate"] for e in said["effects"]}
     topics = {(e["panel"], e["n"]) for e in said["effects"]}
-    assert {name for name, _ in topics} == {NARROW, BROAD}
-    assert all(n < said["panels"]["A"][NARROW]["n"] for name, n in topics if name == NARROW)
+    assert {name for name, _ in topics} == {HELD_OUT, BROAD}
+    assert all(n < said["panels"]["A"][HELD_OUT]["n"] for name, n in topics if name == HELD_OUT)
     odd = ("shape", "norms", "vectors", "shape x norms x vectors")
-    for name in (NARROW, BROAD):
+    for name in (HELD_OUT, BROAD):
         whole = said["panels"]["BBB"][name]["log_odds"] - said["panels"]["AAA"][name]["log_odds"]
         assert math.fsum(effects[part, name, "log_odds"] for part in odd) == pytest.approx(whole, abs=1e-6)
     assert sorted(path.name for path in target.iterdir()) == sorted({*said["panels"], "swap.json"} - {"A", "B"})
