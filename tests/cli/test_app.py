@@ -7,14 +7,17 @@ import os
 import re
 import subprocess
 import sys
+from importlib import import_module
 from pathlib import Path
 
 import pytest
+import typer
 
 from narrowly.cli import terminal
 from narrowly.cli.app import app, execute
-from narrowly.cli.terminal import duration, missing_modules, need_extra, safe, table
-from narrowly.records.errors import MissingExtraError
+from narrowly.cli.terminal import duration, need_extra, safe, table
+from narrowly.records.errors import MissingExtraError, SpecError
+from narrowly.records.install import install_hint
 
 COMMANDS = [command.name or "" for command in app.registered_commands]
 
@@ -163,16 +166,65 @@ def test_importing_the_package_costs_nothing_and_offers_load_study() -> None:
 def test_a_missing_extra_names_the_command_that_adds_it(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(terminal, "missing_modules", lambda extra: ["torch"])
-    with pytest.raises(MissingExtraError, match=r"pip install 'narrowly\[lab\]'"):
+    need_extra("lab", "running a study")
+    listed = [(None, "pydantic"), ("lab", "pydantic"), ("lab", "not-here-at-all")]
+    monkeypatch.setattr("narrowly.records.install._listed", lambda: listed)
+    with pytest.raises(MissingExtraError) as refused:
         need_extra("lab", "running a study")
-    monkeypatch.setitem(terminal.EXTRAS, "spectral", (*terminal.EXTRAS["spectral"], "no_such_module"))
-    monkeypatch.undo()
-    monkeypatch.setattr("narrowly.cli.run.need_extra", lambda *_: __import__("torch_is_not_here"))
-    monkeypatch.setitem(terminal.EXTRAS, "lab", ("torch_is_not_here",))
+    assert str(refused.value) == f"running a study needs not-here-at-all; add them with: {install_hint('lab')}"
+    monkeypatch.setattr("narrowly.cli.run.need_extra", lambda *_: __import__("not_here_at_all"))
     assert execute(["run", "micro"]) == 2
-    assert "pip install 'narrowly[lab]'" in capsys.readouterr().err
-    assert missing_modules("spectral") == []
+    printed = capsys.readouterr().err
+    assert printed == f"narrowly: this command needs not_here_at_all; add it with: {install_hint('lab')}\n"
+
+
+def raising(error: BaseException) -> None:
+    raise error
+
+
+def planted(*_: object, **__: object) -> None:
+    raise KeyError("a column \x1b[31mthat nobody wrote")
+
+
+def test_a_bug_of_ours_shows_its_traceback_and_says_that_it_is_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("narrowly.study.preview.preview", planted)
+    assert execute(["plan", "micro", "--out", str(tmp_path)]) == 70
+    printed = capsys.readouterr()
+    lines = printed.err.splitlines()
+    assert lines[0] == "Traceback (most recent call last):"
+    assert any(line.endswith("in planted") for line in lines)
+    assert lines[-2].startswith("KeyError: ")
+    assert "this is a bug in narrowly, not a mistake of yours; please report it" in lines[-1]
+    assert "\x1b" not in printed.err
+    assert printed.out == ""
+
+
+def test_a_module_of_ours_that_is_missing_is_a_bug_and_no_missing_extra(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for module in ("narrowly.study.no_such_room", "torch.no_such_part", "no_requirement_of_ours"):
+        monkeypatch.setattr("narrowly.cli.run.need_extra", lambda *_, name=module: import_module(name))
+        assert execute(["run", "micro"]) == 70
+        assert "this is a bug" in capsys.readouterr().err
+
+
+def test_a_mistake_of_a_user_is_never_called_a_bug(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for mistake, code in (
+        (SpecError("a wrong value"), 2),
+        (FileNotFoundError(2, "No such file or directory", "a.json"), 2),
+        (KeyboardInterrupt(), 130),
+        (typer.BadParameter("a wrong option"), 2),
+        (typer.Abort(), 130),
+    ):
+        monkeypatch.setattr("narrowly.cli.run.need_extra", lambda *_, mistake=mistake: raising(mistake))
+        assert execute(["run", "micro"]) == code
+        printed = capsys.readouterr().err
+        assert len(printed.splitlines()) <= 1, printed
+        assert "bug" not in printed
 
 
 def test_plan_prints_json_and_writes_nothing(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -17,6 +17,7 @@ import yaml
 from narrowly.cli.app import execute
 from narrowly.records.canonical import canonical_json
 from narrowly.records.errors import UnknownNameError
+from narrowly.records.install import install_hint
 from narrowly.records.run_spec import RunSpec, TextData
 from narrowly.records.spec_files import leaves, merge, nested, read_mapping
 from narrowly.study.cost import GPUS, UNKNOWN_ROW, cost_of, flops_per_token, gpu_named, tokens_per_row
@@ -362,6 +363,8 @@ sys.meta_path.insert(0, Nothing())
 socket.socket.connect = refuse
 socket.getaddrinfo = refuse
 from narrowly.cli.app import execute
+from narrowly.records import install
+install.installed_version = lambda distribution: None
 for name in sys.argv[2:]:
     assert execute(["plan", name, "--out", sys.argv[1]]) == 0
     assert execute(["plan", name, "--out", sys.argv[1], "--json"]) == 0
@@ -389,7 +392,7 @@ def test_a_plan_of_every_study_needs_nothing_but_the_core_of_the_package(tmp_pat
         "assumed: 280 tokens",
     ):
         assert words in done.stdout
-    assert "pip install 'narrowly[" in done.stderr and len(done.stderr.splitlines()) == 1
+    assert install_hint("lab") in done.stderr and len(done.stderr.splitlines()) == 1
     assert not (tmp_path / "out").exists()
 
 

@@ -24,6 +24,7 @@ from narrowly.models.nf4 import check_nf4, nf4_options, settle_quantised
 from narrowly.models.organism import load_organism
 from narrowly.records.errors import SpecError
 from narrowly.records.files import read_json, read_jsonl
+from narrowly.records.install import install_hint
 from narrowly.records.run_spec import RunSpec
 from narrowly.train.inputs import load_inputs
 from narrowly.train.run import resolve_inputs, run_directory, train_run
@@ -33,7 +34,7 @@ Chat = tuple[Path, Path]
 
 real = pytest.mark.skipif(
     importlib.util.find_spec("bitsandbytes") is None,
-    reason="bitsandbytes is not installed (pip install 'narrowly[nf4]'): no base is quantised here",
+    reason="bitsandbytes is not installed (pip install '.[nf4]'): no base is quantised here",
 )
 
 
@@ -86,8 +87,7 @@ def test_without_bitsandbytes_one_line_names_the_extra_and_nothing_is_written(
     assert execute(["train", str(spec), "--out", str(tmp_path / "out")]) == 2
     shown = capsys.readouterr().err
     assert shown == (
-        "narrowly: base_dtype nf4 needs bitsandbytes, which is not installed; add it with: pip install "
-        "'narrowly[nf4]'\n"
+        f"narrowly: base_dtype nf4 needs bitsandbytes, which is not installed; add it with: {install_hint('nf4')}\n"
     )
     assert not (tmp_path / "out").exists()
 

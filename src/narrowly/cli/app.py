@@ -1,6 +1,7 @@
 """The `narrowly` command: its subcommands, and how every error becomes one line and an exit code.
 
-Exit codes: 0 all went well; 1 some cells of a study failed; 2 something a user can mend; 130 Ctrl-C.
+Exit codes: 0 all went well; 1 some cells of a study failed; 2 something a user can mend; 70 a bug of ours, with its
+traceback; 130 Ctrl-C.
 """
 
 from __future__ import annotations
@@ -9,6 +10,7 @@ import os
 import sys
 import traceback
 from collections.abc import Sequence
+from importlib import import_module
 from typing import Annotated, Any
 
 import typer
@@ -32,11 +34,12 @@ from narrowly.cli import (
     train,
     world,
 )
-from narrowly.cli.terminal import EXTRAS, complain, safe
-from narrowly.records.errors import MissingExtraError, NarrowlyError, nearest
+from narrowly.cli.terminal import complain, safe
+from narrowly.records.errors import NarrowlyError, nearest
+from narrowly.records.install import extra_with, install_hint
 
-_ClickError: Any = typer.BadParameter.__mro__[2]
-"""ClickException, wherever the installed typer has it from."""
+BUG = 70
+"""Exit code of a bug of ours: EX_SOFTWARE of sysexits.h."""
 
 _EXAMPLES = """\b
 Examples:
@@ -47,7 +50,7 @@ Examples:
   narrowly repair path/to/adapter --edit flatten:t=.5 --out edited
   narrowly data pull insecure secure    public data sets, held to their sha256
 
-Exit codes: 0 done, 1 some cells failed, 2 an error you can mend, 130 stopped by Ctrl-C.
+Exit codes: 0 done, 1 some cells failed, 2 an error you can mend, 70 a bug of narrowly, 130 stopped by Ctrl-C.
 """
 
 app = typer.Typer(
@@ -100,7 +103,10 @@ app.add_typer(world.app, name="world")
 
 
 def execute(arguments: Sequence[str]) -> int:
-    """Run one command line and return its exit code; every expected error is one line on standard error."""
+    """Run one command line and return its exit code.
+
+    Every expected error is one line on standard error; any other one is a bug of ours and shows its traceback.
+    """
     debug = "--debug" in arguments
     try:
         result = typer.main.get_command(app).main(
@@ -115,41 +121,55 @@ def execute(arguments: Sequence[str]) -> int:
     except BrokenPipeError:  # `narrowly ... | head`
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
-    except _ClickError as error:
-        if type(error).__name__ == "NoArgsIsHelpError":
-            typer.echo(error.format_message())
-            return 2
-        return _fail(_usage(error), debug, error.exit_code)
-    except NarrowlyError as error:
+    except Exception as error:
+        return _explained(error, debug)
+
+
+def _explained(error: Exception, debug: bool) -> int:
+    """Print what went wrong and return the exit code."""
+    if isinstance(error, NarrowlyError):
         return _fail(str(error), debug, 2)
-    except ModuleNotFoundError as error:
-        return _fail(_missing(error), debug, 2)
-    except OSError as error:  # a missing, unreadable or exchanged file that no room has put into its own words
+    click = _click_exceptions()
+    if isinstance(error, getattr(click, "NoArgsIsHelpError", ())):
+        typer.echo(error.format_message())  # type: ignore[attr-defined]  # the class is one of click's
+        return 2
+    if isinstance(error, click.ClickException):
+        return _fail(_usage(error), debug, error.exit_code)
+    if isinstance(error, ModuleNotFoundError) and (extra := extra_with(error.name or "")):
+        return _fail(f"this command needs {error.name}; add it with: {install_hint(extra)}", debug, 2)
+    if isinstance(error, OSError):  # a missing, unreadable or exchanged file that no room has put into its own words
         place = f"{error.filename}: " if error.filename else ""
         return _fail(f"{place}{error.strerror or error}", debug, 2)
-    except Exception as error:
-        if type(error).__name__ == "ValidationError" and type(error).__module__.startswith("pydantic"):
-            return _fail(str(error), debug, 2)
-        raise
+    from pydantic import ValidationError
+
+    if isinstance(error, ValidationError):
+        return _fail(str(error), debug, 2)
+    for line in "".join(traceback.format_exception(error)).splitlines():
+        complain(line)
+    complain(
+        f"narrowly {__version__}: this is a bug in narrowly, not a mistake of yours; please report it where you "
+        "got narrowly from, with the lines above and what `narrowly doctor` prints"
+    )
+    return BUG
+
+
+def _click_exceptions() -> Any:
+    """Return the module with click's exceptions: the copy inside typer or, for an older typer, click's own."""
+    try:
+        return import_module("typer._click.exceptions")
+    except ModuleNotFoundError:
+        return import_module("click.exceptions")
 
 
 def _usage(error: Any) -> str:
     message = error.format_message()
-    if type(error).__name__ == "NoSuchCommand" or message.startswith("No such command"):
+    if message.startswith("No such command"):
         names = error.ctx.command.list_commands(error.ctx)
         name = message.split("'")[1] if "'" in message else ""
         message = message.split(".")[0].split(" Did you")[0].rstrip() + (
             nearest(name, names) or f" (accepted: {', '.join(names)})"
         )
     return str(message)
-
-
-def _missing(error: ModuleNotFoundError) -> str:
-    name = (error.name or "").partition(".")[0]
-    for extra, modules in EXTRAS.items():
-        if name in modules:
-            return str(MissingExtraError(f"this command needs {name}; add it with: pip install 'narrowly[{extra}]'"))
-    return str(error)
 
 
 def _fail(message: str, debug: bool, code: int) -> int:

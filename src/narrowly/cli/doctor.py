@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
-import importlib.metadata
 import os
 import platform
 import shutil
 from pathlib import Path
 
 from narrowly import __version__
-from narrowly.cli.terminal import console, missing_modules, say, table
+from narrowly.cli.terminal import console, say, table
+from narrowly.records.install import (
+    extras,
+    install_hint,
+    installed_version,
+    missing_requirements,
+    requirements,
+)
 
 EXAMPLES = """\b
 Examples:
@@ -17,34 +23,18 @@ Examples:
 
 Exit code 0 where everything that is installed is in order, 1 where a shipped base is damaged or cannot be read.
 """
-PACKAGES = (
-    "pydantic",
-    "typer",
-    "rich",
-    "PyYAML",
-    "torch",
-    "safetensors",
-    "pytorch-optimizer",
-    "numpy",
-    "transformers",
-    "peft",
-    "accelerate",
-    "tokenizers",
-    "polars",
-    "scipy",
-    "statsmodels",
-    "matplotlib",
-    "Jinja2",
-    "psutil",
-)
 ADDS = {
     "spectral": "spectra of adapters, the penalty, optimisers",
     "lab": "training, evaluation, studies, statistics, reports",
+    "track": "every tracker of --report-to",
+    "nf4": "bases in 4 bits",
 }
+"""What each extra is for."""
 
 
 def command() -> int:
     """Show versions, cores, memory and threads, what each extra would add, and whether the shipped bases are intact."""
+    from narrowly.data.cache import note_on_old_cache
     from narrowly.engines.local import usable_cores
 
     rows = [("narrowly", __version__), ("python", f"{platform.python_version()} on {platform.platform()}")]
@@ -53,13 +43,17 @@ def command() -> int:
     rows += [
         (name, os.environ[name]) for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "HF_HOME") if name in os.environ
     ]
-    rows += [(name, _version(name)) for name in PACKAGES]
+    rows += [(name, installed_version(name) or "not installed") for name in (*requirements(), *requirements("lab"))]
     console().print(table(("what", "here"), rows))
-    for extra, adds in ADDS.items():
-        missing = missing_modules(extra)
-        state = "installed" if not missing else f"missing {', '.join(missing)}; pip install 'narrowly[{extra}]'"
-        say(f"extra {extra} ({adds}): {state}", "" if not missing else "yellow")
-    if missing_modules("lab"):
+    for extra in sorted(extras(), key=list(ADDS).index):
+        missing = missing_requirements(extra)
+        state = "installed" if not missing else f"missing {', '.join(missing)}; {install_hint(extra)}"
+        say(f"extra {extra} ({ADDS[extra]}): {state}", "" if not missing else "yellow")
+    if not extras():
+        say("extras: unknown, because narrowly runs from a folder without being installed", "yellow")
+    if note := note_on_old_cache():
+        say(note, "yellow")
+    if missing_requirements("lab"):
         say("shipped bases: not checked, which needs the lab extra")
         return 0
     return _check_bases()
@@ -82,13 +76,6 @@ def _check_bases() -> int:
             say(f"base {name}: {error}", "red")
     say(f"shipped bases: {len(names) - damaged} of {len(names)} are whole")
     return 1 if damaged else 0
-
-
-def _version(package: str) -> str:
-    try:
-        return importlib.metadata.version(package)
-    except importlib.metadata.PackageNotFoundError:
-        return "not installed"
 
 
 def _memory() -> str:

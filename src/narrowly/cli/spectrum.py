@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -12,6 +11,7 @@ import typer
 
 from narrowly.cli.options import AsJson
 from narrowly.cli.terminal import console, need_extra, safe, say, table
+from narrowly.records.install import install_hint, missing_requirements
 
 if TYPE_CHECKING:
     from narrowly.spectrum.pairs import Skipped
@@ -65,10 +65,10 @@ def command(
     from narrowly.spectrum.metrics import LEADING, spectrum_summary
 
     if figure is None and not no_figure and not as_json:
-        if find_spec("matplotlib") and find_spec("polars"):
+        if not missing_requirements("lab"):
             figure = Path(f"spectrum-{adapter.resolve().name}.svg")
         else:
-            say("no figure: it needs pip install 'narrowly[lab]' (--no-figure leaves this line out)")
+            say(f"no figure (--no-figure leaves this line out); one needs: {install_hint('lab')}")
     rows, skipped = _spectrum(adapter)
     summary = spectrum_summary(rows)
     truncated = [row for row in rows if LEADING in row]

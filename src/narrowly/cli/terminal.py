@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import unicodedata
 from collections.abc import Iterable, Sequence
 from typing import Any
@@ -12,29 +11,13 @@ from rich.table import Table
 from rich.text import Text
 
 from narrowly.records.errors import MissingExtraError
+from narrowly.records.install import install_hint, missing_requirements
 
 LONGEST = 400
 """Characters of one text from a model or a file that are printed."""
 
 PIPE_WIDTH = 200
 """Columns where standard output is a pipe or a file, so that no table is folded."""
-
-EXTRAS = {
-    "spectral": ("torch", "safetensors", "pytorch_optimizer", "numpy"),
-    "lab": (
-        "transformers",
-        "peft",
-        "accelerate",
-        "tokenizers",
-        "polars",
-        "scipy",
-        "statsmodels",
-        "matplotlib",
-        "jinja2",
-        "psutil",
-    ),
-}
-"""Modules that each extra adds; `lab` includes `spectral`."""
 
 
 def console() -> Console:
@@ -114,18 +97,12 @@ def duration(seconds: float) -> str:
     return f"{whole // 3600} h {whole % 3600 // 60:02d} min"
 
 
-def missing_modules(extra: str) -> list[str]:
-    """Return the modules of an extra that are not installed."""
-    names = [*EXTRAS["spectral"], *(EXTRAS["lab"] if extra == "lab" else ())]
-    return [name for name in names if importlib.util.find_spec(name) is None]
-
-
 def need_extra(extra: str, what: str) -> None:
     """Refuse a command that needs more than what is installed.
 
     Raises:
         MissingExtraError: names what is missing and the command that adds it.
     """
-    missing = missing_modules(extra)
+    missing = missing_requirements(extra)
     if missing:
-        raise MissingExtraError(f"{what} needs {', '.join(missing)}; add them with: pip install 'narrowly[{extra}]'")
+        raise MissingExtraError(f"{what} needs {', '.join(missing)}; add them with: {install_hint(extra)}")

@@ -23,6 +23,7 @@ from urllib.parse import urlsplit
 from narrowly.records.canonical import sha256_file, sha256_text
 from narrowly.records.errors import IntegrityError, RunDirectoryError, SpecError
 from narrowly.records.files import atomic_path, read_record, write_json
+from narrowly.records.install import FORMER_NAME, PACKAGE
 
 try:
     import fcntl
@@ -45,11 +46,26 @@ def cache_folder() -> Path:
     """Return the folder of the cache: NARROWLY_CACHE, or `narrowly` in the platform's folder for caches."""
     if chosen := os.environ.get("NARROWLY_CACHE"):
         return Path(chosen).expanduser()
+    return _platform_folder(PACKAGE)
+
+
+def _platform_folder(name: str) -> Path:
     if sys.platform == "darwin":
-        return Path.home() / "Library" / "Caches" / "narrowly"
+        return Path.home() / "Library" / "Caches" / name
     if sys.platform == "win32":
-        return Path(os.environ.get("LOCALAPPDATA") or Path.home() / "AppData" / "Local") / "narrowly" / "cache"
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "narrowly"
+        return Path(os.environ.get("LOCALAPPDATA") or Path.home() / "AppData" / "Local") / name / "cache"
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / name
+
+
+def note_on_old_cache() -> str | None:
+    """Return one line on a cache from before the rename, which is not searched, or None where there is none."""
+    variable, folder = f"{FORMER_NAME.upper()}_CACHE", _platform_folder(FORMER_NAME)
+    if old := os.environ.get(variable):
+        return f"{variable} is set and no longer read; to go on with its files, set NARROWLY_CACHE to {old}"
+    if folder.is_dir():
+        new = cache_folder() / "data"
+        return f"{folder} is the cache of the former name and not searched; to keep its files, move its data to {new}"
+    return None
 
 
 def cached(name: str, file_name: str) -> Path:

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
 from narrowly.records.errors import MissingExtraError, SpecError, unknown_name
+from narrowly.records.install import install_hint
 
 PROJECT = "narrowly"
 """Project or experiment of a tracker, where its own environment variable names no other."""
@@ -189,6 +190,6 @@ def check_trackers(names: Sequence[str]) -> None:
     missing = [name for name in names if importlib.util.find_spec(name) is None]
     if missing:
         raise MissingExtraError(
-            f"tracker {', '.join(missing)} is not installed; add it with: pip install {' '.join(missing)} (every "
-            "tracker: pip install 'narrowly[track]')"
+            f"tracker {', '.join(missing)} is not installed; add it with: pip install {' '.join(missing)}; or every "
+            f"tracker, {install_hint('track')}"
         )

@@ -15,6 +15,7 @@ import logging
 from typing import TYPE_CHECKING, Any
 
 from narrowly.records.errors import MissingExtraError, SpecError
+from narrowly.records.install import install_hint
 
 if TYPE_CHECKING:
     from torch import nn
@@ -34,7 +35,7 @@ def check_nf4(device: str) -> None:
     """
     if importlib.util.find_spec(PACKAGE) is None:
         raise MissingExtraError(
-            f"base_dtype nf4 needs {PACKAGE}, which is not installed; add it with: pip install 'narrowly[nf4]'"
+            f"base_dtype nf4 needs {PACKAGE}, which is not installed; add it with: {install_hint('nf4')}"
         )
     import bitsandbytes
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.metadata
 import re
 from collections.abc import Mapping
 
@@ -26,56 +25,57 @@ def install_hint(extra: str) -> str:
 
 
 def extras() -> list[str]:
-    """Return the names of the package's extras that add something for users, in alphabetical order.
+    """Return the names of the extras that add something for users, in alphabetical order.
 
     Empty where the package is used from a folder without being installed: nothing is known of extras then.
     """
-    try:
-        named = importlib.metadata.metadata(PACKAGE).get_all("Provides-Extra") or []
-    except importlib.metadata.PackageNotFoundError:
-        return []
-    return sorted(name for name in named if name != "dev")
+    return sorted({extra for extra, _ in _listed() if extra is not None and extra != "dev"})
 
 
 def requirements(extra: str | None = None) -> list[str]:
-    """Return the distributions that an extra needs beyond the core, or those of the core, as pyproject.toml lists them.
+    """Return the distributions that an extra needs beyond the core, from the list of pyproject.toml.
 
     Args:
-        extra: name of the extra; None for what is always installed.
+        extra: name of the extra; None for the core, which is always installed.
 
     Empty where the package is used from a folder without being installed.
     """
-    try:
-        listed = importlib.metadata.requires(PACKAGE) or []
-    except importlib.metadata.PackageNotFoundError:
-        return []
-    found = []
-    for line in listed:
-        marked = re.search(r"extra\s*==\s*['\"]([^'\"]+)['\"]", line)
-        if (marked[1] if marked else None) == extra:
-            found.append(re.split(r"[^A-Za-z0-9._-]", line, maxsplit=1)[0])
-    return found
+    return [name for of, name in _listed() if of == extra]
 
 
 def missing_requirements(extra: str) -> list[str]:
     """Return the distributions of an extra that are not installed."""
-    return [name for name in requirements(extra) if not _is_installed(name)]
+    return [name for name in requirements(extra) if installed_version(name) is None]
+
+
+def installed_version(distribution: str) -> str | None:
+    """Return the version of an installed distribution, None where it is not installed."""
+    from importlib import metadata
+
+    try:
+        return metadata.version(distribution)
+    except metadata.PackageNotFoundError:
+        return None
 
 
 def extra_with(module: str) -> str | None:
-    """Return the smallest extra that would bring a module which is not installed, or None where none would."""
-    name = _plain(module.partition(".")[0])
-    bringing = [extra for extra in extras() if name in map(_plain, missing_requirements(extra))]
+    """Return the smallest extra that brings a top-level module, None where none does."""
+    name = module.lower().replace("_", "-")  # as all our requirements name their module
+    bringing = [extra for extra in extras() if name in requirements(extra)]
     return min(bringing, key=lambda extra: len(requirements(extra)), default=None)
 
 
-def _plain(name: str) -> str:
-    return name.lower().replace("_", "-")
+def _listed() -> list[tuple[str | None, str]]:
+    """Return (extra or None, distribution) for each requirement, as the installed package declares them."""
+    from importlib import metadata  # 10 ms, which no command pays that needs no extra
 
-
-def _is_installed(distribution: str) -> bool:
     try:
-        importlib.metadata.distribution(distribution)
-    except importlib.metadata.PackageNotFoundError:
-        return False
-    return True
+        lines = metadata.requires(PACKAGE) or []
+    except metadata.PackageNotFoundError:
+        return []
+    found = []
+    for line in lines:
+        marked = re.search(r"""extra\s*==\s*['"]([^'"]+)['"]""", line)
+        name = re.split(r"[^A-Za-z0-9._-]", line, maxsplit=1)[0]
+        found.append((marked[1] if marked else None, name.lower().replace("_", "-")))
+    return found

@@ -23,6 +23,7 @@ from narrowly.records.errors import (
     MissingExtraError,
 )
 from narrowly.records.files import read_record, whole_folder, write_json
+from narrowly.records.install import install_hint
 from narrowly.spectrum.folder import (
     factor_place,
     pairs_from_folder,
@@ -290,7 +291,7 @@ def _save(tensors: dict[str, Tensor], file: Path) -> None:
         from safetensors import SafetensorError
         from safetensors.torch import save_file
     except ImportError as error:
-        raise MissingExtraError("safetensors is not installed; run pip install 'narrowly[spectral]'") from error
+        raise MissingExtraError(f"safetensors is not installed; add it with: {install_hint('spectral')}") from error
     try:
         save_file(tensors, file, metadata={"format": "pt"})
     except SafetensorError as error:  # how the library reports a full disk

@@ -18,6 +18,7 @@ from torch import Tensor
 
 from narrowly.records.adapter_files import ADAPTER_CONFIG, ADAPTER_WEIGHTS
 from narrowly.records.errors import AdapterError, MissingExtraError
+from narrowly.records.install import install_hint
 from narrowly.spectrum.pairs import (
     ACCEPTED,
     DORA,
@@ -243,7 +244,7 @@ def _opened(file: Path) -> Any:
     try:
         from safetensors import SafetensorError, safe_open
     except ImportError as error:
-        raise MissingExtraError("safetensors is not installed; run pip install 'narrowly[spectral]'") from error
+        raise MissingExtraError(f"safetensors is not installed; add it with: {install_hint('spectral')}") from error
     try:
         return safe_open(file, framework="pt", device="cpu")
     except (SafetensorError, ValueError, KeyError, RuntimeError, OSError) as error:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.metadata
 import os
 import platform
 from collections.abc import Mapping
@@ -10,7 +9,7 @@ from typing import Any
 
 from narrowly.models.nf4 import check_nf4
 from narrowly.records.errors import ResumeError, SpecError
-from narrowly.records.install import PACKAGE, with_todays_name
+from narrowly.records.install import PACKAGE, installed_version, with_todays_name
 from narrowly.records.run_spec import RunSpec
 
 PACKAGES = (
@@ -31,10 +30,7 @@ NF4_PACKAGES = ("bitsandbytes", "kernels")
 
 
 def _version(package: str) -> str:
-    try:
-        return importlib.metadata.version(package)
-    except importlib.metadata.PackageNotFoundError:
-        return "not installed"
+    return installed_version(package) or "not installed"
 
 
 def versions() -> dict[str, str]:

@@ -15,6 +15,7 @@ import torch
 
 from narrowly.optim.router import Routing, listed, parameter_groups
 from narrowly.records.errors import MissingExtraError, OptimiserError, SpecError
+from narrowly.records.install import install_hint
 from narrowly.records.optimisers.base import OptimiserBase
 from narrowly.records.optimisers.registry import (
     AdafactorSpec,
@@ -38,7 +39,7 @@ def _from_library(module: str, name: str) -> Any:
         return getattr(import_module(f"pytorch_optimizer.optimizer.{module}"), name)
     except ImportError as error:
         raise MissingExtraError(
-            f"{name} needs pytorch-optimizer, which is not installed; run pip install 'narrowly[spectral]'"
+            f"{name} needs pytorch-optimizer, which is not installed; add it with: {install_hint('spectral')}"
         ) from error
 
 
