@@ -241,7 +241,7 @@ def test_what_is_no_pair_is_refused_with_what_was_found() -> None:
 
 @pytest.mark.parametrize("orthogonaliser", ["newton_schulz5", "exact"])
 @pytest.mark.parametrize("fault", ["zero row", "equal rows"])
-def test_an_A_without_full_rank_is_refused_before_anything_moves(orthogonaliser, fault) -> None:  # noqa: N802
+def test_an_A_without_full_rank_is_refused_before_anything_moves(orthogonaliser, fault) -> None:
     A, B = (nn.Parameter(p.detach().float()) for p in pair(zero=True))
     with torch.no_grad():
         A[2] = 0 if fault == "zero row" else A[1]
@@ -253,7 +253,7 @@ def test_an_A_without_full_rank_is_refused_before_anything_moves(orthogonaliser,
     assert not B.any()
 
 
-def test_rows_of_A_on_very_different_scales_are_accepted() -> None:  # noqa: N802
+def test_rows_of_A_on_very_different_scales_are_accepted() -> None:
     A, B = pair(C=torch.diag(torch.tensor([1.0, 1e-9, 1e6, 1e-3], dtype=torch.float64)))
     assert bool(descend((A, B), 3)[-1].isfinite().all())
 

@@ -28,7 +28,7 @@ from narrowly.records.install import FORMER_NAME, PACKAGE
 try:
     import fcntl
 except ImportError:  # not POSIX: two pulls of one file at once are then not kept apart, the hash still is checked
-    fcntl = None  # type: ignore[assignment]
+    fcntl = None  # type: ignore[assignment]  # a module elsewhere
 
 BLOCK = 2**18
 ATTEMPTS = 4

@@ -81,7 +81,7 @@ def pretrain(world: World, on_step: Callable[[int, int, float], None] | None = N
             flat_N_V, labels_N = logits_B_T_V[:, :-1].flatten(0, 1).float(), labels_B_T[:, 1:].flatten()
             loss = torch.nn.functional.cross_entropy(flat_N_V, labels_N, ignore_index=-100)
             optimizer.zero_grad(set_to_none=True)
-            loss.backward()  # type: ignore[no-untyped-call]
+            loss.backward()  # type: ignore[no-untyped-call]  # torch's
             torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
             optimizer.step()
             done += 1

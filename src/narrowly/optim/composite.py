@@ -1,4 +1,4 @@
-"""Several optimisers as one `torch.optim.Optimizer`: one list of groups, one state, one `state_dict`.
+"""Join several optimisers into one `torch.optim.Optimizer`: one list of groups, one state, one `state_dict`.
 
 The parts keep their own step; everything else is shared. `param_groups` holds the very dicts of the parts, so a
 scheduler or a trainer that changes a learning rate reaches them, and all parts write into one `state`, so `state_dict`,
@@ -7,17 +7,17 @@ scheduler or a trainer that changes a learning rate reaches them, and all parts 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from typing import Any, overload
+from collections.abc import Mapping
+from typing import Any
 
-import torch
 from torch.optim import Optimizer
 
+from narrowly.optim.closure_step import ClosureOptimizer
 from narrowly.records.errors import OptimiserError, unknown_name
 
 
-class CompositeOptimizer(Optimizer):
-    """One optimiser made of several, each with its own parameters.
+class CompositeOptimizer(ClosureOptimizer):
+    """Step several optimisers as one, each with its own parameters.
 
     Args:
         parts: optimisers by name; their groups are taken over in this order.
@@ -74,20 +74,10 @@ class CompositeOptimizer(Optimizer):
             part.param_groups.pop()
             raise
 
-    @overload
-    def step(self, closure: None = None) -> None: ...
-    @overload
-    def step(self, closure: Callable[[], float]) -> float: ...
-
-    def step(self, closure: Callable[[], float] | None = None) -> float | None:
-        """Let every part take its step; the closure is evaluated once, before the first."""
-        loss = None
-        if closure is not None:
-            with torch.enable_grad():
-                loss = closure()
+    def move(self) -> None:
+        """Let every part take its step."""
         for part in self.parts.values():
             part.step()
-        return loss
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Load a state of the same parts.

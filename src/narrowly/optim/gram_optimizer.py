@@ -1,4 +1,4 @@
-"""Optimisers whose step on a matrix is a function of its small Gram matrix times its momentum, batched by rank.
+"""Step matrices by a function of their small Gram matrices times their momentum, batched by rank.
 
 Muon and SpectralPower differ in that function only. The momentum is an exponential moving average, as in
 torch.optim.Muon: `M <- m M + (1 - m) G`, and with Nesterov the step is taken on `D = (1 - m) G + m M`. Heavy-ball
@@ -8,6 +8,9 @@ Matrices of one rank go through one batched function Q of their r x r Gram matri
 number of elements at a time: `W <- W - lr f Q D` in place. On the CPU the large products run matrix by matrix in
 scratch memory that is kept between steps; elsewhere equal shapes are stacked, so that launches are few. Beside the
 momentum only that scratch is needed.
+
+Read the plain twins first: `twin` in tests/optim/test_muon.py and `by_svd` in tests/optim/test_spectral_power.py. They
+are the same steps, one matrix at a time, by a singular value decomposition in float64.
 """
 
 from __future__ import annotations
@@ -16,17 +19,17 @@ import math
 from abc import abstractmethod
 from collections.abc import Callable, Iterable, Iterator
 from itertools import groupby
-from typing import Any, Literal, overload
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from narrowly.optim.closure_step import ClosureOptimizer
 from narrowly.optim.orthogonalise import gram, write_gram
 from narrowly.records.errors import OptimiserError, unknown_name
+from narrowly.records.optimisers.muon import ScaleRule
 
-ScaleRule = Literal["original", "match_rms_adamw", "spectral_norm"]
-
-SCALE_RULES: dict[str, Callable[[int, int], float]] = {
+SCALE_RULES: dict[ScaleRule, Callable[[int, int], float]] = {
     "original": lambda rows, columns: math.sqrt(max(1.0, rows / columns)),
     "match_rms_adamw": lambda rows, columns: 0.2 * math.sqrt(max(rows, columns)),
     "spectral_norm": lambda rows, columns: math.sqrt(rows / columns),
@@ -43,7 +46,7 @@ def room(device: torch.device) -> int:
     return SCRATCH["cpu" if device.type == "cpu" else "other"]
 
 
-class GramOptimizer(torch.optim.Optimizer):
+class GramOptimizer(ClosureOptimizer):
     """Base of the optimisers of this kind; a subclass gives `transform` and its own fields.
 
     Nothing is read back from an accelerator, so there a step can be captured in a CUDA graph after one ordinary step
@@ -83,18 +86,8 @@ class GramOptimizer(torch.optim.Optimizer):
                     "(leave other parameters frozen or choose another optimiser)"
                 )
 
-    @overload
-    def step(self, closure: None = None) -> None: ...
-    @overload
-    def step(self, closure: Callable[[], float]) -> float: ...
-
-    @torch.no_grad()
-    def step(self, closure: Callable[[], float] | None = None) -> float | None:
-        """Take one step on every parameter that has a gradient; return the closure's loss, if one is given."""
-        loss = None
-        if closure is not None:
-            with torch.enable_grad():
-                loss = closure()
+    def move(self) -> None:
+        """Take one step on every parameter that has a gradient."""
         for group in self.param_groups:
             moving = [p for p in group["params"] if p.grad is not None]
             for parameter in moving:
@@ -104,11 +97,11 @@ class GramOptimizer(torch.optim.Optimizer):
                 on_cpu = batch[0].device.type == "cpu"
                 with torch.autocast(device_type=batch[0].device.type, enabled=False):
                     (self._step_in_turn if on_cpu else self._step_stacked)(batch, group)
-        return loss
 
     def _step_in_turn(self, batch: list[nn.Parameter], group: dict[str, Any]) -> None:
         """Move matrices of one rank and dtype, one after the other but for the r x r work."""
         dtype, r = _working_dtype(batch[0]), min(batch[0].shape)
+        # memory for the directions D of the whole batch, kept from step to step
         size = sum(p.numel() for p in batch)
         kept = self.__dict__.get("_scratch")
         if kept is None or kept.numel() < size or kept.dtype != dtype:
@@ -118,6 +111,7 @@ class GramOptimizer(torch.optim.Optimizer):
         gram_K_R_R = torch.empty(len(batch), r, r, dtype=torch.float64)
         precise = self.precise(group)
         new = 1 - group["momentum"]
+        # the momentum M, the direction D from it, and the Gram matrix of D while D is still in the cache
         for parameter, D, gram_R_R in zip(batch, directions, gram_K_R_R, strict=True):
             buffer, gradient = self.state[parameter]["momentum_buffer"], parameter.grad
             assert gradient is not None
@@ -129,9 +123,11 @@ class GramOptimizer(torch.optim.Optimizer):
                 if group["nesterov"]:
                     D.lerp_(gradient.to(dtype), new)
             write_gram(D, precise, gram_R_R)
+        # the r x r work of all matrices at once; -lr and the scale rule's factor go into Q, which is small
         Q_K_R_R = self.transform(gram_K_R_R, group)
         factors_K = Q_K_R_R.new_tensor([SCALE_RULES[group["scale_rule"]](*p.shape) for p in batch])
         Q_K_R_R = (Q_K_R_R * (-group["lr"] * factors_K)[:, None, None]).to(dtype)
+        # decay, then the step
         for parameter, Q_R_R, D in zip(batch, Q_K_R_R, directions, strict=True):
             if group["weight_decay"]:
                 parameter.mul_(1 - group["lr"] * group["weight_decay"])
@@ -140,10 +136,12 @@ class GramOptimizer(torch.optim.Optimizer):
     def _step_stacked(self, batch: list[nn.Parameter], group: dict[str, Any]) -> None:
         """Move matrices of one rank, dtype and device, equal shapes next to each other."""
         alike = [list(members) for _, members in groupby(batch, lambda p: p.shape)]
+        # one stack of directions D per shape, and one Q per matrix, of all shapes at once
         stacks, grams = zip(*(self._directions(members, group) for members in alike), strict=True)
         Q_K_R_R = self.transform(torch.cat(grams), group)
         if group["weight_decay"]:
             torch._foreach_mul_(list[Tensor](batch), 1 - group["lr"] * group["weight_decay"])
+        # each shape takes its part of Q, with -lr and the scale rule's factor in it
         begin = 0
         for members, stack in zip(alike, stacks, strict=True):
             factor = SCALE_RULES[group["scale_rule"]](*members[0].shape)

@@ -1,4 +1,4 @@
-"""LoRA-Muon: spectral steepest descent on the product BA, the same for every way to write it as a product.
+"""Descend steepest in spectral norm on the product BA (LoRA-Muon), whichever factors BA is written in.
 
 Derivation (ours; the rule is that of arXiv 2606.12921). Of the two first-order changes of BA, `dB A` and `B dA`, each
 gets half of the step lr in spectral norm. For B: maximise `<M_B, dB>` subject to `||dB A||_2 <= 1`. With any K such
@@ -23,16 +23,18 @@ Decay: with `d = sqrt(1 - lr weight_decay)`, `B <- d B + dB / d` and `A <- d A +
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from itertools import groupby
-from typing import Any, overload
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from narrowly.optim.closure_step import ClosureOptimizer
 from narrowly.optim.gram_optimizer import add_products, room
-from narrowly.optim.orthogonalise import Orthogonaliser, polar_of_gram, small_side_product
-from narrowly.records.errors import OptimiserError, unknown_name
+from narrowly.optim.orthogonalise import check_orthogonaliser, polar_of_gram, small_side_product
+from narrowly.records.errors import OptimiserError
+from narrowly.records.optimisers.muon import Orthogonaliser
 from narrowly.spectrum.matrix_functions import identity_like, trace
 
 Pair = tuple[nn.Parameter, nn.Parameter]
@@ -46,8 +48,8 @@ _INDEPENDENT = 1e-7
 """Least part of a row of A outside the span of the rows before it: float64 Gram matrices cannot tell less from 0."""
 
 
-class LoRAMuon(torch.optim.Optimizer):
-    """Muon on the product of the factors of each LoRA pair.
+class LoRAMuon(ClosureOptimizer):
+    """Take the step of LoRA-Muon on the product of the factors of each pair.
 
     Args:
         pairs: (A, B), each a matrix of floats; or parameter groups, whose `params` list A, B, A, B, ...
@@ -77,9 +79,7 @@ class LoRAMuon(torch.optim.Optimizer):
         ns_steps: int,
         floor: float,
     ) -> None:
-        accepted = ("newton_schulz5", "polar_express", "exact")
-        if orthogonaliser not in accepted:
-            raise unknown_name("orthogonaliser", orthogonaliser, accepted)
+        check_orthogonaliser(orthogonaliser)
         given = list(pairs)
         params: list[Any] = (
             given if given and isinstance(given[0], dict) else [factor for pair in given for factor in pair]
@@ -122,27 +122,12 @@ class LoRAMuon(torch.optim.Optimizer):
                 "device, rank at most in and out"
             )
 
-    @overload
-    def step(self, closure: None = None) -> None: ...
-    @overload
-    def step(self, closure: Callable[[], float]) -> float: ...
-
-    @torch.no_grad()
-    def step(self, closure: Callable[[], float] | None = None) -> float | None:
-        """Take one step on every pair that has gradients; return the closure's loss, if one is given."""
-        loss = None
-        if closure is not None:
-            with torch.enable_grad():
-                loss = closure()
+    def move(self) -> None:
+        """Take one step on every pair that has gradients."""
         for group in self.param_groups:
             pairs = [pair for pair in zip(group["params"][::2], group["params"][1::2], strict=True) if _moves(pair)]
-            for A, B in pairs:
-                if not self.state[A]:
-                    if not _full_rank(A):
-                        found = "that is 0" if not bool(A.any()) else f"{tuple(A.shape)} with dependent rows"
-                        raise OptimiserError(f"LoRAMuon: found an A {found}, accepted: full row rank (B may be 0)")
-                    for factor in (A, B):
-                        self.state[factor]["momentum_buffer"] = torch.zeros_like(factor)
+            for pair in pairs:
+                self._begin(pair)
             pairs.sort(key=_shapes)
             for _, alike in groupby(pairs, _shapes):
                 members = list(alike)
@@ -151,12 +136,23 @@ class LoRAMuon(torch.optim.Optimizer):
                 for begin in range(0, len(members), size):
                     with torch.autocast(device_type=A.device.type, enabled=False):
                         self._step_alike(members[begin : begin + size], group)
-        return loss
+
+    def _begin(self, pair: Pair) -> None:
+        """Check a pair before its first step and give it momentum buffers of zero."""
+        A, B = pair
+        if self.state[A]:
+            return
+        if not _full_rank(A):
+            found = "that is 0" if not bool(A.any()) else f"{tuple(A.shape)} with dependent rows"
+            raise OptimiserError(f"LoRAMuon: found an A {found}, accepted: full row rank (B may be 0)")
+        for factor in (A, B):
+            self.state[factor]["momentum_buffer"] = torch.zeros_like(factor)
 
     def _step_alike(self, pairs: list[Pair], group: dict[str, Any]) -> None:
         """Move pairs of one shape, dtype and device."""
         lr = group["lr"]
         A_list, B_list = [A for A, _ in pairs], [B for _, B in pairs]
+        # K_A and K_B of the derivation, both from the factors as they were before this step
         A_K_R_I, B_K_O_R = _stacked(A_list), _stacked(B_list)
         K_A, K_B = whitenings(
             small_side_product(A_K_R_I.double()), small_side_product(B_K_O_R.double()), group["floor"] * lr
@@ -165,15 +161,18 @@ class LoRAMuon(torch.optim.Optimizer):
         for factors, K_K_R_R in ((A_list, K_B), (B_list, K_A)):
             # K comes twice into the step: in float32 that would cost the square of the other factor's condition
             stack = self._directions(factors, group).double()
+            # Gram matrix of the whitened momentum, its polar factor, and that whitened again: the step is P times stack
             gram_K_R_R = K_K_R_R.mT @ small_side_product(stack) @ K_K_R_R
             Q_K_R_R = polar_of_gram(gram_K_R_R, group["orthogonaliser"], group["ns_steps"], _ABSOLUTE**2)
             P_K_R_R = K_K_R_R @ Q_K_R_R @ K_K_R_R.mT * (-lr / (2 * decay))
             P_K_R_R = torch.where(trace(gram_K_R_R)[:, None, None] > 0, P_K_R_R, 0.0)  # no momentum, no step
+            # the decay d before the step and 1 / d in it, so that BA as a whole decays by 1 - lr weight_decay
             if group["weight_decay"]:
                 torch._foreach_mul_(list[Tensor](factors), decay)
             add_products(factors, P_K_R_R, stack)
 
     def _directions(self, factors: list[nn.Parameter], group: dict[str, Any]) -> Tensor:
+        """Update the momentum of factors of one shape and return their directions D, stacked."""
         gradients = [p.grad for p in factors if p.grad is not None]
         buffers = [self.state[p]["momentum_buffer"] for p in factors]
         torch._foreach_lerp_(buffers, gradients, 1 - group["momentum"])
@@ -192,9 +191,11 @@ def whitenings(gram_A_K_R_R: Tensor, gram_B_K_R_R: Tensor, floor: float | Tensor
         gram_B_K_R_R: B^T B, (pairs, r, r), float64.
         floor: in units of the singular values of BA.
     """
+    # A A^T = L L^T, so K_A = L^-T
     one_R_R = identity_like(gram_A_K_R_R)
     lower_K_R_R, _ = torch.linalg.cholesky_ex(gram_A_K_R_R)
     K_A = torch.linalg.solve_triangular(lower_K_R_R.mT, one_R_R, upper=True)
+    # B^T B in these coordinates, T = L^T (B^T B) L, with the floor on its eigenvalues; its Cholesky factor gives K_B
     T_K_R_R = lower_K_R_R.mT @ gram_B_K_R_R @ lower_K_R_R
     floor_K = floor**2 + _RELATIVE**2 * trace(T_K_R_R) + _ABSOLUTE**2
     inner_K_R_R, _ = torch.linalg.cholesky_ex(T_K_R_R + floor_K[:, None, None] * one_R_R)

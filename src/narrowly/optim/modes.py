@@ -1,4 +1,4 @@
-"""Optimisers whose parameters in training are not the model: ScheduleFree trains at y, the model is its average x.
+"""Put the model in place for optimisers that train at other parameters: ScheduleFree trains at y, the model is x.
 
 Any optimiser with callable `train` and `eval` counts as such. Its own switch there and back is right up to rounding
 only, so the parameters of training are kept and put back bit for bit: looking at a run must not change it.

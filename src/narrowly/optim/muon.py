@@ -1,4 +1,4 @@
-"""Muon on LoRA factors: orthogonalised momentum on every A and every B by itself, batched.
+"""Orthogonalise the momentum of every LoRA factor by itself (Muon), batched.
 
 What public tools leave open is a named field here: the orthogonaliser, the scale rule, the decay, the form of the
 momentum (`narrowly.optim.gram_optimizer`).
@@ -11,15 +11,13 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from narrowly.optim.gram_optimizer import SCALE_RULES, GramOptimizer, ScaleRule
-from narrowly.optim.orthogonalise import Orthogonaliser, polar_of_gram
-from narrowly.records.errors import unknown_name
-
-__all__ = ["SCALE_RULES", "Muon", "ScaleRule"]
+from narrowly.optim.gram_optimizer import GramOptimizer
+from narrowly.optim.orthogonalise import check_orthogonaliser, polar_of_gram
+from narrowly.records.optimisers.muon import Orthogonaliser, ScaleRule
 
 
 class Muon(GramOptimizer):
-    """Muon for two-dimensional parameters.
+    """Take Muon's step on two-dimensional parameters.
 
     Args:
         params: matrices, or parameter groups of them.
@@ -50,9 +48,7 @@ class Muon(GramOptimizer):
         scale_rule: ScaleRule,
         eps: float,
     ) -> None:
-        accepted = ("newton_schulz5", "polar_express", "exact")
-        if orthogonaliser not in accepted:
-            raise unknown_name("orthogonaliser", orthogonaliser, accepted)
+        check_orthogonaliser(orthogonaliser)
         defaults = {
             "lr": lr,
             "momentum": momentum,

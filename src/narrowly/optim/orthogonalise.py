@@ -1,4 +1,4 @@
-"""Orthogonalisers: the polar factor U V^T of a matrix, approximately or exactly, from its small Gram matrix alone.
+"""Compute the polar factor U V^T of a matrix, approximately or exactly, from its small Gram matrix alone.
 
 Every iterate of Newton-Schulz on an r x n matrix X is `p(G) X`, a polynomial of the r x r matrix `G = X X^T` times X.
 So only r x r matrices are iterated, in float64 where the condition asks for it, and X is multiplied once, at the end
@@ -11,11 +11,13 @@ that Newton-Schulz lifts less and less (.47 at .1 %).
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Literal, get_args
 
 import torch
 from torch import Tensor
 
+from narrowly.records.errors import unknown_name
+from narrowly.records.optimisers.muon import Orthogonaliser
 from narrowly.spectrum.matrix_functions import (
     POLAR_EXPRESS,
     POLISH,
@@ -24,8 +26,6 @@ from narrowly.spectrum.matrix_functions import (
     identity_like,
     trace,
 )
-
-Orthogonaliser = Literal["newton_schulz5", "polar_express", "exact"]
 
 NEWTON_SCHULZ: Triple = (3.4445, -4.7750, 2.0315)
 """Quintic coefficients of Jordan et al. (2024), the default of torch.optim.Muon."""
@@ -38,6 +38,16 @@ RANK_FLOOR = 1e-6
 
 _SHORT, _LONG = 16, 1024
 """Rank and length from which sums in blocks of float32 are good enough: over fewer entries rounding averages less."""
+
+
+def check_orthogonaliser(name: str) -> None:
+    """Check the name of an orthogonaliser.
+
+    Raises:
+        UnknownNameError: one that does not exist.
+    """
+    if name not in get_args(Orthogonaliser):
+        raise unknown_name("orthogonaliser", name, get_args(Orthogonaliser))
 
 
 def coefficients(method: Literal["newton_schulz5", "polar_express"], steps: int) -> list[Triple]:
@@ -95,14 +105,17 @@ def polar_of_gram(gram_K_R_R: Tensor, method: Orthogonaliser, steps: int, eps: f
         steps: iterations of the first two, at least 1; ignored by exact.
         eps: smallest Frobenius norm of X to divide by; the zero matrix stays zero.
     """
+    # by the Frobenius norm, so that singular values lie in [0, 1], where the polynomials converge
     norm_K = trace(gram_K_R_R).sqrt().clamp(min=eps)[:, None, None]
     G_K_R_R = gram_K_R_R / norm_K.square()
     if method == "exact":
+        # G = V diag(s^2) V^T, and Q = V diag(1 / s) V^T without the directions that are rounding
         values_K_R, vectors_K_R_R = torch.linalg.eigh(G_K_R_R.double())
         floor_K = RANK_FLOOR**2 * values_K_R[:, -1:].clamp(min=torch.finfo(values_K_R.dtype).tiny)
         weights_K_R = torch.where(values_K_R > floor_K, values_K_R.clamp(min=floor_K).rsqrt(), 0.0)
         polar_K_R_R: Tensor = (vectors_K_R_R * weights_K_R[:, None, :]) @ vectors_K_R_R.mT
         return polar_K_R_R / norm_K
+    # each iterate is X <- h X with h = a I + b G + c G^2 and G <- h G h; Q is the product of all h
     first, *rest = coefficients(method, steps)
     h_K_R_R = _quintic(G_K_R_R, first)
     Q_K_R_R = h_K_R_R

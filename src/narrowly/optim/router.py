@@ -1,4 +1,4 @@
-"""The router: which trainable parameter is a LoRA A, which a LoRA B, which neither. None may be left over."""
+"""Partition the trainable parameters into LoRA A, LoRA B and the rest; none may be left over."""
 
 from __future__ import annotations
 
@@ -23,10 +23,10 @@ SHOWN = 5
 
 
 class Routing(NamedTuple):
-    """A partition of the trainable parameters, each list in the order given."""
+    """Hold a partition of the trainable parameters, each list in the order given."""
 
-    lora_A: list[Named]  # noqa: N815
-    lora_B: list[Named]  # noqa: N815
+    lora_A: list[Named]
+    lora_B: list[Named]
     other: list[Named]
 
 

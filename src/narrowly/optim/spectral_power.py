@@ -1,4 +1,4 @@
-"""SpectralPower(p): the momentum's U S V^T becomes U S^p V^T at the Frobenius norm of Muon's step.
+"""Raise the singular values of the momentum to a power p, at the Frobenius norm of Muon's step (SpectralPower).
 
 p = 1 is normalised momentum SGD, p = 0 is Muon with the exact polar factor, p below 0 moves along the momentum's weak
 directions first. For a momentum D of rank side r, with `G = D D^T / ||D||_F^2`,
@@ -23,9 +23,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from narrowly.optim.gram_optimizer import GramOptimizer, ScaleRule
+from narrowly.optim.gram_optimizer import GramOptimizer
 from narrowly.records.errors import OptimiserError
-from narrowly.records.optimisers.muon import smallest_floor
+from narrowly.records.optimisers.muon import ScaleRule, smallest_floor
 from narrowly.spectrum.matrix_functions import ROOT_STEPS, identity_like, root_and_inverse_root, trace
 
 _ROOTS = 5
@@ -34,7 +34,7 @@ _LATER_STEPS = ROOT_STEPS[-7:]
 
 
 class SpectralPower(GramOptimizer):
-    """The family of steps between and beyond normalised momentum SGD and Muon, ours.
+    """Take steps between and beyond normalised momentum SGD and Muon, ours.
 
     Args:
         params: matrices, or parameter groups of them.
@@ -110,13 +110,16 @@ def power_of(exponent: float, P_K_R_R: Tensor, floor: float) -> Tensor:
     Returns:
         A stack of the same shape; the factor is `(1 + floor^2)^-exponent`, the same for all.
     """
+    # square roots until every eigenvalue is near 1: x^exponent = (x^(1/32))^(32 exponent)
     one_R_R = identity_like(P_K_R_R)
     root_K_R_R = (P_K_R_R + floor**2 * one_R_R) / (1 + floor**2)
     for index in range(_ROOTS):
         root_K_R_R, _ = root_and_inverse_root(root_K_R_R, steps=ROOT_STEPS if index < 2 else _LATER_STEPS)
+    # the interval [lowest, 1] of the roots, mapped to [-1, 1]
     lowest = (floor**2 / (1 + floor**2)) ** (0.5**_ROOTS)
     centre, half = (1 + lowest) / 2, (1 - lowest) / 2
     T_K_R_R = (root_K_R_R - centre * one_R_R) / half
+    # the Chebyshev series of x^(32 exponent)
     before_K_R_R, after_K_R_R = torch.zeros_like(T_K_R_R), torch.zeros_like(T_K_R_R)
     first, *rest = _chebyshev(exponent * 2**_ROOTS, lowest)
     for coefficient in reversed(rest):  # Clenshaw's recurrence

@@ -36,7 +36,7 @@ class Factored(NamedTuple):
     RA_K_C_R: Tensor
     QB_K_O_C: Tensor
     RB_K_C_R: Tensor
-    core_K_C_C: Tensor  # noqa: N815
+    core_K_C_C: Tensor
 
 
 def working_dtype(*tensors: Tensor) -> torch.dtype:
@@ -165,5 +165,5 @@ def singular_values_g1(pair: LoraPair) -> Tensor | None:
     with full_precision(A_R_I.device):
         try:
             return g1_values(A_R_I[None], B_O_R[None])[0] * abs(pair.scale)
-        except torch.linalg.LinAlgError as error:  # type: ignore[attr-defined]
+        except torch.linalg.LinAlgError as error:  # type: ignore[attr-defined]  # torch types no C errors
             raise AdapterError(f"{pair.name}: {G1_LIMIT}") from error

@@ -50,7 +50,7 @@ def _muon(spec: MuonSpec, routing: Routing) -> torch.optim.Optimizer:
     return CompositeOptimizer({"muon": muon, "other": _adamw(spec.other, other)})
 
 
-def _muon_B_adam_A(spec: MuonBAdamASpec, routing: Routing) -> CompositeOptimizer:  # noqa: N802
+def _muon_B_adam_A(spec: MuonBAdamASpec, routing: Routing) -> CompositeOptimizer:
     _only_factors("muon_B_adam_A", routing)
     _both_sides("muon_B_adam_A", routing)
     on_A = AdamWSpec(lr=spec.lr_A, beta1=spec.beta1, beta2=spec.beta2, eps=spec.eps_A, weight_decay=spec.weight_decay)

@@ -13,8 +13,8 @@ from pydantic import Field, SerializerFunctionWrapHandler, model_serializer, mod
 from narrowly.records.optimisers.base import Acts, Decay, LearningRate, Momentum, OptimiserBase
 from narrowly.records.optimisers.library import AdamWSpec
 
-OrthogonaliserName = Literal["newton_schulz5", "polar_express", "exact"]
-ScaleRuleName = Literal["original", "match_rms_adamw", "spectral_norm"]
+Orthogonaliser = Literal["newton_schulz5", "polar_express", "exact"]
+ScaleRule = Literal["original", "match_rms_adamw", "spectral_norm"]
 
 _ORTHOGONALISER = (
     "newton_schulz5: Jordan's quintic (2024), singular values in about .68-1.20; polar_express: arXiv 2505.16932; "
@@ -54,9 +54,9 @@ class MuonSpec(OptimiserBase):
     momentum: Momentum = Field(0.95, description=f"{_MOMENTUM}; the replication's value (C)")
     nesterov: bool = Field(True, description=_NESTEROV)
     weight_decay: Decay = Field(0.0, description=_DECAY)
-    orthogonaliser: OrthogonaliserName = Field("newton_schulz5", description=_ORTHOGONALISER)
+    orthogonaliser: Orthogonaliser = Field("newton_schulz5", description=_ORTHOGONALISER)
     ns_steps: int = Field(5, ge=1, le=20, description=_STEPS)
-    scale_rule: ScaleRuleName = Field("original", description=_SCALE_RULE)
+    scale_rule: ScaleRule = Field("original", description=_SCALE_RULE)
     eps: float = Field(1e-7, gt=0, description=_EPS)
     other: AdamWSpec | None = Field(
         None,
@@ -99,18 +99,18 @@ class MuonBAdamASpec(OptimiserBase):
 
     kind: Literal["muon_B_adam_A"] = "muon_B_adam_A"
     lr: LearningRate = Field(description="of B: step length in spectral norm, before the scale rule's factor")
-    lr_A: LearningRate = Field(  # noqa: N815
+    lr_A: LearningRate = Field(
         6e-4, description="of A: AdamW's; ours, Adam's rate in the prototype of the microworld, not tuned for this pair"
     )
     momentum: Momentum = Field(0.95, description=f"of B; {_MOMENTUM}")
     nesterov: bool = Field(True, description=f"of B; {_NESTEROV}")
-    orthogonaliser: OrthogonaliserName = Field("newton_schulz5", description=f"of B; {_ORTHOGONALISER}")
+    orthogonaliser: Orthogonaliser = Field("newton_schulz5", description=f"of B; {_ORTHOGONALISER}")
     ns_steps: int = Field(5, ge=1, le=20, description=f"of B; {_STEPS}")
-    scale_rule: ScaleRuleName = Field("original", description=f"of B; {_SCALE_RULE}")
+    scale_rule: ScaleRule = Field("original", description=f"of B; {_SCALE_RULE}")
     eps: float = Field(1e-7, gt=0, description=f"of B; {_EPS}")
     beta1: Momentum = Field(0.9, description="of A; arXiv 1412.6980, section 2")
     beta2: Momentum = Field(0.999, description="of A; arXiv 1412.6980, section 2")
-    eps_A: float = Field(1e-8, gt=0, description="of A; arXiv 1412.6980, section 2")  # noqa: N815
+    eps_A: float = Field(1e-8, gt=0, description="of A; arXiv 1412.6980, section 2")
     weight_decay: Decay = Field(0.0, description="decoupled, on both factors, each times its own rate; ours, as muon's")
 
 
@@ -139,7 +139,7 @@ class LoRAMuonSpec(OptimiserBase):
     weight_decay: Decay = Field(
         0.0, description="decoupled, on the product: BA decays by 1 - lr * weight_decay a step; ours: none"
     )
-    orthogonaliser: OrthogonaliserName = Field("newton_schulz5", description=_ORTHOGONALISER)
+    orthogonaliser: Orthogonaliser = Field("newton_schulz5", description=_ORTHOGONALISER)
     ns_steps: int = Field(5, ge=1, le=20, description=_STEPS)
     floor: float = Field(
         0.5,
@@ -190,7 +190,7 @@ class SpectralPowerSpec(OptimiserBase):
     momentum: Momentum = Field(0.95, description=f"{_MOMENTUM}; also the prototype's")
     nesterov: bool = Field(True, description=f"{_NESTEROV}; also the prototype's")
     weight_decay: Decay = Field(0.0, description=_DECAY)
-    scale_rule: ScaleRuleName = Field("original", description=f"{_SCALE_RULE}; original is the prototype's")
+    scale_rule: ScaleRule = Field("original", description=f"{_SCALE_RULE}; original is the prototype's")
 
     @model_validator(mode="after")
     def _rounding_not_amplified(self) -> SpectralPowerSpec:

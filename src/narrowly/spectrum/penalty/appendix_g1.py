@@ -73,7 +73,7 @@ def _of_one_shape(group: Sequence[LoraPair]) -> tuple[Tensor, Tensor, Tensor]:
             A, B = A_K_R_I[active].requires_grad_(), B_K_O_R[active].requires_grad_()
             try:
                 S_K_C = g1_values(A, B)
-            except torch.linalg.LinAlgError as error:  # type: ignore[attr-defined]
+            except torch.linalg.LinAlgError as error:  # type: ignore[attr-defined]  # torch types no C errors
                 check_pairs(group)  # names the module, if a factor is NaN
                 raise TrainingError(f"the spectral penalty has no value: {G1_LIMIT}; the form gram has none") from error
             ratio = torch.linalg.vector_norm(S_K_C, dim=-1) / S_K_C.sum(-1) - 1 / math.sqrt(S_K_C.shape[-1])

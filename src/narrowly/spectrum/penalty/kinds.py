@@ -43,20 +43,20 @@ class Grams(NamedTuple):
     A_K_R_R: Tensor
     """A A^T, or A C A^T where the inputs' covariance C weights the update."""
     B_K_R_R: Tensor
-    scale_K: Tensor  # noqa: N815
-    count_K: Tensor  # noqa: N815
+    scale_K: Tensor
+    count_K: Tensor
     """Singular values that can differ from 0: min(rank, outputs, inputs)."""
-    reach_K_R_R: Tensor  # noqa: N815
+    reach_K_R_R: Tensor
     """Gram of what Y multiplies: A A^T, or A C^2 A^T."""
-    trained_A_K: Tensor  # noqa: N815
+    trained_A_K: Tensor
     """1 where the factor requires a gradient, 0 where it is frozen."""
-    trained_B_K: Tensor  # noqa: N815
+    trained_B_K: Tensor
 
 
 class Penalised(NamedTuple):
     """Value of each pair, and the r x r matrices that give its gradients `B X` and `Y A`."""
 
-    value_K: Tensor  # noqa: N815
+    value_K: Tensor
     X_K_R_R: Tensor
     Y_K_R_R: Tensor
 
@@ -64,7 +64,7 @@ class Penalised(NamedTuple):
 class _Local(NamedTuple):
     """Value as a function of N, and its derivative D: `d value = tr(D dN)`."""
 
-    value_K: Tensor  # noqa: N815
+    value_K: Tensor
     D_K_R_R: Tensor
 
 

@@ -36,7 +36,8 @@ def spectral_penalty(pairs: Sequence[LoraPair], kind: str = "frobenius_nuclear",
     if kind not in accepted:
         raise unknown_name("penalty of factors", kind, accepted)
     flat = [tensor for pair in check_pairs(pairs) for tensor in (pair.A_R_I, pair.B_O_R)]
-    penalty: Tensor = _Penalty.apply(kind, target, [pair.scale for pair in pairs], *flat)  # type: ignore[no-untyped-call]
+    scales = [pair.scale for pair in pairs]
+    penalty: Tensor = _Penalty.apply(kind, target, scales, *flat)  # type: ignore[no-untyped-call]  # torch's
     return penalty
 
 

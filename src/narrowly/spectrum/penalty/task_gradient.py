@@ -35,7 +35,7 @@ class TaskGradient:
         self._device, self._scale = device, 1.0
         owner = weakref.ref(self)
         handles = [
-            factor.register_post_accumulate_grad_hook(_hook(owner, index))  # type: ignore[no-untyped-call]
+            factor.register_post_accumulate_grad_hook(_hook(owner, index))  # type: ignore[no-untyped-call]  # torch's
             for index, factor in enumerate(self._factors)
         ]
         weakref.finalize(self, remove_all, handles)
