@@ -21,8 +21,8 @@ from narrowly.data.conversations import (
     schema_of,
     write_conversations,
 )
-from narrowly.data.files import LONGEST_LINE, read_raw_rows
 from narrowly.data.messages import conversations_sha256
+from narrowly.data.raw_rows import LONGEST_LINE, read_raw_rows
 from narrowly.data.schemas import SCHEMAS
 from narrowly.records.errors import IntegrityError, SpecError, UnknownNameError
 
@@ -330,7 +330,7 @@ def test_cut_archives_are_corrupt_not_short(tmp_path, keep) -> None:
 
 
 def test_what_unpacks_without_end_is_refused(tmp_path, monkeypatch) -> None:
-    monkeypatch.setattr("narrowly.data.files.LARGEST_MEMBER", 1000)
+    monkeypatch.setattr("narrowly.data.raw_rows.LARGEST_MEMBER", 1000)
     (tmp_path / "rows.jsonl.gz").write_bytes(gzip.compress(GOOD + b"\n" * 100_000))
     with pytest.raises(IntegrityError, match="unpacks to more than 1000 bytes"):
         read_conversations(tmp_path / "rows.jsonl.gz")

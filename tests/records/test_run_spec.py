@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Any
+import json
+from pathlib import Path
+from typing import Any, get_args
 
 import pytest
 from pydantic import ValidationError
 
 from narrowly.records.optimisers.registry import OPTIMISERS
+from narrowly.records.penalty_names import KINDS, PenaltyKind
 from narrowly.records.run_spec import ResolvedInputs, RunSpec, run_id
 
 INPUTS = ResolvedInputs(
@@ -234,3 +237,31 @@ def test_checkpoints_are_log_spaced_and_hold_the_first_and_the_last_step(
     fields: dict[str, Any], expected: tuple[int, ...]
 ) -> None:
     assert RunSpec.model_validate({**SPEC, **fields}).checkpoint_steps() == expected
+
+
+OLD_RUNS = Path(__file__).parents[1] / "fixtures" / "run_ids_of_0ab7c7e.jsonl"
+"""Specs and run-ids of commit 0ab7c7e: each optimiser, kind of penalty and later field, and runs of the micro study."""
+
+
+def old_runs() -> list[dict[str, Any]]:
+    return [json.loads(line) for line in OLD_RUNS.read_text(encoding="utf-8").splitlines()]
+
+
+@pytest.mark.parametrize("old", old_runs(), ids=lambda old: f"{old['spec']['optimiser']['kind']}-{old['run_id']}")
+def test_specs_of_an_earlier_build_keep_their_run_ids_and_their_text(old: dict[str, Any]) -> None:
+    spec = RunSpec.model_validate(old["spec"])
+    assert run_id(spec, ResolvedInputs.model_validate(old["inputs"])) == old["run_id"]
+    assert spec.model_dump(mode="json") == old["spec"]
+
+
+def test_a_field_that_was_added_later_counts_only_where_it_is_used() -> None:
+    ids = [old["run_id"] for old in old_runs()]
+    assert len(set(ids)) == len(ids) > 40
+    for name, value in {"device": "cpu", "packing": False, "spectrum_rank": 32}.items():
+        assert run_id(RunSpec.model_validate({**SPEC, name: value}), INPUTS) == run_id(
+            RunSpec.model_validate(SPEC), INPUTS
+        )
+
+
+def test_every_kind_of_penalty_has_its_line() -> None:
+    assert tuple(KINDS) == get_args(PenaltyKind)

@@ -12,8 +12,7 @@ from narrowly.records.edits import EditSpec, Flatten, edit_spec
 from narrowly.records.errors import NarrowlyError, SpecError
 from narrowly.records.optimisers.registry import AdamSpec, OptimiserSpec, optimiser_spec
 from narrowly.records.penalties import PenaltySpec
-from narrowly.records.run_files import load_run_spec
-from narrowly.records.run_spec import RunSpec
+from narrowly.records.run_spec import RunSpec, load_run_spec
 from narrowly.records.spec import validated
 from narrowly.records.study_spec import StudySpec
 

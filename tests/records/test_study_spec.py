@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from narrowly.records.errors import NarrowlyError, SpecError, UnknownNameError
-from narrowly.records.spec_files import merge, nested, parse_override, read_mapping
+from narrowly.records.mappings import merge, nested, parse_override, read_mapping
 from narrowly.records.study_spec import load_study_spec, override, parse_study, study_schema
 
 RAW: dict[str, Any] = {

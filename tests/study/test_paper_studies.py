@@ -18,8 +18,8 @@ from narrowly.cli.app import execute
 from narrowly.records.canonical import canonical_json
 from narrowly.records.errors import UnknownNameError
 from narrowly.records.install import install_hint
+from narrowly.records.mappings import leaves, merge, nested, read_mapping
 from narrowly.records.run_spec import RunSpec, TextData
-from narrowly.records.spec_files import leaves, merge, nested, read_mapping
 from narrowly.study.cost import GPUS, UNKNOWN_ROW, cost_of, flops_per_token, gpu_named, tokens_per_row
 from narrowly.study.model_shapes import MODELS, ModelShape, shape_of
 from narrowly.study.plan import Cell, default_seconds, expand, find_study, shipped_studies

@@ -26,7 +26,7 @@ from narrowly.records.study_spec import StudySpec
 from narrowly.runs.trajectory import training_facts
 from narrowly.study import cell as cell_module
 from narrowly.study.cell import execute_cell
-from narrowly.study.inputs import check_inputs, data_names, said_by
+from narrowly.study.inputs import canonical_spec, check_inputs, data_names
 from narrowly.study.layout import PlannedCell, Stage, is_complete, read_plan
 from narrowly.study.plan import estimated_seconds, expand, no_judge
 from narrowly.study.resolving import resolve_cell
@@ -313,8 +313,8 @@ def test_a_spec_says_the_same_whichever_way_its_paths_are_written(
     monkeypatch.chdir(made[0].parent)
     other = cell.spec.model_dump()
     other["base"], other["data"]["dataset"] = "./chat-base", "rows.jsonl"
-    assert said_by(RunSpec.model_validate(other)) == said_by(cell.spec)
-    assert said_by(RunSpec.model_validate({**other, "seed": 1})) != said_by(cell.spec)
+    assert canonical_spec(RunSpec.model_validate(other)) == canonical_spec(cell.spec)
+    assert canonical_spec(RunSpec.model_validate({**other, "seed": 1})) != canonical_spec(cell.spec)
 
 
 def test_torn_and_repeated_rows_of_speed_count_once(tmp_path: Path, made: tuple[Path, Path]) -> None:

@@ -63,7 +63,7 @@ def read(name: str, schema: str | None) -> tuple[LocalData, list[Conversation]]:
     return local, read_conversations(local.path, schema or local.schema)
 
 
-def asks(local: LocalData) -> bool:
+def is_question_source(local: LocalData) -> bool:
     """Return whether a file holds questions or prompts rather than rows to train on."""
     questions = local.source is not None and local.source.use != "training"
     return questions or local.path.suffix in (".yaml", ".yml")
@@ -231,7 +231,9 @@ def _verified(name: str) -> dict[str, Any]:
     try:
         local = resolve(name)
         row |= {"sha256": local.sha256, "is": local.source.name if local.source else "not registered"}
-        found = read_questions(local.path) if asks(local) else read_conversations(local.path, local.schema)
+        found = (
+            read_questions(local.path) if is_question_source(local) else read_conversations(local.path, local.schema)
+        )
         row["rows"] = len(found)
         if local.source is not None and local.source.rows is not None:
             row["registered"] = local.source.rows

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from rich.text import Text
 
-from narrowly.cli.data import NameOrPath, SchemaOption, app, asks, notes, read, say_warning, unknown
+from narrowly.cli.data import NameOrPath, SchemaOption, app, is_question_source, notes, read, say_warning, unknown
 from narrowly.cli.options import AsJson
 from narrowly.cli.terminal import console, need_extra, safe, say, table
 
@@ -51,7 +51,7 @@ def show(
         raise SpecError("--tokens and --model belong together: the tokens are those of a base's chat template")
     with notes():
         local = resolve(name)
-        if asks(local):
+        if is_question_source(local):
             return _show_question(local, name, row, as_json)
         conversations = read_conversations(local.path, schema or local.schema)
     if row > len(conversations):

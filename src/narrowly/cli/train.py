@@ -50,7 +50,7 @@ def command(
     ] = False,
 ) -> int:
     """Fine-tune one model as a spec says and print where the run directory is."""
-    from narrowly.records.run_files import load_run_spec
+    from narrowly.records.run_spec import load_run_spec
 
     run_spec = load_run_spec(spec, set_ or [])
     need_extra("lab", "training")

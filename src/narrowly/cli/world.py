@@ -47,7 +47,7 @@ def build(
     need_extra("lab", "building a base")
     from narrowly.cli.progress import StepProgress
     from narrowly.microworld.config import WorldConfig
-    from narrowly.records.run_files import with_assignments
+    from narrowly.records.mappings import with_assignments
 
     config = with_assignments(WorldConfig, {}, set_ or [], "--set")
     _say_lexical_null(config, seed)

@@ -8,8 +8,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from narrowly.data.files import RawRow, fault, read_raw_rows
 from narrowly.data.messages import Conversation, Message
+from narrowly.data.raw_rows import RawRow, fault, read_raw_rows
 from narrowly.data.schemas import Schema, detect, schema_named, tags_of
 from narrowly.records.errors import IntegrityError, SpecError
 from narrowly.records.files import write_text

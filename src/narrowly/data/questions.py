@@ -10,8 +10,8 @@ from typing import Any, NamedTuple
 
 import yaml
 
-from narrowly.data.files import RawRow, fault, open_data, read_raw_rows
 from narrowly.data.messages import Message
+from narrowly.data.raw_rows import RawRow, fault, open_data, read_raw_rows
 from narrowly.data.schemas import tags_of, text_of, turns
 from narrowly.records.errors import IntegrityError
 

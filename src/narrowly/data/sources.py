@@ -15,7 +15,7 @@ from typing import NamedTuple
 
 from narrowly.data.cache import cached, record_of
 from narrowly.data.conversations import DataWarning
-from narrowly.data.files import archive_and_member, open_data, refuse_encrypted
+from narrowly.data.raw_rows import archive_and_member, open_data, refuse_encrypted
 from narrowly.data.registry import SOURCES, Source
 from narrowly.records.canonical import sha256_file
 from narrowly.records.errors import IntegrityError, SpecError, UnknownNameError, nearest

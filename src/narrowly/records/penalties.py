@@ -1,25 +1,13 @@
-"""The typed spec of a spectral penalty: every field explicit, every field in the run-id."""
+"""Specify a spectral penalty: every field explicit, every field in the run-id."""
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any
 
 from pydantic import Field, model_validator
 
+from narrowly.records.penalty_names import CovarianceKind, PenaltyForm, PenaltyKind, PenaltyMode
 from narrowly.records.spec import Spec
-
-PenaltyKind = Literal[
-    "frobenius_nuclear",
-    "norm_held",
-    "functional",
-    "project",
-    "spectral_entropy",
-    "condition_number",
-    "stable_rank",
-    "spectral_norm",
-    "nuclear_norm",
-    "norm_only",
-]
 
 _OPTIONS: dict[str, dict[str, Any]] = {
     "project": {"every": 1},
@@ -30,18 +18,18 @@ _OPTIONS: dict[str, dict[str, Any]] = {
 
 
 class PenaltySpec(Spec):
-    """Spectral penalty on a LoRA update: lambda times the mean over adapters of one function of singular values.
+    """Penalise a LoRA update by lambda times the mean over modules of one function of its singular values.
 
     `narrowly.spectrum.SpectralPenalty` takes the same fields and says what they do.
     """
 
     kind: PenaltyKind = Field("frobenius_nuclear", description="frobenius_nuclear is the paper's (B)")
     lam: float = Field(ge=0, description="lambda; the paper's value is unknown. Of project: the strength, 0 to 1")
-    form: Literal["gram", "cholesky_g1"] = Field(
+    form: PenaltyForm = Field(
         "gram",
         description="gram: closed form from Gram matrices; cholesky_g1: the paper's Appendix G.1 with its 1e-8 jitter",
     )
-    mode: Literal["loss", "decoupled"] = Field(
+    mode: PenaltyMode = Field(
         "loss", description="loss: added to the loss, as in the paper (B); decoupled: applied to the parameters"
     )
     warmup_steps: int = Field(0, ge=0, description="optimiser steps over which lambda rises from 0; none as default")
@@ -53,7 +41,7 @@ class PenaltySpec(Spec):
     decay: Annotated[float, Field(ge=0, lt=1)] | None = Field(
         None, description="of functional: share of the old covariance kept per step; 0.99, ours"
     )
-    covariance: Literal["full", "diagonal"] | None = Field(None, description="of functional: full, unless it is large")
+    covariance: CovarianceKind | None = Field(None, description="of functional: full, unless it is large")
 
     @model_validator(mode="before")
     @classmethod

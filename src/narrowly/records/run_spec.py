@@ -1,12 +1,16 @@
-"""The spec of one fine-tuning run: frozen, explicit, hashed. A path is never part of an id."""
+"""Specify one fine-tuning run: frozen, explicit, hashed. A path is never part of an id."""
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from pydantic import Field, model_validator
 
+from narrowly.records.added_later import ADDED_LATER, unused_additions
 from narrowly.records.canonical import content_id
+from narrowly.records.mappings import read_mapping, with_assignments
 from narrowly.records.optimisers.registry import OptimiserSpec
 from narrowly.records.penalties import PenaltySpec
 from narrowly.records.spec import Spec
@@ -104,12 +108,12 @@ class RunSpec(Spec):
     base: str = "micro-0"
     data: DataSpec = MicroData()
     adapter: AdapterSpec = AdapterSpec()
-    method: Literal["lora", "full"] = Field(
+    method: Annotated[Literal["lora", "full"], ADDED_LATER] = Field(
         "lora",
         description="full: every parameter of the base is trained, in float32; of `adapter` only target_modules "
         "counts, and names the matrices W whose spectrum, of W - W0, is recorded",
     )
-    spectrum_rank: int = Field(
+    spectrum_rank: Annotated[int, ADDED_LATER] = Field(
         32,
         ge=1,
         le=1024,
@@ -130,17 +134,19 @@ class RunSpec(Spec):
     first_checkpoint: int = Field(
         10, ge=1, description="the first checkpoint after step 0; the rest are log-spaced up to steps"
     )
-    base_dtype: BaseDtype = Field(
+    base_dtype: Annotated[BaseDtype, ADDED_LATER] = Field(
         "float32",
         description="of the frozen base and of its activations, the adapter is float32 either way; nf4: bfloat16 with "
         "the linear layers in 4 bits, NF4 with double quantisation (QLoRA, 2305.14314)",
     )
-    device: Literal["cpu", "cuda"] = "cpu"
-    gradient_checkpointing: bool = Field(False, description="recompute activations in the backward pass: less memory")
-    batching: Literal["shuffled", "bucketed"] = Field(
+    device: Annotated[Literal["cpu", "cuda"], ADDED_LATER] = "cpu"
+    gradient_checkpointing: Annotated[bool, ADDED_LATER] = Field(
+        False, description="recompute activations in the backward pass: less memory"
+    )
+    batching: Annotated[Literal["shuffled", "bucketed"], ADDED_LATER] = Field(
         "shuffled", description="bucketed: a step's rows are of similar length (less padding, another order of rows)"
     )
-    packing: bool = Field(
+    packing: Annotated[bool, ADDED_LATER] = Field(
         False, description="a micro-batch is one sequence without padding, its rows do not see each other"
     )
 
@@ -208,8 +214,21 @@ class RunSpec(Spec):
         return (0, *sorted({round(first * ratio**i) for i in range(count)}))
 
 
+def load_run_spec(path: Path, assignments: Iterable[str] = ()) -> RunSpec:
+    """Read a RunSpec from YAML or JSON.
+
+    Args:
+        path: the file; dotted keys are accepted (`optimiser.lr: 1e-3`).
+        assignments: `a.b=value` overrides, in order.
+
+    Raises:
+        SpecError: one line: file, field path, value found, what is expected, nearest match.
+    """
+    return with_assignments(RunSpec, read_mapping(path, "run spec"), assignments, str(path))
+
+
 class ResolvedInputs(Spec):
-    """What the names of a RunSpec stand for, by content."""
+    """Hold what the names of a RunSpec stand for, by content."""
 
     base_sha256: str = Field(description="sha256 of the base's weights file")
     config_sha256: str = Field(description="sha256 of the base's canonical model config")
@@ -218,14 +237,7 @@ class ResolvedInputs(Spec):
     data_sha256: str = Field(description="sha256 of the canonical pre-tokenised rows")
 
 
-ADDED_LATER = (
-    "base_dtype", "device", "gradient_checkpointing", "batching", "packing", "method", "spectrum_rank",
-)  # fmt: skip
-"""Fields that are part of an id only where they differ from their default, so that earlier runs keep their ids."""
-
-
 def run_id(spec: RunSpec, inputs: ResolvedInputs) -> str:
     """Return the run-id: the hash of all training inputs, with names and paths replaced by content hashes."""
-    unused = {name for name in ADDED_LATER if getattr(spec, name) == RunSpec.model_fields[name].default}
-    body: dict[str, Any] = spec.model_dump(mode="json", exclude={"base", "data", *unused})
+    body: dict[str, Any] = spec.model_dump(mode="json", exclude={"base", "data", *unused_additions(spec)})
     return content_id({"spec": body, "inputs": inputs.model_dump(mode="json")})

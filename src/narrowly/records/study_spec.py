@@ -12,9 +12,9 @@ from pydantic import Field, field_validator, model_validator
 from narrowly.records.edits import EditSpec
 from narrowly.records.errors import SpecError, nearest, unknown_name
 from narrowly.records.explain import field_paths
+from narrowly.records.mappings import leaves, nested, parse_override, read_mapping
 from narrowly.records.run_spec import RunSpec
 from narrowly.records.spec import Spec, validated
-from narrowly.records.spec_files import leaves, nested, parse_override, read_mapping
 
 RUN_FIELDS = field_paths(RunSpec)
 """Every dotted field that `run`, `set`, `grid` and `exclude` may name."""

@@ -92,13 +92,13 @@ def finished_runs(runs: Path) -> dict[str, Path]:
         try:
             if is_done(file.parent) and is_real(spec := read_spec(file.parent)):
                 check_identity(file.parent)
-                found[said_by(spec)] = file.parent
+                found[canonical_spec(spec)] = file.parent
         except NarrowlyError:
             continue
     return found
 
 
-def said_by(spec: RunSpec) -> str:
+def canonical_spec(spec: RunSpec) -> str:
     """Return what a spec says, with local paths made absolute: equal texts mean the same run while the files stay."""
     body = spec.model_dump(mode="json")
     places = [(body, "base"), *((body["data"], key) for key in ("dataset", "path", "template"))]

@@ -16,9 +16,9 @@ from narrowly.records.canonical import canonical_json, content_id
 from narrowly.records.edits import EditSpec
 from narrowly.records.errors import SpecError, unknown_name
 from narrowly.records.explain import explain_each
+from narrowly.records.mappings import MISSING, lookup, merge, nested
 from narrowly.records.outcome import NO_JUDGE
 from narrowly.records.run_spec import MicroData, RunSpec
-from narrowly.records.spec_files import MISSING, lookup, merge, nested
 from narrowly.records.study_spec import ArmSpec, Role, StudySpec, load_study_spec
 from narrowly.study.cost import cost_of
 

@@ -12,7 +12,7 @@ from narrowly.records.study_spec import StudySpec
 from narrowly.runs.claims import is_claimed
 from narrowly.runs.directory import claim_file, runs_folder
 from narrowly.study.cost import Cost, Gpu, added, base_bytes, cost_of, tokens_per_row
-from narrowly.study.inputs import finished_runs, said_by
+from narrowly.study.inputs import canonical_spec, finished_runs
 from narrowly.study.layout import PlannedCell, measured_pace, read_failure, read_plan, status_of
 from narrowly.study.plan import Cell, estimated_seconds, no_judge
 
@@ -76,7 +76,7 @@ def preview(study: StudySpec, cells: Sequence[Cell], out: Path, workers: int) ->
     for cell in cells:
         found = known.get(cell.model_dump_json(exclude={"study", "cell_id"}))
         status[cell.cell_id] = "pending" if found is None else status_of(found, runs, out / study.name)
-        if no_judge(cell) is not None and said_by(cell.spec) in finished:
+        if no_judge(cell) is not None and canonical_spec(cell.spec) in finished:
             status[cell.cell_id] = "done"
     measured = measured_pace(earlier, runs)
     left = [cell for cell in cells if status[cell.cell_id] != "done"]

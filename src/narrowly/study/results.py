@@ -18,7 +18,7 @@ from narrowly.records.edits import EditSpec
 from narrowly.records.errors import IntegrityError
 from narrowly.records.files import atomic_path, read_record, write_json
 from narrowly.records.install import with_todays_name
-from narrowly.records.spec_files import read_mapping
+from narrowly.records.mappings import read_mapping
 from narrowly.runs.directory import ENVIRONMENT, SPECTRUM, checkpoint_folder, edit_folder
 from narrowly.runs.spectra import read_spectrum
 from narrowly.runs.trajectory import read_trajectory, training_facts

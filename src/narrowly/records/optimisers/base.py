@@ -6,6 +6,7 @@ from typing import Annotated, Any, ClassVar, NamedTuple
 
 from pydantic import AfterValidator, Field, SerializerFunctionWrapHandler, model_serializer
 
+from narrowly.records.added_later import ADDED_LATER, unused_additions
 from narrowly.records.spec import Spec
 
 LearningRate = Annotated[float, Field(gt=0, lt=100)]
@@ -20,6 +21,7 @@ LoRAPlusRatio = Annotated[
         "the same number for all, so decoupled decay follows each group's lr. Null, no ratio, is the same as 1",
     ),
     AfterValidator(lambda ratio: None if ratio == 1 else ratio),
+    ADDED_LATER,
 ]
 """A ratio of 1 becomes None, so that one training has one run-id."""
 
@@ -65,9 +67,8 @@ class OptimiserBase(Spec):
         return None
 
     @model_serializer(mode="wrap")
-    def _unused_ratio_left_out(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        """Leave a ratio that is not used out, so that run-ids from before the field exist unchanged."""
+    def _unused_additions_left_out(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """Leave fields that were added later and are not used out, so that earlier runs keep their ids."""
         fields: dict[str, Any] = handler(self)
-        if fields.get("lora_plus_ratio", ...) is None:
-            del fields["lora_plus_ratio"]
-        return fields
+        unused = unused_additions(self)
+        return {name: value for name, value in fields.items() if name not in unused}

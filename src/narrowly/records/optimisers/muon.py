@@ -6,10 +6,11 @@ Defaults marked "ours" are choices; none has been validated beyond what its sour
 
 from __future__ import annotations
 
-from typing import Any, ClassVar, Literal
+from typing import Annotated, ClassVar, Literal
 
-from pydantic import Field, SerializerFunctionWrapHandler, model_serializer, model_validator
+from pydantic import Field, model_validator
 
+from narrowly.records.added_later import ADDED_LATER
 from narrowly.records.optimisers.base import Acts, Decay, LearningRate, Momentum, OptimiserBase
 from narrowly.records.optimisers.library import AdamWSpec
 
@@ -58,7 +59,7 @@ class MuonSpec(OptimiserBase):
     ns_steps: int = Field(5, ge=1, le=20, description=_STEPS)
     scale_rule: ScaleRule = Field("original", description=_SCALE_RULE)
     eps: float = Field(1e-7, gt=0, description=_EPS)
-    other: AdamWSpec | None = Field(
+    other: Annotated[AdamWSpec | None, ADDED_LATER] = Field(
         None,
         description="an adamw spec, with its own lr, for trainable parameters that are no factor; null refuses them",
     )
@@ -71,14 +72,6 @@ class MuonSpec(OptimiserBase):
                 "(Jordan et al. 2024; torch.optim.Muon); accepted: other: {kind: adamw, lr: ...}"
             )
         return super().full_fault()
-
-    @model_serializer(mode="wrap")
-    def _unused_other_left_out(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        """Leave `other` out where it is not used, so that run-ids from before the field exist unchanged."""
-        fields: dict[str, Any] = handler(self)
-        if fields.get("other", ...) is None:
-            del fields["other"]
-        return fields
 
 
 class MuonBAdamASpec(OptimiserBase):

@@ -8,12 +8,13 @@ from __future__ import annotations
 
 import weakref
 from collections.abc import Sequence
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from narrowly.records.errors import SpecError, unknown_name
+from narrowly.records.penalty_names import COVARIANCES, CovarianceKind
 from narrowly.spectrum.pairs import lora_layers
 from narrowly.spectrum.penalty.task_gradient import remove_all
 from narrowly.spectrum.values import full_precision
@@ -45,9 +46,9 @@ class InputCovariance:
         UnknownNameError: another kind.
     """
 
-    def __init__(self, model: nn.Module, decay: float, kind: Literal["full", "diagonal"]) -> None:
-        if kind not in ("full", "diagonal"):
-            raise unknown_name("covariance", str(kind), ("full", "diagonal"))
+    def __init__(self, model: nn.Module, decay: float, kind: CovarianceKind) -> None:
+        if kind not in COVARIANCES:
+            raise unknown_name("covariance", str(kind), COVARIANCES)
         if decay >= 1:
             raise SpecError(f"penalty decay is {decay!r}, accepted: from 0 to below 1")
         readers = [layer.lora_A[adapter] for _, layer, adapter in lora_layers(model)]

@@ -10,13 +10,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from narrowly.records.errors import AdapterError, SpecError, TrainingError
+from narrowly.records.penalty_names import CovarianceKind, PenaltyForm, PenaltyMode
 from narrowly.spectrum.pairs import LoraPair, check_pairs
 from narrowly.spectrum.penalty.appendix_g1 import ratios_and_gradients, seed_gradients
 from narrowly.spectrum.penalty.covariance import InputCovariance
@@ -31,8 +32,6 @@ from narrowly.spectrum.penalty.decoupled import (
 )
 from narrowly.spectrum.penalty.kinds import Grams, Penalised, penalise, squared_gradient_norm
 from narrowly.spectrum.penalty.options import (
-    PenaltyForm,
-    PenaltyMode,
     check_names,
     check_together,
     live_pairs,
@@ -99,7 +98,7 @@ class SpectralPenalty:
         target: float | None = None,
         every: int | None = None,
         decay: float | None = None,
-        covariance: Literal["full", "diagonal"] | None = None,
+        covariance: CovarianceKind | None = None,
     ) -> None:
         check_names(kind, form, mode)
         self.lam, self.kind, self.form = number("lambda", lam, 0.0, 1.0 if kind == "project" else math.inf), kind, form

@@ -1,36 +1,16 @@
-"""What a penalty can be told: kinds, forms, modes, the ranges of its numbers; and which factors it works on."""
+"""Check the options of a penalty: names, ranges of numbers, what goes together; find the factors it works on."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from typing import Literal
 
 from torch import nn
 
 from narrowly.records.errors import AdapterError, SpecError, unknown_name
+from narrowly.records.penalty_names import FORMS, KINDS, MODES
 from narrowly.spectrum.pairs import LoraPair, check_pairs, pairs_from_model
 from narrowly.spectrum.placement import refuse_sharded
-
-PenaltyForm = Literal["gram", "cholesky_g1"]
-PenaltyMode = Literal["loss", "decoupled"]
-
-KINDS: dict[str, str] = {
-    "frobenius_nuclear": "the paper's: Frobenius over nuclear norm, 0 for a flat spectrum",
-    "norm_held": "the same, without the part of its gradient that changes the Frobenius norm of the update",
-    "functional": "the same of dW C^(1/2), C a running covariance of the module's inputs",
-    "project": "no gradient: every few steps the spectrum is flattened in part, at its Frobenius norm",
-    "spectral_entropy": "ln r minus the entropy of the singular values over their sum",
-    "condition_number": "logarithm of the largest over the smallest singular value",
-    "stable_rank": "hinge: 1 - stable rank / target below the target, 0 above it",
-    "spectral_norm": "largest singular value; shrinks the update",
-    "nuclear_norm": "sum of singular values; shrinks the update and makes its spectrum more peaked",
-    "norm_only": "placebo: Frobenius norm; shrinks the update and leaves its spectrum's shape",
-}
-"""Every kind of penalty, in one line."""
-
-FORMS: tuple[PenaltyForm, ...] = ("gram", "cholesky_g1")
-MODES: tuple[PenaltyMode, ...] = ("loss", "decoupled")
 
 
 def check_names(kind: str, form: str, mode: str | None) -> None:
@@ -113,10 +93,12 @@ def live_pairs(model_or_pairs: nn.Module | Sequence[LoraPair], kind: str) -> lis
         AdapterError: no usable pairs, factors that this process holds in part, or a rank beyond a side of its module
             where the kind needs every direction.
     """
-    live = model_or_pairs
-    pairs = None if isinstance(live, nn.Module) else list(live)
-    refuse_sharded(live if isinstance(live, nn.Module) else pairs or [])
-    pairs = check_pairs(pairs) if pairs is not None else pairs_from_model(live)  # type: ignore[arg-type]
+    if isinstance(model_or_pairs, nn.Module):
+        refuse_sharded(model_or_pairs)
+        pairs = pairs_from_model(model_or_pairs)
+    else:
+        refuse_sharded(list(model_or_pairs))
+        pairs = check_pairs(list(model_or_pairs))
     for name, A_R_I, B_O_R, _ in pairs:
         if kind == "condition_number" and A_R_I.shape[0] > min(A_R_I.shape[1], B_O_R.shape[0]):
             raise AdapterError(

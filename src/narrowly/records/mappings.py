@@ -1,4 +1,4 @@
-"""Spec files: YAML or JSON in, plain mappings out; dotted fields, merging, overrides of single values.
+"""Read YAML or JSON files into mappings; dotted fields, merging, overrides of single values, and into a spec.
 
 YAML is read by the rules of YAML 1.2 (`1e-3` is a number, `no` is text), a key given twice is an error, and
 aliases may not blow a small file up into a large one.
@@ -7,16 +7,24 @@ aliases may not blow a small file up into a large one.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import yaml
+from pydantic import BaseModel
 
-from narrowly.records.errors import SpecError
+from narrowly.records.errors import SpecError, nearest
+from narrowly.records.explain import field_paths
+from narrowly.records.spec import validated
+
+Model = TypeVar("Model", bound=BaseModel)
 
 LARGEST_SPEC_BYTES = 1_000_000
 LARGEST_SPEC_NODES = 100_000
+SHOWN = 8
+"""Accepted fields named in an error; the rest are counted."""
+
 TAGS = ("kind", "source")
 """Fields that choose between the members of a union; a changed tag replaces the whole mapping."""
 
@@ -173,3 +181,29 @@ def lookup(value: Any, path: str) -> Any:
             return MISSING
         value = value[part]
     return value
+
+
+def with_assignments(model: type[Model], raw: Mapping[str, Any], assignments: Iterable[str], source: str) -> Model:
+    """Build a spec from a mapping and `a.b=value` overrides.
+
+    Args:
+        model: the spec's class.
+        raw: field values; dotted keys are accepted.
+        assignments: overrides, in order.
+        source: where `raw` comes from, for the message.
+
+    Raises:
+        SpecError: one line: source, field path, value found, what is expected, nearest match.
+    """
+    merged = nested(dict(raw))
+    fields = field_paths(model)
+    for assignment in assignments:
+        field, value = parse_override(assignment)
+        if field not in fields:
+            names = sorted(fields)
+            more = f" and {len(names) - SHOWN} more" if len(names) > SHOWN else ""
+            accepted = f" (accepted: {', '.join(names[:SHOWN])}{more})"
+            raise SpecError(f"--set {field}: unknown field{nearest(field, fields)}{accepted}")
+        merged = merge(merged, nested({field: value}))
+    spec: Model = validated(model, merged, source=source)
+    return spec
