@@ -23,18 +23,18 @@ PLACES = {
     "workbench": (2, 2, "one organism at a time"),
     "study": (2, 3, "many runs"),
     "analysis": (0, 4, "what the tables say"),
-    "evaluate": (1, 4, "verdict rows"),
     "train": (3, 4, "one run"),
-    "models": (2, 5, "names to live models"),
-    "integrations": (3, 5, "other people's tools"),
-    "engines": (4, 5, "where tasks run"),
-    "microworld": (1, 6, "the made-up world"),
-    "runs": (2, 6, "the run directory"),
-    "optim": (3, 6, "optimisers"),
-    "stats": (0, 7, "intervals, regressions"),
-    "data": (1, 7, "sources, rows, masks"),
-    "spectrum": (3, 7, "penalty, edits"),
-    "records": (2, 8, "specs, rows, errors, ids, files"),
+    "evaluate": (1, 5, "verdict rows"),
+    "models": (2, 6, "names to live models"),
+    "integrations": (3, 6, "other people's tools"),
+    "engines": (4, 6, "where tasks run"),
+    "microworld": (1, 7, "the made-up world"),
+    "runs": (2, 7, "the run directory"),
+    "optim": (3, 7, "optimisers"),
+    "stats": (0, 8, "intervals, regressions"),
+    "data": (1, 8, "sources, rows, masks"),
+    "spectrum": (3, 8, "penalty, edits"),
+    "records": (2, 9, "specs, rows, errors, ids, files"),
 }
 """Column, row and caption of each room. Arrows are computed; only the places are chosen by hand."""
 
@@ -44,7 +44,7 @@ WAY = (
 )  # fmt: skip
 """The way of the data: each thing, and the room that makes the next one from it."""
 
-COLUMN, ROW, TOP, MARGIN = 188, 76, 122, 96  # pixels between centres, above the first row, left of the first column
+COLUMN, ROW, TOP, MARGIN = 188, 68, 122, 96  # pixels between centres, above the first row, left of the first column
 WIDTH, BOX_W, BOX_H = 2 * MARGIN + 4 * COLUMN, 160, 42
 
 STYLE = """
@@ -210,7 +210,7 @@ def picture(imports: dict[str, set[str]], rooms: list[str]) -> str:
         if PLACES[source][1] >= PLACES[target][1]:
             raise ValueError(f"{source} imports {target}, which is drawn above it or beside it: move one in PLACES")
     leave, enter = ports(arrows, 0), ports(arrows, 1)
-    height = y_of(8) + BOX_H / 2 + 18
+    height = y_of(max(row for _, row, _ in PLACES.values())) + BOX_H / 2 + 18
     drawn = [
         f'<svg xmlns="http://www.w3.org/2000/svg" width="{WIDTH}" height="{height:g}"'
         f' viewBox="0 0 {WIDTH} {height:g}" role="img">',
