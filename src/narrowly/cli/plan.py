@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections import Counter
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -14,8 +13,11 @@ from narrowly.cli.terminal import console, duration, safe, say, table
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from rich.table import Table
+
+    from narrowly.records.study_spec import StudySpec
     from narrowly.study.plan import Cell
-    from narrowly.study.preview import TrainingCost
+    from narrowly.study.preview import Preview, TrainingCost
 
 EXAMPLES = """\b
 Examples:
@@ -53,69 +55,32 @@ def command(
 ) -> int:
     """Show a study's cells by arm, what is done already, and an estimate of what is left; nothing is run."""
     from narrowly.engines.local import usable_cores
-    from narrowly.records.errors import UnknownNameError, nearest
     from narrowly.study.cost import DEFAULT_GPU, UTILISATION, gpu_named
-    from narrowly.study.plan import expand, find_study
-    from narrowly.study.preview import preview, training_cost
+    from narrowly.study.plan import cell_named, expand, find_study
+    from narrowly.study.preview import plan_record, preview, training_cost
 
     named = gpu_named(gpu or DEFAULT_GPU)
     spec = find_study(study, set_ or [])
     planned = expand(spec)
     if cell is not None:
-        by_name = {one.cell_id: one for one in planned}
-        if cell not in by_name:
-            near = nearest(cell, by_name)
-            raise UnknownNameError(f"unknown cell {cell!r} of study {spec.name!r}{near} (--cells lists them all)")
-        _print_spec(by_name[cell])
+        _print_spec(cell_named(planned, cell))
         return 0
-    seen = preview(spec, planned, out, workers or usable_cores())
+    count = workers or usable_cores()
+    seen = preview(spec, planned, out, count)
     left = [one for one in planned if seen.status[one.cell_id] != "done"]
     cost = training_cost(left, named, utilisation or UTILISATION)
     if as_json:
-        rows = [{**one.model_dump(mode="json"), "status": seen.status[one.cell_id]} for one in planned]
-        body: dict[str, object] = {
-            "study": spec.name,
-            "seconds": seen.seconds,
-            "measured": seen.measured,
-            "cells": rows,
-        }
-        if cost is not None:
-            body |= {"seconds": cost.total.seconds, "measured": False, "training": _facts(cost)}
-        typer.echo(json.dumps(body))
+        typer.echo(json.dumps(plan_record(spec, planned, seen, cost)))
         return 0
-    if cells:
-        rows_of = ((one.cell_id, seen.status[one.cell_id], one.spec.optimiser.lr, len(one.edits)) for one in planned)
-        console().print(table(("cell", "status", "lr", "edits"), rows_of))
-    else:
-        count = Counter(one.arm for one in planned)
-        done = Counter(one.arm for one in planned if seen.status[one.cell_id] == "done")
-        first = {one.arm: one for one in reversed(planned)}
-        columns: tuple[str, ...] = ("arm", "role", "optimiser", "cells", "done", "edits")
-        if cost is not None:
-            columns += ("tokens", "GPU-hours", "disk")
-        arms = (
-            (
-                name,
-                arm.role,
-                first[name].spec.optimiser.kind,
-                count[name],
-                done[name],
-                len(arm.edits),
-                *(_of_arm(cost, name) if done[name] < count[name] or cost is None else ("-", "-", "-")),
-            )
-            for name, arm in spec.arms.items()
-            if count[name]
-        )
-        console().print(table(columns, arms))
+    console().print(_cells_table(planned, seen) if cells else _arms_table(spec, planned, seen, cost))
     summary = f"{len(planned)} cells, {len(planned) - len(left)} done"
     if cost is not None:
         say(summary)
         _say_cost(cost)
-        _say_unjudged(planned)
-        return 0
-    basis = "from finished cells" if seen.measured else "from default times, none measured yet"
-    time_left = f"about {duration(seen.seconds or 0)} on {workers or usable_cores()} workers ({basis})"
-    say(summary + (f"; {time_left}" if left else ""))
+    else:
+        basis = "from finished cells" if seen.measured else "from default times, none measured yet"
+        time_left = f"about {duration(seen.seconds or 0)} on {count} workers ({basis})"
+        say(summary + (f"; {time_left}" if left else ""))
     _say_unjudged(planned)
     return 0
 
@@ -127,9 +92,25 @@ def _print_spec(cell: Cell) -> None:
     typer.echo(yaml.safe_dump(cell.spec.model_dump(mode="json"), sort_keys=False, allow_unicode=True), nl=False)
 
 
-def _of_arm(cost: TrainingCost | None, arm: str) -> tuple[str, ...]:
+def _cells_table(planned: Sequence[Cell], seen: Preview) -> Table:
+    rows = ((one.cell_id, seen.status[one.cell_id], one.spec.optimiser.lr, len(one.edits)) for one in planned)
+    return table(("cell", "status", "lr", "edits"), rows)
+
+
+def _arms_table(spec: StudySpec, planned: Sequence[Cell], seen: Preview, cost: TrainingCost | None) -> Table:
+    from narrowly.study.preview import planned_arms
+
+    columns = ("arm", "role", "optimiser", "cells", "done", "edits")
     if cost is None:
-        return ()
+        return table(columns, planned_arms(spec, planned, seen))
+    rows = (
+        (*arm, *(_of_arm(cost, arm.name) if arm.done < arm.cells else ("-", "-", "-")))
+        for arm in planned_arms(spec, planned, seen)
+    )
+    return table((*columns, "tokens", "GPU-hours", "disk"), rows)
+
+
+def _of_arm(cost: TrainingCost, arm: str) -> tuple[str, ...]:
     one = cost.by_arm.get(arm)
     if one is None:
         return ("unknown", "unknown", "unknown")
@@ -192,22 +173,3 @@ def _amount(number: float) -> str:
 
 def _hours(seconds: float) -> str:
     return f"{seconds / 3600:.2g}" if seconds < 360_000 else f"{seconds / 3600:.0f}"
-
-
-def _facts(cost: TrainingCost) -> dict[str, object]:
-    from narrowly.records.outcome import NO_JUDGE
-
-    return {
-        **cost.total._asdict(),
-        "gpu": cost.gpu._asdict(),
-        "utilisation": cost.utilisation,
-        "gpu_hours": cost.total.seconds / 3600,
-        "by_arm": {arm: one._asdict() for arm, one in cost.by_arm.items()},
-        "base_bytes": cost.base_bytes,
-        "assumed": list(cost.assumed),
-        "too_large": list(cost.too_large),
-        "not_counted": list(cost.not_counted),
-        "measured": False,
-        "evaluation": "not counted",
-        "broad_alignment": NO_JUDGE,
-    }

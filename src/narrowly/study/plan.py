@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 import re
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from importlib import resources
 from pathlib import Path
 from typing import Any, Literal
@@ -14,7 +14,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from narrowly.records.canonical import canonical_json, content_id
 from narrowly.records.edits import EditSpec
-from narrowly.records.errors import SpecError, unknown_name
+from narrowly.records.errors import SpecError, UnknownNameError, nearest, unknown_name
 from narrowly.records.explain import explain_each
 from narrowly.records.mappings import MISSING, lookup, merge, nested
 from narrowly.records.outcome import NO_JUDGE
@@ -248,6 +248,19 @@ def estimated_seconds(cells: list[Cell], measured: Mapping[str, float], workers:
             return None
         total += (1.0 if factor is None else factor) * default_seconds(cell)
     return total / max(1, min(workers, len(cells)))
+
+
+def cell_named(cells: Sequence[Cell], cell_id: str) -> Cell:
+    """Return the cell of a plan that has this id.
+
+    Raises:
+        UnknownNameError: none has; the nearest is named.
+    """
+    by_name = {cell.cell_id: cell for cell in cells}
+    if cell_id not in by_name:
+        near = nearest(cell_id, by_name)
+        raise UnknownNameError(f"unknown cell {cell_id!r} of study {cells[0].study!r}{near} (--cells lists them all)")
+    return by_name[cell_id]
 
 
 def is_real(spec: RunSpec) -> bool:

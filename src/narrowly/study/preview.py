@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from narrowly.records.errors import IntegrityError, RunDirectoryError
+from narrowly.records.outcome import NO_JUDGE
 from narrowly.records.run_spec import MicroData, TextData
 from narrowly.records.study_spec import StudySpec
 from narrowly.runs.claims import is_claimed
@@ -51,6 +52,17 @@ class TrainingCost(NamedTuple):
     assumed: tuple[str, ...]
     too_large: tuple[str, ...]
     not_counted: tuple[str, ...]
+
+
+class PlannedArm(NamedTuple):
+    """One arm of a plan: its optimiser (of its first cell), how many cells it has and how many are done, its edits."""
+
+    name: str
+    role: str
+    optimiser: str
+    cells: int
+    done: int
+    edits: int
 
 
 class CellState(NamedTuple):
@@ -109,6 +121,43 @@ def training_cost(cells: Sequence[Cell], gpu: Gpu, utilisation: float) -> Traini
         too_large=tuple(base for base in bases if base_bytes(base) > gpu.memory_gb * 1e9),
         not_counted=tuple(base for base, counted in bases.items() if not counted),
     )
+
+
+def planned_arms(study: StudySpec, cells: Sequence[Cell], seen: Preview) -> list[PlannedArm]:
+    """Return the arms of a plan that have cells, in the study's order."""
+    arms = []
+    for name, arm in study.arms.items():
+        own = [cell for cell in cells if cell.arm == name]
+        if own:
+            done = sum(seen.status[cell.cell_id] == "done" for cell in own)
+            arms.append(PlannedArm(name, arm.role, own[0].spec.optimiser.kind, len(own), done, len(arm.edits)))
+    return arms
+
+
+def plan_record(study: StudySpec, cells: Sequence[Cell], seen: Preview, cost: TrainingCost | None) -> dict[str, Any]:
+    """Return a plan as JSON: every cell with its status, the time that is left, what training takes."""
+    seconds, measured = (seen.seconds, seen.measured) if cost is None else (cost.total.seconds, False)
+    rows = [{**cell.model_dump(mode="json"), "status": seen.status[cell.cell_id]} for cell in cells]
+    training = {} if cost is None else {"training": _cost_record(cost)}
+    return {"study": study.name, "seconds": seconds, "measured": measured, "cells": rows, **training}
+
+
+def _cost_record(cost: TrainingCost) -> dict[str, Any]:
+
+    return {
+        **cost.total._asdict(),
+        "gpu": cost.gpu._asdict(),
+        "utilisation": cost.utilisation,
+        "gpu_hours": cost.total.seconds / 3600,
+        "by_arm": {arm: one._asdict() for arm, one in cost.by_arm.items()},
+        "base_bytes": cost.base_bytes,
+        "assumed": list(cost.assumed),
+        "too_large": list(cost.too_large),
+        "not_counted": list(cost.not_counted),
+        "measured": False,
+        "evaluation": "not counted",
+        "broad_alignment": NO_JUDGE,
+    }
 
 
 def study_folders(out: Path) -> list[Path]:
