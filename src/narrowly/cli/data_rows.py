@@ -59,7 +59,7 @@ def show(
     chosen = conversations[row - 1]
     pieces = _pieces(model, thinking, name, chosen) if model is not None else None
     if as_json:
-        value: dict[str, Any] = _facts(local) | {"rows": len(conversations), "row": row, "line": chosen.line}
+        value: dict[str, Any] = local.as_json() | {"rows": len(conversations), "row": row, "line": chosen.line}
         value |= {"messages": [message._asdict() for message in chosen.messages], "tags": dict(chosen.tags)}
         if pieces is not None:
             value["tokens"] = [{"text": text, "supervised": supervised} for text, supervised in pieces]
@@ -88,7 +88,7 @@ def _show_question(local: LocalData, name: str, row: int, as_json: bool) -> int:
     question = questions[row - 1]
     if as_json:
         prompts = [[message._asdict() for message in prompt] for prompt in question.prompts]
-        typer.echo(json.dumps(_facts(local) | question._asdict() | {"prompts": prompts}, indent=2))
+        typer.echo(json.dumps(local.as_json() | question._asdict() | {"prompts": prompts}, indent=2))
         return 0
     _say_facts(local)
     say(f"question {row} of {len(questions)}: {question.id}", style="bold")
@@ -97,12 +97,6 @@ def _show_question(local: LocalData, name: str, row: int, as_json: bool) -> int:
             say(f"{message.role}:", style="bold cyan")
             _say_text(message.content)
     return 0
-
-
-def _facts(local: LocalData) -> dict[str, Any]:
-    source = local.source
-    known = source._asdict() | {"url": source.url} if source is not None else None
-    return {"path": str(local.path), "sha256": local.sha256, "source": known}
 
 
 def _say_facts(local: LocalData) -> None:
@@ -178,10 +172,9 @@ def stats(
 ) -> int:
     """Report lengths per class, duplicates and near duplicates, overlap with questions, and rows beyond the context."""
     need_extra("lab", "a report on a corpus")
-    from narrowly.data.duplicates import overlap
+    from narrowly.data.corpus_report import corpus_report, shared_by_pairs
     from narrowly.data.questions import read_questions
     from narrowly.data.sources import resolve
-    from narrowly.data.statistics import beyond, portrait, shared
     from narrowly.records.errors import SpecError
 
     if longest is not None and model is None:
@@ -193,15 +186,8 @@ def stats(
     for name, conversations in corpora.items():
         tokens = _token_counts(model, thinking, name, conversations) if model is not None else None
         tokens_of = None if tokens is None else lambda row, tokens=tokens: tokens[row.line]
-        report = portrait(conversations, by=by, tokens_of=tokens_of).as_json(conversations)
-        report["overlap"] = [found._asdict() for found in overlap(conversations, bank)]
-        if longest is not None and tokens_of is not None:
-            report["beyond"] = [row._asdict() for row in beyond(conversations, tokens_of, longest)]
-        reports[name] = report
-    common = [
-        {"first": a, "second": b} | shared(corpora[a], corpora[b])._asdict()
-        for a, b in itertools.combinations(corpora, 2)
-    ]
+        reports[name] = corpus_report(conversations, bank, by=by, tokens_of=tokens_of, longest=longest)
+    common = shared_by_pairs(corpora)
     if as_json:
         typer.echo(json.dumps({"corpora": reports, "shared": common, "questions": len(bank)}, indent=2))
         return 0

@@ -11,7 +11,7 @@ import re
 import shlex
 import warnings
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from narrowly.data.cache import cached, record_of
 from narrowly.data.conversations import DataWarning
@@ -28,6 +28,11 @@ class LocalData(NamedTuple):
     sha256: str
     schema: str | None
     source: Source | None
+
+    def as_json(self) -> dict[str, Any]:
+        """Return path, sha256 and what the registry says of the source, None where it is not registered."""
+        known = None if self.source is None else self.source._asdict() | {"url": self.source.url}
+        return {"path": str(self.path), "sha256": self.sha256, "source": known}
 
 
 _HUGGING_FACE = re.compile(r"hf:(?P<id>[\w.-]+/[\w.-]+)@(?P<revision>[^/]*)/(?P<path>.+)")
