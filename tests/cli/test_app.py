@@ -14,7 +14,7 @@ import pytest
 import typer
 
 from narrowly.cli import terminal
-from narrowly.cli.app import app, execute
+from narrowly.cli.app import BUG, app, execute
 from narrowly.cli.terminal import duration, need_extra, safe, table
 from narrowly.records.errors import MissingExtraError, SpecError
 from narrowly.records.install import install_hint
@@ -190,10 +190,10 @@ def test_a_bug_of_ours_shows_its_traceback_and_says_that_it_is_one(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr("narrowly.study.preview.preview", planted)
-    assert execute(["plan", "micro", "--out", str(tmp_path)]) == 70
+    assert execute(["plan", "micro", "--out", str(tmp_path)]) == BUG
     printed = capsys.readouterr()
     lines = printed.err.splitlines()
-    assert lines[0] == "Traceback (most recent call last):"
+    assert BUG == 70 and lines[0] == "Traceback (most recent call last):"
     assert any(line.endswith("in planted") for line in lines)
     assert lines[-2].startswith("KeyError: ")
     assert "this is a bug in narrowly, not a mistake of yours; please report it" in lines[-1]
@@ -206,7 +206,7 @@ def test_a_module_of_ours_that_is_missing_is_a_bug_and_no_missing_extra(
 ) -> None:
     for module in ("narrowly.study.no_such_room", "torch.no_such_part", "no_requirement_of_ours"):
         monkeypatch.setattr("narrowly.cli.run.need_extra", lambda *_, name=module: import_module(name))
-        assert execute(["run", "micro"]) == 70
+        assert execute(["run", "micro"]) == BUG
         assert "this is a bug" in capsys.readouterr().err
 
 

@@ -13,7 +13,7 @@ import pytest
 
 import fake_cells
 import narrowly
-from narrowly.cli.app import execute
+from narrowly.cli.app import BUG, execute
 from narrowly.records.errors import IntegrityError, RunDirectoryError, UnknownNameError
 from narrowly.records.files import append_jsonl, write_json
 from narrowly.records.study_spec import StudySpec
@@ -300,14 +300,21 @@ def test_a_report_on_a_damaged_folder_is_one_line_that_names_the_file_and_exit_c
     ],
 )
 def test_a_bug_of_ours_comes_out_as_itself_and_no_record_is_called_damaged(
-    place: str, fault: type[Exception], collected: Path, monkeypatch: pytest.MonkeyPatch
+    place: str,
+    fault: type[Exception],
+    collected: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     def planted(*arguments: Any, **named: Any) -> None:
         raise fault("planted")
 
     monkeypatch.setattr(place, planted)
-    with pytest.raises(fault, match="planted"):
-        execute(["report", str(collected)])
+    assert execute(["report", str(collected)]) == BUG
+    printed = capsys.readouterr().err
+    assert "Traceback" in printed and f"{fault.__name__}: " in printed and "in planted" in printed
+    assert "this is a bug" in printed.splitlines()[-1]
+    assert "damaged" not in printed and "move that folder" not in printed
 
 
 def test_the_seconds_of_a_study_count_time_once_and_only_for_its_own_runs(tmp_path: Path) -> None:
