@@ -20,9 +20,9 @@ def tiny(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
     return write_tiny(tmp_path_factory.mktemp("tiny"))
 
 
-@pytest.fixture(autouse=True)
-def one_thread() -> None:
-    """Bit-for-bit comparisons need one number of threads, whatever ran in this process before."""
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtest_setup() -> None:
+    """Take one thread, before fixtures of any scope: bit for bit is promised for one number of threads only."""
     import torch
 
     torch.set_num_threads(1)

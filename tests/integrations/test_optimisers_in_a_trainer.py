@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import torch
 from transformers import Trainer, TrainingArguments
 
 from narrowly.integrations.transformers import EvalModeCallback, SpectralPenaltyCallback, optimizer_factory
@@ -16,11 +15,6 @@ from tiny_hosts import LAM, arguments, collate, distance, factors, tiny_adapted,
 
 FIELDS: dict[str, dict[str, Any]] = {"prodigy": {"lr": 1.0}, "sgd": {"lr": 0.3}}
 """Fields where an lr of 0.01 is no usual one."""
-
-
-@pytest.fixture(autouse=True)
-def one_thread() -> None:
-    torch.set_num_threads(1)
 
 
 def run(folder: Path, kind: str, resume: str | None = None) -> Trainer:

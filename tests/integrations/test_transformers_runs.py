@@ -23,13 +23,9 @@ from narrowly.records.optimisers.registry import OPTIMISERS, MuonSpec
 from narrowly.spectrum.pairs import pairs_from_model
 from narrowly.spectrum.penalty import SpectralPenalty, spectral_penalty
 from tiny_hosts import CLIP, LAM, arguments, collate, distance, factors, host_run, plain_run, tiny_adapted, tiny_rows
+from ulps import ulps_of_largest
 
 ROWS = tiny_rows(32)
-
-
-@pytest.fixture(autouse=True)
-def one_thread() -> None:
-    torch.set_num_threads(1)
 
 
 class PenaltyInTheLoss(Trainer):  # type: ignore[misc]
@@ -46,11 +42,23 @@ class TooLate(TrainerCallback):  # type: ignore[misc]
         SpectralPenalty(model, LAM).seed_gradients()
 
 
-def test_at_accumulation_one_the_callback_is_the_penalty_in_the_loss(tmp_path: Path) -> None:
+IN_THE_LOSS_ULPS = 8.0
+"""Units in the last place of a factor's largest entry after 4 steps; 0 was measured under four instruction sets.
+
+The callback multiplies in batches, the loss one pair at a time, which a library may sum in another order.
+"""
+
+
+def test_at_accumulation_one_the_callback_is_the_penalty_in_the_loss_but_for_the_last_place(tmp_path: Path) -> None:
     by_callback = host_run(tmp_path, ROWS, [SpectralPenaltyCallback(LAM)])
     by_hand = host_run(tmp_path, ROWS, [], trainer_class=PenaltyInTheLoss)
-    found, expected = factors(by_callback.model), factors(by_hand.model)
-    assert all(torch.equal(found[name], expected[name]) for name in expected)
+    near = host_run(tmp_path, ROWS, [SpectralPenaltyCallback(LAM * 1.001)])
+    expected = factors(by_hand.model)
+    apart = [
+        max(ulps_of_largest(factors(run.model)[name], tensor) for name, tensor in expected.items())
+        for run in (by_callback, near)
+    ]
+    assert apart[0] <= IN_THE_LOSS_ULPS < apart[1]  # a lambda that is off by 1e-3 is seen
     norms = [row["grad_norm"] for row in by_callback.state.log_history if "grad_norm" in row]
     assert len(norms) == 4 and min(norms) > CLIP, "clipping must bite, or its order is not tested"
 

@@ -22,11 +22,6 @@ from trl import SFTConfig, SFTTrainer
 ROWS = tiny_rows(32)
 
 
-@pytest.fixture(autouse=True)
-def one_thread() -> None:
-    torch.set_num_threads(1)
-
-
 def sft_run(
     folder: Path,
     callbacks: list[Any],

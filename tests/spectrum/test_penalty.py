@@ -21,6 +21,7 @@ from narrowly.spectrum import (
 from penalty_twins import cosine, dense_penalty, gradients
 from spectrum_cases import dense, dense_values, live, pair_of_spectrum, random_pair
 from tiny_adapters import tiny_model
+from ulps import ulps_of_largest
 
 SHAPES = [(1, 5, 6), (3, 12, 9), (3, 9, 12), (3, 12, 9), (3, 12, 9), (6, 4, 20), (5, 20, 3)]
 LOSS_KINDS = ("frobenius_nuclear", "norm_held", "spectral_entropy", "stable_rank", "spectral_norm", "nuclear_norm")
@@ -121,17 +122,36 @@ def test_a_factor_of_two_pairs_cannot_be_laid_flat() -> None:
         flatten_storage([pair, pair._replace(B_O_R=as_parameter(pair.B_O_R))])
 
 
-def test_seeding_equals_the_penalty_in_the_loss_bit_for_bit() -> None:
-    inputs = torch.randn(5, 9, generator=torch.Generator().manual_seed(0))
+SEEDED_ULPS = 2.0
+"""Units in the last place of a gradient's largest entry; at most 0.5 in 180 draws under each of four instruction sets.
 
-    def loss(pair: LoraPair) -> torch.Tensor:
-        return (inputs @ pair.A_R_I.T @ pair.B_O_R.T).square().mean()
+Seeded, a gradient is a product in a batch of one shape; in the loss it is a product by itself. Libraries and processors
+sum the two in their own orders.
+"""
 
-    seeded, added = live(random_pair(seed=5)), live(random_pair(seed=5))
-    SpectralPenalty([seeded], lam=0.5).seed_gradients()
+
+@pytest.mark.parametrize("flat", [False, True])
+@pytest.mark.parametrize("seed", range(5))
+def test_seeding_is_the_penalty_in_the_loss_but_for_the_last_place(seed, flat) -> None:
+    seeded, added, twice = pairs_of(seed=100 * seed), pairs_of(seed=100 * seed), pairs_of(seed=100 * seed)
+    generator = torch.Generator().manual_seed(seed)
+    inputs = [torch.randn(5, pair.A_R_I.shape[1], generator=generator) for pair in seeded]
+
+    def loss(pairs: list[LoraPair]) -> torch.Tensor:
+        outputs = [x @ pair.A_R_I.T @ pair.B_O_R.T for x, pair in zip(inputs, pairs, strict=True)]
+        return torch.stack([output.square().mean() for output in outputs]).sum()
+
+    if flat:
+        flatten_storage(seeded)
+    SpectralPenalty(seeded, lam=0.5).seed_gradients()
     loss(seeded).backward()
-    (loss(added) + 0.5 * spectral_penalty([added])).backward()
-    assert torch.equal(seeded.A_R_I.grad, added.A_R_I.grad) and torch.equal(seeded.B_O_R.grad, added.B_O_R.grad)
+    (loss(added) + 0.5 * spectral_penalty(added)).backward()
+    (loss(twice) + 0.501 * spectral_penalty(twice)).backward()
+    apart = [
+        max(ulps_of_largest(one.grad, other.grad) for one, other in zip(*map(factors_of, (pairs, added)), strict=True))
+        for pairs in (seeded, twice)
+    ]
+    assert apart[0] <= SEEDED_ULPS < apart[1]  # a lambda that is off by 2e-3 is seen
 
 
 def test_lambda_zero_touches_no_gradient_but_still_tells_the_value() -> None:
@@ -489,7 +509,8 @@ def test_the_papers_form_has_the_same_gradient_where_its_jitter_is_small() -> No
 
 
 def test_the_papers_form_says_that_a_b_of_deficient_rank_is_beyond_it() -> None:
-    pair = live(random_pair(6, 4, 20, seed=4))
+    # 28 pivots are rounding alone: 300 of 300 draws fail under each of four instruction sets, at rank 6 not all do
+    pair = live(random_pair(32, 4, 20, seed=4))
     assert SpectralPenalty([pair], lam=1.0).seed_gradients() > 0
     with pytest.raises(TrainingError, match=r"accepted: B of full rank .* the form gram has none"):
         SpectralPenalty([pair], lam=1.0, form="cholesky_g1").seed_gradients()

@@ -14,6 +14,7 @@ import psutil
 import pytest
 import yaml
 
+from ctrl_c import heard_ctrl_c
 from narrowly.records.files import read_json, read_jsonl
 from narrowly.train.run import run_directory
 from tiny_base import make_spec
@@ -38,10 +39,11 @@ class Training:
             "OMP_NUM_THREADS": "1",
             "CUDA_VISIBLE_DEVICES": "",
         }
-        self.parent = subprocess.Popen(
-            [*command, "--out", str(folder)], env=environment, start_new_session=True,
-            stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
-        )  # fmt: skip
+        with heard_ctrl_c():
+            self.parent = subprocess.Popen(
+                [*command, "--out", str(folder)], env=environment, start_new_session=True,
+                stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+            )  # fmt: skip
         self.children: list[psutil.Process] = []
         end = time.monotonic() + PATIENCE
         while not self._has_steps():

@@ -29,7 +29,8 @@ To trackers (accounts, servers and offline modes from their own environment vari
   narrowly train run.yaml --report-to trackio,tensorboard
   WANDB_MODE=offline narrowly train run.yaml --report-to wandb
 
-A run that was killed goes on from its last checkpoint with the same command, bit for bit.
+A run that was killed goes on from its last checkpoint with the same command: bit for bit on the CPU of the same
+machine, with the same versions and the same number of threads.
 """
 
 
