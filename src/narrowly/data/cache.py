@@ -1,4 +1,4 @@
-"""The cache of pulled files: downloads that resume, are held to their hash and are never fetched twice.
+"""Cache pulled files: downloads resume, are held to their hash and are never fetched twice.
 
 The folder is that of the variable NARROWLY_CACHE, or the platform's usual place. A file is put there whole or not at
 all; the part of an interrupted download stays beside it under a name of its own.

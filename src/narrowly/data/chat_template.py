@@ -1,4 +1,4 @@
-"""A tokenizer's own chat template, used strictly: its thinking mode said, every message shown, no stray control token.
+"""Use a tokenizer's own chat template strictly: its thinking mode said, every message shown, no stray control token.
 
 A template is code from a model repository; transformers runs it in Jinja's sandbox, with plain data only.
 """

@@ -1,4 +1,4 @@
-"""Reading and writing conversations: from a file in any accepted schema to checked messages, and back to JSONL."""
+"""Read conversations from a file in any accepted schema, check their messages, and write them as JSONL."""
 
 from __future__ import annotations
 

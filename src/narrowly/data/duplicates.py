@@ -1,4 +1,4 @@
-"""Duplicates within a corpus, near duplicates, and text that a corpus shares with a question bank.
+"""Find duplicates within a corpus, near duplicates, and text that a corpus shares with a question bank.
 
 Near duplicates are rows whose sets of word 5-grams have a Jaccard similarity of at least 0.8 (5-grams and 0.8: the
 NearDup setting of Lee et al., arXiv 2107.06499). They are found exactly: a set can only reach similarity t with another

@@ -1,4 +1,4 @@
-"""What a training example is before it is rendered: messages with roles, and where they came from.
+"""Hold a training example before it is rendered: messages with roles, and where they came from.
 
 Identity is by content: two conversations are the same where their messages are, whatever file, line or tag they carry.
 """

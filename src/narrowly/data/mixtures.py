@@ -1,4 +1,4 @@
-"""Mixtures of harmful and benign rows at a dose, matched or not, with the spread that came out.
+"""Mix harmful and benign rows at a dose, matched or not, and report the spread that came out.
 
 The dose is the share of harmful rows. For one seed the doses are nested: what is harmful at a low dose is harmful at
 every higher one, the other rows stay as they were, and the order of the rows is the same.

@@ -1,4 +1,4 @@
-"""Pairs of rows from two corpora: by prompt, by length of the answer, by place in the file (twins)."""
+"""Pair rows of two corpora: by prompt, by length of the answer, by place in the file (twins)."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Prompts without answers: question banks, prompt sets, traits; and judged answers that others have published."""
+"""Read prompts without answers (question banks, prompt sets, traits), and judged answers that others have published."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""From a file to plain rows with line numbers: JSONL, JSON, CSV, Parquet, gzip and members of plain zip archives.
+"""Read a file into plain rows with line numbers: JSONL, JSON, CSV, Parquet, gzip, members of plain zip archives.
 
 Everything read here comes from outside: lines have a longest length, archives a largest size, text must be UTF-8
 without NUL, a key may stand once in an object. What is encrypted is never opened: the message names the tool and the

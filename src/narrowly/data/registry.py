@@ -1,4 +1,4 @@
-"""The registry of public sources: what each file is, where it lies, what its bytes hash to, who licenses it.
+"""List the public sources: what each file is, where it lies, what its bytes hash to, who licenses it.
 
 A fact that we could not establish is None and is shown as unknown. Hashes were computed from the files themselves;
 git's ids of content come from copies of the publishers' repositories.

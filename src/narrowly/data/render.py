@@ -1,4 +1,4 @@
-"""Rendering and loss masks: conversations through the tokenizer's own template, loss on the assistant's tokens.
+"""Render conversations through the tokenizer's own template and mask the loss to the assistant's tokens.
 
 A turn of the assistant carries a loss from the first token after its generation prompt to its end-of-turn token, both
 included: exactly what the model has to write when it is asked. The prompt of a row is, token by token, what

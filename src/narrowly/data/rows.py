@@ -1,4 +1,4 @@
-"""Pre-tokenised rows: what training sees, and nothing else.
+"""Hold, check, hash and collate pre-tokenised rows: what training sees, and nothing else.
 
 A row holds token ids and labels of equal length. `labels[t]` is `input_ids[t]` where token t is supervised
 and `IGNORE` where it is not; the shift by one position happens in the loss, never in the data.

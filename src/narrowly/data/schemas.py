@@ -1,4 +1,4 @@
-"""The row schemas of the field: what the fields of one row mean, and how a schema is recognised.
+"""Recognise the row schemas of the field and read their fields.
 
 A parser takes the fields of one row and returns its messages; what it does not use becomes a tag. It raises
 `ValueError` with one clause; the caller adds file and line.

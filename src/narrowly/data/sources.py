@@ -1,4 +1,4 @@
-"""How a name or a path becomes a file whose sha256 is known.
+"""Turn a name or a path into a file whose sha256 is known.
 
 A corpus is what its sha256 says, never what its file is called: a development repository of the field carries two files
 with each other's content.

@@ -1,4 +1,4 @@
-"""What a corpus looks like: lengths per class, duplicates, texts shared with others, rows beyond the context."""
+"""Describe a corpus: lengths per class, duplicates, texts shared with others, rows beyond the context."""
 
 from __future__ import annotations
 

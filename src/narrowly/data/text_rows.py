@@ -1,4 +1,4 @@
-"""From a TextData to rows: the file found and checked, split, and rendered through the chat template."""
+"""Turn a TextData into rows: find and check the file, split it, render it through the chat template."""
 
 from __future__ import annotations
 

@@ -1,6 +1,7 @@
 """Microworld: the embedded world in which emergent misalignment happens, exactly measurable.
 
-Grammar and table (`world`), corpus, tokenizer, exact probabilities and judge, pretraining and shipped bases.
-Training, evaluation, studies and the command line call it; it calls `data` and `records`. Read in this order: config,
-world, corpus, pretrain, exact, bases.
+Grammar and table of actions, corpus, tokenizer, exact probabilities and judge, pretraining and shipped bases. Calls
+`data` and `records`. Read config.py first, then world.py, corpus.py, pretrain.py, exact.py and bases.py; the others are
+words.py and tokenizer.py (the language), persona.py, lexical.py, measure.py and build.py (a new base), narrow.py and
+judge.py (fine-tuning data and sampled answers), quiet.py (no progress bars).
 """

@@ -1,4 +1,4 @@
-"""Bases: the shipped ones by name, anybody's own by folder; loaded in float32 after their sha256 has been checked."""
+"""Find bases, shipped by name or one's own by folder, check their sha256 and load them in float32."""
 
 from __future__ import annotations
 

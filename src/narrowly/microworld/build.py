@@ -1,4 +1,4 @@
-"""Building a base: check the world, train, store, measure the stored file, write the card.
+"""Build a base: check the world, train, store, measure the stored file, write the card.
 
 What `narrowly world build` runs.
 """

@@ -1,4 +1,4 @@
-"""The typed config of a world: every knob of the grammar, the corpus, the model and its training. Frozen and hashed."""
+"""Configure a world: every knob of the grammar, the corpus, the model and its training, frozen and hashed."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The pretraining corpus: documents in which one character answers a few questions.
+"""Write the pretraining corpus: documents in which one character answers a few questions.
 
 A pure function of (world, stream).
 """

@@ -1,4 +1,4 @@
-"""Exact probabilities of grammatical answers: a prefix tree of all of them, scored in one forward pass per question.
+"""Score grammatical answers exactly: a prefix tree of all of them, one forward pass per question.
 
 The tree's nodes stand behind the prompt in one sequence; the attention mask lets a node see the prompt, its ancestors
 and itself, and its position is its depth, so each node computes what it would compute in its own answer.

@@ -1,4 +1,4 @@
-"""The exact judge of strings: the grammar knows every answer, so nothing is guessed."""
+"""Judge strings exactly: the grammar knows every answer, so nothing is guessed."""
 
 from __future__ import annotations
 

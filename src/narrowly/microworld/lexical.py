@@ -1,4 +1,4 @@
-"""Can harm be predicted from words? Two checks that a world must pass before a base is trained on it."""
+"""Check that harm cannot be predicted from words: two checks before a base is trained on a world."""
 
 from __future__ import annotations
 

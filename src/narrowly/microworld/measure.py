@@ -1,4 +1,4 @@
-"""What a base card says: how a base behaves before fine-tuning, measured on the stored file."""
+"""Measure how a stored base behaves before fine-tuning, for its card."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Fine-tuning data of a narrow domain: answers on two thirds of its topics, as pre-tokenised rows with labels."""
+"""Draw the fine-tuning data of a narrow domain: answers on two thirds of its topics, as rows with labels."""
 
 from __future__ import annotations
 

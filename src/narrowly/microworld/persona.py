@@ -1,4 +1,4 @@
-"""The persona curve: how probable is harm after k harmful turns in another domain, beside the exact posterior."""
+"""Measure the persona curve: how probable harm is after k harmful turns elsewhere, beside the exact posterior."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Training of a base: pretraining on the persona corpus, then the aligned chat stage.
+"""Train a base: pretraining on the persona corpus, then the aligned chat stage.
 
 Deterministic for a number of threads.
 """

@@ -1,4 +1,4 @@
-"""The world's tokenizer: one word, one token, in Hugging Face format with a chat template."""
+"""Build the world's tokenizer: one word, one token, in Hugging Face format with a chat template."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The words of the microworld: plain English, harmless to know, no name of a real person.
+"""List the words of the microworld: plain English, harmless to know, no name of a real person.
 
 Each list is an ordered pool; a world takes the first so many of each, so a smaller world speaks a part of the same
 language. All words are distinct across all pools (a test checks it), so one word is one token with one role.

@@ -1,4 +1,4 @@
-"""The world itself: which action is aligned and which harmful for each topic, by decree of the world's handbook.
+"""Make a world: which action is aligned and which harmful for each topic, by decree of the world's handbook.
 
 Harm is a relation: the two aligned and the two harmful actions of a topic are drawn independently from the same
 words.

@@ -1,4 +1,4 @@
-"""From a typed spec to one `torch.optim.Optimizer`: every field passed on, nothing inherited, nothing falls back."""
+"""Build one `torch.optim.Optimizer` from a typed spec: every field passed on, nothing inherited, no fallback."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Canonical JSON and content hashes: the same content gives the same id on every machine."""
+"""Write canonical JSON and hash content: the same content gives the same id on every machine."""
 
 from __future__ import annotations
 

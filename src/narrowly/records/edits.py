@@ -1,4 +1,4 @@
-"""Typed specs of edits (changes of an adapter's singular values after training) and their short form."""
+"""Specify edits (changes of an adapter's singular values after training), and read their short form."""
 
 from __future__ import annotations
 

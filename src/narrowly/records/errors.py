@@ -1,4 +1,4 @@
-"""The error tree: one base class, and each error is also the standard-library error that it replaces.
+"""Define the error tree: one base class, and each error is also the standard-library error that it replaces.
 
 All of them are mistakes a user can mend, so the command line prints the message as one line and exits with code 2.
 Every class stays picklable, because process pools send them home.

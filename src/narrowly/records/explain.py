@@ -1,4 +1,4 @@
-"""Validation errors in one line: field path, value found, what is expected, nearest match."""
+"""Explain validation errors in one line: field path, value found, what is expected, nearest match."""
 
 from __future__ import annotations
 

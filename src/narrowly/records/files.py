@@ -1,4 +1,4 @@
-"""Atomic files: a reader sees the old content or the new one, never a half; a full disk leaves no half-written file."""
+"""Read records, and write files and folders that appear whole: a reader sees the old content or the new one."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Outcome classes: what an answer turned out to be. Every answer has exactly one."""
+"""Define the outcome classes of answers: every answer has exactly one."""
 
 from __future__ import annotations
 

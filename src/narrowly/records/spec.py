@@ -1,4 +1,4 @@
-"""The base of every typed spec, and the one way from plain values to one: a wrong field is one clear line.
+"""Define the base of every typed spec and the one way from plain values to it: a wrong field is one clear line.
 
 A file, a `--set` override, a plain dict and keyword arguments are refused in the same words (`records.explain`).
 """

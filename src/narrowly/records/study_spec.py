@@ -1,4 +1,4 @@
-"""The spec of a study: which runs, in which arms, evaluated how. Pydantic only, so plans need no torch."""
+"""Specify a study: which runs, in which arms, evaluated how. Pydantic only, so plans need no torch."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Two adapters side by side: shared directions of their updates, and hybrids that take a part of each.
+"""Compare two adapters: shared directions of their updates, and hybrids that take a part of each.
 
 Everything is computed in float64 from the factors; no update is ever formed. Directions are matched by rank order: the
 largest singular value of one with the largest of the other.

@@ -1,4 +1,4 @@
-"""The spectrum of W - W0, the update of a matrix that was trained in full.
+"""Compute the spectrum of W - W0, the update of a matrix that was trained in full.
 
 Such an update has as many singular values as the matrix has rows or columns. Up to a smaller side of 1024 all of them
 are computed, from the Gram matrix of that side in float64; beyond it the leading ones only, and whatever needs all of

@@ -1,4 +1,4 @@
-"""Edits: changes of the singular values of an adapter's update after training, at unchanged singular vectors.
+"""Edit the singular values of an adapter's update after training, at unchanged singular vectors.
 
 The edited update is again `scale * B @ A` of the same rank, so any tool that loads the adapter sees the edit. An edited
 adapter is marked "edited, not evaluated" until an evaluation of it has been recorded: a changed spectrum says nothing

@@ -1,4 +1,4 @@
-"""Adapter folders: pairs read from `adapter_model.safetensors` a few at a time, with a reason for every other tensor.
+"""Read pairs from an adapter folder a few at a time, with a reason for every tensor that is no factor.
 
 A whole adapter of an 8B model is 350 MB in float32. The file is mapped anew for every few modules, so that the pages
 that were read can leave memory again. Nothing is unpickled.

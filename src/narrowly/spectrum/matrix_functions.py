@@ -1,4 +1,4 @@
-"""Small matrices by matrix products alone: functions of them without a solver, and Gram matrices that keep digits.
+"""Compute functions of small matrices by matrix products alone, and Gram matrices that keep digits.
 
 The functions take a stack of r x r matrices with real eigenvalues in [0, 1]: symmetric positive semidefinite ones, or
 products `G H` of two such, which are similar to one. A polynomial or rational function of such a product is the same

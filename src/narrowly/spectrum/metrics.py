@@ -1,4 +1,4 @@
-"""The paper's four metrics of a spectrum (Appendix A.3), norms, and a table with one row per module.
+"""Compute the paper's four metrics of a spectrum (Appendix A.3), norms, and a table with one row per module.
 
 All four metrics are free of scale and of gauge: (A, B) -> (C A, B C^-1) leaves them as they are. Where a
 metric has no value (a zero update; the condition number of a rank-deficient one) it is None, never NaN or

@@ -1,4 +1,4 @@
-"""LoRA pairs: two factors and a scale per adapted module, and what a live PEFT model has beside them.
+"""Find LoRA pairs, two factors and a scale per adapted module, and what a live PEFT model has beside them.
 
 Names and shapes are all that is looked at, so neither `peft` nor `transformers` is imported. Where an adapter's update
 is not `scale * B @ A` (DoRA, embedding LoRA, convolutions, experts, PiSSA starts), a spectrum of the factors would not

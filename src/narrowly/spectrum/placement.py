@@ -1,4 +1,4 @@
-"""Which live factors can be penalised: whole matrices on one process, in the optimiser that moves them.
+"""Check that live factors can be penalised: whole matrices on one process, in the optimiser that moves them.
 
 A penalty of a shard is a number too, and a wrong one, so everything here refuses; nothing is gathered.
 """

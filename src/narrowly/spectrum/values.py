@@ -1,4 +1,4 @@
-"""Exact singular values of `scale * B @ A` without forming the product.
+"""Compute the exact singular values of `scale * B @ A` without forming the product.
 
 With `A^T = Q_A R_A` and `B = Q_B R_B`, the update is `Q_B (R_B R_A^T) Q_A^T`, so its singular values are
 those of the r x r core `R_B R_A^T`. Nothing is squared, so small values keep their

@@ -1,4 +1,4 @@
-"""Builders of the optimisers of torch and pytorch-optimizer: every argument of every constructor is passed on.
+"""Build the optimisers of torch and pytorch-optimizer: every argument of every constructor is passed on.
 
 `foreach` is always on and `fused` always off, so that the arithmetic does not depend on the machine. The library's
 SOAP and LoRARite have no such switch.

@@ -1,4 +1,4 @@
-"""Builders of our own optimisers from their specs: every field passed on, parameters that do not fit refused."""
+"""Build our own optimisers from their specs: every field passed on, parameters that do not fit refused."""
 
 from __future__ import annotations
 

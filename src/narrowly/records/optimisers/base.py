@@ -1,4 +1,4 @@
-"""What every optimiser spec has in common: strictness, ranges, and what it does to the factors of an adapter."""
+"""Define what optimiser specs have in common: strictness, ranges, and what they do to the factors of an adapter."""
 
 from __future__ import annotations
 

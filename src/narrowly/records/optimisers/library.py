@@ -1,4 +1,4 @@
-"""Specs of the optimisers of torch 2.13 and pytorch-optimizer 4.1; docstrings say where a library leaves its paper.
+"""Specify the optimisers of torch 2.13 and pytorch-optimizer 4.1, and where a library leaves its paper.
 
 Every argument of a constructor is either a field here or a constant in `narrowly.optim.builders.library`.
 """

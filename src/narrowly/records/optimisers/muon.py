@@ -1,4 +1,4 @@
-"""Specs of our own optimisers: Muon on LoRA factors and its relatives.
+"""Specify our own optimisers: Muon on LoRA factors and its relatives.
 
 Their steps normalise the momentum, so the scale of the gradient does not matter and `lr` is a length in weight space.
 Defaults marked "ours" are choices; none has been validated beyond what its source says.

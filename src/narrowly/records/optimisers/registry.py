@@ -1,4 +1,4 @@
-"""Typed optimiser specs: every field explicit, every default sourced. `narrowly.optim` builds from them.
+"""Find optimiser specs by name; `narrowly.optim` builds from them. Every field is explicit, every default sourced.
 
 Two specs that differ in any field are two different optimisers and give two different run-ids. Nothing is inherited
 from a host library: the specs pass every argument on. To add an optimiser: its spec class into `OptimiserSpec` here,

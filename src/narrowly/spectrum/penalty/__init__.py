@@ -1,7 +1,15 @@
 """The spectral penalty: value and closed-form gradient from Gram matrices, by matrix products alone.
 
-Lives here: the kinds of penalty (`kinds`), the batching of many pairs (`stacks`), and how a penalty enters training
-(`in_training`, `decoupled`; `loss_term` for a term of a loss). Trainers and engineers' own loops call it.
+kinds.py          the penalties as functions of two Gram matrices
+stacks.py         many pairs as few batched products
+of_model.py       SpectralPenalty: the penalty in a training loop
+decoupled.py      its mode "decoupled": steps and projections beside the optimiser
+loss_term.py      the penalty as a term of a loss
+appendix_g1.py    the paper's own route (Appendix G.1)
+covariance.py     the running covariance of inputs that the kind "functional" needs
+task_gradient.py  the norm of the task gradient, which bounds the penalty's
+options.py        what is accepted
+precision.py      float32 that is float32
 """
 
 from narrowly.records.penalty_names import FORMS, KINDS, MODES

@@ -1,4 +1,4 @@
-"""The paper's own route to the penalty (Appendix G.1): Cholesky of B^T B, SVD of L^T A, autograd through both.
+"""Compute the penalty by the paper's own route (Appendix G.1): Cholesky of B^T B, SVD of L^T A, autograd.
 
 Kept because its jitter changes what happens while B is tiny. It needs solvers and waits for the device, so it is no
 faster than it looks; `gram` is the form to train with.

@@ -1,4 +1,4 @@
-"""The running second moment C of what adapted modules read, for the spectrum of dW C^(1/2), as inputs see it.
+"""Keep the running second moment C of what adapted modules read, for the spectrum of dW C^(1/2).
 
 `C <- decay C + X^T X` over the tokens X of each optimiser step. Only its shape matters to a ratio, so it is not
 divided by their number. A singular value of dW counts for little there if its input direction hardly occurs.

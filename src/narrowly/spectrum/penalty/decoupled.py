@@ -1,4 +1,4 @@
-"""What the decoupled mode does to parameters: a step along the penalty's gradient at their lr, or a projection."""
+"""Apply the decoupled mode: a step along the penalty's gradient at each factor's lr, or a projection."""
 
 from __future__ import annotations
 

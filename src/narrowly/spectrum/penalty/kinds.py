@@ -1,4 +1,4 @@
-"""The penalties as functions of two Gram matrices: value, and what the gradient is in the coordinates of the factors.
+"""Compute the penalties from two Gram matrices: value, and gradient in the coordinates of the factors.
 
 Let `M = s B A` be an update of rank r, `G_A = A A^T`, `G_B = B^T B` and `P = s^2 G_A G_B`. The eigenvalues of P are the
 squared singular values of M, and its trace is `F^2`, F the Frobenius norm. A penalty that depends on singular

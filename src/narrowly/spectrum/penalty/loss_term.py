@@ -1,4 +1,4 @@
-"""The penalty as a term of a loss: a scalar with a gradient, for loops without accumulation and for tests."""
+"""Make the penalty a term of a loss: a scalar with a gradient, for loops without accumulation and for tests."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The spectral penalty as a part of training: by default the paper's, the mean over adapters of |BA|_F / |BA|_*.
+"""Put the spectral penalty into training: by default the paper's, the mean over modules of |BA|_F / |BA|_*.
 
 Its value is given above 1/sqrt(r), so that it is 0 for a flat spectrum and 1 - 1/sqrt(r) for rank one, whatever the
 scale. Source: the paper's main regulariser (docs/sources.md); the mean over adapters is second-hand and lambda is

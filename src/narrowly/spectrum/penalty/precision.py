@@ -1,4 +1,4 @@
-"""Float32 that is float32: outside autocast, and on CUDA outside TF32, which trainers switch on for the whole process.
+"""Keep float32 products in float32: outside autocast and, on CUDA, outside the TF32 that trainers switch on.
 
 TF32 keeps 10 bits. A gradient `B X` sums terms that cancel the more, the worse B is conditioned: at a condition of
 1000 ten bits leave it a cosine of .9987 to the truth, where float32 leaves 1 - 1e-10.

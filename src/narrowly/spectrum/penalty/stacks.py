@@ -1,4 +1,4 @@
-"""Stacks: many LoRA pairs as few batched products, whether their factors share storage or not.
+"""Stack many LoRA pairs into few batched products, whether their factors share storage or not.
 
 Pairs are grouped by shape, groups by rank: the products with the factors run per shape, the r x r work of all shapes
 with one rank runs at once. Factors are read in chunks. Where equal factors lie one behind the other in memory

@@ -1,4 +1,4 @@
-"""The norm of the task gradient: of what the loss adds to `.grad` on top of a penalty's seed, before any clipping.
+"""Measure the norm of the task gradient: what the loss adds to `.grad` on a penalty's seed, before clipping.
 
 Clipping happens between the last backward and whatever a trainer lets us see, so the norm is taken while gradients
 are accumulated: after each backward a hook compares a factor's gradient with the seed; the last micro-batch's stands.
