@@ -197,7 +197,7 @@ def measure_one(given: argparse.Namespace) -> dict[str, float]:
 
     from narrowly.data.rows import read_rows
     from narrowly.train.order import row_order
-    from narrowly.train.speed import peak_memory
+    from narrowly.train.recorder import peak_memory
 
     torch.set_num_threads(given.threads)
     folder, clock = given.folder, Clock(given.device)

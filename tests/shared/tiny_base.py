@@ -49,6 +49,12 @@ def make_base(folder: Path, *, hidden: int = 32, layers: int = 2, seed: int = 0,
     return folder
 
 
+def only_run(runs: Path) -> Path:
+    """Return the directory of the one run in a folder of runs, which may hold a hidden folder of claims, too."""
+    (run,) = (path for path in runs.iterdir() if not path.name.startswith("."))
+    return run
+
+
 def make_rows(count: int = 40, *, seed: int = 0, longest_answer: int = 12) -> list[Row]:
     """Prompts of 3 to 6 tokens, answers of 1 to `longest_answer` tokens; the loss is on the answers."""
     rng = random.Random(seed)

@@ -32,6 +32,7 @@ from narrowly.study.plan import estimated_seconds, expand, no_judge
 from narrowly.study.resolving import resolve_cell
 from narrowly.study.run import default_workers
 from small_chat_base import conversations, make_chat_base, write_jsonl
+from tiny_base import only_run
 
 Made = tuple[Path, Path, Path]
 
@@ -182,7 +183,7 @@ def test_a_cell_is_the_run_that_train_makes_bit_for_bit_and_a_plan_counts_that_r
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     train = [sys.executable, "-m", "narrowly.cli.app", "train", str(tmp_path / "run.yaml"), "--out", str(tmp_path)]
     subprocess.run(train, check=True, capture_output=True, env=environment)
-    (run,) = (tmp_path / "runs").iterdir()
+    run = only_run(tmp_path / "runs")
     assert read_json(run / "done")["adapter_sha256"] == read_json(out / "runs" / run.name / "done")["adapter_sha256"]
     assert execute(["plan", str(file), "--out", str(tmp_path)]) == 0
     assert "2 cells, 1 done" in capsys.readouterr().out

@@ -34,7 +34,7 @@ from narrowly.train.order import row_order
 from narrowly.train.run import train_run
 from plain_loop import answer_nll, clip, rate
 from small_chat_base import TEMPLATE, conversations, make_chat_base, write_jsonl
-from tiny_base import make_rows, make_spec
+from tiny_base import make_rows, make_spec, only_run
 
 Tiny = tuple[Path, Path]
 
@@ -272,7 +272,7 @@ def test_a_stopped_full_run_resumes_bit_for_bit(
             raise StopError
 
     def files(folder: Path) -> dict[str, bytes]:
-        unlike = {"environment.json", "done", ".lock", "speed.jsonl"}
+        unlike = {"environment.json", "done", "speed.jsonl"}
         return {
             str(p.relative_to(folder)): p.read_bytes()
             for p in folder.rglob("*")
@@ -296,7 +296,7 @@ def test_a_model_that_was_exchanged_is_neither_resumed_from_nor_loaded(tiny: Tin
 
     with pytest.raises(StopError):
         train_run(full_spec(tiny), tmp_path / "runs", on_step=on_step)
-    (stopped,) = (tmp_path / "runs").iterdir()
+    stopped = only_run(tmp_path / "runs")
     shutil.copyfile(run / "checkpoints/step-6/model.safetensors", stopped / "checkpoints/step-2/model.safetensors")
     with pytest.raises(IntegrityError, match=r"model\.safetensors has sha256"):
         train_run(full_spec(tiny), tmp_path / "runs")
@@ -331,7 +331,7 @@ def test_a_full_disk_leaves_no_half_model_and_the_run_goes_on(
         patch.setattr(writer, full_state if writer == "torch.save" else full_tensors)
         with pytest.raises(RunDirectoryError, match=r"cannot write .*step-2: .*No space left on device"):
             train_run(full_spec(tiny), tmp_path)
-    (stopped,) = tmp_path.iterdir()
+    stopped = only_run(tmp_path)
     assert [path.name for path in (stopped / "checkpoints").iterdir()] == ["step-0"]
     assert (train_run(full_spec(tiny), tmp_path) / "done").is_file()
 

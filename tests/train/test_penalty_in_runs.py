@@ -29,7 +29,7 @@ class StopError(Exception):
 
 
 def content(run: Path) -> dict[str, bytes]:
-    unlike = {"environment.json", "done", ".lock", "speed.jsonl"}
+    unlike = {"environment.json", "done", "speed.jsonl"}
     return {str(p.relative_to(run)): p.read_bytes() for p in run.rglob("*") if p.is_file() and p.name not in unlike}
 
 

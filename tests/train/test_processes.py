@@ -9,7 +9,7 @@ import subprocess
 import sys
 from multiprocessing.reduction import ForkingPickler
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import pytest
 import torch
@@ -24,11 +24,12 @@ from narrowly.records.errors import SpecError, TrainingError
 from narrowly.records.files import read_json, read_jsonl
 from narrowly.records.run_spec import RunSpec
 from narrowly.records.streams import stream_seed
+from narrowly.runs.claims import hold_run
 from narrowly.train import launch
 from narrowly.train.observe import ObserverContext
 from narrowly.train.order import micro_batches, row_order
 from narrowly.train.run import run_directory, train_run
-from tiny_base import make_spec
+from tiny_base import make_spec, only_run
 
 Tiny = tuple[Path, Path]
 
@@ -61,7 +62,7 @@ def shared(tiny: Tiny, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with the runs of all ways, each done by two processes together."""
     out = tmp_path_factory.mktemp("shared")
     specs = {name: make_spec(*tiny, **fields) for name, fields in WAYS.items()}
-    arguments = (out / "100% of a meeting", specs, make_spec(*tiny, **TIGHT), out)
+    arguments = (out / "100% of a rendezvous", specs, make_spec(*tiny, **TIGHT), out)
     context = multiprocessing.get_context("spawn")
     pair = [context.Process(target=shared_runs.main, args=(rank, *arguments), daemon=True) for rank in (0, 1)]
     for process in pair:
@@ -71,11 +72,6 @@ def shared(tiny: Tiny, tmp_path_factory: pytest.TempPathFactory) -> Path:
         process.kill()
     assert [process.exitcode for process in pair] == [0, 0]
     return out
-
-
-def run_in(folder: Path) -> Path:
-    (run,) = folder.iterdir()
-    return run
 
 
 def factors(run: Path, step: int = 6) -> dict[str, torch.Tensor]:
@@ -101,8 +97,8 @@ def assert_same_run(found: Path, expected: Path) -> None:
 @pytest.mark.parametrize("way", WAYS)
 def test_two_processes_go_the_way_of_one_step_by_step(way: str, shared: Path, tiny: Tiny, tmp_path: Path) -> None:
     spec = make_spec(*tiny, **WAYS[way])
-    assert_same_run(run_in(shared / way), train_run(spec, tmp_path))
-    assert read_json(run_in(shared / way) / "environment.json")["processes"] == 2
+    assert_same_run(only_run(shared / way), train_run(spec, tmp_path))
+    assert read_json(only_run(shared / way) / "environment.json")["processes"] == 2
 
 
 def test_a_mean_of_the_processes_means_would_be_seen(tiny: Tiny) -> None:
@@ -115,7 +111,7 @@ def test_a_mean_of_the_processes_means_would_be_seen(tiny: Tiny) -> None:
 
 
 def test_only_the_process_without_memory_halves_its_micro_batch(shared: Path, tiny: Tiny, tmp_path: Path) -> None:
-    run = run_in(shared / "tight")
+    run = only_run(shared / "tight")
     assert_same_run(run, train_run(make_spec(*tiny, **TIGHT), tmp_path))
     assert [row["micro_batch"] for row in read_jsonl(run / "speed.jsonl")] == [1] * 6  # rank 0 went on with 5
 
@@ -176,7 +172,7 @@ def test_a_run_of_two_processes_that_failed_in_one_is_finished_by_one(tiny: Tiny
         train_run(spec, tmp_path / "a", processes=2, observers=[fail_at_10])
     assert str(failure.value) == "the judge has gone"
     assert not multiprocessing.active_children()
-    run = run_in(tmp_path / "a")
+    run = only_run(tmp_path / "a")
     assert read_json(run / "failed.json") == {"error": "SpecError", "message": "the judge has gone", "step": 9}
     assert read_jsonl(run / "trajectory.jsonl")[5]["seen"] == 1.0
     assert_resumed(train_run(spec, tmp_path / "a"), train_run(spec, tmp_path / "b"), (2, 1))
@@ -190,13 +186,14 @@ def test_a_run_begun_by_one_process_is_finished_and_reported_by_two(
     with pytest.raises(StopError):
         train_run(spec, tmp_path / "a", on_step=stop_after_6)
     seen: list[int] = []
-    resumed = train_run(
-        spec,
-        tmp_path / "a",
-        processes=2,
-        on_step=lambda step, total, row: seen.append(step),
-        reporting=Reporting(["trackio"], tmp_path, warnings.append),
-    )
+    with hold_run(run_directory(spec, tmp_path / "a")):  # as a caller that goes on to evaluate the run
+        resumed = train_run(
+            spec,
+            tmp_path / "a",
+            processes=2,
+            on_step=lambda step, total, row: seen.append(step),
+            reporting=Reporting(["trackio"], tmp_path, warnings.append),
+        )
     assert seen == list(range(6, 21))
     assert (told.steps(resumed.name), warnings) == (list(range(21)), [])
     assert not multiprocessing.active_children()
@@ -276,7 +273,7 @@ def test_a_launchers_process_and_an_observer_that_cannot_travel_are_refused(
 
 @pytest.mark.parametrize(("visible", "expected"), [(None, "1"), ("", ""), ("GPU-5, GPU-7", "GPU-7"), ("3,2,0", "2")])
 def test_a_process_starts_with_a_gpu_of_its_own_and_no_launcher(
-    visible: str | None, expected: str, tiny: Tiny, monkeypatch: pytest.MonkeyPatch
+    visible: str | None, expected: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Before its first import, as a script may ask for GPUs there, which fixes those that CUDA sees."""
     monkeypatch.setenv("LOCAL_RANK", "0")
@@ -284,9 +281,9 @@ def test_a_process_starts_with_a_gpu_of_its_own_and_no_launcher(
         monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
     else:
         monkeypatch.setenv("CUDA_VISIBLE_DEVICES", visible)
-    device = "cuda" if visible != "" else "cpu"
+    device: Literal["cpu", "cuda"] = "cuda" if visible != "" else "cpu"
     before = dict(os.environ)
-    with launch._place(make_spec(*tiny, device=device), 1):
+    with launch._environment_of_child(device, 1):
         inside = "import os; print([os.environ.get(name) for name in ('CUDA_VISIBLE_DEVICES', 'LOCAL_RANK')])"
         said = subprocess.run([sys.executable, "-c", inside], capture_output=True, text=True, check=True).stdout
     assert said.strip() == f"['{expected}', None]"
@@ -298,11 +295,11 @@ def test_an_error_that_cannot_travel_is_told_by_class_and_text() -> None:
         pass
 
     for error in (OfItsOwnError("gone"), ValueError(lambda: "gone"), torch.OutOfMemoryError("gone")):
-        sent = launch._portable(error)
+        sent = launch._picklable(error)
         back = ForkingPickler.loads(ForkingPickler.dumps(sent))
         assert type(back) is RuntimeError
         assert str(back) == f"{type(error).__name__}: {error}"
-    sent = ForkingPickler.loads(ForkingPickler.dumps(launch._portable(SpecError("gone"))))
+    sent = ForkingPickler.loads(ForkingPickler.dumps(launch._picklable(SpecError("gone"))))
     assert (type(sent), str(sent), "Error: gone" in sent.__notes__[0]) == (SpecError, "gone", True)
 
 
@@ -310,8 +307,8 @@ def test_a_process_is_deaf_to_ctrl_c_from_its_first_moment() -> None:
     """Some versions of Python unblock it when they start the first process; the child's imports take seconds."""
     code = (
         "import multiprocessing.resource_tracker as tracker, signal\n"
-        "from narrowly.train.launch import _without_ctrl_c\n"
-        "with _without_ctrl_c():\n"
+        "from narrowly.train.launch import _sigint_blocked\n"
+        "with _sigint_blocked():\n"
         "    tracker.ensure_running()\n"
         "    print(signal.SIGINT in signal.pthread_sigmask(signal.SIG_BLOCK, []))\n"
     )

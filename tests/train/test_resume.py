@@ -16,7 +16,7 @@ from narrowly.records.errors import IntegrityError, ResumeError
 from narrowly.records.files import read_json, read_jsonl, write_json
 from narrowly.train import environment
 from narrowly.train.run import train_run
-from tiny_base import make_spec
+from tiny_base import make_spec, only_run
 
 Tiny = tuple[Path, Path]
 
@@ -35,7 +35,7 @@ def stop_after(step: int) -> Any:
 
 def files(run: Path) -> dict[str, bytes]:
     """Content of every file but those that hold times and machine."""
-    unlike = {"environment.json", "done", ".lock", "speed.jsonl"}
+    unlike = {"environment.json", "done", "speed.jsonl"}
     return {str(p.relative_to(run)): p.read_bytes() for p in run.rglob("*") if p.is_file() and p.name not in unlike}
 
 
@@ -48,10 +48,10 @@ def killed_everywhere(tiny: Tiny, out: Path, every: int, settings: str = "lora")
     )
     assert result.returncode == 0, result.stderr[-2000:]
     report = json.loads(result.stdout.splitlines()[-1])
-    (whole,) = (out / "whole").iterdir()
+    whole = only_run(out / "whole")
     assert len(report["points"]) > 5
     for point in report["points"]:
-        (resumed,) = (out / str(point)).iterdir()
+        resumed = only_run(out / str(point))
         assert files(resumed) == files(whole), f"killed at event {point} of {report['events']}"
         assert (resumed / "done").is_file()
 
@@ -72,7 +72,7 @@ def test_a_resume_continues_from_the_newest_checkpoint_without_double_rows(
     spec = make_spec(*tiny)  # checkpoints at 0, 2 and 6
     with pytest.raises(StopError):
         train_run(spec, tmp_path / "a", on_step=stop_after(step))
-    (stopped,) = (tmp_path / "a").iterdir()
+    stopped = only_run(tmp_path / "a")
     assert read_json(stopped / "failed.json")["step"] == step
     trained: list[int] = []
     resumed = train_run(spec, tmp_path / "a", on_step=lambda now, total, row: trained.append(now))
@@ -111,7 +111,7 @@ def test_the_resume_state_is_kept_for_the_newest_checkpoint_only_and_goes_with_t
     spec = make_spec(*tiny)
     with pytest.raises(StopError):
         train_run(spec, tmp_path, on_step=stop_after(4))
-    (run,) = tmp_path.iterdir()
+    run = only_run(tmp_path)
     assert [path.parent.name for path in run.rglob("resume.pt")] == ["step-2"]
     train_run(spec, tmp_path)
     assert not list(run.rglob("resume.*"))
@@ -123,7 +123,7 @@ def test_a_torn_last_row_is_dropped(tiny: Tiny, tmp_path: Path) -> None:
     spec = make_spec(*tiny)
     with pytest.raises(StopError):
         train_run(spec, tmp_path / "a", on_step=stop_after(4))
-    (run,) = (tmp_path / "a").iterdir()
+    run = only_run(tmp_path / "a")
     with (run / "trajectory.jsonl").open("a") as stream:
         stream.write('{"step": 5, "lo')
     train_run(spec, tmp_path / "a")
@@ -133,8 +133,7 @@ def test_a_torn_last_row_is_dropped(tiny: Tiny, tmp_path: Path) -> None:
 def stopped_run(tiny: Tiny, folder: Path) -> Path:
     with pytest.raises(StopError):
         train_run(make_spec(*tiny), folder, on_step=stop_after(4))
-    (run,) = folder.iterdir()
-    return run
+    return only_run(folder)
 
 
 def test_a_resume_under_other_versions_is_refused_with_both_versions_unless_it_is_asked_for(

@@ -32,15 +32,14 @@ def adapter(run: Path, step: int) -> dict[str, torch.Tensor]:
 def states(monkeypatch: pytest.MonkeyPatch) -> list[dict[str, Any]]:
     """What every checkpoint of a run holds to resume from, as it would be read."""
     found: list[dict[str, Any]] = []
-    original = checkpoint.write_json
+    original = checkpoint.resume_from
 
-    def keep(path: Path, value: Any) -> None:
-        if path.name == checkpoint.RESUME_RECORD:
-            file = checkpoint.checkpoint_folder(path.parent, value["step"]) / checkpoint.RESUME_STATE
-            found.append(torch.load(file, weights_only=True))
-        original(path, value)
+    def keep(run: Path, step: int, sha256: Any) -> None:
+        file = checkpoint.checkpoint_folder(run, step) / checkpoint.RESUME_STATE
+        found.append(torch.load(file, weights_only=True))
+        original(run, step, sha256)
 
-    monkeypatch.setattr(checkpoint, "write_json", keep)
+    monkeypatch.setattr(checkpoint, "resume_from", keep)
     return found
 
 

@@ -92,6 +92,7 @@ def test_a_killed_process_ends_the_other_and_the_run_can_be_resumed(rank: int, t
     assert f"process {rank} of 2 ended (killed by SIGKILL; perhaps it ran out of memory)" in line
     failed = read_json(training.run / "failed.json")
     assert failed["error"] == "TrainingError"
+    assert not list((training.run.parent / ".claims").iterdir())
     assert failed["message"] in line
     step = read_json(training.run / "resume.json")["step"]
     assert [row["step"] for row in read_jsonl(training.run / "trajectory.jsonl")][: step + 1] == list(range(step + 1))
@@ -104,6 +105,7 @@ def test_ctrl_c_of_a_terminal_stops_all_as_it_stops_one(training: Training) -> N
     assert code == 130
     assert lines in ([], ["narrowly: stopped"])  # newer versions of typer say nothing
     assert not (training.run / "failed.json").exists()
+    assert not list((training.run.parent / ".claims").iterdir()), "another host would wait for the claim to get stale"
 
 
 def test_processes_die_with_the_command_that_started_them(training: Training) -> None:

@@ -13,6 +13,7 @@ import yaml
 from narrowly.models.base import find_base, load_model
 from narrowly.records.files import read_json, read_jsonl
 from small_chat_base import conversations, write_jsonl
+from tiny_base import only_run
 
 ROOT = Path(__file__).parents[2]
 ENVIRONMENT = {**os.environ, "PYTHONPATH": str(ROOT / "src"), "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"}
@@ -57,7 +58,7 @@ def test_a_base_is_pretrained_by_the_example_and_fine_tuned_by_the_command_line(
     spec = write_run(pretrained, "run.yaml")
     done = typed("-m", "narrowly.cli.app", "train", str(spec), "--out", str(pretrained / "out"))
     assert done.returncode == 0, done.stderr
-    (run,) = (pretrained / "out" / "runs").iterdir()
+    run = only_run(pretrained / "out" / "runs")
     losses = [row["heldout_loss"] for row in read_jsonl(run / "trajectory.jsonl") if "heldout_loss" in row]
     assert losses[-1] < 0.9 * losses[0]
     assert (run / "checkpoints" / "step-60" / "spectrum.json").is_file()

@@ -24,8 +24,8 @@ from narrowly.records.files import read_json, read_jsonl
 from narrowly.records.optimisers.registry import OPTIMISERS
 from narrowly.records.run_spec import run_id
 from narrowly.train import heldout
-from narrowly.train import trainer as trainer_module
 from narrowly.train.inputs import load_inputs
+from narrowly.train.objectives import supervised
 from narrowly.train.order import row_order
 from narrowly.train.run import resolve_inputs, run_directory, train_run
 from small_chat_base import THINKING, conversations, make_chat_base, text_spec, write_jsonl
@@ -268,15 +268,13 @@ def test_checkpointing_changes_nothing_and_packing_only_rounding(chat: Chat, tmp
 def test_packing_is_refused_for_a_model_whose_rows_see_each_other(
     chat: Chat, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from narrowly.train import packing
-
     def leaking(rows: Any, pad_id: int = 0) -> dict[str, Any]:
         packed = original(rows, pad_id)
         length = packed["input_ids"].shape[1]
         return {**packed, "position_ids": torch.arange(length)[None]}
 
-    original = packing.collate_packed
-    monkeypatch.setattr(packing, "collate_packed", leaking)
+    original = supervised.collate_packed
+    monkeypatch.setattr(supervised, "collate_packed", leaking)
     with pytest.raises(SpecError, match="packed rows see each other"):
         train_run(text_spec(*chat, packing=True), tmp_path)
 
@@ -298,14 +296,14 @@ def test_a_bfloat16_base_stays_frozen_in_bfloat16_under_a_float32_adapter(chat: 
 def test_a_loss_that_is_not_finite_names_the_lines_of_its_batch_and_keeps_the_last_checkpoint(
     chat: Chat, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    calls, original = 0, trainer_module.token_mean_loss
+    calls, original = 0, supervised.token_mean_loss
 
     def poisoned(outputs: Any, labels: Any, num_items_in_batch: Any) -> Any:
         nonlocal calls
         calls += 1
         return original(outputs, labels, num_items_in_batch) * (float("nan") if calls == 4 else 1.0)
 
-    monkeypatch.setattr(trainer_module, "token_mean_loss", poisoned)
+    monkeypatch.setattr(supervised, "token_mean_loss", poisoned)
     spec = text_spec(*chat)
     lines = load_inputs(spec).text.lines
     named = ", ".join(f"line {lines[row]}" for row in row_order(18, 24, 0)[12:16])

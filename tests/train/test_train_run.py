@@ -43,7 +43,7 @@ def test_the_run_directory_has_the_layout_of_the_design(run: Path, tiny: Tiny) -
     assert run.name == run_id(spec, resolve_inputs(spec))
     assert run == run_directory(spec, run.parent)
     assert {path.name for path in run.iterdir()} == {
-        ".lock", "spec.json", "inputs.json", "environment.json", "trajectory.jsonl", "speed.jsonl",
+        "spec.json", "inputs.json", "environment.json", "trajectory.jsonl", "speed.jsonl",
         "checkpoints", "done",
     }  # fmt: skip
     assert RunSpec.model_validate(read_json(run / "spec.json")) == spec
@@ -110,12 +110,12 @@ def test_the_lr_of_a_row_is_the_one_its_step_used(tiny: Tiny, tmp_path: Path) ->
 
 
 def test_a_finished_run_is_returned_without_training(run: Path, tiny: Tiny, monkeypatch: pytest.MonkeyPatch) -> None:
-    from narrowly.train import run as module
+    from narrowly.train import share
 
     def never(*_: Any) -> None:
         raise AssertionError("a finished run was built again")
 
-    monkeypatch.setattr(module, "build_parts", never)
+    monkeypatch.setattr(share, "build_state", never)
     before = {path: path.stat().st_mtime_ns for path in run.rglob("*")}
     assert train_run(make_spec(*tiny), run.parent) == run
     assert {path: path.stat().st_mtime_ns for path in run.rglob("*")} == before

@@ -11,7 +11,7 @@ from safetensors.torch import load_file
 
 from narrowly.records.files import read_jsonl
 from narrowly.records.run_spec import RunSpec
-from narrowly.train import trainer as trainer_module
+from narrowly.train.objectives import supervised
 from narrowly.train.run import train_run
 from plain_loop import plain_train
 from tiny_base import make_spec
@@ -73,11 +73,11 @@ def test_a_mean_of_micro_batch_means_is_told_from_the_mean_over_tokens(
 ) -> None:
     def mean_of_means(outputs: Any, labels: torch.Tensor, num_items_in_batch: Any) -> torch.Tensor:
         tokens = (labels[:, 1:] != -100).sum()
-        return trainer_module_loss(outputs, labels, tokens) / 2
+        return true_loss(outputs, labels, tokens) / 2
 
-    trainer_module_loss = trainer_module.token_mean_loss
+    true_loss = supervised.token_mean_loss
     whole = train_run(make_spec(*tiny, batch_size=8, steps=3), tmp_path)
-    monkeypatch.setattr(trainer_module, "token_mean_loss", mean_of_means)
+    monkeypatch.setattr(supervised, "token_mean_loss", mean_of_means)
     split = train_run(make_spec(*tiny, batch_size=4, accumulation=2, steps=3), tmp_path)
     assert abs(column(split, "loss")[0] - column(whole, "loss")[0]) > 1e-2
 

@@ -22,11 +22,12 @@ from narrowly.models.lora import attach_adapter
 from narrowly.records.files import read_jsonl
 from narrowly.records.run_spec import RunSpec
 from narrowly.train import order as order_module
-from narrowly.train import trainer as trainer_module
 from narrowly.train.inputs import load_inputs
+from narrowly.train.objectives import supervised
 from narrowly.train.order import row_order
 from narrowly.train.run import train_run
 from small_chat_base import TEMPLATE, conversations, make_chat_base, text_spec, write_jsonl
+from tiny_base import only_run
 
 pytest.importorskip("trl", reason="TRL is not installed")
 from datasets import Dataset
@@ -141,7 +142,7 @@ def test_our_losses_are_those_of_sft_trainer_step_by_step(
     found = our_losses(spec, tmp_path)
     assert largest_difference(found, trainer.losses) < RTOL
     assert found[0] - found[-1] > 0.1  # there was something to agree about
-    (run,) = tmp_path.iterdir()
+    run = only_run(tmp_path)
     ours = load_file(run / "checkpoints" / f"step-{STEPS}" / "adapter_model.safetensors")
     expected = {
         name.replace(".default.weight", ".weight"): parameter.detach()
@@ -233,7 +234,7 @@ def test_a_mistake_in_the_loss_is_seen_by_the_twin(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     spec = run_spec(files, "4 x accumulation 2")
-    monkeypatch.setattr(trainer_module, "token_mean_loss", mistake(trainer_module.token_mean_loss))
+    monkeypatch.setattr(supervised, "token_mean_loss", mistake(supervised.token_mean_loss))
     assert largest_difference(our_losses(spec, tmp_path), theirs["4 x accumulation 2"].losses) > MISTAKE
 
 

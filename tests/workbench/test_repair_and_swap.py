@@ -16,7 +16,7 @@ from narrowly.evaluate.microworld.panel_names import BROAD, HELD_OUT
 from narrowly.records.edits import Clip, Flatten, Scale
 from narrowly.records.errors import IntegrityError, RunDirectoryError
 from narrowly.records.files import read_json, write_json
-from narrowly.runs.claims import held
+from narrowly.runs.claims import hold_run
 from narrowly.spectrum import pairs_from_folder
 from narrowly.study.cell import edited_adapter
 from narrowly.workbench.names import find_adapter, not_of_the_microworld
@@ -221,7 +221,7 @@ def test_a_run_that_another_command_works_on_is_left_alone(world, monkeypatch) -
     import contextlib
 
     monkeypatch.setattr("narrowly.runs.claims.claimed", lambda _: contextlib.nullcontext(False))
-    with pytest.raises(RunDirectoryError, match="another command works on run"), held(world.a):
+    with pytest.raises(RunDirectoryError, match="claimed by another process"), hold_run(world.a):
         pass
 
 

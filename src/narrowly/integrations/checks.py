@@ -1,14 +1,18 @@
-"""What every host checks: the penalty's arguments, and the settings under which the penalty would be wrong."""
+"""Build the penalty of a host, and refuse arguments and settings under which it would be wrong."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
 
 from narrowly.records.errors import ResumeError, TrainingError
 from narrowly.records.penalties import PenaltySpec
 from narrowly.records.spec import validated
 from narrowly.spectrum.penalty import SpectralPenalty
+from narrowly.spectrum.placement import refuse_foreign
+
+if TYPE_CHECKING:
+    from torch import nn
 
 
 def penalty_arguments(lam: float, kind: str, options: Mapping[str, Any]) -> dict[str, Any]:
@@ -19,6 +23,29 @@ def penalty_arguments(lam: float, kind: str, options: Mapping[str, Any]) -> dict
     """
     penalty: PenaltySpec = validated(PenaltySpec, {"lam": lam, "kind": kind, **options}, "penalty")
     return penalty.model_dump()
+
+
+def build_penalty(
+    model: nn.Module, arguments: Mapping[str, Any], optimizers: Sequence[Any], scaler: Any, processes: int
+) -> SpectralPenalty:
+    """Build the penalty from the model that a host trains.
+
+    Args:
+        model: with the adapters that are penalised.
+        arguments: of `penalty_arguments`.
+        optimizers: the host's.
+        scaler: the host's GradScaler, or None.
+        processes: how many train together.
+
+    Raises:
+        AdapterError: no adapters, or factors that cannot be penalised.
+        TrainingError: optimisers, precision or processes with which the penalty would be wrong.
+    """
+    penalty = SpectralPenalty(model, **arguments)
+    refuse_foreign(penalty.pairs, optimizers)
+    refuse_scaler(scaler, penalty)
+    refuse_processes(penalty, processes)
+    return penalty
 
 
 def refuse_processes(penalty: SpectralPenalty, processes: int) -> None:

@@ -10,10 +10,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from narrowly.integrations.checks import penalty_arguments, refuse_difference, refuse_processes, refuse_scaler
+from narrowly.integrations.checks import build_penalty, penalty_arguments, refuse_difference
 from narrowly.records.errors import MissingExtraError, ResumeError, TrainingError
 from narrowly.spectrum.penalty import SpectralPenalty
-from narrowly.spectrum.placement import refuse_foreign, refuse_sharded
+from narrowly.spectrum.placement import refuse_sharded
 
 try:
     from lightning.pytorch import Callback
@@ -74,10 +74,8 @@ class SpectralPenaltyCallback(Callback):  # type: ignore[misc]
         refuse_sharded(pl_module)
         # the module that carries PEFT's config says how the base was changed
         adapted = next((part for part in pl_module.modules() if hasattr(part, "peft_config")), pl_module)
-        penalty = SpectralPenalty(adapted, **self.arguments)
-        refuse_foreign(penalty.pairs, trainer.optimizers)
-        refuse_scaler(getattr(trainer.precision_plugin, "scaler", None), penalty)
-        refuse_processes(penalty, trainer.world_size)
+        scaler = getattr(trainer.precision_plugin, "scaler", None)
+        penalty = build_penalty(adapted, self.arguments, trainer.optimizers, scaler, trainer.world_size)
         if trainer.global_step > 0:
             self._restore(penalty, trainer.global_step)
         self.penalty = penalty

@@ -17,13 +17,12 @@ import torch
 from transformers import TrainerCallback
 from transformers.trainer_callback import ExportableState
 
-from narrowly.integrations.checks import penalty_arguments, refuse_difference, refuse_processes, refuse_scaler
+from narrowly.integrations.checks import build_penalty, penalty_arguments, refuse_difference
 from narrowly.integrations.penalty_callback import PenaltyCallback
 from narrowly.optim.build import build_optimizer
 from narrowly.records.errors import ResumeError, TrainingError
 from narrowly.records.optimisers.registry import OptimiserSpec, optimiser_spec
-from narrowly.spectrum.penalty import SpectralPenalty
-from narrowly.spectrum.placement import refuse_foreign, refuse_sharded
+from narrowly.spectrum.placement import refuse_sharded
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -94,16 +93,13 @@ class SpectralPenaltyCallback(PenaltyCallback, ExportableState):  # type: ignore
         """
         refuse_host("the spectral penalty", args)
         refuse_sharded(model)
-        penalty = SpectralPenalty(model, **self.arguments)
-        refuse_foreign(penalty.pairs, [optimizer])
         scaler = getattr(optimizer, "scaler", None)
         if getattr(args, "fp16", False) and scaler is None:
             raise TrainingError(
                 "fp16 is on but the optimiser has no GradScaler to read the loss scale from, accepted: bf16, float32, "
                 "or fp16 through accelerate"
             )
-        refuse_scaler(scaler, penalty)
-        refuse_processes(penalty, getattr(args, "world_size", 1))
+        penalty = build_penalty(model, self.arguments, [optimizer], scaler, getattr(args, "world_size", 1))
         if state.global_step > 0:
             penalty.load_state_dict(self._saved_state(args, state))
         self.penalty, self.value = penalty, None

@@ -1,8 +1,10 @@
-"""Claims: which process works on which run, so that two studies or two commands share the work and never do it twice.
+"""Claim a run for one process, so that two studies or two commands share the work and never do it twice.
 
-A claim is one small file, made whole by a hard link (it exists or it does not). It says host, pid, the start time of
-that process and a heartbeat. It is stale where its process is gone: on the same host that is known at once (no such
-pid, or the pid belongs to a younger process), on another host once the heartbeat is older than `TIMEOUT_SECONDS`.
+Whoever writes into a run directory holds the claim of its run: training, the cells of studies, the workbench. A claim
+is one small file in the folder of all runs, made whole by a hard link (it exists or it does not). It says host, pid,
+the start time of that process and a heartbeat. It is stale where its process is gone: on the same host that is known
+at once (no such pid, or the pid belongs to a younger process), on another host once the heartbeat is older than
+`TIMEOUT_SECONDS`.
 """
 
 from __future__ import annotations
@@ -33,7 +35,7 @@ TAKEOVER_SECONDS = 30.0
 
 
 class Claim(BaseModel):
-    """What a claim file says.
+    """Hold what a claim file says.
 
     Attributes:
         token: unique to the claim, so that a takeover cannot hit a younger claim.
@@ -132,9 +134,9 @@ def is_claimed(path: Path) -> bool:
 
 @contextmanager
 def claimed(path: Path) -> Iterator[bool]:
-    """Try to hold a claim: yields True while this process holds it, False at once where a living process does.
+    """Try to hold a claim: yield True while this thread holds it, False at once where it is held already.
 
-    A thread keeps the heartbeat going. A stale claim is taken over.
+    A second thread keeps the heartbeat going. A stale claim is taken over.
 
     Raises:
         RunDirectoryError: where the claim cannot be written.
@@ -152,20 +154,23 @@ def claimed(path: Path) -> Iterator[bool]:
     stop = threading.Event()
     thread = threading.Thread(target=_beat, args=(path, claim, stop), daemon=True, name="claim heartbeat")
     thread.start()
+    key = _key(path)
+    _held_here().add(key)
     try:
         yield True
     finally:
+        _held_here().discard(key)
         stop.set()
         thread.join()
-        held = read_claim(path)
-        if held is not None and held.token == claim.token:
+        found = read_claim(path)
+        if found is not None and found.token == claim.token:
             path.unlink(missing_ok=True)
 
 
 def _beat(path: Path, claim: Claim, stop: threading.Event) -> None:
     while not stop.wait(HEARTBEAT_SECONDS):
-        held = read_claim(path)
-        if held is None or held.token != claim.token:
+        found = read_claim(path)
+        if found is None or found.token != claim.token:
             return
         with suppress(RunDirectoryError):  # a full disk stops the work itself; the claim need not say so too
             write_json(path, claim.model_copy(update={"heartbeat": time.time()}).model_dump())
@@ -225,14 +230,49 @@ def _take_over(path: Path, stale: Claim, temporary: Path) -> bool:
         marker.unlink(missing_ok=True)
 
 
+_held = threading.local()
+"""Claims that this thread holds, for what is called under one of them: pid, because a fork copies them, and file."""
+
+
+def _held_here() -> set[tuple[int, str]]:
+    if not hasattr(_held, "claims"):
+        _held.claims = set()
+    claims: set[tuple[int, str]] = _held.claims
+    return claims
+
+
+def _key(path: Path) -> tuple[int, str]:
+    return os.getpid(), os.path.realpath(path)
+
+
+def holds_run(directory: Path) -> bool:
+    """Return whether this thread holds the claim of a run."""
+    return _key(claim_file(directory.parent, directory.name)) in _held_here()
+
+
 @contextmanager
-def held(directory: Path) -> Iterator[None]:
-    """Hold a run against other commands, which may write into the same folders.
+def hold_run(directory: Path) -> Iterator[None]:
+    """Hold the claim of a run against everybody else; a thread that holds it already goes on holding it.
 
     Raises:
-        RunDirectoryError: another process works on the run.
+        RunDirectoryError: another process, or another thread of this one, holds it; or it cannot be written.
     """
-    with claimed(claim_file(directory.parent, directory.name)) as mine:
-        if not mine:
-            raise RunDirectoryError(f"another command works on run {directory.name} now; try again when it is done")
+    if holds_run(directory):
         yield
+        return
+    path = claim_file(directory.parent, directory.name)
+    with claimed(path) as mine:
+        if not mine:
+            raise RunDirectoryError(
+                f"{directory} is claimed by another process that works on this run now{_holder(path)}; try again when "
+                "it is done"
+            )
+        yield
+
+
+def _holder(path: Path) -> str:
+    claim = read_claim(path)
+    if claim is None or not claim.host:
+        return ""
+    age = max(0.0, time.time() - claim.heartbeat)
+    return f" (pid {claim.pid} on {claim.host.split()[0]}, last heartbeat {age:.0f} s ago)"

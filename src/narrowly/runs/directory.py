@@ -1,15 +1,13 @@
-"""The run directory: identity, claim, markers, trajectory.
+"""The run directory: identity, markers, trajectory.
 
 What has no `done` is not done; what is foreign is not touched.
 
-.lock   spec.json  inputs.json  environment.json  trajectory.jsonl  checkpoints/  done | failed.json
+spec.json  inputs.json  environment.json  trajectory.jsonl  checkpoints/  done | failed.json
 """
 
 from __future__ import annotations
 
-import os
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, Literal
 
@@ -20,8 +18,8 @@ from narrowly.records.files import read_json, read_jsonl, write_json, write_text
 from narrowly.records.run_spec import ResolvedInputs, RunSpec, run_id
 
 SPEC, INPUTS, ENVIRONMENT = "spec.json", "inputs.json", "environment.json"
-TRAJECTORY, DONE, FAILED, LOCK = "trajectory.jsonl", "done", "failed.json", ".lock"
-SPEED, TRACKED = "speed.jsonl", "tracked.jsonl"
+TRAJECTORY, DONE, FAILED = "trajectory.jsonl", "done", "failed.json"
+SPEED, TRACKED, RESUME_RECORD = "speed.jsonl", "tracked.jsonl", "resume.json"
 WEIGHTS_SHA256 = {"lora": "adapter_sha256", "full": "model_sha256"}
 """Field of `done` with the sha256 of every checkpoint's weights by step; step 0 of method full is the base."""
 SPECTRUM = "spectrum.json"
@@ -119,7 +117,7 @@ def check_directory(directory: Path) -> bool:
         RunDirectoryError: it has files of something else, or of another run; nothing is changed.
         IntegrityError: its records are broken; nothing is changed.
     """
-    # hidden files are ours or a killed writer's: the lock, a half-written spec under its temporary name
+    # hidden files are ours or a killed writer's: the .lock of runs made until November 2026, a half-written spec
     found = (
         {path.name for path in directory.iterdir() if not path.name.startswith(".")} if directory.is_dir() else set()
     )
@@ -145,38 +143,6 @@ def open_directory(directory: Path, spec: RunSpec, inputs: ResolvedInputs) -> No
         write_json(directory / INPUTS, inputs.model_dump(mode="json"))
 
 
-@contextmanager
-def claimed(directory: Path) -> Iterator[None]:
-    """Hold the directory for this process; the kernel lets go when the process dies, so no claim is ever stale.
-
-    Raises:
-        RunDirectoryError: another process is training this run, or the directory cannot be made.
-    """
-    try:
-        directory.mkdir(parents=True, exist_ok=True)
-        descriptor = os.open(directory / LOCK, os.O_RDWR | os.O_CREAT, 0o644)
-    except OSError as error:
-        raise RunDirectoryError(f"cannot write {directory}: {error.strerror or error}") from error
-    try:
-        _lock(descriptor, directory)
-        yield
-    finally:
-        os.close(descriptor)
-
-
-def _lock(descriptor: int, directory: Path) -> None:
-    try:
-        import fcntl
-    except ImportError:  # Windows has no flock; there two processes must be kept apart by the study's claims
-        return
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError as error:
-        raise RunDirectoryError(f"{directory} is claimed by another process that is training this run now") from error
-    except OSError:  # a file system without locks (some network mounts); as on Windows
-        return
-
-
 def truncate_trajectory(directory: Path, step: int | None) -> None:
     """Cut trajectory.jsonl back to the rows of steps 0 ... `step`; None empties it.
 
@@ -199,7 +165,7 @@ def truncate_trajectory(directory: Path, step: int | None) -> None:
 
 def sweep(directory: Path) -> None:
     """Remove the half-written temporary files (`.<name>.<random>`) that a killed writer left behind."""
-    for name in (SPEC, INPUTS, ENVIRONMENT, TRAJECTORY, DONE, FAILED, DATA_RECORD, TEMPLATE, "resume.json"):
+    for name in (SPEC, INPUTS, ENVIRONMENT, TRAJECTORY, DONE, FAILED, DATA_RECORD, TEMPLATE, RESUME_RECORD):
         for path in directory.glob(f".{name}.*"):
             path.unlink(missing_ok=True)
 

@@ -1,14 +1,9 @@
-"""Checkpoints: a folder of weights per step, and beside the newest one the exact state to resume from.
+"""Write and read checkpoints: the weights of a step with their spectrum, and the exact state to resume from.
 
-    checkpoints/step-N/spectrum.json  and, of method lora, adapter_config.json, adapter_model.safetensors
-                                      of method full, a model folder (config.json, model.safetensors, tokenizer);
-                                      step 0 is the base and is not stored again
-    checkpoints/step-N/resume.pt      optimiser, scheduler, penalty; newest checkpoint only, gone when the run is done
-    resume.json                       step and sha256 of what a resume reads
-
-A checkpoint appears whole (written beside its place, then renamed) and counts only once resume.json names it,
-so a run killed while it writes resumes from the checkpoint before. The random state is no part of it, because
-every step draws from its own stream of the run seed (order.py).
+A checkpoint appears whole (written beside its place, then renamed) and counts only once it is named as the one to
+resume from (`runs/checkpoints.py`), so a run killed while it writes resumes from the checkpoint before. The random
+state is no part of it, because every step draws from its own stream of the run seed (order.py). At step 0 method full
+stores no weights: they are the base's.
 """
 
 from __future__ import annotations
@@ -24,8 +19,9 @@ from typing import TYPE_CHECKING, Any
 
 from narrowly.records.canonical import sha256_file
 from narrowly.records.errors import IntegrityError, RunDirectoryError
-from narrowly.records.files import UNFINISHED, read_json, whole_folder, write_json
-from narrowly.runs.directory import SPECTRUM, checkpoint_folder, checkpoint_steps
+from narrowly.records.files import whole_folder
+from narrowly.runs.checkpoints import RESUME_STATE, resume_from, resume_hashes
+from narrowly.runs.directory import RESUME_RECORD, SPECTRUM, checkpoint_folder
 
 if TYPE_CHECKING:
     import torch
@@ -33,8 +29,6 @@ if TYPE_CHECKING:
     from narrowly.models.weights import Weights
     from narrowly.spectrum.penalty import SpectralPenalty
 
-RESUME_STATE = "resume.pt"
-RESUME_RECORD = "resume.json"
 _FULL = 1 << 20
 """Bytes; a disk with less left after a write that failed is a full one."""
 
@@ -81,10 +75,7 @@ def save_checkpoint(
         record = {name: sha256_file(unfinished / name) for name in names}
         if target.exists():  # left by a run that was killed before resume.json named it
             shutil.rmtree(target)
-    write_json(run_directory / RESUME_RECORD, {"step": step, "sha256": record})
-    for older in checkpoint_steps(run_directory):
-        if older < step:
-            (checkpoint_folder(run_directory, older) / RESUME_STATE).unlink(missing_ok=True)
+    resume_from(run_directory, step, record)
 
 
 def _full_disk(error: BaseException, folder: Path) -> OSError | None:
@@ -98,30 +89,13 @@ def _full_disk(error: BaseException, folder: Path) -> OSError | None:
         if isinstance(cause, OSError):
             return cause
         cause = cause.__cause__ or cause.__context__
-    told = re.search(r"\(os error (\d+)\)", str(error))
-    number = int(told[1]) if told else errno.ENOSPC
-    if told is None and shutil.disk_usage(folder).free > _FULL:
+    named = re.search(r"\(os error (\d+)\)", str(error))
+    number = int(named[1]) if named else errno.ENOSPC
+    if named is None and shutil.disk_usage(folder).free > _FULL:
         return None
     found = OSError(number, os.strerror(number))
     found.__cause__ = error
     return found
-
-
-def resume_step(run_directory: Path) -> int | None:
-    """Return the step of the checkpoint to resume from, or None where there is none.
-
-    Raises:
-        IntegrityError: resume.json is broken.
-    """
-    file = run_directory / RESUME_RECORD
-    if not file.is_file():
-        return None
-    record = read_json(file)
-    hashes = record.get("sha256") if isinstance(record, dict) else None
-    step = record.get("step") if isinstance(record, dict) else None
-    if not isinstance(step, int) or not isinstance(hashes, dict) or RESUME_STATE not in hashes:
-        raise IntegrityError(f"{file} does not hold a step and its hashes; it is corrupt or not ours")
-    return step
 
 
 def _verify(path: Path, expected: str) -> None:
@@ -130,7 +104,7 @@ def _verify(path: Path, expected: str) -> None:
     except OSError as error:
         raise IntegrityError(f"cannot resume, {path}: {error.strerror or error}") from error
     if found != expected:
-        raise IntegrityError(f"cannot resume, {path} has sha256 {found}, resume.json says {expected}")
+        raise IntegrityError(f"cannot resume, {path} has sha256 {found}, {RESUME_RECORD} says {expected}")
 
 
 def load_resume_state(
@@ -151,16 +125,18 @@ def load_resume_state(
 
     from narrowly.optim.modes import return_to_training
 
-    record = read_json(run_directory / RESUME_RECORD)
-    step: int = record["step"]
-    folder, file = checkpoint_folder(run_directory, step), weights.file(record["step"])
+    found = resume_hashes(run_directory)
+    if found is None:
+        raise IntegrityError(f"cannot resume, {run_directory / RESUME_RECORD} is gone")
+    step, hashes = found
+    folder, file = checkpoint_folder(run_directory, step), weights.file(step)
     expected = {name for name in (file, RESUME_STATE) if name is not None}
-    if set(record["sha256"]) != expected:
+    if set(hashes) != expected:
         raise IntegrityError(
-            f"{run_directory / RESUME_RECORD} has the hashes of {', '.join(sorted(record['sha256']))}, accepted: "
+            f"{run_directory / RESUME_RECORD} has the hashes of {', '.join(sorted(hashes))}, accepted: "
             f"{', '.join(sorted(expected))}; it is corrupt or not ours"
         )
-    for name, sha256 in record["sha256"].items():
+    for name, sha256 in hashes.items():
         _verify(folder / name, sha256)
     state = torch.load(folder / RESUME_STATE, weights_only=True, map_location="cpu")
     if state["step"] != step:
@@ -175,22 +151,3 @@ def load_resume_state(
         penalty.load_state_dict(state["penalty"])
     scheduler.load_state_dict(state["scheduler"])
     return step
-
-
-def discard_after(run_directory: Path, step: int) -> None:
-    """Remove what a killed run left beyond the step that is resumed: later checkpoints, unfinished folders."""
-    for later in checkpoint_steps(run_directory):
-        if later > step:
-            shutil.rmtree(checkpoint_folder(run_directory, later))
-    for unfinished in (run_directory / "checkpoints").glob(f"{UNFINISHED}*"):
-        shutil.rmtree(unfinished, ignore_errors=True)
-
-
-def drop_resume_state(run_directory: Path) -> None:
-    """Remove the resume state of a finished run; the weights stay. Costs nothing where it is gone already."""
-    record = run_directory / RESUME_RECORD
-    if not record.is_file():
-        return
-    for step in checkpoint_steps(run_directory):
-        (checkpoint_folder(run_directory, step) / RESUME_STATE).unlink(missing_ok=True)
-    record.unlink(missing_ok=True)  # last, so that a run killed in between is tidied by the next call

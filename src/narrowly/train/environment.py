@@ -1,4 +1,4 @@
-"""What a run was made with: versions, platform, processes, threads. Beside the results, never part of an id."""
+"""Check what a run needs of this machine, and record what it was made with; neither is part of an id."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from narrowly.models.nf4 import check_nf4
 from narrowly.records.errors import ResumeError, SpecError
 from narrowly.records.install import PACKAGE, installed_version, with_todays_name
 from narrowly.records.run_spec import RunSpec
+from narrowly.train.launch import SIZE_VARIABLES
 
 PACKAGES = (
     PACKAGE,
@@ -52,6 +53,38 @@ def check_hardware(spec: RunSpec) -> None:
             raise SpecError("device is cuda, but torch finds no GPU; accepted: cpu, or a machine with one")
     if spec.base_dtype == "nf4":
         check_nf4(spec.device)
+
+
+def check_processes(spec: RunSpec, processes: int) -> None:
+    """Check that a run can be shared by so many processes on this machine.
+
+    Raises:
+        SpecError: it cannot, or this process was itself started as one of several (torchrun, mpirun).
+    """
+    if processes < 1:
+        raise SpecError(f"processes is {processes}, accepted: 1 or more")
+    for name in SIZE_VARIABLES:
+        if os.environ.get(name, "1") not in ("", "1"):
+            raise SpecError(
+                f"started by a launcher as one of {os.environ[name]} processes ({name}), accepted: one command that "
+                "starts them itself (narrowly train SPEC --processes N)"
+            )
+    rows = spec.accumulation * spec.batch_size
+    if processes > rows:
+        raise SpecError(f"processes is {processes}, accepted: at most {rows}, the rows of a step")
+    if processes > 1 and spec.penalty is not None and spec.penalty.kind == "functional":
+        raise SpecError(
+            f"penalty.kind is functional, whose covariance is of the inputs of one process, and processes is "
+            f"{processes}, accepted: 1, or another kind"
+        )
+    check_hardware(spec)
+    if spec.device == "cuda":
+        import torch
+
+        if processes > torch.cuda.device_count():
+            raise SpecError(
+                f"processes is {processes}, accepted: at most {torch.cuda.device_count()}, the GPUs that torch finds"
+            )
 
 
 def environment(spec: RunSpec, processes: int = 1) -> dict[str, Any]:

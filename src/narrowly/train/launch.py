@@ -1,12 +1,11 @@
-"""Several processes for one run, on one machine: started, listened to and ended by the one that was asked for the run.
+"""Start the processes of one task on this machine, receive what they send, and end all of them when one fails.
 
-The parent trains nothing. It hands on the steps of the first process, and ends all processes when one fails or when it
-is stopped itself; they die with it, however it ends. A run may be killed at any moment, so nobody is asked twice.
+The parent does no work. It ends all processes when one fails or when it is stopped itself; they die with it, however
+it ends. Nothing is sent to them once they run.
 """
 
 from __future__ import annotations
 
-import logging
 import multiprocessing
 import os
 import signal
@@ -14,199 +13,149 @@ import tempfile
 import time
 import traceback
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager, nullcontext, suppress
+from contextlib import contextmanager, suppress
 from multiprocessing import resource_tracker
 from multiprocessing.connection import Connection, wait
 from multiprocessing.context import SpawnProcess
 from multiprocessing.reduction import ForkingPickler
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import Any, Literal
 
 from narrowly.engines.lifeline import die_with_parent, how_it_died
-from narrowly.records.errors import NarrowlyError, RunDirectoryError, SpecError, TrainingError
-from narrowly.records.run_spec import RunSpec
-from narrowly.runs import directory
-from narrowly.train.environment import check_hardware
-from narrowly.train.ranks import LostPeerError, connect
-
-if TYPE_CHECKING:
-    from narrowly.runs.trajectory import OnStep
-    from narrowly.train.run import Followed, Job
+from narrowly.records.errors import NarrowlyError, TrainingError
+from narrowly.train.process_group import PeerLostError, ProcessGroup, join_group
 
 GRACE_SECONDS = 10.0
-"""How long the process that caused a failure may take to say so, once another one has noticed that it is gone."""
+"""How long the process that caused a failure may take to report it, once another one has noticed that it is gone."""
 
-PLACES = ("RANK", "LOCAL_RANK")
-SIZES = ("WORLD_SIZE", "LOCAL_WORLD_SIZE", "PMI_SIZE", "OMPI_COMM_WORLD_SIZE", "MV2_COMM_WORLD_SIZE")
-"""Variables by which launchers tell a process its place, and accelerate finds it."""
+RANK_VARIABLES = ("RANK", "LOCAL_RANK")
+SIZE_VARIABLES = ("WORLD_SIZE", "LOCAL_WORLD_SIZE", "PMI_SIZE", "OMPI_COMM_WORLD_SIZE", "MV2_COMM_WORLD_SIZE")
+"""Environment variables by which launchers tell a process its rank and the size of its group; accelerate reads them."""
 
-
-def check_processes(spec: RunSpec, processes: int) -> None:
-    """Check that a run can be shared by so many processes on this machine.
-
-    Raises:
-        SpecError: it cannot, or this process was itself started as one of several (torchrun, mpirun).
-    """
-    if processes < 1:
-        raise SpecError(f"processes is {processes}, accepted: 1 or more")
-    for name in SIZES:
-        if os.environ.get(name, "1") not in ("", "1"):
-            raise SpecError(
-                f"started by a launcher as one of {os.environ[name]} processes ({name}), accepted: one command that "
-                "starts them itself (narrowly train SPEC --processes N)"
-            )
-    rows = spec.accumulation * spec.batch_size
-    if processes > rows:
-        raise SpecError(f"processes is {processes}, accepted: at most {rows}, the rows of a step")
-    if processes > 1 and spec.penalty is not None and spec.penalty.kind == "functional":
-        raise SpecError(
-            f"penalty.kind is functional, whose covariance is of the inputs of one process, and processes is "
-            f"{processes}, accepted: 1, or another kind"
-        )
-    check_hardware(spec)
-    if spec.device == "cuda":
-        import torch
-
-        if processes > torch.cuda.device_count():
-            raise SpecError(
-                f"processes is {processes}, accepted: at most {torch.cuda.device_count()}, the GPUs that torch finds"
-            )
+Device = Literal["cpu", "cuda"]
+Send = Callable[[Any], None]
+Work = Callable[[ProcessGroup, Send], None]
 
 
-def train_on_processes(job: Job, processes: int, followed: Followed) -> None:
-    """Train a run on several processes to its end.
+def run_processes(work: Work, size: int, device: Device, on_message: Callable[[Any], None]) -> None:
+    """Run `work` in several processes at once, until the first of them is done.
 
     Args:
-        job: the run.
-        processes: how many, at least 2.
-        followed: entered in this process when the run begins; gives what to call after each step.
+        work: called in every process with its group and with a function that sends a message to this process; it must
+            be picklable, and returns in every process.
+        size: number of processes, at least 2.
+        device: with cuda, each process sees one GPU of its own.
+        on_message: called in this process with every message; what it raises ends the processes.
 
     Raises:
-        NarrowlyError: what the failing process has raised.
-        TrainingError: a process was killed.
+        NarrowlyError: what the failing process has raised; an error that cannot be pickled comes as a RuntimeError.
+        TrainingError: a process was killed, or all lost contact and none says why.
     """
-    with tempfile.TemporaryDirectory(prefix="narrowly-") as meeting, ExitStack() as following:
-        team = _Team(job, processes, Path(meeting))
+    with tempfile.TemporaryDirectory(prefix="narrowly-") as folder:
+        children = _ChildProcesses(size, Path(folder))
         try:
-            team.start()
-            team.listen(lambda: following.enter_context(followed))
-        except Exception as error:
-            team.end()
-            team.write_failed(error)
+            children.start(work, device)
+            children.receive(on_message)
+        except BaseException:
+            children.end(0.0)
             raise
-        finally:
-            team.end()
+        children.end(GRACE_SECONDS)
 
 
-class _Team:
-    """The processes of a run, as their parent sees them."""
+class _ChildProcesses:
+    """Hold the processes of a task, as their parent sees them.
 
-    def __init__(self, job: Job, size: int, meeting: Path) -> None:
-        self.job, self.size, self.meeting = job, size, meeting
-        self.reached: int | None = None
+    Args:
+        size: their number.
+        folder: an empty one of this user alone, for the rendezvous and for their standard errors.
+    """
+
+    def __init__(self, size: int, folder: Path) -> None:
+        self.size, self.folder = size, folder
         self._processes: list[SpawnProcess] = []
         self._lifelines: list[Connection] = []
-        self._ears: dict[Connection, int] = {}
+        self._rank_of_receiver: dict[Connection, int] = {}
 
-    def start(self) -> None:
+    def start(self, work: Work, device: Device) -> None:
+        """Start all processes."""
         import torch
 
         context = multiprocessing.get_context("spawn")
         threads = max(1, torch.get_num_threads() // self.size)
-        try:
-            ForkingPickler.dumps(self.job.observers)
-        except Exception as error:  # which one it is depends on the version of Python
-            raise SpecError(
-                f"observers cannot be sent to another process ({error}), accepted: functions of a module"
-            ) from error
         for rank in range(self.size):
-            ear, mouth = context.Pipe(duplex=False)
-            theirs, lifeline = context.Pipe(duplex=False)
+            receiver, sender = context.Pipe(duplex=False)
+            child_lifeline, lifeline = context.Pipe(duplex=False)
             process = context.Process(
-                target=_work,
-                args=(self.job, rank, self.size, threads, self.meeting, mouth, theirs, os.getpid()),
+                target=_run_child,
+                args=(work, rank, self.size, device, threads, self.folder, sender, child_lifeline, os.getpid()),
                 name=f"narrowly process {rank}",
                 daemon=True,
             )
-            with _without_ctrl_c(), _place(self.job.spec, rank):
+            with _sigint_blocked(), _environment_of_child(device, rank):
                 process.start()
-            mouth.close()
-            theirs.close()
+            sender.close()
+            child_lifeline.close()
             self._processes.append(process)
             self._lifelines.append(lifeline)
-            self._ears[ear] = rank
+            self._rank_of_receiver[receiver] = rank
 
-    def listen(self, begin: Callable[[], OnStep | None]) -> None:
-        """Hand on steps until the first process says that the run is done.
-
-        Args:
-            begin: called when the run begins; returns what to call after each step.
+    def receive(self, on_message: Callable[[Any], None]) -> None:
+        """Pass messages on until the first process is done.
 
         Raises:
-            NarrowlyError: what ended the run.
+            NarrowlyError: what ended a process.
         """
-        on_step: OnStep | None = None
+        receivers = self._rank_of_receiver
         lost: Exception | None = None
-        until = 0.0
-        while self._ears:
-            ready = wait(list(self._ears), None if lost is None else max(0.0, until - time.monotonic()))
+        deadline = 0.0
+        while receivers:
+            ready = wait(list(receivers), None if lost is None else max(0.0, deadline - time.monotonic()))
             if not ready:
                 break
-            for ear, rank in [(ear, rank) for ear, rank in self._ears.items() if ear in ready]:
+            for receiver, rank in [(one, rank) for one, rank in receivers.items() if one in ready]:
                 try:
-                    kind, content = ear.recv()
+                    kind, content = receiver.recv()
                 except (EOFError, OSError):
-                    raise self._death(rank) from None
-                if kind == "begin":
-                    self.reached, on_step = content, begin()
-                elif kind == "step":
-                    self.reached = content[0]
-                    if on_step is not None:
-                        on_step(*content)
-                elif kind == "failed" and not isinstance(content, LostPeerError):
+                    raise self._death_of(rank) from None
+                if kind == "message":
+                    on_message(content)
+                elif kind == "failed" and not isinstance(content, PeerLostError):
                     raise content
                 else:
-                    del self._ears[ear]
-                    if kind == "failed":
-                        lost, until = content, until or time.monotonic() + GRACE_SECONDS
+                    del receivers[receiver]
+                    if kind == "failed":  # a consequence: the process that caused it reports within the grace
+                        lost, deadline = content, deadline or time.monotonic() + GRACE_SECONDS
                     elif rank == 0:
                         return
         raise TrainingError(f"the processes of the run have lost each other: {lost}") from lost
 
-    def _death(self, rank: int) -> TrainingError:
+    def _death_of(self, rank: int) -> TrainingError:
         process = self._processes[rank]
         process.join(GRACE_SECONDS)
-        said = ""
+        last_line = ""
         with suppress(OSError):
-            lines = _stderr_of(self.meeting, rank).read_text(encoding="utf-8", errors="replace").strip().splitlines()
-            said = f": {lines[-1]}" if lines else ""
+            lines = _stderr_of(self.folder, rank).read_text(encoding="utf-8", errors="replace").strip().splitlines()
+            last_line = f": {lines[-1]}" if lines else ""
         return TrainingError(
-            f"process {rank} of {self.size} ended ({how_it_died(process.exitcode)}{said}); the run goes on from its "
-            "last checkpoint with the same command"
+            f"process {rank} of {self.size} ended ({how_it_died(process.exitcode)}{last_line}); the run goes on from "
+            "its last checkpoint with the same command"
         )
 
-    def write_failed(self, error: Exception) -> None:
-        """Write failed.json, where the run had begun and nobody else has taken it up since."""
-        if self.reached is None or directory.is_done(self.job.folder):
-            return
-        with suppress(RunDirectoryError), directory.claimed(self.job.folder):
-            directory.write_failed(self.job.folder, error, self.reached)
-
-    def end(self) -> None:
-        """End every process; those whose run is done have a moment to leave by themselves."""
-        patience = time.monotonic() + (GRACE_SECONDS if directory.is_done(self.job.folder) else 0.0)
+    def end(self, grace: float) -> None:
+        """End every process; all together have `grace` seconds to leave by themselves."""
+        deadline = time.monotonic() + grace
         for process in self._processes:
-            process.join(max(0.0, patience - time.monotonic()))
+            process.join(max(0.0, deadline - time.monotonic()))
             process.kill()
             process.join()
-        for connection in (*self._ears, *self._lifelines):
+        for connection in (*self._rank_of_receiver, *self._lifelines):
             with suppress(OSError):
                 connection.close()
-        self._ears.clear()
+        self._rank_of_receiver.clear()
 
 
 @contextmanager
-def _without_ctrl_c() -> Iterator[None]:
+def _sigint_blocked() -> Iterator[None]:
     """Start a process that never sees Ctrl-C, which a terminal sends to all: the parent alone decides."""
     if not hasattr(signal, "pthread_sigmask"):  # Windows
         yield
@@ -220,22 +169,22 @@ def _without_ctrl_c() -> Iterator[None]:
 
 
 @contextmanager
-def _place(spec: RunSpec, rank: int) -> Iterator[None]:
-    """Start a process that sees one GPU, and nothing by which accelerate would take it for one of a launcher's.
+def _environment_of_child(device: Device, rank: int) -> Iterator[None]:
+    """Start a process that sees one GPU, and no variable by which accelerate would take it for one of a launcher's.
 
     It inherits this: in the process it would be too late where a script asks torch for GPUs when it is imported. A
-    Trainer that sees several uses all of them.
+    Trainer that sees several GPUs uses all of them.
     """
     before = dict(os.environ)
-    for name in (*PLACES, *SIZES):
+    for name in (*RANK_VARIABLES, *SIZE_VARIABLES):
         os.environ.pop(name, None)
-    if spec.device == "cuda":
-        visible = before.get("CUDA_VISIBLE_DEVICES")
-        os.environ["CUDA_VISIBLE_DEVICES"] = str(rank) if visible is None else visible.split(",")[rank].strip()
+    if device == "cuda":
+        devices = before.get("CUDA_VISIBLE_DEVICES")
+        os.environ["CUDA_VISIBLE_DEVICES"] = str(rank) if devices is None else devices.split(",")[rank].strip()
     try:
         yield
     finally:
-        for name in (*PLACES, *SIZES, "CUDA_VISIBLE_DEVICES"):
+        for name in (*RANK_VARIABLES, *SIZE_VARIABLES, "CUDA_VISIBLE_DEVICES"):
             os.environ.pop(name, None)
             if name in before:
                 os.environ[name] = before[name]
@@ -244,49 +193,50 @@ def _place(spec: RunSpec, rank: int) -> Iterator[None]:
 # ------------------------------------------------------------------------------------------- in one of the processes
 
 
-def _stderr_of(meeting: Path, rank: int) -> Path:
-    return meeting / f"stderr-{rank}"
+def _stderr_of(folder: Path, rank: int) -> Path:
+    return folder / f"stderr-{rank}"
 
 
-def _work(
-    job: Job, rank: int, size: int, threads: int, meeting: Path, mouth: Connection, lifeline: Connection, parent: int
+def _run_child(
+    work: Work,
+    rank: int,
+    size: int,
+    device: Device,
+    threads: int,
+    folder: Path,
+    sender: Connection,
+    lifeline: Connection,
+    parent: int,
 ) -> None:
+    """Do the work of one process, and report to the parent how it ended."""
     die_with_parent(parent, lifeline)
     with suppress(ValueError, OSError):
         signal.signal(signal.SIGINT, signal.SIG_IGN)
-    if rank > 0:  # one voice is enough: warnings would come once from each process
-        os.dup2(os.open(_stderr_of(meeting, rank), os.O_WRONLY | os.O_CREAT, 0o600), 2)
+    if rank > 0:  # otherwise each warning would come once from every process
+        os.dup2(os.open(_stderr_of(folder, rank), os.O_WRONLY | os.O_CREAT, 0o600), 2)
     try:
         import torch
 
         torch.set_num_threads(threads)
-        ranks = connect(rank, size, meeting / "meeting", job.spec.device)
-        # transformers takes processes that it did not wrap for a mistake
-        logging.getLogger("transformers.training_args").addFilter(
-            lambda record: "process group is initialized" not in record.getMessage()
-        )
-        from narrowly.train.run import train_share
-
-        train_share(
-            job, nullcontext(lambda *step: mouth.send(("step", step))), ranks, lambda step: mouth.send(("begin", step))
-        )
-        if ranks.first:
-            mouth.send(("done", None))
-        ranks.wait()  # the others may not leave earlier
-        if not ranks.first:
-            mouth.send(("done", None))
+        group = join_group(rank, size, folder / "rendezvous", device)
+        work(group, lambda message: sender.send(("message", message)))
+        if group.is_first:
+            sender.send(("done", None))
+        group.barrier()  # the others may not leave earlier
+        if not group.is_first:
+            sender.send(("done", None))
     except Exception as error:
         with suppress(OSError):
-            mouth.send(("failed", _portable(error)))
+            sender.send(("failed", _picklable(error)))
         os._exit(1)
     os._exit(0)  # everything is on disk; letting gloo and NCCL take each other down may hang
 
 
-def _portable(error: Exception) -> Exception:
-    """Return the error as it can be sent; where it is none of ours or Python's, or cannot travel, class and text."""
+def _picklable(error: Exception) -> Exception:
+    """Return the error as it can be sent: one that is not ours or Python's, or cannot be pickled, as class and text."""
     sent = error
     with suppress(Exception):
-        if isinstance(error, NarrowlyError | LostPeerError) or type(error).__module__ == "builtins":
+        if isinstance(error, NarrowlyError | PeerLostError) or type(error).__module__ == "builtins":
             sent = ForkingPickler.loads(ForkingPickler.dumps(error))
     if sent is error:
         sent = RuntimeError(f"{type(error).__name__}: {error}")

@@ -1,23 +1,31 @@
-"""The optimiser steps of a run: micro-batches, the Trainer, and what is recorded of each step."""
+"""Train the optimiser steps of a run with the Trainer, and record each of them."""
 
 from __future__ import annotations
 
 import gc
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 
 from narrowly.records.errors import TrainingError
 from narrowly.records.run_spec import RunSpec
 from narrowly.train.inputs import RunInputs
-from narrowly.train.order import micro_batches
-from narrowly.train.parts import Parts, pad_id
-from narrowly.train.ranks import ALONE, Ranks
-from narrowly.train.recorder import Recorder
+from narrowly.train.objectives.build import build_objective
+from narrowly.train.process_group import SINGLE, ProcessGroup
+from narrowly.train.recorder import FinishedStep, Recorder
+from narrowly.train.state import TrainState, pad_id
+
+
+@dataclass
+class Progress:
+    """Count the optimiser steps of a run that are done; the count holds where an error ends the run, too."""
+
+    step: int
 
 
 @contextmanager
-def _old_objects_set_aside() -> Iterator[None]:
+def _garbage_frozen() -> Iterator[None]:
     """Keep Python's garbage collector off the imported libraries while a run trains.
 
     The Trainer forces a full collection when it begins, which walks every object of torch and transformers: a fifth
@@ -33,92 +41,63 @@ def _old_objects_set_aside() -> Iterator[None]:
 def train_steps(
     spec: RunSpec,
     inputs: RunInputs,
-    parts: Parts,
+    state: TrainState,
     folder: Path,
+    progress: Progress,
     recorder: Recorder | None,
-    reached: list[int],
-    ranks: Ranks = ALONE,
+    group: ProcessGroup = SINGLE,
 ) -> None:
-    """Train from step `reached[0]` to the last one, and keep `reached` at the steps that are done.
+    """Train from the step of `progress` to the last one, and count each step there once it is done.
 
     Args:
         spec: the run's spec.
         inputs: what it reads.
-        parts: the live parts of the run, in the state of step `reached[0]`.
+        state: what is trained, as it is after the step of `progress`.
         folder: the run directory.
+        progress: steps that are done.
         recorder: of the first process; None in the others.
-        reached: one number, optimiser steps done.
-        ranks: the processes that share every step.
+        group: the processes that share every step.
 
     Raises:
-        TrainingError: the loss is not finite, memory does not suffice for one row, or processes have come apart.
+        TrainingError: the loss is not finite, memory does not suffice for one row, or processes differ.
     """
     from narrowly.integrations.penalty_callback import PenaltyCallback
-    from narrowly.train.speed import Speed
     from narrowly.train.trainer import RecordCallback, RunTrainer
 
-    first_step = reached[0]
-    batches = micro_batches(
-        inputs.rows,
-        seed=spec.seed,
-        steps=spec.steps,
-        first_step=first_step,
-        batch_size=spec.batch_size,
-        accumulation=spec.accumulation,
-        pad_id=pad_id(parts.tokenizer),
-        bucketed=spec.batching == "bucketed",
-        packing=spec.packing,
-        rank=ranks.rank,
-        processes=ranks.size,
-    )
-    if spec.packing:
-        from narrowly.train.packing import check_packing
-
-        check_packing(parts.model, inputs.rows, inputs.base.name)
-    penalty = None if parts.penalty is None else PenaltyCallback(parts.penalty)
-    speed = Speed(spec)
+    first_step = progress.step
+    objective = build_objective(spec, inputs, state.model, pad_id(state.tokenizer), first_step, group)
+    penalty = None if state.penalty is None else PenaltyCallback(state.penalty)
     checkpoint_steps = frozenset(spec.checkpoint_steps())
-    trained = [parameter for parameter in parts.model.parameters() if parameter.requires_grad]
-    ranks.check_equal(trained, first_step)
+    trained = [parameter for parameter in state.model.parameters() if parameter.requires_grad]
+    group.check_equal(trained, first_step)
 
-    def finish_step(step: int, loss: float, lr: float, grad_norm: float) -> None:
-        reached[0] = step
+    def finish_step(finished: FinishedStep) -> None:
+        progress.step = finished.step
         value = None
-        if parts.penalty is not None and penalty is not None and penalty.value is not None:
-            value = parts.penalty.checked(penalty.value)
-        if step in checkpoint_steps:
-            ranks.check_equal(trained, step)
-        if recorder is None:
-            return
-        tokens = sum(len(inputs.rows[row].input_ids) for row in batches.rows_of_step(step - first_step - 1))
-        recorder.finish_step(
-            step, loss, lr, value, grad_norm, speed.of_step(step, tokens, trainer.smallest_micro_batch)
-        )
-        speed.begin()  # what is recorded at a checkpoint is no training
+        if state.penalty is not None and penalty is not None and penalty.value is not None:
+            value = state.penalty.checked(penalty.value)
+        if finished.step in checkpoint_steps:
+            group.check_equal(trained, finished.step)
+        if recorder is not None:
+            recorder.finish_step(finished, value, objective.tokens_of_step(finished.step - first_step - 1))
 
-    trainer = RunTrainer(
-        parts.model,
-        spec,
-        batches,
-        spec.steps - first_step,
-        folder,
-        (parts.optimizer, parts.scheduler),
-        RecordCallback(
-            spec.seed if spec.adapter.dropout > 0 else None,
-            first_step,
-            ranks.rank,
-            finish_step,
-            lambda step: ", ".join(inputs.name_of_row(row) for row in batches.rows_of_step(step)),
-        ),
-        penalty,
-        ranks,
+    record = RecordCallback(
+        spec.seed if spec.adapter.dropout > 0 else None,
+        first_step,
+        group.rank,
+        finish_step,
+        lambda step: ", ".join(inputs.name_of_row(row) for row in objective.rows_of_step(step)),
     )
-    speed.begin()
+    optimizers = state.optimizer, state.scheduler
+    steps = spec.steps - first_step
+    trainer = RunTrainer(state.model, spec, objective, steps, folder, optimizers, record, penalty, group)
+    if recorder is not None:
+        recorder.start_clock()
     try:
-        with _old_objects_set_aside():
+        with _garbage_frozen():
             trainer.train()
     finally:
         if recorder is not None:
             recorder.write_speed()
-    if reached[0] != spec.steps:
-        raise TrainingError(f"training stopped after step {reached[0]} of {spec.steps} without saying why")
+    if progress.step != spec.steps:
+        raise TrainingError(f"training stopped after step {progress.step} of {spec.steps} without saying why")

@@ -1,8 +1,7 @@
-"""`transformers.Trainer` on our own micro-batches: loss over the whole step, penalty and recording as callbacks.
+"""Run `transformers.Trainer` on the micro-batches and the loss of an objective, with penalty and record as callbacks.
 
 The Trainer keeps what others maintain (loop, accumulation, clipping, devices); everything that decides a
-number is given to it: rows and order, loss, optimiser, schedule, penalty. Its own logging, saving and
-progress are off.
+number is given to it: objective, optimiser, schedule, penalty. Its own logging, saving and progress are off.
 """
 
 from __future__ import annotations
@@ -18,9 +17,9 @@ from transformers import PrinterCallback, Trainer, TrainerCallback, TrainingArgu
 from narrowly.records.errors import TrainingError
 from narrowly.records.run_spec import RunSpec
 from narrowly.records.streams import stream_seed
-from narrowly.train.objectives.supervised import at_supervised, keeps_logits, nll_sum
-from narrowly.train.order import MicroBatches
-from narrowly.train.ranks import ALONE, Ranks
+from narrowly.train.objectives.protocol import Objective
+from narrowly.train.process_group import SINGLE, ProcessGroup
+from narrowly.train.recorder import FinishedStep
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -28,29 +27,15 @@ if TYPE_CHECKING:
     from narrowly.integrations.penalty_callback import PenaltyCallback
 
 
-def token_mean_loss(outputs: Any, labels: Tensor, num_items_in_batch: Tensor | int) -> Tensor:
-    """Return the NLL in nats, summed over this micro-batch and divided by the supervised tokens of the whole step.
-
-    Summed over the micro-batches of a step this is the mean over supervised tokens, so that accumulation
-    changes nothing; a mean per micro-batch would give tokens in short-answered micro-batches more weight.
-
-    Args:
-        outputs: what the model returned, with logits_B_K_V.
-        labels: labels_B_K of `at_supervised`, `IGNORE` where no loss is taken.
-        num_items_in_batch: supervised tokens in all micro-batches of the optimiser step.
-    """
-    return nll_sum(outputs["logits"], labels) / num_items_in_batch
-
-
 class RecordCallback(TrainerCallback):  # type: ignore[misc]
-    """Reseeds every step, checks that the loss is finite, and hands the finished step to a function.
+    """Reseed every step, check that its loss is finite, and give the finished step to a function.
 
     Args:
         dropout_seed: run seed where the adapter has dropout; None where no random number is drawn in a step.
         first_step: optimiser steps done before this Trainer began (0, or the step that is resumed).
         rank: of this process; each draws its own dropout, so that rows of two processes do not share a mask.
-        finish_step: called with (step, loss, lr, grad_norm) after each optimiser step.
-        rows_of_step: names the rows of a step, counted from 0 where this Trainer began, for the message of a failure.
+        finish_step: called after each optimiser step.
+        names_of_step: names the rows of a step, counted from 0 where this Trainer began, for the message of a failure.
     """
 
     def __init__(
@@ -58,11 +43,11 @@ class RecordCallback(TrainerCallback):  # type: ignore[misc]
         dropout_seed: int | None,
         first_step: int,
         rank: int,
-        finish_step: Callable[[int, float, float, float], None],
-        rows_of_step: Callable[[int], str],
+        finish_step: Callable[[FinishedStep], None],
+        names_of_step: Callable[[int], str],
     ) -> None:
         self.dropout_seed, self.first_step, self.rank, self.finish_step = dropout_seed, first_step, rank, finish_step
-        self.rows_of_step = rows_of_step
+        self.names_of_step = names_of_step
         self.trainer: RunTrainer | None = None
         self.loss = self.lr = math.nan
 
@@ -84,40 +69,41 @@ class RecordCallback(TrainerCallback):  # type: ignore[misc]
             step = self.first_step + state.global_step + 1
             raise TrainingError(
                 f"the loss is {self.loss} in step {step} (lr {self.lr:g}); the parameters of step {step - 1} "
-                f"were kept. Its batch: {self.rows_of_step(state.global_step)}. A lower learning rate or max_grad_norm "
-                "may help"
+                f"were kept. Its batch: {self.names_of_step(state.global_step)}. A lower learning rate or "
+                "max_grad_norm may help"
             )
 
     def on_log(self, args: Any, state: Any, control: Any, logs: dict[str, Any] | None = None, **kwargs: Any) -> None:
-        """Hand the step on, with the gradient's norm before clipping.
+        """Give the step on, with the gradient's norm before clipping.
 
         Raises:
             TrainingError: the gradient's norm is not finite.
         """
         if not logs or "loss" not in logs:  # the Trainer's closing summary is no step
             return
+        assert self.trainer is not None
         step, grad_norm = self.first_step + state.global_step, float(logs["grad_norm"])
         if not math.isfinite(grad_norm):
             raise TrainingError(
                 f"the gradient's norm is {grad_norm} in step {step} (loss {self.loss:g}, lr {self.lr:g}; batch: "
-                f"{self.rows_of_step(state.global_step - 1)}); a lower learning rate may help"
+                f"{self.names_of_step(state.global_step - 1)}); a lower learning rate may help"
             )
-        self.finish_step(step, self.loss, self.lr, grad_norm)
+        self.finish_step(FinishedStep(step, self.loss, self.lr, grad_norm, self.trainer.smallest_micro_batch))
 
 
 class RunTrainer(Trainer):  # type: ignore[misc]
-    """The Trainer on a list of collated micro-batches, with `token_mean_loss`, an optimiser and a schedule of ours.
+    """Train on the micro-batches and the loss of an objective, with an optimiser and a schedule of ours.
 
     Args:
         model: the PEFT model.
         spec: the run's spec.
-        batches: micro-batches of the steps still to do, in order.
+        objective: what is minimised in the steps still to do.
         steps: optimiser steps still to do.
         folder: where the Trainer may write (it does not).
         optimizers: optimiser and scheduler.
         record: the callback that sees every step.
         penalty: the penalty's callback, or None.
-        ranks: the processes that share every step.
+        group: the processes that share every step.
 
     Attributes:
         micro_batch: rows of the next forward pass.
@@ -128,18 +114,17 @@ class RunTrainer(Trainer):  # type: ignore[misc]
         self,
         model: nn.Module,
         spec: RunSpec,
-        batches: MicroBatches,
+        objective: Objective,
         steps: int,
         folder: Path,
         optimizers: tuple[torch.optim.Optimizer, torch.optim.lr_scheduler.LRScheduler],
         record: RecordCallback,
         penalty: PenaltyCallback | None,
-        ranks: Ranks = ALONE,
+        group: ProcessGroup = SINGLE,
     ) -> None:
-        self._batches, self._penalty, self._ranks = batches, penalty, ranks
+        self._objective, self._penalty, self._group = objective, penalty, group
         self._step_loss: Tensor | None = None
         self._trainable = [parameter for parameter in model.parameters() if parameter.requires_grad]
-        self._keeps_logits = keeps_logits(model)
         self.micro_batch = self.smallest_micro_batch = spec.batch_size
         record.trainer = self
         super().__init__(
@@ -148,7 +133,7 @@ class RunTrainer(Trainer):  # type: ignore[misc]
                 output_dir=str(folder),
                 max_steps=steps,
                 per_device_train_batch_size=spec.batch_size,
-                gradient_accumulation_steps=len(batches.places),
+                gradient_accumulation_steps=objective.per_step,
                 max_grad_norm=spec.max_grad_norm or 0.0,  # 0 is the Trainer's word for off
                 seed=spec.seed % 2**32,
                 logging_strategy="steps",
@@ -164,8 +149,8 @@ class RunTrainer(Trainer):  # type: ignore[misc]
                 bf16=False,
                 fp16=False,
             ),
-            train_dataset=batches,
-            compute_loss_func=token_mean_loss,
+            train_dataset=objective.micro_batches,
+            compute_loss_func=objective.loss,  # never called: it says that the loss is of the whole step already
             optimizers=optimizers,
             callbacks=[callback for callback in (record, penalty) if callback is not None],
         )
@@ -184,14 +169,20 @@ class RunTrainer(Trainer):  # type: ignore[misc]
 
     def get_train_dataloader(self) -> Any:
         """Return the prepared micro-batches: a loader would draw random numbers and would not know where to resume."""
-        return self._batches
+        return self._objective.micro_batches
 
     def floating_point_ops(self, inputs: dict[str, Any]) -> int:
         """Return 0: counting walks over all parameters in every step, and nobody reads it."""
         return 0
 
+    def compute_loss(
+        self, model: nn.Module, inputs: dict[str, Any], return_outputs: bool = False, num_items_in_batch: Any = None
+    ) -> Tensor:
+        """Return the objective's loss of a prepared micro-batch; the Trainer asks for no outputs in training."""
+        return self._objective.loss(model, inputs, num_items_in_batch)
+
     def training_step(self, model: nn.Module, inputs: dict[str, Any], num_items_in_batch: Any = None) -> Tensor:
-        """Forward and backward of one micro-batch; its share of the step's loss is kept for the record.
+        """Do forward and backward of one micro-batch, and keep its share of the step's loss for the record.
 
         After the last one of a step, losses and gradients are summed over the processes.
 
@@ -201,11 +192,12 @@ class RunTrainer(Trainer):  # type: ignore[misc]
         Raises:
             TrainingError: a single row is too much.
         """
-        if self._ranks.size > 1:
-            num_items_in_batch = self._batches.supervised_of_step(self.state.global_step)
-            if self._step_loss is None and not self._ranks.first:
-                for parameter in self._trainable:
-                    parameter.grad = None  # every process has seeded the penalty, the sum needs it once
+        # the Trainer has counted the labels of this process, if there are any
+        if self._group.size > 1 or num_items_in_batch is None:
+            num_items_in_batch = self._objective.items_of_step(self.state.global_step)
+        if self._group.size > 1 and self._step_loss is None and not self._group.is_first:
+            for parameter in self._trainable:
+                parameter.grad = None  # every process has seeded the penalty, the sum needs it once
         before = [None if parameter.grad is None else parameter.grad.clone() for parameter in self._trainable]
         while True:
             try:
@@ -219,12 +211,12 @@ class RunTrainer(Trainer):  # type: ignore[misc]
                 torch.cuda.empty_cache()
         self._step_loss = loss if self._step_loss is None else self._step_loss + loss
         self.smallest_micro_batch = self.micro_batch
-        if self._ranks.size > 1 and self.accelerator.sync_gradients:
+        if self._group.size > 1 and self.accelerator.sync_gradients:
             self._sum_over_processes(float(self._step_loss))
         return loss
 
     def _sum_over_processes(self, loss: float) -> None:
-        total, self.smallest_micro_batch = self._ranks.sum_step(self._trainable, loss, self.micro_batch)
+        total, self.smallest_micro_batch = self._group.sum_step(self._trainable, loss, self.micro_batch)
         self._step_loss = torch.tensor(total, dtype=torch.float64)
         if self._penalty is not None and self._penalty.penalty is not None:
             self._penalty.penalty.measure_task_gradient()
@@ -238,7 +230,7 @@ class RunTrainer(Trainer):  # type: ignore[misc]
                 for start in range(0, rows, self.micro_batch)
             ]
         losses = [
-            super(RunTrainer, self).training_step(model, at_supervised(part, self._keeps_logits), num_items_in_batch)
+            super(RunTrainer, self).training_step(model, self._objective.prepare(part), num_items_in_batch)
             for part in parts
         ]
         return torch.stack(losses).sum()

@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 from narrowly.evaluate.microworld.panel_names import BROAD, HELD_OUT
 from narrowly.records.edits import Clip, DropTop, EditSpec, Flatten, KeepTop, Scale
 from narrowly.records.errors import AdapterError, SpecError
-from narrowly.runs.claims import held
+from narrowly.runs.claims import hold_run
 from narrowly.study.cell import edited_adapter, mark_stage, run_stage
 from narrowly.study.layout import PlannedCell, Stage
 from narrowly.study.plan import Cell
@@ -121,7 +121,7 @@ def repair(adapter: NamedAdapter, edits: Sequence[EditSpec], out: Path | None) -
         raise SpecError("--out is missing: only an edit of a whole run has a place of its own (edits/ of the run)")
     if len(edits) != 1:
         raise SpecError(f"--out is missing: edits/ of a run holds single edits, found {len(edits)}")
-    with held(adapter.run_directory):
+    with hold_run(adapter.run_directory):
         return edited_adapter(adapter.run_directory, edits[0])
 
 
@@ -150,7 +150,7 @@ def sweep(directory: Path, edits: Sequence[EditSpec], on_step: Callable[[int, in
         NarrowlyError: as the stages of a study.
     """
     planned = _planned(directory, edits)
-    with held(directory):
+    with hold_run(directory):
         for done, stage in enumerate(planned.stages):
             on_step(done, len(planned.stages), stage.edit_id if stage.edit else f"step {stage.step}")
             if not stage.file(directory).is_file():

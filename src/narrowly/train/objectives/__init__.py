@@ -1,1 +1,1 @@
-"""Objectives: what a run minimises, one module each."""
+"""Objectives: what a run minimises, one module each behind one protocol."""

@@ -1,4 +1,4 @@
-"""The live parts of a run, made from its spec: model, tokenizer, optimiser, scheduler, penalty."""
+"""Build what a run trains and trains with from its spec: model, tokenizer, optimiser, scheduler, penalty."""
 
 from __future__ import annotations
 
@@ -16,8 +16,17 @@ if TYPE_CHECKING:
     from narrowly.spectrum.penalty import SpectralPenalty
 
 
-class Parts(NamedTuple):
-    """The live parts of a run; `weights` are the trained ones of `model`."""
+class TrainState(NamedTuple):
+    """Hold what a run changes from step to step, and its tokenizer.
+
+    Attributes:
+        model: in the spec's dtype, on its device.
+        weights: the trained ones of `model`.
+        tokenizer: of the base, with the chat template that the run trains on.
+        optimizer: over the trained weights.
+        scheduler: of its learning rates.
+        penalty: None where the spec has none.
+    """
 
     model: nn.Module
     weights: Weights
@@ -27,8 +36,8 @@ class Parts(NamedTuple):
     penalty: SpectralPenalty | None
 
 
-def build_parts(spec: RunSpec, inputs: RunInputs) -> Parts:
-    """Load the base, make ready what is trained of it, and everything that trains it.
+def build_state(spec: RunSpec, inputs: RunInputs) -> TrainState:
+    """Load the base, prepare the weights that are trained, and build everything that trains them.
 
     Raises:
         UnknownNameError, SpecError, IntegrityError, AdapterError, OptimiserError: bad input.
@@ -52,7 +61,7 @@ def build_parts(spec: RunSpec, inputs: RunInputs) -> Parts:
     tokenizer = load_tokenizer(inputs.base)
     if inputs.text is not None:
         tokenizer.chat_template = inputs.text.template  # observers ask with what the run was trained on
-    return Parts(model, weights, tokenizer, optimizer, scheduler, penalty)
+    return TrainState(model, weights, tokenizer, optimizer, scheduler, penalty)
 
 
 def _trained(spec: RunSpec, inputs: RunInputs) -> tuple[nn.Module, Weights]:

@@ -1,0 +1,218 @@
+"""Do what one process does for a run: all of it, or its share of every step. The first process alone writes."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from pathlib import Path
+from typing import NamedTuple
+
+from narrowly.records.canonical import sha256_file
+from narrowly.records.errors import IntegrityError, TrainingError
+from narrowly.records.files import read_json, write_json
+from narrowly.records.run_spec import RunSpec
+from narrowly.runs import checkpoints, directory
+from narrowly.runs.claims import hold_run
+from narrowly.runs.trajectory import OnStep
+from narrowly.train.checkpoint import load_resume_state
+from narrowly.train.environment import check_versions, environment
+from narrowly.train.heldout import heldout_observer, write_text_record
+from narrowly.train.inputs import RunInputs
+from narrowly.train.observe import Observer, same_random_state
+from narrowly.train.process_group import SINGLE, ProcessGroup
+from narrowly.train.recorder import Recorder
+from narrowly.train.state import TrainState, build_state, pad_id
+from narrowly.train.steps import Progress, train_steps
+
+
+class Job(NamedTuple):
+    """Describe a run to every process of it; the inputs are read once.
+
+    Attributes:
+        spec: everything that decides the run.
+        inputs: what its names stand for.
+        folder: the run directory.
+        observers: called at checkpoint steps.
+        allow_version_change: resume although library versions changed.
+        claimed: the parent of the processes holds the run's claim already.
+    """
+
+    spec: RunSpec
+    inputs: RunInputs
+    folder: Path
+    observers: tuple[Observer, ...]
+    allow_version_change: bool
+    claimed: bool = False
+
+
+Following = AbstractContextManager[OnStep | None]
+"""Entered once the run directory is ours: opens the trackers and gives what to call after each step."""
+
+OnBegin = Callable[[int], None]
+
+_FRESH = -1
+"""Broadcast by the first process where there is no checkpoint to resume from."""
+
+
+def train_share(job: Job, following: Following, group: ProcessGroup = SINGLE, on_begin: OnBegin | None = None) -> None:
+    """Train a run, or this process's share of it; in the first process hold its claim and write its directory.
+
+    Args:
+        job: the same in every process.
+        following: entered by the first process.
+        group: the processes of the run.
+        on_begin: called in the first process, before the first step, with the number of steps done.
+
+    Raises:
+        NarrowlyError: as `train_run`.
+        PeerLostError: another process of the group has ended.
+    """
+    with _out_of_memory_in_one_line(), same_random_state(), _deterministic(job.spec.device):
+        state = build_state(job.spec, job.inputs)
+        if not group.is_first:
+            _follow(job, state, group)
+            return
+        with nullcontext() if job.claimed else hold_run(job.folder):
+            if directory.is_done(job.folder):  # another command finished it since we looked
+                group.broadcast(job.spec.steps)
+                finish_again(job.folder)
+            else:
+                with following as on_step:
+                    _lead(job, state, group, on_begin, on_step)
+
+
+def finish_again(folder: Path) -> Path:
+    """Check and return the directory of a finished run, and tidy it where its process was killed after `done`.
+
+    Raises:
+        RunDirectoryError, IntegrityError: it is not that of the run it is named after.
+    """
+    directory.check_identity(folder)
+    checkpoints.drop_resume_state(folder)
+    return folder
+
+
+@contextmanager
+def _deterministic(device: str) -> Iterator[None]:
+    """Ask torch for deterministic kernels, which cost nothing on the CPU, and restore the setting.
+
+    On a GPU, where attention has none for its backward pass, torch warns.
+    """
+    import torch
+
+    before = torch.are_deterministic_algorithms_enabled()
+    fill = torch.utils.deterministic.fill_uninitialized_memory  # type: ignore[attr-defined]
+    torch.use_deterministic_algorithms(True, warn_only=device == "cuda")
+    # filling every new tensor is a debugging aid that would slow small models down
+    torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
+    try:
+        yield
+    finally:
+        torch.use_deterministic_algorithms(before)
+        torch.utils.deterministic.fill_uninitialized_memory = fill  # type: ignore[attr-defined]
+
+
+@contextmanager
+def _out_of_memory_in_one_line() -> Iterator[None]:
+    """Say what helps where memory is short elsewhere than in a micro-batch: loading, optimiser, spectra, observers."""
+    import torch
+
+    try:
+        yield
+    except torch.OutOfMemoryError as error:
+        request = ". ".join(" ".join(str(error).split()).split(". ")[:2])  # the rest is about torch
+        raise TrainingError(
+            f"out of memory where a smaller micro-batch does not help ({request}); accepted: a smaller base or "
+            "adapter, method lora, base_dtype bfloat16 or nf4, or a device that nobody else uses"
+        ) from error
+
+
+def _lead(job: Job, state: TrainState, group: ProcessGroup, on_begin: OnBegin | None, on_step: OnStep | None) -> None:
+    """Begin or resume the run in its directory, train it as the first process, and mark it as done."""
+    spec, inputs, folder, observers = job.spec, job.inputs, job.folder, job.observers
+    began = time.perf_counter()
+    directory.open_directory(folder, spec, inputs.resolved)
+    directory.sweep(folder)
+    if inputs.text is not None:
+        write_text_record(folder, inputs)
+        if inputs.text.heldout:
+            padding = pad_id(state.tokenizer)
+            observers = (heldout_observer(inputs.text.heldout, spec.batch_size, padding), *observers)
+    resumed = _resume(job, state, group.size)
+    recorder = Recorder(folder, spec, state, observers, on_step)
+    progress = Progress(resumed or 0)
+    if on_begin is not None:
+        on_begin(progress.step)
+    group.broadcast(_FRESH if resumed is None else resumed)
+    try:
+        if resumed is None:
+            recorder.begin()
+        if progress.step < spec.steps:
+            train_steps(spec, inputs, state, folder, progress, recorder, group)
+    except Exception as error:
+        if group.size == 1:  # where there are several, another one may know the cause
+            directory.write_failed(folder, error, progress.step)
+        raise
+    _finish(folder, spec, state, time.perf_counter() - began)
+
+
+def _follow(job: Job, state: TrainState, group: ProcessGroup) -> None:
+    """Train this process's share of every step, and write nothing."""
+    first_step = group.broadcast(_FRESH)
+    if first_step >= job.spec.steps:
+        return
+    if first_step != _FRESH:
+        load_resume_state(job.folder, state.weights, state.optimizer, state.scheduler, state.penalty)
+    train_steps(job.spec, job.inputs, state, job.folder, Progress(max(first_step, 0)), None, group)
+
+
+def _resume(job: Job, state: TrainState, processes: int) -> int | None:
+    """Bring state and files back to the newest checkpoint and return its step, or None for a start from the base.
+
+    Everything is checked before the first file is changed.
+    """
+    folder, now = job.folder, environment(job.spec, processes)
+    if checkpoints.resume_hashes(folder) is None:
+        directory.truncate_trajectory(folder, None)
+        checkpoints.discard_after(folder, -1)
+        (folder / directory.FAILED).unlink(missing_ok=True)
+        write_json(folder / directory.ENVIRONMENT, {**now, "resumed": []})
+        return None
+    recorded = read_json(folder / directory.ENVIRONMENT)
+    if not isinstance(recorded, dict) or not isinstance(recorded.get("versions"), dict):
+        raise IntegrityError(f"{folder / directory.ENVIRONMENT} does not hold versions; it is corrupt or not ours")
+    last = (recorded.get("resumed") or [recorded])[-1]
+    if not job.allow_version_change:
+        check_versions(last["versions"], now["versions"])
+    loaded = load_resume_state(folder, state.weights, state.optimizer, state.scheduler, state.penalty)
+    directory.truncate_trajectory(folder, loaded)
+    checkpoints.discard_after(folder, loaded)
+    (folder / directory.FAILED).unlink(missing_ok=True)
+    # processes, threads and machine may differ without an error, but not without a trace
+    resumed = [*recorded.get("resumed", []), {"step": loaded, **now}]
+    write_json(folder / directory.ENVIRONMENT, {**recorded, "resumed": resumed})
+    return loaded
+
+
+def _finish(folder: Path, spec: RunSpec, state: TrainState, seconds: float) -> None:
+    """Check that all checkpoints are there, write the `done` marker, and drop what only a resume needs."""
+    steps = directory.checkpoint_steps(folder)
+    if steps != list(spec.checkpoint_steps()):
+        raise IntegrityError(
+            f"{folder} has checkpoints of steps {', '.join(map(str, steps))}, expected "
+            f"{', '.join(map(str, spec.checkpoint_steps()))}; remove the directory to train the run anew"
+        )
+    files = {step: state.weights.file(step) for step in steps}
+    done = {
+        "run_id": folder.name,
+        "steps": spec.steps,
+        "seconds": round(seconds, 3),
+        directory.WEIGHTS_SHA256[spec.method]: {
+            str(step): sha256_file(directory.checkpoint_folder(folder, step) / file)
+            for step, file in files.items()
+            if file is not None
+        },
+    }
+    write_json(folder / directory.DONE, done)
+    checkpoints.drop_resume_state(folder)
