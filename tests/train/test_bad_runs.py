@@ -103,7 +103,7 @@ def test_a_base_whose_weights_are_not_those_of_its_card_is_refused(tiny: Tiny, t
     write_json(base / "card.json", {"name": "micro-x", "sha256": "0" * 64})
     with pytest.raises(IntegrityError, match=f"base micro-x: .* its card says {'0' * 64}"):
         train_run(make_spec(base, tiny[1], steps=2, checkpoints=2), tmp_path / "runs")
-    assert len(list((tmp_path / "runs").iterdir())) == 1
+    assert only_run(tmp_path / "runs") == run
 
 
 def test_an_unknown_base_is_named_with_the_nearest_one(tiny: Tiny, tmp_path: Path) -> None:

@@ -17,7 +17,7 @@ from transformers import PrinterCallback, Trainer, TrainerCallback, TrainingArgu
 from narrowly.records.errors import TrainingError
 from narrowly.records.run_spec import RunSpec
 from narrowly.records.streams import stream_seed
-from narrowly.train.objectives.protocol import Objective
+from narrowly.train.objectives.protocol import Batch, Objective
 from narrowly.train.process_group import SINGLE, ProcessGroup
 from narrowly.train.recorder import FinishedStep
 
@@ -222,7 +222,7 @@ class RunTrainer(Trainer):  # type: ignore[misc]
             self._penalty.penalty.measure_task_gradient()
 
     def _in_parts(self, model: nn.Module, inputs: dict[str, Any], num_items_in_batch: Any) -> Tensor:
-        rows = len(inputs["input_ids"])
+        rows, _ = _shape(inputs)
         parts = [inputs]
         if rows > self.micro_batch:
             parts = [
@@ -236,7 +236,7 @@ class RunTrainer(Trainer):  # type: ignore[misc]
         return torch.stack(losses).sum()
 
     def _halve(self, inputs: dict[str, Any], error: torch.OutOfMemoryError) -> None:
-        rows, tokens = inputs["input_ids"].shape
+        rows, tokens = _shape(inputs)
         if rows == 1 or self.micro_batch == 1:
             raise TrainingError(
                 f"out of memory on a micro-batch of one sequence of {tokens} tokens; accepted: gradient_checkpointing, "
@@ -250,3 +250,9 @@ class RunTrainer(Trainer):  # type: ignore[misc]
         assert self._step_loss is not None
         loss, self._step_loss = float(self._step_loss), None
         return loss
+
+
+def _shape(batch: Batch) -> tuple[int, int]:
+    """Return rows and tokens of a micro-batch: the shape of its first tensor."""
+    rows, tokens = next(value.shape for value in batch.values() if isinstance(value, torch.Tensor))
+    return int(rows), int(tokens)

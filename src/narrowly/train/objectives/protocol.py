@@ -9,7 +9,7 @@ if TYPE_CHECKING:
     from torch import Tensor, nn
 
 Batch = dict[str, Any]
-"""Tensors of a micro-batch by name; the first dimension of each is that of its rows, so that a batch can be cut."""
+"""Tensors of a micro-batch by name, of shape (rows, tokens); it is cut into rows where memory does not suffice."""
 
 
 class Objective(Protocol):
