@@ -85,7 +85,8 @@ def test_a_loss_on_pairs_is_trained_with_nothing_but_the_protocol(
 ) -> None:
     found = losses(tiny, tmp_path / "whole", monkeypatch, 4, 1)
     base = AutoModelForCausalLM.from_pretrained(tiny[0], dtype=torch.float32)
-    expected = float(Preference(4, 1).loss(base, Preference.batch(range(4)), 4).detach())  # a fresh adapter changes nothing
+    # a fresh adapter changes nothing
+    expected = float(Preference(4, 1).loss(base, Preference.batch(range(4)), 4).detach())
     assert found[0] == pytest.approx(expected, rel=1e-5)
     assert all(math.isfinite(loss) for loss in found)
     split = losses(tiny, tmp_path / "split", monkeypatch, 2, 2)
