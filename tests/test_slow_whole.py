@@ -65,7 +65,7 @@ def test_a_shipped_base_can_be_rebuilt_by_the_command_on_its_card(tmp_path):
     from narrowly.microworld.bases import load_card
 
     shipped = load_card("micro-0")
-    program, *arguments = shipped.command.split()
+    program, *arguments = shipped.rebuild.split()
     assert program == "narrowly"
     done = narrowly(*arguments, "--out", "bases", cwd=tmp_path, timeout=3600)
     assert done.returncode == 0, done.stderr

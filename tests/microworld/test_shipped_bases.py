@@ -1,11 +1,16 @@
 from __future__ import annotations
 
+import json
+import shutil
+
 import pytest
 
+from narrowly.cli.app import execute
 from narrowly.microworld.bases import SHIPPED, load_base, shipped_names, verify_weights
 from narrowly.microworld.config import CHOSEN_CONFIG, WorldConfig
 from narrowly.microworld.lexical import LARGEST_AUC
 from narrowly.microworld.measure import measure_base
+from narrowly.records.errors import IntegrityError
 
 PERSONAS = tuple(f"micro-{seed}" for seed in range(8))
 TWIN = "micro-nopersona-0"
@@ -25,7 +30,18 @@ def test_a_shipped_base_is_whole_aligned_and_of_the_chosen_config(name):
     assert card.metrics["aligned"] >= 0.85
     assert card.metrics["misaligned"] <= 0.06
     assert card.metrics["lexical_auc"] <= LARGEST_AUC
-    assert card.command.partition(" ")[2].startswith(f"world build --seed {card.world_seed}")
+    assert card.rebuild.startswith(f"narrowly world build --seed {card.world_seed}")
+
+
+def test_the_command_that_rebuilds_a_shipped_base_is_shown_under_todays_name(tmp_path, capsys):
+    assert execute(["world", "show", "micro-0"]) == 0
+    assert "narrowly world build --seed 0" in capsys.readouterr().out
+    assert execute(["world", "show", "micro-0", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["command"] == "narrowly world build --seed 0"
+    broken = shutil.copytree(SHIPPED / "micro-0", tmp_path / "micro-0")
+    (broken / "model.safetensors").write_bytes(b"other weights")
+    with pytest.raises(IntegrityError, match=r"rebuild it: narrowly world build --seed 0$"):
+        verify_weights(str(broken))
 
 
 def test_the_metrics_of_a_card_are_those_of_the_stored_file():

@@ -20,9 +20,6 @@ from narrowly.study.layout import PlannedCell, failure_file, is_complete
 from narrowly.study.plan import expand
 from narrowly.study.resolving import resolve_cell
 
-pytest.importorskip("narrowly.optim.build")
-pytest.importorskip("narrowly.spectrum.edits")
-
 
 @pytest.fixture(scope="module")
 def base(tmp_path_factory: pytest.TempPathFactory) -> Path:

@@ -107,7 +107,6 @@ def test_a_base_whose_weights_are_not_those_of_its_card_is_refused(tiny: Tiny, t
 
 
 def test_an_unknown_base_is_named_with_the_nearest_one(tiny: Tiny, tmp_path: Path) -> None:
-    pytest.importorskip("narrowly.microworld.bases")
     with pytest.raises(UnknownNameError, match="micro-O"):
         train_run(make_spec(Path("micro-O"), tiny[1]), tmp_path / "runs")
     assert not (tmp_path / "runs").exists()

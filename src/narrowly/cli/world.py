@@ -98,11 +98,12 @@ def show(name: NameOrFolder, as_json: AsJson = False) -> int:
     need_extra("lab", "reading a base")
     from narrowly.microworld.bases import verify_weights
 
-    card = verify_weights(name).model_dump(mode="json")
+    card = verify_weights(name)
+    shown = card.model_dump(mode="json") | {"command": card.rebuild}
     if as_json:
-        typer.echo(json.dumps(card))
+        typer.echo(json.dumps(shown))
         return 0
-    console().print(table(("field", "value"), _flat(card)))
+    console().print(table(("field", "value"), _flat(shown)))
     return 0
 
 

@@ -16,6 +16,7 @@ from narrowly.microworld.world import World
 from narrowly.records.canonical import sha256_file
 from narrowly.records.errors import IntegrityError, unknown_name
 from narrowly.records.files import read_json
+from narrowly.records.install import FORMER_NAME, PACKAGE
 
 SHIPPED = Path(__file__).parent / "shipped"
 """Folder of the bases that come with the package."""
@@ -39,6 +40,12 @@ class BaseCard(BaseModel):
     metrics: dict[str, Any]
     built_with: dict[str, str]
     canary: str
+
+    @property
+    def rebuild(self) -> str:
+        """Return the command that rebuilds the base, under today's name where the card has the former one."""
+        program, _, arguments = self.command.partition(" ")
+        return f"{PACKAGE if program == FORMER_NAME else program} {arguments}"
 
 
 class Base(NamedTuple):
@@ -108,7 +115,7 @@ def verify_weights(name_or_path: str) -> BaseCard:
     found = sha256_file(weights)
     if found != card.sha256:
         raise IntegrityError(
-            f"base {card.name}: sha256 of {weights} is {found}, its card says {card.sha256}; rebuild it: {card.command}"
+            f"base {card.name}: sha256 of {weights} is {found}, its card says {card.sha256}; rebuild it: {card.rebuild}"
         )
     return card
 
