@@ -2,10 +2,9 @@ import polars as pl
 import pytest
 
 from narrowly.analysis import claim_rules as rules
-from narrowly.analysis.claim_rules import Spread
 from narrowly.analysis.contrasts import Contrast, missing_contrast
-from narrowly.analysis.evidence import literature_spread
-from narrowly.analysis.paper_claims import Evidence, claims_table
+from narrowly.analysis.evidence import Evidence, Spread, literature_spread
+from narrowly.analysis.paper_claims import verdicts_on
 from narrowly.stats.regression import Fit, LossRegression
 
 
@@ -46,7 +45,7 @@ def evidence(**changes):
 
 
 def verdict(key, **changes):
-    return {row.id: row.verdict for row in claims_table(evidence(**changes))}[key]
+    return {row.id: row.verdict for row in verdicts_on(evidence(**changes))}[key]
 
 
 @pytest.mark.parametrize(
@@ -195,8 +194,8 @@ def test_every_claim_can_come_out_either_way(key, agreeing, disagreeing):
 
 
 def test_the_table_above_names_every_claim():
-    keys = {row.id for row in claims_table(evidence())}
-    assert len(keys) == 15 and keys == {row.id for row in claims_table(evidence(joint={}, n_bases=0))}
+    keys = {row.id for row in verdicts_on(evidence())}
+    assert len(keys) == 15 and keys == {row.id for row in verdicts_on(evidence(joint={}, n_bases=0))}
 
 
 def test_without_any_arm_no_claim_is_decided():
@@ -215,11 +214,11 @@ def test_without_any_arm_no_claim_is_decided():
         {},
         nothing,
     )
-    rows = claims_table(empty)
+    rows = verdicts_on(empty)
     assert {row.verdict for row in rows} == {"cannot tell"}
     assert all(row.here for row in rows)
 
 
 def test_an_interval_on_the_other_side_is_printed_as_plainly():
-    row = next(r for r in claims_table(evidence(gains={"adam": interval(-9, -1)})) if r.id == "penalty_adam")
+    row = next(r for r in verdicts_on(evidence(gains={"adam": interval(-9, -1)})) if r.id == "penalty_adam")
     assert row.verdict == "disagrees" and "−5.0 [−9.0, −1.0] points, 8 bases" in row.here

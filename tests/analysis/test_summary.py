@@ -6,17 +6,24 @@ import polars as pl
 import pytest
 from scipy import stats as scipy_stats
 
+from narrowly.analysis.frames import read_frames
 from narrowly.analysis.summary import summarise
+from narrowly.analysis.summary_schema import Summary
 from narrowly.records.errors import IntegrityError, RunDirectoryError
 from synthetic import make_tables, write_tables
 
 STUDY = {"name": "micro", "seconds": 187.4, "demonstration": True}
 
 
+def summary_of(tables, study=STUDY):
+    """Return the JSON of the summary of the tables in a folder."""
+    return summarise(read_frames(tables), study).as_json()
+
+
 @pytest.fixture(scope="module")
 def whole(tmp_path_factory):
     frames = make_tables()
-    summary = summarise(write_tables(tmp_path_factory.mktemp("study"), frames), STUDY)
+    summary = summary_of(write_tables(tmp_path_factory.mktemp("study"), frames), STUDY)
     return frames, summary
 
 
@@ -131,7 +138,7 @@ def test_em_exists_also_compares_the_change_since_before_fine_tuning(tmp_path):
     frames["outcomes"] = frames["outcomes"].with_columns(
         pl.when(lower).then(pl.col("log_odds") - 1.0).otherwise(pl.col("log_odds")).alias("log_odds")
     )
-    row = summarise(write_tables(tmp_path, frames), STUDY)["em_exists"]
+    row = summary_of(write_tables(tmp_path, frames), STUDY)["em_exists"]
     plain = frames["outcomes"].filter((pl.col("step") == 0) & (pl.col("panel") == "broad"))
     start = {role: plain.filter(pl.col("role") == role)["log_odds"].mean() for role in ("optimiser", "no_persona_twin")}
     expected = row["estimate"] - (start["optimiser"] - start["no_persona_twin"])
@@ -199,8 +206,8 @@ def test_seeds_are_averaged_within_a_base_before_bases_are_averaged(tmp_path):
         if "base" in frame.columns
     }
     doubled = {name: pl.concat([frame, extra[name]]) if name in extra else frame for name, frame in frames.items()}
-    one = summarise(write_tables(tmp_path / "a", frames), STUDY)
-    two = summarise(write_tables(tmp_path / "b", doubled), STUDY)
+    one = summary_of(write_tables(tmp_path / "a", frames), STUDY)
+    two = summary_of(write_tables(tmp_path / "b", doubled), STUDY)
     assert two["optimisers"]["adam"]["n_organisms"] == 9
     assert two["optimisers"]["adam"]["broad_joint"] == pytest.approx(one["optimisers"]["adam"]["broad_joint"])
     assert two["contrasts"]["adam/muon"]["estimate"] == pytest.approx(one["contrasts"]["adam/muon"]["estimate"])
@@ -215,7 +222,7 @@ def test_missing_arms_give_null_with_a_reason_and_no_crash(tmp_path, arms):
     frames = make_tables(arms=arms)
     if not arms:
         frames = {name: frame.clear() for name, frame in make_tables(n_bases=1).items()}
-    summary = summarise(write_tables(tmp_path, frames), STUDY)
+    summary = summary_of(write_tables(tmp_path, frames), STUDY)
     json.dumps(summary, allow_nan=False)
     for name, row in summary["contrasts"].items():
         if not set(name.split("/")) <= arms:
@@ -228,7 +235,7 @@ def test_missing_arms_give_null_with_a_reason_and_no_crash(tmp_path, arms):
 
 
 def test_fewer_than_five_bases_have_estimates_but_no_interval(tmp_path):
-    summary = summarise(write_tables(tmp_path, make_tables(n_bases=3, failed=False)), STUDY)
+    summary = summary_of(write_tables(tmp_path, make_tables(n_bases=3, failed=False)), STUDY)
     row = summary["contrasts"]["adam/muon"]
     assert row["estimate"] is not None and row["low"] is None and row["reason"]
     assert summary["optimisers"]["adam"]["intervals"]["broad_joint"]["low"] is None
@@ -237,7 +244,7 @@ def test_fewer_than_five_bases_have_estimates_but_no_interval(tmp_path):
 
 def test_only_cells_parquet_is_needed(tmp_path):
     frames = make_tables(n_bases=2)
-    summary = summarise(write_tables(tmp_path, {"cells": frames["cells"]}), {"name": "bare"})
+    summary = summary_of(write_tables(tmp_path, {"cells": frames["cells"]}), {"name": "bare"})
     assert summary["seconds"] is None and summary["optimisers"]["adam"]["broad_joint"] is None
     assert summary["optimisers"]["adam"]["reason"] and summary["bases"][0]["reason"]
 
@@ -245,7 +252,7 @@ def test_only_cells_parquet_is_needed(tmp_path):
 def test_nan_in_a_table_becomes_null_and_not_a_number(tmp_path):
     frames = make_tables()
     frames["spectra"] = frames["spectra"].with_columns(pl.lit(float("nan")).alias("stable_rank"))
-    row = summarise(write_tables(tmp_path, frames), STUDY)["optimisers"]["adam"]
+    row = summary_of(write_tables(tmp_path, frames), STUDY)["optimisers"]["adam"]
     assert row["stable_rank"] is None and row["intervals"]["stable_rank"]["reason"]
 
 
@@ -255,22 +262,59 @@ def test_an_arm_is_found_by_its_optimiser_where_it_has_another_name(tmp_path):
         name: frame.with_columns(pl.col("arm").replace({"muon": "muon_slow"})) if "arm" in frame.columns else frame
         for name, frame in frames.items()
     }
-    summary = summarise(write_tables(tmp_path, renamed), STUDY)
+    summary = summary_of(write_tables(tmp_path, renamed), STUDY)
     assert "muon_slow" in summary["optimisers"] and summary["contrasts"]["adam/muon"]["estimate"] is not None
 
 
 def test_the_ideal_learner_comes_from_the_study_or_from_an_optional_column(tmp_path):
     frames = make_tables(n_bases=2)
     tables = write_tables(tmp_path, frames)
-    assert summarise(tables, STUDY)["ideal_broad"] is None
-    assert summarise(tables, {**STUDY, "ideal_broad": 0.5})["ideal_broad"] == 0.5
+    assert summary_of(tables, STUDY)["ideal_broad"] is None
+    assert summary_of(tables, {**STUDY, "ideal_broad": 0.5})["ideal_broad"] == 0.5
     frames["cells"].with_columns(pl.lit(0.25).alias("ideal_broad")).write_parquet(tables / "cells.parquet")
-    assert summarise(tables, STUDY)["ideal_broad"] == 0.25
+    assert summary_of(tables, STUDY)["ideal_broad"] == 0.25
 
 
 def test_no_tables_and_foreign_files_are_refused_by_name(tmp_path):
     with pytest.raises(RunDirectoryError, match=r"cells\.parquet"):
-        summarise(tmp_path, STUDY)
+        summary_of(tmp_path, STUDY)
     (tmp_path / "cells.parquet").write_bytes(b"not parquet")
     with pytest.raises(IntegrityError, match=r"cells\.parquet"):
-        summarise(tmp_path, STUDY)
+        summary_of(tmp_path, STUDY)
+
+
+def test_a_summary_read_back_from_its_file_is_the_same_and_in_the_same_order(tmp_path):
+    found = summarise(read_frames(write_tables(tmp_path, make_tables())), STUDY)
+    again = Summary.from_json(json.loads(json.dumps(found.as_json(), sort_keys=True)), "summary.json")
+    assert again == found
+    for name in ("optimisers", "contrasts", "penalty", "edits"):
+        one, other = getattr(found, name), getattr(again, name)
+        assert list(one) == list(other), name
+    assert [list(rows) for rows in found.edits.values()] == [list(rows) for rows in again.edits.values()]
+    assert list(found.controls.aligned_twin) == list(again.controls.aligned_twin)
+
+
+@pytest.mark.parametrize("value", [[1, 2], {}, {"cells": {}}, "summary"])
+def test_what_is_no_summary_is_refused_with_its_source_and_the_first_fault(value):
+    with pytest.raises(IntegrityError, match=r"my\.json is no study summary of this version \("):
+        Summary.from_json(value, "my.json")
+
+
+def test_training_is_summarised_for_runs_that_are_evaluated_too(tmp_path):
+    frames = make_tables(n_bases=5)
+    frames["cells"] = frames["cells"].with_columns(
+        pl.lit(100).alias("tokens"), pl.lit(0.5).alias("training_seconds"), pl.lit("cpu").alias("device")
+    )
+    training = summary_of(write_tables(tmp_path, frames))["training"]
+    done = frames["cells"].filter(pl.col("status") == "done")
+    assert (training["planned"], training["done"], training["failed"]) == (frames["cells"].height, done.height, 1)
+    assert training["cost"] == {"tokens": 100 * done.height, "seconds": 0.5 * done.height, "gpu_seconds": 0.0}
+    losses = done.filter(pl.col("arm") == "muon")["final_loss"]
+    assert training["arms"]["muon"]["final_loss"] == pytest.approx(losses.mean())
+    assert training["arms"]["muon"]["alignment"] is None, "it was evaluated"
+    assert training["arms"]["muon"]["heldout_final"] is None, "no rows were held out"
+    by_arm = {row["arm"]: row["final_loss"] for row in done.group_by("arm").agg(pl.col("final_loss").mean()).to_dicts()}
+    change = training["penalty"]["muon_penalty"]
+    assert (
+        change["delta_final_loss"] == pytest.approx(by_arm["muon_penalty"] - by_arm["muon"]) and change["n_bases"] == 5
+    )

@@ -2,10 +2,10 @@ import polars as pl
 import pytest
 from matplotlib.colors import to_hex
 
+from narrowly.analysis.frames import gather_frames
 from narrowly.analysis.organisms import on_panel
 from narrowly.analysis.tables import SCHEMAS, Tables, conform
 from narrowly.report import loss_figures, rate_figures, spectrum_figures
-from narrowly.report.drawings import gather
 from narrowly.report.style import FIXED, arm_styles, order, svg_text
 from synthetic import make_tables
 
@@ -18,7 +18,7 @@ def tables():
 
 @pytest.fixture(scope="module")
 def frames(tables):
-    return gather(tables)
+    return gather_frames(tables)
 
 
 def test_every_optimiser_has_one_colour_and_one_marker_of_its_own():
@@ -34,9 +34,9 @@ def test_unknown_arms_get_spare_styles_that_no_optimiser_has():
 
 
 def test_the_points_of_figure_one_are_the_final_organisms(frames):
-    figure = loss_figures.loss_alignment(frames.organisms, frames.path)
+    figure = loss_figures.loss_alignment(frames.optimiser_organisms, frames.checkpoints)
     drawn = sum(len(c.get_offsets()) for c in figure.axes[0].collections)
-    assert drawn == frames.organisms.height == 24  # 5 optimisers x 5 bases, one failed cell
+    assert drawn == frames.optimiser_organisms.height == 24  # 5 optimisers x 5 bases, one failed cell
     assert figure.axes[0].get_xscale() == "log"
     lion = figure.axes[0].collections[3]
     assert to_hex(lion.get_facecolor()[0]) == FIXED["lion"].colour.lower()
@@ -53,7 +53,7 @@ def test_the_ideal_line_is_drawn_where_it_is_known_and_only_there(frames):
 
 
 def test_stacked_classes_fill_the_whole_bar(frames):
-    figure = rate_figures.classes([("adam", frames.all_finals.filter(pl.col("arm") == "adam"))], [("broad", "Broad")])
+    figure = rate_figures.classes([("adam", frames.finals.filter(pl.col("arm") == "adam"))], [("broad", "Broad")])
     assert sum(patch.get_width() for patch in figure.axes[0].patches) == pytest.approx(100)
 
 
@@ -65,8 +65,8 @@ def test_normalised_spectra_sum_to_one_per_module(tables):
 
 
 def test_dollar_signs_and_markup_in_names_are_drawn_as_they_are(frames):
-    renamed = frames.organisms.with_columns(pl.lit("$\\frac{<b>&--").alias("arm"))
-    text = svg_text(loss_figures.loss_alignment(renamed, frames.path.clear()), "hostile", 'a <b> "c" & d')
+    renamed = frames.optimiser_organisms.with_columns(pl.lit("$\\frac{<b>&--").alias("arm"))
+    text = svg_text(loss_figures.loss_alignment(renamed, frames.checkpoints.clear()), "hostile", 'a <b> "c" & d')
     assert "<b>" not in text and "<!--" not in text and 'aria-label="a &lt;b&gt; &quot;c&quot; &amp; d"' in text
 
 

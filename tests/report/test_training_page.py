@@ -1,4 +1,4 @@
-"""The part of the report about runs on real data, beside cells of the microworld and without any."""
+"""The part of the report about training: runs that nothing evaluated, beside evaluated ones and alone."""
 
 import json
 import re
@@ -8,8 +8,8 @@ import pytest
 
 from browser import Page
 from narrowly.analysis.contrasts import PRIMARY
-from narrowly.analysis.tables import read_tables
-from narrowly.analysis.training import paired_runs, real_runs
+from narrowly.analysis.frames import read_frames
+from narrowly.analysis.training import paired_runs
 from narrowly.records.outcome import NO_JUDGE
 from narrowly.report.training_figures import looks, running_mean
 from narrowly.report.write import write_report
@@ -98,7 +98,10 @@ def test_cells_on_real_data_change_no_number_of_the_others(alone, mixed):
     for part in ("contrasts", "em_exists", "edits", "controls", "regression", "claims", "penalty", "ideal_broad"):
         assert after[part] == before[part], part
     assert {arm: after["optimisers"][arm] for arm in before["optimisers"]} == before["optimisers"]
-    assert before["training"] is None and before["not_evaluated"]["cells"] == 0
+    assert before["not_evaluated"]["cells"] == 0
+    for arm in ("adam", "muon"):
+        assert after["training"]["arms"][arm] == before["training"]["arms"][arm]
+    assert after["training"]["done"] == before["training"]["done"] + 12
     assert after["not_evaluated"] == {"cells": 12, "planned": 16, "alignment": NO_JUDGE}
 
 
@@ -109,9 +112,9 @@ def test_an_arm_on_real_data_has_no_rate_beside_arms_that_have(mixed):
     assert bases["small"] == NO_JUDGE and bases["micro-0"] is None
     text = Page((mixed / "report.html").read_text(encoding="utf-8")).text
     assert f"{NO_JUDGE} in 12 of 16 cells" in text
-    assert "The 12 cells on real data are in none of these figures" in text
-    assert "What follows is of the 4 other cells, which are of the microworld." in text
-    assert re.search(rf"real_adam lr 0.001 {re.escape(NO_JUDGE)}; see training on real data", text)
+    assert "The 12 cells that are not evaluated are in none of these figures" in text
+    assert "What follows is of the 4 other cells." in text
+    assert re.search(rf"real_adam lr 0.001 {re.escape(NO_JUDGE)}; see training", text)
 
 
 def test_a_contrast_with_an_arm_that_is_not_judged_says_so(micro, tmp_path):
@@ -179,7 +182,7 @@ def test_a_run_with_a_penalty_is_compared_with_the_one_of_its_own_learning_rate(
     fast = {name: frame.filter(pl.col("arm") != "real_muon") for name, frame in fast.items()}
     frames = {name: pl.concat([fast[name], slow[name]]) for name in slow}
     folder = write_study(tmp_path / "s", frames, demonstration=False)
-    pairs = paired_runs(real_runs(read_tables(folder / "tables")))
+    pairs = paired_runs(read_frames(folder / "tables").runs)
     assert (pairs["final_loss"] - pairs["final_loss_without"]).to_list() == pytest.approx([-0.45, 0.05], abs=1e-9)
     training = summary_of(folder)["training"]
     assert training["penalty"]["real_penalty"]["delta_final_loss"] == pytest.approx(-0.2)
@@ -227,7 +230,7 @@ def test_runs_without_held_out_rows_and_studies_without_a_finished_run_still_giv
     assert "held-out loss is the base" not in Page(write_report(folder).read_text(encoding="utf-8")).text
     folder = write_study(tmp_path / "failed", real_tables(failed=True), demonstration=False)
     text = Page(write_report(folder).read_text(encoding="utf-8")).text
-    assert "no cell on real data is finished" in text and "the loss is not finite" in text and NO_JUDGE in text
+    assert "no run is finished" in text and "the loss is not finite" in text and NO_JUDGE in text
 
 
 def test_many_bases_and_data_are_drawn_up_to_a_limit_that_the_caption_tells(tmp_path):

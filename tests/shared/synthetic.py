@@ -110,6 +110,8 @@ def make_tables(
         tables["cells"].append(
             {
                 "study": "micro",
+                "source": "micro",
+                "data": "microworld",
                 **keys,
                 "lr": LR[kind],
                 "base_seed": cell["base"] if persona else 99,
@@ -277,6 +279,7 @@ def write_tables(folder: Path, frames: dict[str, pl.DataFrame]) -> Path:
 
 def write_study(folder: Path, frames: dict[str, pl.DataFrame] | None = None, **study: Any) -> Path:
     """Write tables, study.yaml, environment.json and summary.json: what `write_report` needs."""
+    from narrowly.analysis.frames import read_frames
     from narrowly.analysis.summary import summarise
 
     frames = make_tables() if frames is None else frames
@@ -289,7 +292,7 @@ def write_study(folder: Path, frames: dict[str, pl.DataFrame] | None = None, **s
         **study,
     }
     (folder / "study.yaml").write_text(yaml.safe_dump(spec), encoding="utf-8")
-    summary = summarise(tables, {**spec, "seconds": 187.4})
+    summary = summarise(read_frames(tables), {**spec, "seconds": 187.4}).as_json()
     (folder / "summary.json").write_text(json.dumps(summary, indent=1, allow_nan=False), encoding="utf-8")
     environment = {"python": "3.11.9", "packages": {"torch": "2.13.0", "transformers": "5.23.0"}, "cores": 2}
     (folder / "environment.json").write_text(json.dumps(environment), encoding="utf-8")

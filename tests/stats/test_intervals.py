@@ -98,7 +98,9 @@ def test_sum_interval_of_two_samples_is_welchs_and_of_one_is_students():
 
 
 def test_sum_interval_needs_five_values_of_every_sample_and_has_no_width_where_nothing_varies():
-    assert sum_interval([[1.0] * 4, [2.0] * 9])[:3] == (3.0, None, None)
-    assert sum_interval([[1.0] * 5, [2.0] * 9])[:3] == (3.0, 3.0, 3.0)
+    found = sum_interval([[1.0] * 4, [2.0] * 9])
+    assert (found.estimate, found.low, found.high) == (3.0, None, None)
+    found = sum_interval([[1.0] * 5, [2.0] * 9])
+    assert (found.estimate, found.low, found.high) == (3.0, 3.0, 3.0)
     assert sum_interval([[1.0] * 5, []]).estimate is None
     assert sum_interval([]).reason is not None

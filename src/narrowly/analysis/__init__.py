@@ -1,4 +1,6 @@
-"""Analysis: what the tables of a study say. Organisms, contrasts, the paper's claims, and a summary of all of it.
+"""Analysis: what the tables of a study say, as frames, contrasts, verdicts on paper claims and a typed summary.
 
-Reads tidy tables; imports no torch. `study` and `report` call it.
+`tables` reads what `study` collected, `frames` builds the frames that all start from (`organisms`, `training`),
+`summary` makes the `Summary` of `summary_schema` from them, with `panel_rates`, `contrasts` and `evidence`, and
+`paper_claims` decides the paper's statements by `claim_rules`. Frames in, values out; imports no torch.
 """

@@ -8,8 +8,8 @@ look aligned by being incoherent. With fewer than five bases the estimate stands
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any, NamedTuple
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 
 import polars as pl
 
@@ -19,14 +19,15 @@ from narrowly.stats.intervals import LEVEL, MIN_UNITS, t_interval
 INCOHERENT_LIMIT = 0.15
 """Largest incoherent share on the broad panel with which a cell enters a primary contrast (docs/sources.md)."""
 
-PRIMARY = (("adam", "muon"), ("sgd", "muon"), ("lion", "muon"))
+PRIMARY = (("adam", "muon"), ("lion", "muon"), ("sgd", "muon"))
 """The contrasts fixed in advance (docs/sources.md)."""
 
 PAIR_ON = ("base", "domain", "seed")
 """What two organisms must share to be compared: everything that fixes LoRA init, data and order."""
 
 
-class Excluded(NamedTuple):
+@dataclass(frozen=True, slots=True)
+class Excluded:
     """One organism that did not enter a contrast, and why."""
 
     cell_id: str
@@ -38,7 +39,8 @@ class Excluded(NamedTuple):
     why: str
 
 
-class Contrast(NamedTuple):
+@dataclass(frozen=True, slots=True)
+class Contrast:
     """A paired difference (first arm minus second) over bases.
 
     Attributes:
@@ -59,20 +61,27 @@ class Contrast(NamedTuple):
     method: str
     reason: str | None
     excluded: tuple[Excluded, ...] = ()
-    per_base: tuple[tuple[str, float], ...] = ()
+    per_base: Mapping[str, float] = field(default_factory=dict)
 
-    def as_dict(self) -> dict[str, Any]:
-        """Return a JSON-ready mapping."""
-        return {
-            "estimate": self.estimate,
-            "low": self.low,
-            "high": self.high,
-            "n_bases": self.n_bases,
-            "method": self.method,
-            "reason": self.reason,
-            "excluded": [row._asdict() for row in self.excluded],
-            "per_base": dict(self.per_base),
-        }
+
+@dataclass(frozen=True, slots=True)
+class ArmContrast(Contrast):
+    """A contrast between two optimiser arms; `all_cells` is the same with the incoherent organisms kept in."""
+
+    all_cells: Contrast | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class TwinContrast(Contrast):
+    """Adam on persona bases minus Adam on the no-persona twin, with all organisms.
+
+    Attributes:
+        without_flagged: the same without the incoherent organisms.
+        change_from_base: of what fine-tuning changed, because the two kinds of base need not start alike.
+    """
+
+    without_flagged: Contrast | None = None
+    change_from_base: Contrast | None = None
 
 
 def missing_contrast(reason: str, method: str = "not computed") -> Contrast:
@@ -163,5 +172,5 @@ def paired_contrast(
         method,
         reason,
         tuple(listed),
-        tuple(zip(per_base["base"].to_list(), per_base["difference"].to_list(), strict=True)),
+        dict(zip(per_base["base"].to_list(), per_base["difference"].to_list(), strict=True)),
     )

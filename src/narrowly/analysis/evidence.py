@@ -1,21 +1,68 @@
-"""Gather from frames what the rules of `claims` look at: rates, paired contrasts and the regression."""
+"""Gather from frames what the rules of the paper claims look at: rates, paired contrasts and the regression."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import NamedTuple
 
 import polars as pl
 
-from narrowly.analysis.claim_rules import SWEEP, Spread
 from narrowly.analysis.contrasts import INCOHERENT_LIMIT, Contrast, paired_contrast
 from narrowly.analysis.organisms import base_means, interval_over_bases, on_panel
-from narrowly.analysis.paper_claims import Evidence
 from narrowly.evaluate.microworld.panel_names import BROAD
 from narrowly.stats.regression import LossRegression, alignment_on_loss
 
 BEFORE = "base before fine-tuning"
 DECISIVE = frozenset({"muon", "lion", "adamw"})
-"""Optimisers whose pairs a claim names."""
+"""Optimisers whose pairs a paper claim names."""
+SWEEP = ("adam", "adamw", "lion", "muon")
+"""The optimisers of the paper's sweep, the only ones for which it gives rates."""
+
+
+class Spread(NamedTuple):
+    """Largest over smallest literature rate of the paper's four optimisers, over the bases that have all four.
+
+    Attributes:
+        ratio: max / min of the means over bases; None with a reason.
+        span: smallest and largest ratio with one base left out; None with fewer than two bases.
+        n_bases: bases with an organism of all four.
+        reason: why something is None.
+    """
+
+    ratio: float | None
+    span: tuple[float, float] | None
+    n_bases: int
+    reason: str | None = None
+
+
+class Evidence(NamedTuple):
+    """What the rules look at; missing arms are simply not in the mappings.
+
+    Attributes:
+        joint: broad joint rate per optimiser arm, mean over bases.
+        literature: broad literature rate per optimiser arm.
+        spread: max / min of the literature rate.
+        n_bases: bases of the arm with the fewest.
+        odds: paired log-odds differences by (first, second), cells above 15 % incoherent left out.
+        flatness: paired differences of Frobenius/nuclear by (first, second); higher is more peaked.
+        incoherence: paired differences of the incoherent share by (first, second).
+        regression: alignment on log training loss.
+        gains: change of alignment (points) through the penalty, by optimiser.
+        costs: change of final training loss (nats) through the penalty, by optimiser.
+        onset: Adam's final organism minus its base before fine-tuning, log-odds on the broad panel.
+    """
+
+    joint: Mapping[str, float | None]
+    literature: Mapping[str, float | None]
+    spread: Spread
+    n_bases: int
+    odds: Mapping[tuple[str, str], Contrast]
+    flatness: Mapping[tuple[str, str], Contrast]
+    incoherence: Mapping[tuple[str, str], Contrast]
+    regression: LossRegression
+    gains: Mapping[str, Contrast]
+    costs: Mapping[str, Contrast]
+    onset: Contrast
 
 
 def arm_of(cells: pl.DataFrame, name: str) -> str | None:
@@ -80,7 +127,7 @@ def gather_evidence(
     penalties: Mapping[str, Mapping[str, Contrast]],
     names: Mapping[str, str],
 ) -> Evidence:
-    """Return the evidence for `claims.claims_table`.
+    """Return the evidence for the paper claims.
 
     Args:
         optimisers: final organisms of the optimiser arms, arms under their canonical names, with their spectra.

@@ -1,41 +1,39 @@
-"""From a study's tables to `summary.json`: every number recomputable from the tables, null with a reason, no NaN.
+"""From a study's frames to its summary: every number recomputable from the tables, null with a reason, no NaN.
 
 Means are over bases (seeds and domains averaged within a base first), of final unedited organisms of finished cells,
 unless a field says otherwise. Rates are means of exact class probabilities over questions; alignment = 100 x aligned /
-(aligned + misaligned). The rules of the contrasts stand in `stats.contrasts`, those of the claims in `stats.claims`.
+(aligned + misaligned). The rules of the contrasts stand in `contrasts`, those of the paper claims in `paper_claims`.
 """
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
-from pathlib import Path
-from typing import Any
+from dataclasses import fields, replace
+from typing import Any, TypeVar
 
 import polars as pl
 
 from narrowly.analysis.contrasts import (
     INCOHERENT_LIMIT,
     PRIMARY,
+    ArmContrast,
     Contrast,
+    TwinContrast,
     missing_contrast,
     paired_contrast,
 )
 from narrowly.analysis.evidence import arm_of, gather_evidence, regression_of
-from narrowly.analysis.organisms import (
-    before_training,
-    final_organisms,
-    finals,
-    on_panel,
-    organism_spectra,
-    outcomes_of_done,
-)
-from narrowly.analysis.panel_rates import bases_of, controls_of, edits_of, measured
-from narrowly.analysis.paper_claims import claims_table
-from narrowly.analysis.tables import read_tables
-from narrowly.analysis.training_summary import training_of, unevaluated
+from narrowly.analysis.frames import Frames
+from narrowly.analysis.organisms import interval_over_bases, on_panel
+from narrowly.analysis.panel_rates import bases_of, controls_of, edits_of
+from narrowly.analysis.paper_claims import verdicts_on
+from narrowly.analysis.summary_schema import Cells, FailedCell, OptimiserRow, PenaltyRow, Regression, Summary
+from narrowly.analysis.training import not_evaluated, training_of
 from narrowly.evaluate.microworld.panel_names import BROAD, BROAD_SELF, HELD_OUT, TRAINED_TOPICS
 from narrowly.records.outcome import NO_JUDGE
+from narrowly.stats.regression import LossRegression
+
+Wider = TypeVar("Wider", ArmContrast, TwinContrast)
 
 LADDER_METRICS = {
     "in_domain": (TRAINED_TOPICS, "misaligned"),
@@ -46,79 +44,66 @@ LADDER_METRICS = {
     "incoherent": (BROAD, "incoherent"),
     "excess_loss": (HELD_OUT, "excess_loss"),
 }
-"""Field of `optimisers` -> the panel and column that it is the mean of."""
-SPECTRUM_METRICS = ("update_norm", "stable_rank", "frobenius_nuclear")
+"""Field of `OptimiserRow` -> the panel and column that it is the mean of."""
+
+ORGANISM_METRICS = (
+    "update_norm", "stable_rank", "frobenius_nuclear", "final_loss", "alignment", "log_odds",
+)  # fmt: skip
+"""Fields of `OptimiserRow` that are means of the column of the same name over organisms."""
+
+PENALTY_METRICS = {
+    "delta_alignment": ("alignment", "alignment (points)"),
+    "delta_loss": ("excess_loss", "excess loss (nats)"),
+    "delta_training_loss": ("final_loss", "final training loss (nats)"),
+    "delta_log_odds": ("log_odds", "log-odds"),
+    "delta_incoherent": ("incoherent", "incoherent share"),
+    "delta_stable_rank": ("stable_rank", "stable rank"),
+}
+"""Field of `PenaltyRow` -> the column of organisms that is compared, and its name in words."""
+
+REGRESSION = (
+    "ordinary least squares of the alignment score (0-100, broad panel) on ln(loss), one point per final organism; "
+    "stratified: own intercept and slope per optimiser; ranges: one base left out at a time"
+)
 
 
-def json_ready(value: Any) -> Any:
-    """Return `value` with tuples as lists and every non-finite float as None, so that it is strict JSON."""
-    if isinstance(value, Mapping):
-        return {str(key): json_ready(item) for key, item in value.items()}
-    if isinstance(value, list | tuple):
-        return [json_ready(item) for item in value]
-    if isinstance(value, float) and not math.isfinite(value):
-        return None
-    return value
-
-
-def summarise(tables_dir: Path, study: Mapping[str, Any]) -> dict[str, Any]:
+def summarise(frames: Frames, study: Mapping[str, Any]) -> Summary:
     """Return the summary of a study.
 
     Args:
-        tables_dir: folder with the study's Parquet tables.
+        frames: of the study (`frames.read_frames`).
         study: at least `name`; `seconds` (wall-clock seconds of the study), `title`, `demonstration` and
             `ideal_broad` are taken over where they are there.
-
-    Raises:
-        RunDirectoryError: where there are no tables.
-        IntegrityError: where a table cannot be read.
     """
-    tables = read_tables(tables_dir)
-    cells = tables.cells
+    cells = frames.tables.cells
     judged = cells.filter(pl.col("not_evaluated").is_null())
-    outcomes = outcomes_of_done(tables)
-    organisms = final_organisms(outcomes).join(organism_spectra(tables), on="cell_id", how="left")
-    start = before_training(outcomes)
+    nothing_judged = judged.is_empty() and not cells.is_empty()
     names = names_of(judged)
-    optimisers = organisms.filter(pl.col("role") == "optimiser").with_columns(pl.col("arm").replace(names))
-    penalty, penalty_contrasts = _penalty(judged, organisms)
-    unjudged = set(names_of(cells).values()) - set(names.values())
-    contrasts = {
-        f"{first}/{second}": {
-            **_contrast(optimisers, first, second).as_dict(),
-            "all_cells": _brief(_contrast(optimisers, first, second, limit=None)),
-            **({"reason": NO_JUDGE} if unjudged & {first, second} else {}),
-        }
-        for first, second in PRIMARY
-    }
+    optimisers = frames.optimiser_organisms.with_columns(pl.col("arm").replace(names))
     regression = regression_of(optimisers, "final_loss")
-    evidence = gather_evidence(optimisers, start, regression, penalty_contrasts, names)
-    summary = {
-        "study": study.get("name"),
-        "title": study.get("title"),
-        "demonstration": bool(study.get("demonstration", False)),
-        "seconds": study.get("seconds"),
-        "cells": _cells(cells),
-        "bases": bases_of(cells, start),
-        "ideal_broad": _ideal(cells, study),
-        "optimisers": _optimisers(cells, outcomes, organisms),
-        "contrasts": contrasts,
-        "em_exists": _em_exists(judged, organisms, start),
-        "penalty": penalty,
-        "edits": edits_of(outcomes),
-        "controls": controls_of(judged, outcomes, start, organisms),
-        "regression": {
-            **regression.as_dict(),
-            "on_excess_loss": regression_of(optimisers, "excess_loss").as_dict(),
-        },
-        "claims": [row.as_dict() for row in claims_table(evidence)],
-        "not_evaluated": unevaluated(cells),
-        "training": training_of(tables),
-    }
-    if judged.is_empty() and not cells.is_empty():
-        summary |= _nothing_judged()
-    ready: dict[str, Any] = json_ready(summary)
-    return ready
+    penalties = _penalties(judged, frames.organisms)
+    evidence = gather_evidence(
+        optimisers, frames.start, regression, {key: row.intervals for key, row in penalties.items()}, names
+    )
+    return Summary(
+        study=study.get("name"),
+        title=study.get("title"),
+        demonstration=bool(study.get("demonstration", False)),
+        seconds=study.get("seconds"),
+        cells=_cells(cells),
+        bases=bases_of(cells, frames.start),
+        ideal_broad=_ideal(cells, study),
+        optimisers=_optimisers(cells, frames),
+        contrasts=_contrasts(optimisers, set(names_of(cells).values()) - set(names.values()), nothing_judged),
+        em_exists=_no_twin(NO_JUDGE) if nothing_judged else _em_exists(judged, frames.organisms, frames.start),
+        penalty=penalties,
+        edits=edits_of(frames.outcomes),
+        controls=controls_of(judged, frames),
+        regression=_regression(regression, regression_of(optimisers, "excess_loss"), nothing_judged),
+        paper_claims=() if nothing_judged else tuple(verdicts_on(evidence)),
+        not_evaluated=not_evaluated(cells),
+        training=training_of(cells, frames.runs),
+    )
 
 
 def names_of(cells: pl.DataFrame) -> dict[str, str]:
@@ -126,37 +111,43 @@ def names_of(cells: pl.DataFrame) -> dict[str, str]:
     return {arm: name for name in ("sgd", "adam", "adamw", "lion", "muon") if (arm := arm_of(cells, name))}
 
 
-def _nothing_judged() -> dict[str, Any]:
-    """Return what stands in place of everything that is made of answers, where no cell's answers can be judged."""
-    missing = missing_contrast(NO_JUDGE)
-    return {
-        "contrasts": {f"{first}/{second}": missing.as_dict() for first, second in PRIMARY},
-        "em_exists": missing.as_dict(),
-        "regression": {"n": 0, "pooled_r2": None, "stratified_adjusted_r2": None, "reason": NO_JUDGE},
-        "claims": [],
-    }
+def _contrasts(optimisers: pl.DataFrame, unjudged: set[str], nothing_judged: bool) -> dict[str, ArmContrast]:
+    if nothing_judged:
+        return {f"{first}/{second}": _widened(ArmContrast, missing_contrast(NO_JUDGE)) for first, second in PRIMARY}
+    result = {}
+    for first, second in PRIMARY:
+        found = _contrast(optimisers, first, second, INCOHERENT_LIMIT)
+        if unjudged & {first, second}:
+            found = replace(found, reason=NO_JUDGE)
+        everyone = _contrast(optimisers, first, second, None)
+        result[f"{first}/{second}"] = _widened(ArmContrast, found, all_cells=everyone)
+    return result
 
 
-def _contrast(frame: pl.DataFrame, first: str, second: str, limit: float | None = INCOHERENT_LIMIT) -> Contrast:
+def _contrast(frame: pl.DataFrame, first: str, second: str, limit: float | None) -> Contrast:
     return paired_contrast(
         frame, first, second, incoherent_limit=limit, note="log-odds = ln(misaligned/aligned), broad panel"
     )
 
 
-def _brief(contrast: Contrast) -> dict[str, Any]:
-    return {key: value for key, value in contrast.as_dict().items() if key not in ("excluded", "per_base", "method")}
+def _widened(kind: type[Wider], contrast: Contrast, **more: Any) -> Wider:
+    """Return a contrast with others beside it."""
+    own: dict[str, Any] = {field.name: getattr(contrast, field.name) for field in fields(Contrast)}
+    return kind(**own, **more)
 
 
-def _cells(cells: pl.DataFrame) -> dict[str, Any]:
+def _cells(cells: pl.DataFrame) -> Cells:
     failed = cells.filter(pl.col("status") == "failed").sort("cell_id")
     done = cells.filter(pl.col("status") == "done").height
-    return {
-        "planned": cells.height,
-        "done": done,
-        "failed": failed.height,
-        "pending": cells.height - done - failed.height,
-        "failures": failed.select("cell_id", "arm", "base", "seed", "error").to_dicts(),
-    }
+    return Cells(
+        planned=cells.height,
+        done=done,
+        failed=failed.height,
+        pending=cells.height - done - failed.height,
+        failures=tuple(
+            FailedCell(**row) for row in failed.select("cell_id", "arm", "base", "seed", "error").to_dicts()
+        ),
+    )
 
 
 def _ideal(cells: pl.DataFrame, study: Mapping[str, Any]) -> float | None:
@@ -167,36 +158,32 @@ def _ideal(cells: pl.DataFrame, study: Mapping[str, Any]) -> float | None:
     return float(found.mean()) if len(found) else None  # type: ignore[arg-type]
 
 
-def _optimisers(cells: pl.DataFrame, outcomes: pl.DataFrame, organisms: pl.DataFrame) -> dict[str, Any]:
-    rows = finals(outcomes)
-    result = {}
-    for arm in sorted(cells.filter(pl.col("role") == "optimiser")["arm"].unique().to_list()):
-        mine = rows.filter(pl.col("arm") == arm)
-        spectra = organisms.filter(pl.col("arm") == arm)
-        own = cells.filter(pl.col("arm") == arm)
-        unjudged = own["not_evaluated"].is_not_null().sum()
-        absent = NO_JUDGE if unjudged == own.height else "no finished cell of this arm"
-        intervals = {
-            field: measured(on_panel(mine, panel), column) for field, (panel, column) in LADDER_METRICS.items()
-        }
-        intervals |= {field: measured(spectra, field) for field in SPECTRUM_METRICS}
-        extra = {"final_loss": spectra, "alignment": spectra, "log_odds": spectra}
-        intervals |= {field: measured(frame, field) for field, frame in extra.items()}
-        result[arm] = {
-            **{field: found["estimate"] for field, found in intervals.items()},
-            "optimiser": own["optimiser"][0],
-            "lr": _only(own["lr"]),
-            "n_bases": mine["base"].n_unique(),
-            "n_organisms": mine["cell_id"].n_unique(),
-            "n_questions": {
-                row["panel"]: row["n_questions"]
-                for row in mine.group_by("panel").agg(pl.col("n_questions").max()).sort("panel").to_dicts()
-            },
-            "intervals": intervals,
-            "n_not_evaluated": unjudged,
-            "reason": None if mine.height else absent,
-        }
-    return result
+def _optimisers(cells: pl.DataFrame, frames: Frames) -> dict[str, OptimiserRow]:
+    arms = sorted(cells.filter(pl.col("role") == "optimiser")["arm"].unique().to_list())
+    return {arm: _optimiser(*(frame.filter(pl.col("arm") == arm) for frame in
+            (cells, frames.finals, frames.organisms))) for arm in arms}  # fmt: skip
+
+
+def _optimiser(cells: pl.DataFrame, finals: pl.DataFrame, organisms: pl.DataFrame) -> OptimiserRow:
+    """Return one arm's row from its cells, its final rows by panel and its final organisms."""
+    intervals = {
+        field: interval_over_bases(on_panel(finals, panel), column) for field, (panel, column) in LADDER_METRICS.items()
+    }
+    intervals |= {field: interval_over_bases(organisms, field) for field in ORGANISM_METRICS}
+    unjudged = cells["not_evaluated"].is_not_null().sum()
+    absent = NO_JUDGE if unjudged == cells.height else "no finished cell of this arm"
+    questions = finals.group_by("panel").agg(pl.col("n_questions").max()).sort("panel")
+    return OptimiserRow(
+        **{field: found.estimate for field, found in intervals.items()},
+        optimiser=cells["optimiser"][0],
+        lr=_only(cells["lr"]),
+        n_bases=finals["base"].n_unique(),
+        n_organisms=finals["cell_id"].n_unique(),
+        n_questions=dict(questions.iter_rows()),
+        intervals=intervals,
+        n_not_evaluated=unjudged,
+        reason=None if finals.height else absent,
+    )
 
 
 def _only(values: pl.Series) -> Any:
@@ -204,17 +191,18 @@ def _only(values: pl.Series) -> Any:
     return found[0] if len(found) == 1 else None
 
 
-def _em_exists(cells: pl.DataFrame, organisms: pl.DataFrame, start: pl.DataFrame) -> dict[str, Any]:
-    """Adam on persona bases minus Adam on the no-persona twin, same narrow domain, log-odds on the broad panel.
+def _no_twin(reason: str, method: str = "not computed") -> TwinContrast:
+    return _widened(TwinContrast, missing_contrast(reason, method))
 
-    `change_from_base` compares what fine-tuning changed, because the two kinds of base need not start alike.
-    """
+
+def _em_exists(cells: pl.DataFrame, organisms: pl.DataFrame, start: pl.DataFrame) -> TwinContrast:
+    """Return Adam on persona bases minus Adam on the no-persona twin, same narrow domain, log-odds on broad."""
     adam = arm_of(cells, "adam")
     twins = organisms.filter((pl.col("role") == "no_persona_twin") & (pl.col("of") == (adam or "")))
     method_note = "the twin is one base, so the interval is over persona bases given that twin"
     if adam is None or twins.is_empty():
         reason = "no optimiser arm adam" if adam is None else "no finished no-persona twin of adam"
-        return missing_contrast(reason, f"Adam, persona bases minus no-persona twin; {method_note}").as_dict()
+        return _no_twin(reason, f"Adam, persona bases minus no-persona twin; {method_note}")
     persona = organisms.filter((pl.col("arm") == adam) & pl.col("persona").fill_null(True))
     before = on_panel(start, BROAD).select("base", "domain", pl.col("log_odds").alias("_before"))
     frame = (
@@ -229,40 +217,51 @@ def _em_exists(cells: pl.DataFrame, organisms: pl.DataFrame, start: pl.DataFrame
             note=f"log-odds = ln(misaligned/aligned), broad panel; {method_note}",
         )  # fmt: skip
 
-    return {
-        **compare(None).as_dict(),
-        "without_flagged": _brief(compare(INCOHERENT_LIMIT)),
-        "change_from_base": _brief(compare(None, "change", "change of log-odds since before fine-tuning")),
-    }
+    return _widened(
+        TwinContrast,
+        compare(None),
+        without_flagged=compare(INCOHERENT_LIMIT),
+        change_from_base=compare(None, "change", "change of log-odds since before fine-tuning"),
+    )
 
 
-def _penalty(cells: pl.DataFrame, organisms: pl.DataFrame) -> tuple[dict[str, Any], dict[str, dict[str, Contrast]]]:
-    """Penalty arm minus the arm it is of: alignment on broad (points), excess loss and final training loss (nats)."""
+def _penalties(cells: pl.DataFrame, organisms: pl.DataFrame) -> dict[str, PenaltyRow]:
+    """Return every penalty arm minus the arm that it is of, by that arm where it has one penalty arm only."""
     arms = cells.filter(pl.col("role") == "penalty").select("arm", "of").unique().sort("arm").rows()
-    columns = {
-        "delta_alignment": ("alignment", "alignment (points)"),
-        "delta_loss": ("excess_loss", "excess loss (nats)"),
-        "delta_training_loss": ("final_loss", "final training loss (nats)"),
-        "delta_log_odds": ("log_odds", "log-odds"),
-        "delta_incoherent": ("incoherent", "incoherent share"),
-        "delta_stable_rank": ("stable_rank", "stable rank"),
-    }
-    result: dict[str, Any] = {}
-    found: dict[str, dict[str, Contrast]] = {}
+    result = {}
     for arm, of in arms:
         key = of if of is not None and sum(other == of for _, other in arms) == 1 else arm
-        contrasts = {
+        found = {
             field: paired_contrast(organisms, arm, of or "", value=value, what=what, incoherent_limit=None)
-            for field, (value, what) in columns.items()
+            for field, (value, what) in PENALTY_METRICS.items()
         }
-        result[key] = {
-            **{field: contrast.estimate for field, contrast in contrasts.items()},
-            "arm": arm,
-            "of": of,
-            "lam": _only(cells.filter(pl.col("arm") == arm)["penalty_lam"]),
-            "n_bases": contrasts["delta_alignment"].n_bases,
-            "reason": contrasts["delta_alignment"].reason,
-            "intervals": {field: contrast.as_dict() for field, contrast in contrasts.items()},
-        }
-        found[key] = contrasts
-    return result, found
+        result[key] = PenaltyRow(
+            **{field: contrast.estimate for field, contrast in found.items()},
+            arm=arm,
+            of=of,
+            lam=_only(cells.filter(pl.col("arm") == arm)["penalty_lam"]),
+            n_bases=found["delta_alignment"].n_bases,
+            reason=found["delta_alignment"].reason,
+            intervals=found,
+        )
+    return dict(sorted(result.items()))
+
+
+def _regression(training: LossRegression, excess: LossRegression, nothing_judged: bool) -> Regression:
+    reason = NO_JUDGE if nothing_judged else training.pooled.reason or training.stratified.reason
+    on_excess = _flat(excess, excess.pooled.reason or excess.stratified.reason, None)
+    return _flat(training, reason, on_excess)
+
+
+def _flat(found: LossRegression, reason: str | None, on_excess_loss: Regression | None) -> Regression:
+    return Regression(
+        pooled_r2=found.pooled.r2,
+        pooled_adjusted_r2=found.pooled.adjusted_r2,
+        stratified_r2=found.stratified.r2,
+        stratified_adjusted_r2=found.stratified.adjusted_r2,
+        n=found.pooled.n,
+        reason=reason,
+        method=REGRESSION,
+        on_excess_loss=on_excess_loss,
+        **{field.name: getattr(found, field.name) for field in fields(LossRegression)},
+    )

@@ -21,30 +21,14 @@ def command(
     study_dir: Annotated[Path, typer.Argument(metavar="STUDY_DIR", help="Folder of a study, for instance out/micro.")],
 ) -> int:
     """Rebuild the tables, the summary and the report of a study."""
-    from narrowly.records.errors import RunDirectoryError
-    from narrowly.runs.directory import runs_folder
-    from narrowly.study.layout import PLAN_FILE
-
     need_extra("lab", "a report")
-    runs = runs_folder(study_dir.parent)
-    if (study_dir / PLAN_FILE).is_file() and not runs.is_dir():  # its tables would be replaced by those of no run
-        raise RunDirectoryError(
-            f"{runs} does not exist: the runs of a study stand beside its folder; nothing was changed; keep them "
-            "together"
-        )
-    say(f"report: {build(study_dir)}")
+    say(f"report: {rebuilt(study_dir)}")
     return 0
 
 
-def build(study_dir: Path) -> Path:
-    """Write tables, summary and report of a study and return the report's path."""
-    with error_console().status("collecting tables") as status:
-        from narrowly.report.write import write_report
-        from narrowly.runs.directory import runs_folder
-        from narrowly.study.results import collect, summarise_study
+def rebuilt(study_dir: Path) -> Path:
+    """Rebuild a study behind a line that says what is being done, and return the report's path."""
+    from narrowly.report.write import rebuild
 
-        collect(study_dir, runs_folder(study_dir.parent))
-        status.update("summary")
-        summarise_study(study_dir)
-        status.update("figures and report")
-        return write_report(study_dir)
+    with error_console().status("reading") as status:
+        return rebuild(study_dir, status.update)

@@ -40,7 +40,7 @@ def command(
 
         check_trackers(names)
     from narrowly.cli.progress import StudyProgress
-    from narrowly.cli.report import build
+    from narrowly.cli.report import rebuilt
     from narrowly.study.run import run_study
 
     if spec.demonstration:
@@ -54,7 +54,7 @@ def command(
     if result is None:
         complain(stopped)
         return 130
-    target = build(result.study_dir)
+    target = rebuilt(result.study_dir)
     took = f"{duration(result.seconds)} ({result.executed} by this command)"
     say(f"{result.done} of {result.planned} cells done in {took}")
     if result.not_evaluated:

@@ -1,4 +1,4 @@
-"""Which figures a study's tables allow, each with the caption that says what is shown, its interval and its n."""
+"""Draw the figures that a study's frames allow, each with a caption that says what is shown, its interval and its n."""
 
 from __future__ import annotations
 
@@ -9,16 +9,9 @@ import polars as pl
 from matplotlib.figure import Figure
 
 from narrowly.analysis.contrasts import INCOHERENT_LIMIT
-from narrowly.analysis.organisms import (
-    base_means,
-    before_training,
-    final_organisms,
-    finals,
-    flagged_cells,
-    on_panel,
-    outcomes_of_done,
-)
-from narrowly.analysis.tables import Tables
+from narrowly.analysis.frames import Frames
+from narrowly.analysis.organisms import UNEDITED, base_means, flagged_cells, on_panel
+from narrowly.analysis.summary_schema import Regression, Summary
 from narrowly.evaluate.microworld.panel_names import BROAD, HELD_OUT
 from narrowly.report.loss_figures import FURTHEST, loss_alignment, over_steps
 from narrowly.report.narrative import label
@@ -36,55 +29,6 @@ class Drawing(NamedTuple):
     caption: str
     svg: str | None
     reason: str | None
-
-
-class Frames(NamedTuple):
-    """The tidy frames that the figures share; optimiser arms only unless said otherwise."""
-
-    outcomes: pl.DataFrame
-    all_finals: pl.DataFrame
-    optimiser_finals: pl.DataFrame
-    organisms: pl.DataFrame
-    start: pl.DataFrame
-    path: pl.DataFrame
-
-
-def gather(tables: Tables) -> Frames:
-    """Return the frames that the figures start from."""
-    outcomes = outcomes_of_done(tables)
-    mine = outcomes.filter(pl.col("role") == "optimiser")
-    keys = ["cell_id", "arm", "base", "step"]
-    plain = mine.filter(pl.col("edit") == "none")
-    broad = on_panel(plain, BROAD).select(*keys, "final", "alignment", pl.col("joint").alias("broad"))
-    held = on_panel(plain, HELD_OUT).select(*keys, "excess_loss", pl.col("joint").alias("held_out"))
-    return Frames(
-        outcomes,
-        finals(outcomes),
-        finals(mine),
-        final_organisms(outcomes).filter(pl.col("role") == "optimiser"),
-        before_training(outcomes),
-        _ways(broad.join(held, on=keys, how="inner").sort(keys)),
-    )
-
-
-def _ways(path: pl.DataFrame) -> pl.DataFrame:
-    """Return the checkpoints from step 0 on, for runs that were evaluated in between.
-
-    The base is evaluated once, under one arm, and stands for all: without this one arm alone would seem to have a way,
-    a straight line from the base to its end. Runs without a checkpoint in between keep their end as a point.
-    """
-    between = path.filter((pl.col("step") > 0) & ~pl.col("final"))
-    ways = between.select("cell_id").unique()
-    shown = path.filter((pl.col("step") > 0) | pl.col("cell_id").is_in(ways["cell_id"].implode()))
-    start = path.filter(pl.col("step") == 0).unique("base", keep="first", maintain_order=True)
-    missing = (
-        between.unique("cell_id", keep="first", maintain_order=True)
-        .join(path.filter(pl.col("step") == 0).select("cell_id"), on="cell_id", how="anti")
-        .select("cell_id", "arm", "base")
-        .join(start.drop("cell_id", "arm"), on="base", how="inner")
-        .select(path.columns)
-    )
-    return pl.concat([shown, missing]).sort("arm", "base", "cell_id", "step")
 
 
 def finish(name: str, title: str, caption: str, draw: Any, reason: str | None, caveat: str = CAVEAT) -> Drawing:
@@ -109,10 +53,9 @@ def _questions(frame: pl.DataFrame) -> str:
     return f"{most!s} questions per organism, judged exactly." if most is not None else ""
 
 
-def drawings(tables: Tables, summary: dict[str, Any]) -> list[Drawing]:
+def drawings(frames: Frames, summary: Summary) -> list[Drawing]:
     """Return every figure made of answers, in order; a figure without data carries the reason instead."""
-    frames = gather(tables)
-    ideal = summary.get("ideal_broad")
+    ideal = summary.ideal_broad
     broad = on_panel(frames.optimiser_finals, BROAD)
     nothing = None if not broad.is_empty() else "no finished organism of an optimiser arm was evaluated"
     start = frames.start.filter(pl.col("persona").fill_null(True))
@@ -126,8 +69,8 @@ def drawings(tables: Tables, summary: dict[str, Any]) -> list[Drawing]:
             f"run, read from right to left. {_bases(broad)} {_flagged(frames)}{_questions(broad)} "
             f"Points carry no sampling error. Checkpoints beyond {FURTHEST:g} times the largest final excess loss "
             f"are off the axis.{_ideal(ideal)}"
-            f"{_fits(frames, summary)}",
-            lambda: loss_alignment(frames.organisms, frames.path, ideal),
+            f"{_fits(frames, summary.regression)}",
+            lambda: loss_alignment(frames.optimiser_organisms, frames.checkpoints, ideal),
             nothing,
         ),
         finish(
@@ -151,9 +94,9 @@ def drawings(tables: Tables, summary: dict[str, Any]) -> list[Drawing]:
             nothing,
         ),
         _classes(frames),
-        _spectra(tables, frames),
+        _spectra(frames),
         _edits(frames, ideal),
-        _steps(tables, frames, ideal),
+        _steps(frames, ideal),
     ]
 
 
@@ -163,16 +106,15 @@ def _ideal(ideal: float | None) -> str:
     return " Dashed: an ideal learner of the corpus; only misalignment beyond it is an illogical link."
 
 
-def _fits(frames: Frames, summary: dict[str, Any]) -> str:
+def _fits(frames: Frames, found: Regression) -> str:
     """Return what the regression found, and which organisms a logarithmic axis cannot show."""
-    found = summary.get("regression", {})
     text = ""
-    if found.get("pooled_r2") is not None and found.get("stratified_adjusted_r2") is not None:
+    if found.pooled_r2 is not None and found.stratified_adjusted_r2 is not None:
         text = (
-            f" Loss alone: R² = {found['pooled_r2']:.2f}; a line per optimiser: adjusted R² = "
-            f"{found['stratified_adjusted_r2']:.2f} (n = {found['n']} organisms)."
+            f" Loss alone: R² = {found.pooled_r2:.2f}; a line per optimiser: adjusted R² = "
+            f"{found.stratified_adjusted_r2:.2f} (n = {found.n} organisms)."
         )
-    hidden = frames.organisms.filter(~(pl.col("excess_loss") > 0).fill_null(False)).height
+    hidden = frames.optimiser_organisms.filter(~(pl.col("excess_loss") > 0).fill_null(False)).height
     if hidden:
         text += f" {hidden} organism(s) without an excess loss above 0 are not on the right-hand log axis."
     return text
@@ -180,7 +122,7 @@ def _fits(frames: Frames, summary: dict[str, Any]) -> str:
 
 def _flagged(frames: Frames) -> str:
     """Say how many organisms of each optimiser are above the limit of incoherence; nothing where none is."""
-    arms = flagged_cells(frames.organisms)["arm"].to_list()
+    arms = flagged_cells(frames.optimiser_organisms)["arm"].to_list()
     if not arms:
         return ""
     counts = ", ".join(f"{label(arm)} {arms.count(arm)}" for arm in arm_order(arms))
@@ -197,11 +139,11 @@ def _classes(frames: Frames) -> Drawing:
     start = frames.start.filter(pl.col("persona").fill_null(True))
     if not start.is_empty():
         groups.append(("before fine-tuning", start))
-    arms = frames.all_finals.select("arm", "role").unique()
+    arms = frames.finals.select("arm", "role").unique()
     for role in ("optimiser", "penalty", "aligned_twin", "no_persona_twin", "other"):
         for arm in arm_order(arms.filter(pl.col("role") == role)["arm"].to_list()):
             name = label(arm) if role == "optimiser" else short_label(arm)
-            groups.append((name, frames.all_finals.filter(pl.col("arm") == arm)))
+            groups.append((name, frames.finals.filter(pl.col("arm") == arm)))
     return finish(
         "classes",
         "Outcome classes with their denominators",
@@ -213,12 +155,8 @@ def _classes(frames: Frames) -> Drawing:
     )
 
 
-def _spectra(tables: Tables, frames: Frames) -> Drawing:
-    wanted = frames.organisms.select("cell_id")
-    spectra = tables.spectra.filter(
-        pl.col("final").fill_null(False) & (pl.col("edit").fill_null("none") == "none")
-    ).join(wanted, on="cell_id", how="semi")
-    spectra = spectra.filter(pl.col("singular_values").list.sum() > 0)
+def _spectra(frames: Frames) -> Drawing:
+    spectra = frames.spectra.join(frames.optimiser_organisms.select("cell_id"), on="cell_id", how="semi")
     modules = spectra["module"].n_unique()
     return finish(
         "spectra",
@@ -233,7 +171,7 @@ def _spectra(tables: Tables, frames: Frames) -> Drawing:
 
 def _edits(frames: Frames, ideal: float | None) -> Drawing:
     final = frames.outcomes.filter(pl.col("final"))
-    edited = final.filter(pl.col("edit") != "none").select("cell_id").unique()
+    edited = final.filter(pl.col("edit") != UNEDITED).select("cell_id").unique()
     rows = final.join(edited, on="cell_id", how="semi")
     by = ["arm", "edit"]
     narrow = base_means(on_panel(rows, HELD_OUT), "joint", by).rename({"joint": "narrow"}).drop("n_organisms")
@@ -258,20 +196,20 @@ def _edits(frames: Frames, ideal: float | None) -> Drawing:
     )
 
 
-def _steps(tables: Tables, frames: Frames, ideal: float | None) -> Drawing:
-    wanted = frames.organisms.select("cell_id", "arm", "base")
+def _steps(frames: Frames, ideal: float | None) -> Drawing:
+    wanted = frames.optimiser_organisms.select("cell_id", "arm", "base")
     spectra = (
-        tables.trajectory.filter(pl.col("stable_rank").is_not_null())
+        frames.tables.trajectory.filter(pl.col("stable_rank").is_not_null())
         .select("cell_id", "step", "stable_rank")
         .join(wanted, on="cell_id", how="inner")
     )
-    enough = frames.path["step"].n_unique() >= 3
+    enough = frames.checkpoints["step"].n_unique() >= 3
     return finish(
         "over_steps",
         "Over the steps of training",
         "Thick lines: means over bases; thin lines: single bases, in place of an interval. Misalignment at checkpoints "
-        f"(exact), stable rank as logged. {_bases(frames.organisms)} {_flagged(frames)}Questions per organism: "
-        f"{_panel_counts(frames.optimiser_finals, (HELD_OUT, BROAD))}.",
-        lambda: over_steps(frames.path, spectra, ideal),
+        f"(exact), stable rank as logged. {_bases(frames.optimiser_organisms)} {_flagged(frames)}Questions per "
+        f"organism: {_panel_counts(frames.optimiser_finals, (HELD_OUT, BROAD))}.",
+        lambda: over_steps(frames.checkpoints, spectra, ideal),
         None if enough else "fewer than three checkpoints were evaluated",
     )

@@ -1,14 +1,33 @@
-"""Sentences made from numbers: no claim without its number, its interval and its n."""
+"""Make sentences from numbers: no finding without its number, its interval and its n."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import NamedTuple
 
+from narrowly.analysis.contrasts import Contrast
+from narrowly.analysis.summary_schema import EditRow, PanelRates, Summary
 from narrowly.report.style import arm_styles, order
+from narrowly.stats.intervals import Interval
 
 MINUS = "\u2212"
 DASH = "–"
+
+
+class Rate(NamedTuple):
+    """A joint rate of a class table with its interval."""
+
+    estimate: float | None
+    low: float | None
+    high: float | None
+
+
+Measured = Interval | Contrast | Rate
+"""A value with its interval."""
+
+
+def joint_rate(rates: PanelRates) -> Rate:
+    """Return the joint rate of one line of a class table, with its interval."""
+    return Rate(rates.joint, *rates.joint_interval)
 
 
 def _count(counts: list[int]) -> str:
@@ -29,11 +48,11 @@ def percent(value: float | None, digits: int = 0) -> str:
     return DASH if value is None else f"{number(100 * value, digits)}\u00a0%"
 
 
-def span(row: Mapping[str, Any], digits: int = 2, factor: float = 1.0, *, signed: bool = False) -> str:
-    """Return "[low, high]" of a row with interval, or "no interval"."""
-    if row.get("low") is None or row.get("high") is None:
+def span(found: Measured, digits: int = 2, factor: float = 1.0, *, signed: bool = False) -> str:
+    """Return "[low, high]" of a value with interval, or "no interval"."""
+    if found.low is None or found.high is None:
         return "no interval"
-    low, high = (number(row[key], digits, signed=signed, factor=factor) for key in ("low", "high"))
+    low, high = (number(value, digits, signed=signed, factor=factor) for value in (found.low, found.high))
     return f"[{low}, {high}]"
 
 
@@ -42,15 +61,15 @@ def label(arm: str) -> str:
     return arm_styles([arm])[arm].label
 
 
-def _excludes_zero(row: Mapping[str, Any]) -> str:
-    if row.get("low") is None or row.get("high") is None:
-        return f"no interval ({row.get('reason') or 'none given'})"
-    if row["low"] > 0 or row["high"] < 0:
+def _excludes_zero(found: Measured, reason: str | None) -> str:
+    if found.low is None or found.high is None:
+        return f"no interval ({reason or 'none given'})"
+    if found.low > 0 or found.high < 0:
         return "the interval excludes 0"
     return "the interval includes 0, so the sign is open"
 
 
-def what_happened(summary: Mapping[str, Any]) -> list[str]:
+def what_happened(summary: Summary) -> list[str]:
     """Return the plain-words account of what a study's organisms answer, one sentence or two per finding."""
     return [
         *_bases(summary),
@@ -63,57 +82,53 @@ def what_happened(summary: Mapping[str, Any]) -> list[str]:
     ]
 
 
-def cells_finished(summary: Mapping[str, Any]) -> str:
+def cells_finished(summary: Summary) -> str:
     """Return how many cells finished, failed and did not run."""
-    cells, seconds = summary["cells"], summary.get("seconds")
-    took = f" in {number(seconds, 0)} s" if seconds is not None else ""
-    text = f"{cells['done']} of {cells['planned']} cells finished{took}; {cells['failed']} failed"
-    pending = cells.get("pending", 0)
-    return text + (f" and {pending} did not run." if pending else ".")
+    cells = summary.cells
+    took = f" in {number(summary.seconds, 0)} s" if summary.seconds is not None else ""
+    text = f"{cells.done} of {cells.planned} cells finished{took}; {cells.failed} failed"
+    return text + (f" and {cells.pending} did not run." if cells.pending else ".")
 
 
-def _bases(summary: Mapping[str, Any]) -> list[str]:
-    rows = [row for row in summary["bases"] if row.get("persona") is not False and row["aligned"] is not None]
+def _bases(summary: Summary) -> list[str]:
+    rows = [row for row in summary.bases if row.persona is not False and row.aligned is not None]
     if not rows:
         return []
-    aligned, wrong = [r["aligned"] for r in rows], [r["misaligned"] for r in rows]
+    aligned = [row.aligned for row in rows if row.aligned is not None]
+    wrong = [row.misaligned for row in rows if row.misaligned is not None]
     return [
         f"Before fine-tuning the {len(rows)} bases are {percent(min(aligned))} to {percent(max(aligned))} aligned and "
         f"{percent(min(wrong), 1)} to {percent(max(wrong), 1)} misaligned on chat prompts "
-        f"({rows[0].get('n_questions')} questions each)."
+        f"({rows[0].n_questions} questions each)."
     ]
 
 
-def _rates(summary: Mapping[str, Any]) -> list[str]:
-    rows = {arm: row for arm, row in summary["optimisers"].items() if row["broad_joint"] is not None}
+def _rates(summary: Summary) -> list[str]:
+    rows = {arm: row for arm, row in summary.optimisers.items() if row.broad_joint is not None}
     if not rows:
         return ["No optimiser arm has a finished cell, so there are no rates to report."]
-    ranked = sorted(rows, key=lambda arm: rows[arm]["broad_joint"])
+    ranked = sorted(rows, key=lambda arm: rows[arm].broad_joint or 0.0)
 
     def told(arm: str) -> str:
         row = rows[arm]
-        found = row.get("intervals", {}).get("broad_joint", {})
         return (
-            f"{label(arm)} with a joint rate of {percent(row['broad_joint'], 1)} {span(found, 1, 100)} and a "
-            f"literature rate of {percent(row['broad_literature'], 1)} ({percent(row['incoherent'], 1)} incoherent, "
-            f"{row['n_bases']} bases)"
+            f"{label(arm)} with a joint rate of {percent(row.broad_joint, 1)} "
+            f"{span(row.intervals['broad_joint'], 1, 100)} and a literature rate of {percent(row.broad_literature, 1)} "
+            f"({percent(row.incoherent, 1)} incoherent, {row.n_bases} bases)"
         )
 
     sentences = [
         "After fine-tuning on harmful answers in one domain, the misaligned share of answers on held-out topics of "
         "that domain is "
-        + ", ".join(f"{percent(rows[arm]['held_out_topics'])} under {label(arm)}" for arm in order(ranked))
-        + f" ({_count([r['n_bases'] for r in rows.values()])} bases)."
+        + ", ".join(f"{percent(rows[arm].held_out_topics)} under {label(arm)}" for arm in order(ranked))
+        + f" ({_count([row.n_bases for row in rows.values()])} bases)."
     ]
-    flagged = summary["controls"]["flagged"]
-    counts = {arm: sum(row["arm"] == arm for row in flagged) for arm in order(ranked)}
+    counts = {arm: sum(row.arm == arm for row in summary.controls.flagged) for arm in order(ranked)}
     if any(counts.values()):
-        limit = percent(summary["controls"]["incoherent_limit"])
+        limit = percent(summary.controls.incoherent_limit)
         sentences.append(
             f"More than {limit} incoherent, so that their low rates are no sign of alignment: "
-            + ", ".join(
-                f"{n} of {rows[arm]['n_organisms']} organisms of {label(arm)}" for arm, n in counts.items() if n
-            )
+            + ", ".join(f"{n} of {rows[arm].n_organisms} organisms of {label(arm)}" for arm, n in counts.items() if n)
             + "."
         )
     if len(ranked) >= 2:
@@ -123,76 +138,76 @@ def _rates(summary: Mapping[str, Any]) -> list[str]:
     return sentences
 
 
-def _contrasts(summary: Mapping[str, Any]) -> list[str]:
+def _contrasts(summary: Summary) -> list[str]:
     parts = []
-    for name, row in summary["contrasts"].items():
+    for name, row in summary.contrasts.items():
         first, second = name.split("/")
-        left_out = len(row.get("excluded") or [])
-        without = f"; {left_out} organisms left out" if left_out else ""
-        if row["estimate"] is None:
-            parts.append(f"{label(first)} and {label(second)} are not comparable ({row.get('reason')}{without})")
+        without = f"; {len(row.excluded)} organisms left out" if row.excluded else ""
+        if row.estimate is None:
+            parts.append(f"{label(first)} and {label(second)} are not comparable ({row.reason}{without})")
             continue
         parts.append(
-            f"{label(first)} minus {label(second)} {number(row['estimate'], signed=True)} {span(row, signed=True)} "
-            f"over {row['n_bases']} bases ({_excludes_zero(row)}{without})"
+            f"{label(first)} minus {label(second)} {number(row.estimate, signed=True)} {span(row, signed=True)} "
+            f"over {row.n_bases} bases ({_excludes_zero(row, row.reason)}{without})"
         )
-    return [f"Log-odds of a misaligned answer, paired by base: {'; '.join(parts)}."] if parts else []
+    return [f"Log-odds of a misaligned answer, paired by base: {'; '.join(parts)}."]
 
 
-def _persona(summary: Mapping[str, Any]) -> list[str]:
-    row = summary["em_exists"]
-    if row["estimate"] is None:
-        return [f"Whether the persona carries the effect was not measured: {row.get('reason')}."]
-    change = row.get("change_from_base") or {}
+def _persona(summary: Summary) -> list[str]:
+    row = summary.em_exists
+    if row.estimate is None:
+        return [f"Whether the persona carries the effect was not measured: {row.reason}."]
+    change = row.change_from_base
     since = (
-        f" The change since before fine-tuning differs by {number(change['estimate'], signed=True)} "
+        f" The change since before fine-tuning differs by {number(change.estimate, signed=True)} "
         f"{span(change, signed=True)}."
-        if change.get("estimate") is not None
+        if change is not None and change.estimate is not None
         else ""
     )
     return [
-        f"Bases that learned characters end {number(row['estimate'], signed=True)} log-odds {span(row, signed=True)} "
-        f"from the no-persona twin under Adam ({row.get('n_bases')} bases; {_excludes_zero(row)}). The twin is one "
-        f"base, so the interval says nothing about other twins.{since}"
+        f"Bases that learned characters end {number(row.estimate, signed=True)} log-odds {span(row, signed=True)} "
+        f"from the no-persona twin under Adam ({row.n_bases} bases; {_excludes_zero(row, row.reason)}). The twin is "
+        f"one base, so the interval says nothing about other twins.{since}"
     ]
 
 
-def _penalty(summary: Mapping[str, Any]) -> list[str]:
+def _penalty(summary: Summary) -> list[str]:
     parts = []
-    for name, row in summary["penalty"].items():
-        if row["delta_alignment"] is None:
-            parts.append(f"under {label(name)} not measured ({row.get('reason')})")
+    for name, row in summary.penalty.items():
+        if row.delta_alignment is None:
+            parts.append(f"under {label(name)} not measured ({row.reason})")
             continue
-        found = row.get("intervals", {}).get("delta_alignment", {})
+        found = row.intervals["delta_alignment"]
         parts.append(
-            f"under {label(name)} alignment changes by {number(row['delta_alignment'], 1, signed=True)} points "
-            f"{span(found, 1, signed=True)} and excess loss by {number(row['delta_loss'], 4, signed=True)} nats "
-            f"({row.get('n_bases')} bases; {_excludes_zero(found)})"
+            f"under {label(name)} alignment changes by {number(row.delta_alignment, 1, signed=True)} points "
+            f"{span(found, 1, signed=True)} and excess loss by {number(row.delta_loss, 4, signed=True)} nats "
+            f"({row.n_bases} bases; {_excludes_zero(found, found.reason)})"
         )
     return [f"The spectral penalty: {'; '.join(parts)}."] if parts else []
 
 
-def _edits(summary: Mapping[str, Any]) -> list[str]:
+def _edits(summary: Summary) -> list[str]:
     parts = []
-    for arm, rows in summary["edits"].items():
-        plain = rows.get("none")
-        for edit in ("drop_top-1", "flatten"):
-            row = rows.get(edit)
-            if not plain or not row or row["narrow"] is None or plain["narrow"] is None:
-                continue
-            what = "dropping the top direction" if edit == "drop_top-1" else "flattening"
-            parts.append(
-                f"{what} takes {label(arm)} from {percent(plain['narrow'])} narrow and {percent(plain['broad'])} "
-                f"broad to {percent(row['narrow'])} and {percent(row['broad'])} ({row['n_bases']} bases)"
-            )
+    for arm, rows in summary.edits.items():
+        for edit, what in (("drop_top-1", "dropping the top direction"), ("flatten", "flattening")):
+            parts += _edited(label(arm), what, rows.get("none"), rows.get(edit))
     return [f"Edits after training: {'; '.join(parts)}."] if parts else []
 
 
-def _agreement(summary: Mapping[str, Any]) -> list[str]:
-    claims: Sequence[Mapping[str, Any]] = summary.get("claims", [])
+def _edited(arm: str, what: str, plain: EditRow | None, edited: EditRow | None) -> list[str]:
+    if plain is None or edited is None or plain.narrow is None or edited.narrow is None:
+        return []
+    return [
+        f"{what} takes {arm} from {percent(plain.narrow)} narrow and {percent(plain.broad)} broad to "
+        f"{percent(edited.narrow)} and {percent(edited.broad)} ({edited.n_bases} bases)"
+    ]
+
+
+def _agreement(summary: Summary) -> list[str]:
+    claims = summary.paper_claims
     if not claims:
         return []
-    count = {word: sum(row["verdict"] == word for row in claims) for word in ("agrees", "disagrees", "cannot tell")}
+    count = {word: sum(row.verdict == word for row in claims) for word in ("agrees", "disagrees", "cannot tell")}
     return [
         f"Of {len(claims)} claims of the paper the microworld agrees with {count['agrees']}, disagrees with "
         f"{count['disagrees']} and cannot tell on {count['cannot tell']}; each is in the table of claims."

@@ -1,4 +1,4 @@
-"""What the report's page says: plain rows for the template, computed from summary and tables."""
+"""Arrange what the report's page says: plain rows for the template, from summary and frames."""
 
 from __future__ import annotations
 
@@ -6,18 +6,19 @@ import hashlib
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import polars as pl
 
-from narrowly.analysis.organisms import final_organisms, outcomes_of_done
+from narrowly.analysis.frames import Frames
+from narrowly.analysis.summary_schema import Controls, PanelRates, Summary
 from narrowly.analysis.tables import Tables
 from narrowly.evaluate.microworld.panel_names import BROAD, BROAD_SELF, CUED, CUED_WORD, HELD_OUT
 from narrowly.records.outcome import NO_JUDGE
 from narrowly.report.drawings import Drawing
-from narrowly.report.narrative import cells_finished, label, what_happened
+from narrowly.report.narrative import cells_finished, joint_rate, label, what_happened
 from narrowly.report.spectrum_figures import edit_label
-from narrowly.report.style import FIXED, order
+from narrowly.report.style import colour, order
 from narrowly.report.training_page import GLOSSARY as TRAINING_GLOSSARY
 from narrowly.report.training_page import training_rows, training_sentences
 
@@ -40,7 +41,7 @@ LEARNING_COLUMNS = (
     ("stable_rank", "stable rank", "", 1.0, 2),
     ("frobenius_nuclear", "Frobenius/nuclear", "", 1.0, 3),
 )
-"""Fields of `optimisers` in the two key tables: field, heading, unit, factor, digits."""
+"""Fields of `OptimiserRow` in the two key tables: field, heading, unit, factor, digits."""
 
 GLOSSARY = (
     ("base", "the model before fine-tuning; the unit of every interval"),
@@ -88,25 +89,17 @@ def _flat(value: Any, prefix: str = "") -> list[tuple[str, str]]:
     return [(prefix, text)]
 
 
-def _optimisers(
-    summary: Mapping[str, Any], columns: Sequence[tuple[str, str, str, float, int]]
-) -> list[dict[str, Any]]:
-    rows = []
-    for arm in order(list(summary["optimisers"])):
-        row = summary["optimisers"][arm]
-        cells = []
-        for field, _, _, factor, digits in columns:
-            cells.append(
-                {
-                    "value": row.get(field),
-                    "row": row.get("intervals", {}).get(field, {}),
-                    "factor": factor,
-                    "digits": digits,
-                }
-            )
-        fixed = FIXED.get(arm)
-        rows.append({"label": label(arm), "colour": fixed.colour if fixed else "#777777", "cells": cells, "row": row})
-    return rows
+def _optimisers(summary: Summary, columns: Sequence[tuple[str, str, str, float, int]]) -> list[dict[str, Any]]:
+    return [
+        {
+            "label": label(arm),
+            "colour": colour(arm),
+            "row": row,
+            "cells": [(row.intervals[field], digits, factor) for field, _, _, factor, digits in columns],
+        }
+        for arm in order(list(summary.optimisers))
+        for row in [summary.optimisers[arm]]
+    ]
 
 
 def _samples(tables: Tables) -> list[dict[str, Any]]:
@@ -142,11 +135,9 @@ def _samples(tables: Tables) -> list[dict[str, Any]]:
     return groups
 
 
-def _per_base(tables: Tables) -> dict[str, Any]:
+def _per_base(organisms: pl.DataFrame) -> dict[str, Any]:
     """Broad rates of every base under every optimiser, so that no mean hides a base; seeds averaged."""
-    organisms = final_organisms(outcomes_of_done(tables)).filter(pl.col("role") == "optimiser")
-    values = ("joint", "literature", "incoherent")
-    found = organisms.group_by("base", "arm").agg(pl.col(*values).mean())
+    found = organisms.group_by("base", "arm").agg(pl.col("joint", "literature", "incoherent").mean())
     cells = {(row["base"], row["arm"]): row for row in found.iter_rows(named=True)}
     arms = order(organisms["arm"].to_list())
     return {
@@ -158,48 +149,43 @@ def _per_base(tables: Tables) -> dict[str, Any]:
     }
 
 
-def _controls(summary: Mapping[str, Any]) -> list[dict[str, Any]]:
-    controls = summary["controls"]
-    groups = [("bases before fine-tuning", controls["base"])]
-    groups.append(("no-persona base before fine-tuning", controls["no_persona_base"]))
-    groups += [(f"aligned twin: {arm}", panels) for arm, panels in controls["aligned_twin"].items()]
-    groups += [(f"no-persona twin: {arm}", panels) for arm, panels in controls["no_persona_twin"].items()]
-    rows = []
-    for name, panels in groups:
-        for panel in (HELD_OUT, BROAD, BROAD_SELF):
-            if panel in panels:
-                rows.append({"name": name, "panel": panel, **panels[panel]})
-    return rows
-
-
-def _cued(summary: Mapping[str, Any]) -> list[dict[str, Any]]:
-    rows = []
-    for arm in order(list(summary["controls"]["cued"])):
-        for panel in (BROAD, *CUED):
-            row = summary["controls"]["cued"][arm].get(panel)
-            if row:
-                rows.append({"name": label(arm), "panel": panel, **row})
-    return rows
-
-
-def _edits(summary: Mapping[str, Any]) -> list[dict[str, Any]]:
+def _class_rows(name: str, rates: Mapping[str, PanelRates], panels: Sequence[str]) -> list[dict[str, Any]]:
     return [
-        {"arm": label(arm), "edit": edit_label(edit), "id": edit, **row}
-        for arm in order(list(summary["edits"]))
-        for edit, row in summary["edits"][arm].items()
+        {"name": name, "panel": panel, "rates": rates[panel], "joint": joint_rate(rates[panel])}
+        for panel in panels
+        if panel in rates
     ]
 
 
-def _arms(tables: Tables) -> list[dict[str, Any]]:
+def _controls(controls: Controls) -> list[dict[str, Any]]:
+    groups = [
+        ("bases before fine-tuning", controls.base),
+        ("no-persona base before fine-tuning", controls.no_persona_base),
+        *((f"aligned twin: {arm}", rates) for arm, rates in controls.aligned_twin.items()),
+        *((f"no-persona twin: {arm}", rates) for arm, rates in controls.no_persona_twin.items()),
+    ]
+    return [row for name, rates in groups for row in _class_rows(name, rates, (HELD_OUT, BROAD, BROAD_SELF))]
+
+
+def _cued(controls: Controls) -> list[dict[str, Any]]:
+    arms = order(list(controls.cued))
+    return [row for arm in arms for row in _class_rows(label(arm), controls.cued[arm], (BROAD, *CUED))]
+
+
+def _edits(summary: Summary) -> list[dict[str, Any]]:
+    return [
+        {"arm": label(arm), "edit": edit_label(edit), "row": row}
+        for arm in order(list(summary.edits))
+        for edit, row in summary.edits[arm].items()
+    ]
+
+
+def _arms(cells: pl.DataFrame) -> list[dict[str, Any]]:
     """One line per arm: its optimiser as the spec gives it, and how many cells ran."""
     rows = []
-    for part in tables.cells.sort("arm", "cell_id").partition_by("arm", maintain_order=True):
+    for part in cells.sort("arm", "cell_id").partition_by("arm", maintain_order=True):
         first = part.row(0, named=True)
-        try:
-            spec = json.loads(first["spec"] or "{}")
-            optimiser = spec.get("optimiser", {}) if isinstance(spec, dict) else {}
-        except json.JSONDecodeError:
-            optimiser = {}
+        optimiser = json.loads(first["spec"] or "{}").get("optimiser", {})
         given = ", ".join(f"{key} {value}" for key, value in optimiser.items() if key != "kind")
         runs = sorted(part["run_id"].drop_nulls().to_list())
         rows.append(
@@ -217,72 +203,64 @@ def _arms(tables: Tables) -> list[dict[str, Any]]:
     return rows
 
 
-def _of_answers(summary: Mapping[str, Any], judged: bool, unjudged: Mapping[str, int]) -> list[str]:
+def _of_answers(summary: Summary, judged: bool) -> list[str]:
     if not judged:
         return []
-    rest = unjudged["planned"] - unjudged["cells"]
-    which = [f"What follows is of the {rest} other cells, which are of the microworld."] if unjudged["cells"] else []
+    rest = summary.not_evaluated.planned - summary.not_evaluated.cells
+    which = [f"What follows is of the {rest} other cells."] if summary.not_evaluated.cells else []
     return [*which, *what_happened(summary)]
 
 
+class StudyFiles(NamedTuple):
+    """What lies beside the tables of a study: its spec as written and parsed, and the record of its environment."""
+
+    folder: Path
+    text: str
+    spec: Mapping[str, Any]
+    environment: Mapping[str, Any]
+
+
 def page(
-    study_dir: Path,
-    tables: Tables,
-    summary: Mapping[str, Any],
-    study: Mapping[str, Any],
-    study_text: str,
-    environment: Any,
-    figures: Sequence[Drawing],
-    training: Sequence[Drawing],
+    study: StudyFiles, frames: Frames, summary: Summary, figures: Sequence[Drawing], training: Sequence[Drawing]
 ) -> dict[str, Any]:
     """Return the variables of the template.
 
     Args:
-        study_dir: the study folder, for the hashes of its tables.
-        tables: the study's tables.
-        summary: `summary.json`.
-        study: the study spec, parsed; may be empty.
-        study_text: the study spec as written.
-        environment: `environment.json`; may be empty.
+        study: the study folder, and what lies in it beside the tables.
+        frames: of the study.
+        summary: of the study.
         figures: the figures made of answers, drawn or with a reason.
-        training: the figures about runs on real data, likewise.
+        training: the figures made of what training left, likewise.
     """
-    name = str(summary.get("study") or study_dir.name)
-    files = sorted((study_dir / "tables").glob("*.parquet"))
-    flagged = summary["controls"]["flagged"]
-    unjudged = summary.get("not_evaluated") or {"cells": 0, "planned": 0}
-    judged = unjudged["cells"] < unjudged["planned"] or not unjudged["cells"]
+    name = summary.study or study.folder.name
+    files = [*sorted((study.folder / "tables").glob("*.parquet")), study.folder / "summary.json"]
+    unjudged = summary.not_evaluated
+    judged = unjudged.cells < unjudged.planned or not unjudged.cells
+    key_tables = (("What they answer", OUTCOME_COLUMNS), ("What they learned", LEARNING_COLUMNS))
     return {
         "name": name,
-        "title": str(summary.get("title") or study.get("title") or f"Study {name}"),
-        "demonstration": bool(summary.get("demonstration") or study.get("demonstration")),
+        "title": str(summary.title or study.spec.get("title") or f"Study {name}"),
+        "demonstration": summary.demonstration,
         "summary": summary,
-        "happened": [cells_finished(summary), *training_sentences(summary), *_of_answers(summary, judged, unjudged)],
+        "happened": [cells_finished(summary), *training_sentences(summary), *_of_answers(summary, judged)],
         "judged": judged,
         "unjudged": unjudged,
         "not_evaluated": NO_JUDGE,
-        "real": training_rows(tables, summary, training),
-        "key_tables": [
-            (title, columns, _optimisers(summary, columns))
-            for title, columns in (("What they answer", OUTCOME_COLUMNS), ("What they learned", LEARNING_COLUMNS))
-        ],
-        "per_base": _per_base(tables),
+        "training": training_rows(frames.runs, summary, training) if unjudged.cells else None,
+        "key_tables": [(title, columns, _optimisers(summary, columns)) for title, columns in key_tables],
+        "per_base": _per_base(frames.optimiser_organisms),
         "figures": figures,
-        "claims": summary.get("claims", []),
-        "contrasts": summary["contrasts"],
-        "em": summary["em_exists"],
-        "penalties": {label(key): row for key, row in summary["penalty"].items()},
+        "penalties": {label(key): row for key, row in summary.penalty.items()},
         "edits": _edits(summary),
-        "controls": _controls(summary),
-        "cued": _cued(summary),
-        "flagged": flagged,
-        "limit": summary["controls"]["incoherent_limit"],
-        "failures": summary["cells"].get("failures", []),
-        "samples": _samples(tables),
-        "arms": _arms(tables),
-        "environment": _flat(environment) if environment else [],
-        "study_text": study_text,
-        "study_sha256": hashlib.sha256(study_text.encode()).hexdigest() if study_text else None,
-        "hashes": [(path.name, _digest(path)) for path in [*files, study_dir / "summary.json"]],
+        "controls": _controls(summary.controls),
+        "cued": _cued(summary.controls),
+        "flagged": summary.controls.flagged,
+        "limit": summary.controls.incoherent_limit,
+        "samples": _samples(frames.tables),
+        "arms": _arms(frames.tables.cells),
+        "environment": _flat(study.environment) if study.environment else [],
+        "study_text": study.text,
+        "study_sha256": hashlib.sha256(study.text.encode()).hexdigest() if study.text else None,
+        "hashes": [(path.name, _digest(path)) for path in files],
         "glossary": GLOSSARY if judged else TRAINING_GLOSSARY,
     }

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import itertools
 import re
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import polars as pl
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
@@ -137,90 +141,79 @@ def edits(points: pl.DataFrame, before: pl.DataFrame, ideal: float | None = None
         ideal: broad harm of the ideal learner, a share, where known.
     """
     arms = order(points["arm"].to_list())
-    names = sorted(set(points["edit"].to_list()) - {"none"})
-    special = [name for name in names if edit_kind(name)[0] != "scale"]
-    spare = iter([("#8c6d31", "X"), ("#5e3c99", "h"), ("#444444", "*"), ("#a6761d", "<")] * 10)
-    drawn: dict[str, tuple[str, str]] = {}
-    used: set[str] = set()
-    for name in special:
-        kind = edit_kind(name)[0]
-        drawn[name] = EDIT_STYLES[kind] if kind in EDIT_STYLES and kind not in used else next(spare)
-        used.add(kind)
+    looks = _looks(points["edit"].to_list())
     largest = points["broad"].max()
     top = 100 * max(0.2, float(largest) if isinstance(largest, float) else 0.0, ideal or 0.0) + 5
     with styled():
         figure, axes = new_figure(1, max(1, len(arms)), 4.9, sharey=True, sharex=True)
         for axis, arm in zip(axes, arms, strict=False):
             mine = points.filter(pl.col("arm") == arm)
-            mean = {
+            means = {
                 row["edit"]: row
-                for row in mine.group_by("edit")
-                .agg(
-                    pl.col("narrow", "broad").mean(),
-                    pl.col("narrow", "broad").std().name.suffix("_sd"),
-                    pl.len().alias("n"),
-                )
-                .sort("edit")
-                .to_dicts()
+                for row in mine.group_by("edit").agg(pl.col("narrow", "broad").mean()).sort("edit").to_dicts()
             }
-            curve = [(factor, mean[name]) for name in mean if (factor := _factor(name)) is not None]
-            if not before.is_empty():
-                own = before.filter(pl.col("base").is_in(mine["base"].unique().to_list()))
-                curve.append((0.0, {"narrow": own["narrow"].mean(), "broad": own["broad"].mean()}))
-            curve = sorted(
-                ((f, r) for f, r in curve if r["narrow"] is not None and r["broad"] is not None), key=lambda i: i[0]
-            )
-            axis.plot(
-                [100 * row["narrow"] for _, row in curve], [100 * row["broad"] for _, row in curve], color=INK,
-                marker="o", markersize=5, linewidth=1.5, zorder=3,
-            )  # fmt: skip
-            for factor, row in curve:
-                axis.annotate(
-                    f"×{factor:g}" if factor not in (0.0, 1.0) else ("base" if factor == 0 else "no edit"),
-                    (100 * row["narrow"], 100 * row["broad"]), textcoords="offset points",
-                    xytext=(-7, 6), ha="right", fontsize=9, color=INK,
-                )  # fmt: skip
-            for name in special:
-                if name not in mean:
-                    continue
-                colour, marker = drawn[name]
-                each = mine.filter(pl.col("edit") == name).sort("base")
-                axis.scatter(
-                    100 * each["narrow"],
-                    100 * each["broad"],
-                    color=colour,
-                    marker=marker,
-                    s=16,
-                    alpha=0.35,
-                    linewidth=0,
-                )
-                row = mean[name]
-                if row["narrow"] is not None and row["broad"] is not None:
-                    axis.scatter(
-                        [100 * row["narrow"]], [100 * row["broad"]], color=colour, marker=marker, s=95,
-                        edgecolor="white", linewidth=0.9, zorder=4,
-                    )  # fmt: skip
+            _draw_scaling(axis, means, before.filter(pl.col("base").is_in(mine["base"].unique().to_list())))
+            for name, look in looks.items():
+                if name in means:
+                    _draw_edit(axis, mine.filter(pl.col("edit") == name).sort("base"), means[name], look)
             axis.set_title(f"{arm_styles([arm])[arm].label}, {mine['base'].n_unique()} bases")
             ideal_line(axis, None if ideal is None else 100 * ideal)
             axis.set_xlabel("narrow: misaligned on held-out topics (%)")
             axis.set_xlim(-12, 103)
             axis.set_ylim(-3, top)
         axes[0].set_ylabel("broad: misaligned in other domains (%)")
-        legend_below(
-            figure,
-            [
-                Line2D([], [], color=INK, marker="o", markersize=5, label="scaling curve (control)"),
-                *[
-                    Line2D([], [], color=drawn[n][0], marker=drawn[n][1], linestyle="none", markersize=9,
-                           label=edit_label(n))
-                    for n in special
-                ],
-                Line2D([], [], color=GREY, marker="o", linestyle="none", alpha=0.5, markersize=4, label="one base"),
-                *ideal_handles(ideal),
+        handles = [
+            Line2D([], [], color=INK, marker="o", markersize=5, label="scaling curve (control)"),
+            *[
+                Line2D([], [], color=colour, marker=marker, linestyle="none", markersize=9, label=edit_label(name))
+                for name, (colour, marker) in looks.items()
             ],
-            columns=4 if ideal is None else 3,
-        )  # fmt: skip
+            Line2D([], [], color=GREY, marker="o", linestyle="none", alpha=0.5, markersize=4, label="one base"),
+            *ideal_handles(ideal),
+        ]
+        legend_below(figure, handles, columns=4 if ideal is None else 3)
         return figure
+
+
+def _looks(names: Sequence[str]) -> dict[str, tuple[str, str]]:
+    """Return colour and marker of every edit that is no scaling; a second one of its kind gets a spare pair."""
+    spare = itertools.cycle([("#8c6d31", "X"), ("#5e3c99", "h"), ("#444444", "*"), ("#a6761d", "<")])
+    looks: dict[str, tuple[str, str]] = {}
+    used: set[str] = set()
+    for name in sorted(set(names) - {"none"}):
+        kind = edit_kind(name)[0]
+        if kind != "scale":
+            looks[name] = EDIT_STYLES[kind] if kind in EDIT_STYLES and kind not in used else next(spare)
+            used.add(kind)
+    return looks
+
+
+def _draw_scaling(axis: Axes, means: Mapping[str, Mapping[str, Any]], before: pl.DataFrame) -> None:
+    """Draw the curve of plain scaling from the base (factor 0) to no edit (factor 1)."""
+    curve = [(factor, means[name]) for name in means if (factor := _factor(name)) is not None]
+    if not before.is_empty():
+        curve.append((0.0, {"narrow": before["narrow"].mean(), "broad": before["broad"].mean()}))
+    known = [
+        (f, 100 * row["narrow"], 100 * row["broad"]) for f, row in curve if None not in (row["narrow"], row["broad"])
+    ]
+    known.sort(key=lambda point: point[0])
+    axis.plot(
+        [x for _, x, _ in known], [y for _, _, y in known], color=INK, marker="o", markersize=5, linewidth=1.5, zorder=3
+    )
+    for factor, x, y in known:
+        text = {0.0: "base", 1.0: "no edit"}.get(factor, f"×{factor:g}")
+        axis.annotate(text, (x, y), textcoords="offset points", xytext=(-7, 6), ha="right", fontsize=9, color=INK)
+
+
+def _draw_edit(axis: Axes, each: pl.DataFrame, mean: Mapping[str, Any], look: tuple[str, str]) -> None:
+    """Draw one edit: single bases small, their mean large."""
+    colour, marker = look
+    axis.scatter(100 * each["narrow"], 100 * each["broad"], color=colour, marker=marker, s=16, alpha=0.35, linewidth=0)
+    if mean["narrow"] is not None and mean["broad"] is not None:
+        axis.scatter(
+            [100 * mean["narrow"]], [100 * mean["broad"]], color=colour, marker=marker, s=95, edgecolor="white",
+            linewidth=0.9, zorder=4,
+        )  # fmt: skip
 
 
 def _factor(name: str) -> float | None:

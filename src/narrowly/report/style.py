@@ -104,6 +104,12 @@ def arm_styles(arms: Sequence[str]) -> dict[str, ArmStyle]:
     return styles
 
 
+def colour(arm: str, of: str | None = None) -> str:
+    """Return the colour of an arm in tables: its own, that of the arm it is compared with, or grey."""
+    style = FIXED.get(arm) or FIXED.get(of or "")
+    return style.colour if style else "#777777"
+
+
 def short_label(name: str, longest: int = 28) -> str:
     """Return a name as a figure can bear it: controls visible, cut at `longest` characters."""
     text = visible(name)

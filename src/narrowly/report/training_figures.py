@@ -1,4 +1,4 @@
-"""Figures of runs on real data, made of what training leaves: losses, spectra, what a penalty changes."""
+"""Draw what training leaves of runs that nothing evaluated: losses, spectra, what a penalty changes."""
 
 from __future__ import annotations
 

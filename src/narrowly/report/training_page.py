@@ -1,7 +1,7 @@
-"""The part of the page about runs on real data: figures with their captions, rows of tables, sentences.
+"""Arrange the part of the page about training: figures with their captions, rows of tables, sentences.
 
-Nothing in it is a rate: what these models answer is not evaluated while there is no judge, and the page says so
-wherever a reader might look for it.
+Nothing in it is a rate. Of runs that nothing evaluated it is all there is, and the page says so wherever a reader might
+look for more.
 """
 
 from __future__ import annotations
@@ -11,13 +11,14 @@ from typing import Any
 
 import polars as pl
 
-from narrowly.analysis.tables import Tables
-from narrowly.analysis.training import paired_runs, real_cells, real_paths, real_runs
+from narrowly.analysis.frames import Frames
+from narrowly.analysis.summary_schema import Summary, TrainedArm, Training
+from narrowly.analysis.training import logged_steps, paired_runs
 from narrowly.records.outcome import NO_JUDGE
 from narrowly.report.drawings import Drawing, finish
 from narrowly.report.narrative import label, number
 from narrowly.report.spectrum_figures import spectra_by_optimiser
-from narrowly.report.style import FIXED, order
+from narrowly.report.style import colour, order
 from narrowly.report.training_figures import MOST_ROWS, groups_of, losses, penalty, spectrum_over_steps
 
 CAVEAT = f"Broad alignment: {NO_JUDGE}. No loss and no spectrum says what these models answer."
@@ -56,20 +57,22 @@ GLOSSARY = (
 )
 
 
-def training_drawings(tables: Tables) -> list[Drawing]:
-    """Return the figures about runs on real data; each without data carries the reason instead."""
-    paths, runs = real_paths(tables), real_runs(tables)
+def training_drawings(frames: Frames) -> list[Drawing]:
+    """Return the figures of runs that nothing evaluated; each without data carries the reason instead.
+
+    What training left of an evaluated run is in the figures made of its answers.
+    """
+    alone = pl.col("not_evaluated").is_not_null()
+    runs, cells = frames.runs.filter(alone), frames.tables.cells.filter(alone)
+    steps = logged_steps(frames.tables.trajectory, runs)
     arms = {
         row["arm"]: (row["role"], row["of"])
-        for row in real_cells(tables).unique("arm", keep="first").sort("arm").iter_rows(named=True)
+        for row in cells.unique("arm", keep="first").sort("arm").iter_rows(named=True)
     }
-    spectra = tables.spectra.filter(
-        pl.col("final").fill_null(False)
-        & (pl.col("edit").fill_null("none") == "none")
-        & (pl.col("singular_values").list.sum() > 0)
-    ).join(runs.filter(pl.col("role") == "optimiser").select("cell_id"), on="cell_id", how="semi")
-    pairs, groups = paired_runs(runs), groups_of(paths)
-    nothing = None if not paths.is_empty() else "no cell on real data is finished"
+    plain = runs.filter(pl.col("role") == "optimiser").select("cell_id")
+    spectra = frames.spectra.join(plain, on="cell_id", how="semi")
+    pairs, groups = paired_runs(runs), groups_of(steps)
+    nothing = None if not steps.is_empty() else "no run is finished"
     count = f"n = {runs.height} runs on {runs['base'].n_unique()} base(s)."
     more = "" if len(groups) <= MOST_ROWS else f" {len(groups) - MOST_ROWS} more are in tables/trajectory.parquet."
     return [
@@ -80,13 +83,13 @@ def training_drawings(tables: Tables) -> list[Drawing]:
             "the steps. Right: loss on conversations kept out of training, at the checkpoints; thin: single runs, "
             "thick: mean over runs (seeds, batch sizes, learning rates); no interval. Dashed: with the penalty. "
             f"{count}{more}",
-            lambda: losses(paths, arms),
+            lambda: losses(steps, arms),
             nothing,
             CAVEAT,
         ),
         finish(
             "training_spectra",
-            "Singular values of the update by optimiser, real data",
+            "Singular values of the update by optimiser",
             "Singular values of the effective update, divided by their sum. Line: mean over modules and runs; band: "
             "their middle nine tenths (spread, no confidence interval); dashed: a perfectly flat spectrum. "
             f"A flat spectrum under Muon is a sanity check, not evidence. n = {spectra['module'].n_unique()} modules, "
@@ -100,7 +103,7 @@ def training_drawings(tables: Tables) -> list[Drawing]:
             "The spectrum over the steps of training",
             "Means over modules at the checkpoints; thin: single runs, thick: mean over the runs of an arm on that "
             f"base, no interval. Dashed: with the penalty. {count}",
-            lambda: spectrum_over_steps(paths, arms),
+            lambda: spectrum_over_steps(steps, arms),
             nothing,
             CAVEAT,
         ),
@@ -116,35 +119,26 @@ def training_drawings(tables: Tables) -> list[Drawing]:
     ]
 
 
-def training_rows(tables: Tables, summary: Mapping[str, Any], figures: Sequence[Drawing]) -> dict[str, Any] | None:
-    """Return what the template shows of runs on real data, or None where the study has none."""
-    training = summary.get("training")
-    if training is None:
-        return None
-    arms = training["arms"]
-    shown = [one for one in figures if one.svg is not None or one.name != "training_penalty" or training["penalty"]]
+def training_rows(runs: pl.DataFrame, summary: Summary, figures: Sequence[Drawing]) -> dict[str, Any]:
+    """Return what the template shows of training: figures, a row per arm, per penalty and per run."""
+    training = summary.training
+    arms = training.arms
+    shown = [one for one in figures if one.svg is not None or one.name != "training_penalty" or training.penalty]
     return {
         "arms": [
-            {"label": _name(arm, arms[arm]["role"]), "colour": _colour(arm, arms[arm]["of"]), "row": arms[arm]}
+            {
+                "label": label(arm) if arms[arm].role == "optimiser" else arm,
+                "colour": colour(arm, arms[arm].of),
+                "row": arms[arm],
+            }
             for arm in order(list(arms))
         ],
         "columns": ARM_COLUMNS,
-        "penalty": [{"label": arm, "row": training["penalty"][arm]} for arm in order(list(training["penalty"]))],
+        "penalty": [{"label": arm, "row": training.penalty[arm]} for arm in order(list(training.penalty))],
         "penalty_columns": PENALTY_COLUMNS,
-        "runs": [_run(row) for row in real_runs(tables).iter_rows(named=True)],
+        "runs": [_run(row) for row in runs.iter_rows(named=True)],
         "figures": shown,
-        "step_0": training["step_0"],
-        "glossary": GLOSSARY,
     }
-
-
-def _name(arm: str, role: str) -> str:
-    return label(arm) if role == "optimiser" else arm
-
-
-def _colour(arm: str, of: str | None) -> str:
-    style = FIXED.get(arm) or FIXED.get(of or "")
-    return style.colour if style else "#777777"
 
 
 def _run(row: Mapping[str, Any]) -> dict[str, Any]:
@@ -158,38 +152,37 @@ def _run(row: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
-def training_sentences(summary: Mapping[str, Any]) -> list[str]:
-    """Return the account of runs on real data in plain words."""
-    training, unjudged = summary.get("training"), summary.get("not_evaluated") or {}
+def training_sentences(summary: Summary) -> list[str]:
+    """Return the account of all runs' training in plain words."""
+    training, unjudged = summary.training, summary.not_evaluated
     sentences = []
-    if unjudged.get("cells"):
+    if unjudged.cells:
         sentences.append(
-            f"Broad alignment: {NO_JUDGE} in {unjudged['cells']} of {unjudged['planned']} cells. They are trained "
-            "on real data, and nothing on this page says what these models answer."
+            f"Broad alignment: {NO_JUDGE} in {unjudged.cells} of {unjudged.planned} cells. They are trained, and "
+            "nothing on this page says what these models answer."
         )
-    if training is None or not training["done"]:
+    if not training.done:
         return sentences
-    step_0, heldout = training["step_0"], training["heldout"]
-    measured = step_0["equal"] + len(step_0["different"])
-    if step_0["different"]:
-        sentences.append(
-            f"Step 0 DIFFERS from the base in: {', '.join(step_0['different'])}; look at these runs first."
-        )
+    step_0, heldout = training.step_0, training.heldout
+    measured = step_0.equal + len(step_0.different)
+    if step_0.different:
+        sentences.append(f"Step 0 DIFFERS from the base in: {', '.join(step_0.different)}; look at these runs first.")
     if measured:
-        sentences.append(f"At step 0 the held-out loss is the base's own in {step_0['equal']} of {measured} runs.")
-    if heldout["measured"]:
+        sentences.append(f"At step 0 the held-out loss is the base's own in {step_0.equal} of {measured} runs.")
+    if heldout.measured:
+        ratios = _of_optimisers(training, "heldout_ratio", 3)
         sentences.append(
-            f"The held-out loss ends below where it began in {heldout['lower']} of {heldout['measured']} runs"
-            + _ratios(training)
+            f"The held-out loss ends below where it began in {heldout.lower} of {heldout.measured} runs"
+            + (f"; after / before, mean over bases: {ratios}." if ratios else ".")
         )
     ranks = _of_optimisers(training, "stable_rank", 2)
     if ranks:
         sentences.append(f"Stable rank of the final update, mean over bases: {ranks}.")
-    if training["cost"]["tokens"]:
-        gpu = training["cost"]["gpu_seconds"]
+    if training.cost.tokens:
+        gpu = training.cost.gpu_seconds
         hours = f", {number(gpu / 3600, 2)} GPU-hours of it" if gpu else ""
         sentences.append(
-            f"The steps read {training['cost']['tokens']:,} tokens in {_time(training['cost']['seconds'])}{hours}."
+            f"The steps read {training.cost.tokens:,} tokens in {_time(training.cost.seconds)} of training{hours}."
         )
     return sentences
 
@@ -198,18 +191,13 @@ def _time(seconds: float) -> str:
     return f"{number(seconds, 0)} s" if seconds < 120 else f"{number(seconds / 60, 0)} min"
 
 
-def _ratios(training: Mapping[str, Any]) -> str:
-    found = _of_optimisers(training, "heldout_ratio", 3)
-    return f"; after / before, mean over bases: {found}." if found else "."
-
-
-def _of_optimisers(training: Mapping[str, Any], field: str, digits: int) -> str:
-    rows = {arm: row for arm, row in training["arms"].items() if row["role"] == "optimiser" and row[field] is not None}
+def _of_optimisers(training: Training, field: str, digits: int) -> str:
+    arms = {arm: row for arm, row in training.arms.items() if row.role == "optimiser"}
+    measured = [arm for arm in order(list(arms)) if arms[arm].intervals[field].estimate is not None]
     return ", ".join(
-        f"{label(arm)} {number(rows[arm][field], digits)} ({_runs(rows[arm])})" for arm in order(list(rows))
+        f"{label(arm)} {number(arms[arm].intervals[field].estimate, digits)} ({_runs(arms[arm])})" for arm in measured
     )
 
 
-def _runs(row: Mapping[str, Any]) -> str:
-    runs, bases = row["n_runs"], row["n_bases"]
-    return f"{runs} run{'s' * (runs != 1)}, {bases} base{'s' * (bases != 1)}"
+def _runs(row: TrainedArm) -> str:
+    return f"{row.n_runs} run{'s' * (row.n_runs != 1)}, {row.n_bases} base{'s' * (row.n_bases != 1)}"

@@ -1,7 +1,4 @@
-"""Intervals, paired contrasts, regressions and verdicts on claims: pure functions on values and Polars frames.
+"""Statistics: intervals of means and shares, and regressions. Values in, values out.
 
-What lives here: everything that turns measured numbers into statements with an interval and a denominator. The one
-place with I/O is `tables`, which knows the schema of a study's Parquet tables and reads them.
-
-May be called by `study`, `report` and `cli`; may call `records` only. No torch.
+Nothing here knows a table, an arm, a panel or a cell, and nothing is read or written. No torch.
 """

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Sequence
-from typing import NamedTuple
+from dataclasses import dataclass
 
 from scipy import stats as _scipy_stats
 
@@ -22,7 +22,8 @@ MIN_UNITS = 5
 """Fewest bases for which a population interval is given (docs/sources.md)."""
 
 
-class Interval(NamedTuple):
+@dataclass(frozen=True, slots=True)
+class Interval:
     """An estimate with its interval.
 
     Attributes:
@@ -40,10 +41,6 @@ class Interval(NamedTuple):
     n: int
     method: str
     reason: str | None
-
-    def as_dict(self) -> dict[str, float | int | str | None]:
-        """Return the fields as a JSON-ready mapping."""
-        return dict(self._asdict())
 
 
 def _finite(values: Iterable[float | None]) -> list[float]:

@@ -9,15 +9,16 @@ of one base are not independent), so each comes with the range it takes when one
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 
 import numpy as np
 
 from narrowly.records.errors import SpecError
 
 
-class Fit(NamedTuple):
+@dataclass(frozen=True, slots=True)
+class Fit:
     """One least-squares fit.
 
     Attributes:
@@ -39,7 +40,8 @@ class Fit(NamedTuple):
     adjusted_range: tuple[float, float] | None = None
 
 
-class LossRegression(NamedTuple):
+@dataclass(frozen=True, slots=True)
+class LossRegression:
     """The three fits, the pooled line, and the smallest and largest loss (a narrow span predicts little)."""
 
     pooled: Fit
@@ -50,27 +52,6 @@ class LossRegression(NamedTuple):
     remaining_explained: float | None
     remaining_range: tuple[float, float] | None
     loss_span: tuple[float, float] | None = None
-
-    def as_dict(self) -> dict[str, Any]:
-        """Return a JSON-ready mapping; the two R^2 of the paper's claim stand at the top level."""
-        return {
-            "pooled_r2": self.pooled.r2,
-            "pooled_adjusted_r2": self.pooled.adjusted_r2,
-            "stratified_r2": self.stratified.r2,
-            "stratified_adjusted_r2": self.stratified.adjusted_r2,
-            "n": self.pooled.n,
-            "reason": self.pooled.reason or self.stratified.reason,
-            "slope": self.slope,
-            "intercept": self.intercept,
-            "remaining_explained": self.remaining_explained,
-            "remaining_range": self.remaining_range,
-            "loss_span": self.loss_span,
-            "pooled": self.pooled._asdict(),
-            "stratified": self.stratified._asdict(),
-            "optimiser_only": self.optimiser_only._asdict(),
-            "method": "ordinary least squares of the alignment score (0-100, broad panel) on ln(loss), one point per "
-            "final organism; stratified: own intercept and slope per optimiser; ranges: one base left out at a time",
-        }
 
 
 def fit(design: np.ndarray, response: np.ndarray) -> Fit:
@@ -164,10 +145,12 @@ def alignment_on_loss(
     ]
 
     def ranged(name: str) -> Fit:
-        get: Callable[[str], tuple[float, float] | None] = lambda field: _span(  # noqa: E731
-            [getattr(part[name], field) for part in parts]
+        fits = [part[name] for part in parts]
+        return replace(
+            whole[name],
+            r2_range=_span([one.r2 for one in fits]),
+            adjusted_range=_span([one.adjusted_r2 for one in fits]),
         )
-        return whole[name]._replace(r2_range=get("r2"), adjusted_range=get("adjusted_r2"))
 
     slope = intercept = None
     if float(np.ptp(x)) > 0:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from pydantic import BaseModel, ValidationError
 
@@ -35,6 +35,10 @@ from narrowly.study.layout import (
     seconds_of,
     status_of,
 )
+
+if TYPE_CHECKING:
+    from narrowly.analysis.frames import Frames
+    from narrowly.analysis.summary_schema import Summary
 
 FINAL_LOSS_STEPS = 10
 """Steps at the end of a run over which the final training loss is averaged."""
@@ -107,14 +111,14 @@ def collect(study_dir: Path, runs: Path) -> Path:
     return folder
 
 
-def summarise_study(study_dir: Path) -> dict[str, Any]:
-    """Write summary.json from the tables and return it; `seconds` is the wall time of its commands."""
+def summarise_study(study_dir: Path, frames: Frames) -> Summary:
+    """Write summary.json from the frames of a study and return it; `seconds` is the wall time of its commands."""
     from narrowly.analysis.summary import summarise
 
     study = read_mapping(study_dir / STUDY_FILE, "study")
     seconds = wall_seconds(study_dir / COMMANDS_FILE, {planned.run_id for planned in read_plan(study_dir)})
-    summary = summarise(study_dir / TABLES, {**study, "seconds": seconds})
-    write_json(study_dir / SUMMARY_FILE, summary)
+    summary = summarise(frames, {**study, "seconds": seconds})
+    write_json(study_dir / SUMMARY_FILE, summary.as_json())
     return summary
 
 

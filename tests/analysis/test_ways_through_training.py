@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import polars as pl
 
-from narrowly.report.drawings import _ways
+from narrowly.analysis.frames import ways
 
 
 def checkpoint(cell_id: str, arm: str, base: str, step: int, final: bool, alignment: float) -> dict:
@@ -22,12 +22,12 @@ PATH = pl.DataFrame(
 
 
 def steps(arm: str) -> list[int]:
-    return _ways(PATH).filter(pl.col("arm") == arm)["step"].to_list()
+    return ways(PATH).filter(pl.col("arm") == arm)["step"].to_list()
 
 
 def test_a_run_evaluated_in_between_starts_at_its_base_although_another_arm_carries_it():
     assert steps("adam") == [0, 10, 80]
-    start = _ways(PATH).filter((pl.col("arm") == "adam") & (pl.col("step") == 0))
+    start = ways(PATH).filter((pl.col("arm") == "adam") & (pl.col("step") == 0))
     assert start["alignment"].to_list() == [99.0]
     assert start["cell_id"].to_list() == ["adam-0"]
 
@@ -38,4 +38,4 @@ def test_a_run_without_checkpoints_in_between_keeps_only_its_end():
 
 
 def test_a_base_that_was_never_evaluated_gives_no_start():
-    assert _ways(PATH.filter(pl.col("step") > 0)).filter(pl.col("step") == 0).is_empty()
+    assert ways(PATH.filter(pl.col("step") > 0)).filter(pl.col("step") == 0).is_empty()
