@@ -17,6 +17,7 @@ from narrowly.cli.app import BUG, execute
 from narrowly.records.errors import IntegrityError, RunDirectoryError, UnknownNameError
 from narrowly.records.files import append_jsonl, write_json
 from narrowly.records.study_spec import StudySpec
+from narrowly.report.write import rebuild
 from narrowly.runs.directory import runs_folder
 from narrowly.study.cell import write_failure
 from narrowly.study.layout import PlannedCell, write_plan
@@ -189,6 +190,19 @@ def test_summary_and_report_are_made_from_a_study_that_is_not_finished(
     assert summary["demonstration"] is True
     assert str(collected / "report.html") in capsys.readouterr().out
     assert "\x1b" not in (collected / "report.html").read_text()
+
+
+def test_a_user_of_python_has_the_last_step_of_a_study_in_one_call(collected: Path) -> None:
+    parts: list[str] = []
+    assert rebuild(collected, parts.append) == collected / "report.html"
+    assert parts == ["collecting tables", "summary", "figures and report"]
+    study = narrowly.load_study(collected)
+    assert study.summary["cells"]["done"] == study.cells.filter(pl.col("status") == "done").height == 1
+    tables = (collected / "tables" / "cells.parquet").read_bytes()
+    runs_folder(collected.parent).rename(collected.parent / "elsewhere")
+    with pytest.raises(RunDirectoryError, match="the runs of a study stand beside its folder"):
+        rebuild(collected)
+    assert (collected / "tables" / "cells.parquet").read_bytes() == tables
 
 
 def test_status_and_plan_see_the_same_from_outside(collected: Path, capsys: pytest.CaptureFixture[str]) -> None:
