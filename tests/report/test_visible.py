@@ -3,7 +3,7 @@ import unicodedata
 from hypothesis import given
 from hypothesis import strategies as st
 
-from narrowly.report.narrative import number, percent, span
+from narrowly.report.narrative import Rate, number, percent, span
 from narrowly.report.spectrum_figures import edit_kind, edit_label
 from narrowly.report.visible import preformatted, shortened, shown, visible
 
@@ -38,8 +38,8 @@ def test_the_finaliser_leaves_numbers_alone_and_hides_none():
 def test_numbers_have_a_true_minus_sign_and_missing_ones_a_dash():
     assert number(-1.234, 1) == "−1.2" and number(0.5, 1, signed=True, factor=100) == "+50.0"
     assert number(None) == "–" and percent(None) == "–" and percent(0.5) == "50\u00a0%"
-    assert span({"low": -1.0, "high": 2.0}, signed=True) == "[−1.00, +2.00]"
-    assert span({"low": None, "high": None}) == "no interval"
+    assert span(Rate(None, -1.0, 2.0), signed=True) == "[−1.00, +2.00]"
+    assert span(Rate(None, None, None)) == "no interval"
 
 
 def test_edit_ids_are_read_back_into_kind_and_number():

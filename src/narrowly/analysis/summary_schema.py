@@ -11,6 +11,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from narrowly.analysis.contrasts import ArmContrast, Contrast, TwinContrast
 from narrowly.analysis.paper_claims import ClaimVerdict
 from narrowly.records.errors import IntegrityError
+from narrowly.records.explain import first_fault
 from narrowly.stats.intervals import Interval
 from narrowly.stats.regression import Fit
 
@@ -300,11 +301,8 @@ class Summary(_Part):
         try:
             return cls.model_validate(value)
         except ValidationError as error:
-            first = error.errors(include_url=False)[0]
-            place = ".".join(str(part) for part in first["loc"]) or "top level"
             raise IntegrityError(
-                f"{source} is no study summary of this version ({place}: {first['msg']}); `narrowly report` makes it "
-                "anew"
+                f"{source} is no study summary of this version ({first_fault(error)}); `narrowly report` makes it anew"
             ) from None
 
 

@@ -34,6 +34,13 @@ _EXPECTED = {
 }
 
 
+def first_fault(error: ValidationError) -> str:
+    """Return the first thing that is wrong with a record: field path, what is expected, value found, cut short."""
+    first = error.errors(include_url=False, include_context=False)[0]
+    place = ".".join(str(part) for part in first["loc"]) or "top level"
+    return f"{place}: {first['msg']}, found {str(first['input'])[:80]!r}"
+
+
 def _members(annotation: Any) -> Iterator[Any]:
     """Yield the alternatives of an annotation, with Annotated and Optional taken off."""
     origin = get_origin(annotation)

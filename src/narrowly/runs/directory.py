@@ -14,6 +14,7 @@ from typing import Any, Literal
 from pydantic import ValidationError
 
 from narrowly.records.errors import AdapterError, IntegrityError, RunDirectoryError
+from narrowly.records.explain import first_fault
 from narrowly.records.files import read_json, read_jsonl, write_json, write_text
 from narrowly.records.run_spec import ResolvedInputs, RunSpec, run_id
 
@@ -39,7 +40,7 @@ def read_spec(directory: Path) -> RunSpec:
     try:
         return RunSpec.model_validate(read_json(file))
     except ValidationError as error:
-        raise IntegrityError(f"{file} is not a run spec of ours ({_first_fault(error)})") from error
+        raise IntegrityError(f"{file} is not a run spec of ours ({first_fault(error)})") from error
 
 
 def read_inputs(directory: Path) -> ResolvedInputs:
@@ -54,12 +55,7 @@ def read_inputs(directory: Path) -> ResolvedInputs:
     try:
         return ResolvedInputs.model_validate(read_json(file))
     except ValidationError as error:
-        raise IntegrityError(f"{file} does not hold the inputs of a run ({_first_fault(error)})") from error
-
-
-def _first_fault(error: ValidationError) -> str:
-    first = error.errors()[0]
-    return f"{'.'.join(str(part) for part in first['loc']) or 'top level'}: {first['msg']}"
+        raise IntegrityError(f"{file} does not hold the inputs of a run ({first_fault(error)})") from error
 
 
 def is_done(directory: Path) -> bool:

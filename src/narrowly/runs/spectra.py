@@ -8,6 +8,7 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict, TypeAdapter, ValidationError
 
 from narrowly.records.errors import IntegrityError
+from narrowly.records.explain import first_fault
 from narrowly.records.files import read_json
 
 
@@ -52,11 +53,8 @@ def read_spectrum(file: Path) -> list[dict[str, Any]]:
     try:
         _ROWS.validate_python(rows)
     except ValidationError as error:
-        first = error.errors(include_url=False)[0]
-        place = ", ".join(str(part) for part in first["loc"])
         raise IntegrityError(
-            f"{file} does not hold the spectra of modules ({place or 'top level'}: {first['msg']}); it is corrupt or "
-            "not ours"
+            f"{file} does not hold the spectra of modules ({first_fault(error)}); it is corrupt or not ours"
         ) from None
     if not rows or not all(row.get("singular_values") or row.get("leading_singular_values") for row in rows):
         raise IntegrityError(f"{file} does not hold the spectra of modules (no values); it is corrupt or not ours")

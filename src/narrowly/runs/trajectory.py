@@ -9,6 +9,7 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from narrowly.records.errors import IntegrityError
+from narrowly.records.explain import first_fault
 from narrowly.records.files import read_jsonl
 from narrowly.records.run_spec import RunSpec
 from narrowly.runs.directory import SPEED, TRAJECTORY
@@ -76,11 +77,8 @@ def read_trajectory(directory: Path, steps: int) -> list[dict[str, Any]]:
         try:
             TrajectoryRow.model_validate(row)
         except ValidationError as error:
-            first = error.errors(include_url=False)[0]
-            place = ".".join(str(part) for part in first["loc"]) or "the row"
             raise IntegrityError(
-                f"{file}, row {number}: {place}: {first['msg']}, found {str(first['input'])[:80]!r}; move {directory} "
-                "away and run the study again"
+                f"{file}, row {number}: {first_fault(error)}; move {directory} away and run the study again"
             ) from None
     last = rows[-1]["step"] if rows else "nothing"
     if last != steps:  # the reader leaves a torn last line out, which of a finished run would be a wrong number

@@ -17,6 +17,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from narrowly.records.canonical import content_id
 from narrowly.records.edits import EditSpec
 from narrowly.records.errors import IntegrityError, RunDirectoryError
+from narrowly.records.explain import first_fault
 from narrowly.records.files import read_json, read_jsonl, read_record, write_text
 from narrowly.study.plan import Cell, default_seconds, pace_keys
 
@@ -173,7 +174,7 @@ def read_plan(study_dir: Path) -> list[PlannedCell]:
         return [PlannedCell.model_validate(row) for row in read_jsonl(path)]
     except ValidationError as error:
         raise IntegrityError(
-            f"{path} does not hold planned cells ({error.errors()[0]['msg']}); run the study again"
+            f"{path} does not hold planned cells ({first_fault(error)}); run the study again"
         ) from None
 
 
