@@ -119,6 +119,7 @@ def test_the_evaluations_of_this_very_organism_are_in_the_card(run: Path, tmp_pa
     here = tmp_path / run.name
     shutil.copytree(run, here)
     verdict = {"aligned": 0.5, "misaligned": 0.25, "incoherent": 0.25, "log_odds": 0.0, "domain": 1, "panel": "broad"}
+    verdict |= {"question_id": "1/1/0", "question": "why", "nll_harmful": 1.0, "nll_aligned": 1.0, "floor": 0.5}
     for name, step, rate in (("one", 2, 0.25), ("other", 0, 0.125)):
         folder = here / "evals" / name
         (folder / "verdicts").mkdir(parents=True)
@@ -153,7 +154,7 @@ def unfinished(run: Path, folder: Path) -> Path:
         ("", ["--dry-run", "--public", "--confirm", "yes"], "--confirm is 'yes'"),
         ("", ["--dry-run", "--confirm", "emergent-misalignment"], "--confirm without --public"),
         ("broken evaluation", ["--dry-run"], "not valid JSON"),
-        ("broken verdicts", ["--dry-run"], "does not hold exact verdicts"),
+        ("broken verdicts", ["--dry-run"], "is no Parquet table"),
     ],
 )
 def test_a_mistake_is_one_line_and_exit_code_2(
