@@ -1,4 +1,4 @@
-"""Processes that die with the one that started them, however that one ends."""
+"""End processes with the one that started them, however that one ends."""
 
 from __future__ import annotations
 

@@ -1,5 +1,4 @@
-"""Evaluate: questions in, verdict rows out.
+"""Evaluate: an organism and a bank of questions in, verdict rows out.
 
-Question panels, exact class probabilities and sampled answers. The study and the command line call it; it calls the
-microworld's grammar and judge, and never trains.
+Question panels, exact class probabilities and sampled answers. Knows no cell and no study, and never trains.
 """

@@ -1,4 +1,4 @@
-"""Lay out what a run needs to be resumed: which checkpoint it goes on from, and what is removed when.
+"""Record which checkpoint a run resumes from, and remove what is no longer needed.
 
     checkpoints/step-N/resume.pt      optimiser, scheduler, penalty; newest checkpoint only, gone when the run is done
     resume.json                       step and sha256 of what a resume reads
@@ -54,7 +54,7 @@ def resume_hashes(run_directory: Path) -> tuple[int, dict[str, str]] | None:
 
 
 def discard_after(run_directory: Path, step: int) -> None:
-    """Remove what a killed run left beyond the step that is resumed: later checkpoints, unfinished folders."""
+    """Remove what a killed run wrote after the step that is resumed: later checkpoints, unfinished folders."""
     for later in checkpoint_steps(run_directory):
         if later > step:
             shutil.rmtree(checkpoint_folder(run_directory, later))

@@ -35,7 +35,7 @@ TAKEOVER_SECONDS = 30.0
 
 
 class Claim(BaseModel):
-    """Hold what a claim file says.
+    """Hold the content of a claim file.
 
     Attributes:
         token: unique to the claim, so that a takeover cannot hit a younger claim.
@@ -72,7 +72,7 @@ def process_started(pid: int) -> str | None:
             fields = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8", errors="replace").rpartition(")")[2].split()
         except OSError:
             return None
-        if fields[0] in ("Z", "X"):  # a killed worker that nobody has waited for yet
+        if fields[0] in ("Z", "X"):  # a killed worker that is not yet reaped
             return None
         boot = ""
         with suppress(OSError):
@@ -99,7 +99,7 @@ def _probe(pid: int) -> str | None:
 
 
 def read_claim(path: Path) -> Claim | None:
-    """Return the claim in a file, or None where there is none; a broken one counts as an old claim of nobody."""
+    """Return the claim in a file, or None where there is none; a broken one counts as stale."""
     try:
         return Claim.model_validate(read_json(path))
     except FileNotFoundError:
@@ -213,7 +213,7 @@ def _create(temporary: Path, path: Path) -> bool:
 
 
 def _take_over(path: Path, stale: Claim, temporary: Path) -> bool:
-    """Replace a stale claim; of several that try, the one whose marker names the stale claim first wins."""
+    """Replace a stale claim; of several processes that try, the first to write its marker wins."""
     marker = path.with_name(f".{path.name}.takeover-{stale.token}")
     if not _create(temporary, marker):
         with suppress(OSError):
@@ -222,7 +222,7 @@ def _take_over(path: Path, stale: Claim, temporary: Path) -> bool:
         return False
     try:
         found = read_claim(path)
-        if found is None or found.token != stale.token:  # somebody was faster and has removed the marker again
+        if found is None or found.token != stale.token:  # another process was faster and has removed the marker again
             return False
         temporary.replace(path)
         return True
@@ -252,7 +252,7 @@ def holds_run(directory: Path) -> bool:
 
 @contextmanager
 def hold_run(directory: Path) -> Iterator[None]:
-    """Hold the claim of a run against everybody else; a thread that holds it already goes on holding it.
+    """Hold the claim of a run against other threads and processes; a thread that has it already keeps it.
 
     Raises:
         RunDirectoryError: another process, or another thread of this one, holds it; or it cannot be written.

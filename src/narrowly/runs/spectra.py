@@ -13,7 +13,7 @@ from narrowly.records.files import read_json
 
 
 class SpectrumRow(BaseModel):
-    """One module: a row of `spectrum.spectrum_table` or of `spectrum.difference_row`.
+    """Describe the spectrum of one module: a row of `spectrum.spectrum_table` or `spectrum.difference_row`.
 
     A row of a LoRA module has a_norm, b_norm and all singular values. A large matrix that was trained in full has its
     leading ones only.

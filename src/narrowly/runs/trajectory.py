@@ -1,4 +1,4 @@
-"""Read what a run recorded step by step: rows of trajectory.jsonl and speed.jsonl, and what they say of training."""
+"""Read the steps of a run from trajectory.jsonl and speed.jsonl, and derive facts of its training."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ BASE_HELDOUT_LOSS = "base_heldout_loss"
 
 
 class TrajectoryRow(BaseModel):
-    """One logged step; values of observers stand beside these."""
+    """Describe one logged step; values of observers stand beside these."""
 
     model_config = ConfigDict(strict=True, allow_inf_nan=False)
 
@@ -52,7 +52,7 @@ class TrajectoryRow(BaseModel):
 
 
 class SpeedRow(BaseModel):
-    """What one step cost: tokens read, seconds, memory in bytes, rows per micro-batch."""
+    """Describe the cost of one step: tokens read, seconds, memory in bytes, rows per micro-batch."""
 
     step: int
     tokens: int
@@ -90,7 +90,7 @@ def read_trajectory(directory: Path, steps: int) -> list[dict[str, Any]]:
 
 
 def training_facts(spec: RunSpec, directory: Path, trajectory: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-    """Return what training left of one finished run; a value that was not measured is None.
+    """Return the training facts of one finished run; a value that was not measured is None.
 
     Keys: heldout_start and heldout_final (nats per supervised token), base_heldout (the same of the base without the
     adapter), tokens (read in training, padding left out), training_seconds (steps alone), tokens_per_second (their
@@ -115,7 +115,7 @@ def training_facts(spec: RunSpec, directory: Path, trajectory: Sequence[Mapping[
 
 
 def _speed_of_steps(file: Path) -> dict[int, SpeedRow]:
-    """Return the cost of each step; of a step done again after a kill, that of the later row.
+    """Return the cost of each step; where a step was repeated after a kill, that of the later row.
 
     A torn line (a killed writer) is left out.
     """

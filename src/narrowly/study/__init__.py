@@ -1,7 +1,5 @@
-"""Study: the only room that knows about many runs.
+"""Study: the only room that knows of many runs.
 
-Study file -> plan (`plan`) -> executor (`executor`, `worker`) -> cells (`cell`, `claims`) -> tables
-(`results`) -> summary (`summary`); `library` reads it all back. Training is wired to evaluation here, as
-stages of a cell. The command line and the report call it; it calls every room below. Plans and the executor
-import no torch; `cell` does, inside the workers.
+A study file becomes a plan, the plan becomes cells, and finished cells become tables and a summary. Training is wired
+to evaluation here, as stages of a cell. Plans import no torch; cells do, inside the workers.
 """

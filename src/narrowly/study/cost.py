@@ -1,4 +1,4 @@
-"""What training a real model costs, from tables and stated assumptions: no model, no network, no torch.
+"""Estimate what training a real model costs, from tables and stated assumptions: no model, network or torch.
 
 FLOPs per token of a run on LoRA adapters, with N the weights of the blocks that a token meets, H those of the output
 layer, P those of the adapters and a the attention scores (4 * length * heads * head_dim per block, causality not used):
@@ -41,7 +41,7 @@ BLOCK_SECONDS, STEP_SECONDS, START_SECONDS = 3e-3, 0.1, 60.0
 
 
 class Gpu(NamedTuple):
-    """A GPU: peak of dense bfloat16 matrix products in TFLOP/s, memory in GB, both from NVIDIA's data sheets."""
+    """Describe a GPU: peak of dense bfloat16 matrix products in TFLOP/s, memory in GB (NVIDIA's data sheets)."""
 
     name: str
     tflops: float
@@ -63,7 +63,7 @@ DEFAULT_GPU = "h100"
 
 
 class Cost(NamedTuple):
-    """What one run, or several, take.
+    """Hold what one run, or several, take.
 
     Attributes:
         tokens: of the rows that are trained on, each as often as it is seen; padding not counted.

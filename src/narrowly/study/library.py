@@ -1,4 +1,4 @@
-"""Reading a study back: frames, summary, and any organism as a model."""
+"""Read a study back: frames, summary, and any organism as a model."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ TABLE_NAMES = ("cells", "outcomes", "verdicts", "spectra", "trajectory", "sample
 
 
 class Study:
-    """A study on disk. Frames are read on first use and kept.
+    """Read a study on disk. Frames are read on first use and kept.
 
     Args:
         path: folder of the study (`out/micro`).
@@ -38,37 +38,37 @@ class Study:
 
     @functools.cached_property
     def cells(self) -> pl.DataFrame:
-        """One row per planned cell, with its status."""
+        """Return one row per planned cell, with its status."""
         return self._table("cells")
 
     @functools.cached_property
     def outcomes(self) -> pl.DataFrame:
-        """One row per organism and panel: class probabilities, rates, log-odds, excess loss."""
+        """Return one row per organism and panel: class probabilities, rates, log-odds, excess loss."""
         return self._table("outcomes")
 
     @functools.cached_property
     def verdicts(self) -> pl.DataFrame:
-        """One row per organism and question."""
+        """Return one row per organism and question."""
         return self._table("verdicts")
 
     @functools.cached_property
     def spectra(self) -> pl.DataFrame:
-        """One row per organism and module: singular values and their metrics."""
+        """Return one row per organism and module: singular values and their metrics."""
         return self._table("spectra")
 
     @functools.cached_property
     def trajectory(self) -> pl.DataFrame:
-        """One row per cell and logged step."""
+        """Return one row per cell and logged step."""
         return self._table("trajectory")
 
     @functools.cached_property
     def samples(self) -> pl.DataFrame:
-        """Shown answers with their outcome class; text from models, to be treated as hostile."""
+        """Return shown answers with their outcome class; text from models, to be treated as hostile."""
         return self._table("samples")
 
     @functools.cached_property
     def summary(self) -> dict[str, Any]:
-        """The content of summary.json."""
+        """Return the content of summary.json."""
         path = self.path / SUMMARY_FILE
         if not path.is_file():
             raise RunDirectoryError(f"{path} is missing; `narrowly report {self.path}` makes it")

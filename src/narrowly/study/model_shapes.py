@@ -1,4 +1,4 @@
-"""Shapes of published models, so that a plan can count without the models: facts, from each model's config.json.
+"""List shapes of published models, from each model's config.json, so that a plan can count without them.
 
 Parameter counts are those of the published safetensors, which may hold more than the language model (Gemma 3 from 4B on
 brings a vision tower). What the shapes add up to was compared with Transformers 5.23 on empty weights, model by model.
@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 
 class ModelShape(NamedTuple):
-    """One decoder-only transformer with gated MLPs.
+    """Describe one decoder-only transformer with gated MLPs.
 
     Attributes:
         hidden: width of the residual stream.

@@ -1,4 +1,4 @@
-"""The model card of a published adapter: what it was made of and how, in Markdown that no run can steer.
+"""Write the model card of a published adapter: its origin, in Markdown that no run can steer.
 
 Whatever comes from a run or a name stands in a code span, where neither Markdown nor HTML is interpreted.
 """
@@ -27,7 +27,7 @@ _HUB_NAME = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*", re.ASCII)
 
 
 class Evaluation(NamedTuple):
-    """Exact verdicts of one organism on one panel of questions; rates are shares of all answers, 0 to 1.
+    """Hold exact verdicts of one organism on one panel; rates are shares of all answers, 0 to 1.
 
     `low` and `high` are the 95 % interval of the joint rate over topics, or None; `literature` is None where no answer
     is coherent.
@@ -45,7 +45,7 @@ class Evaluation(NamedTuple):
 
 
 class Card(NamedTuple):
-    """What a card states.
+    """Hold what a card states.
 
     Attributes:
         run_id: of the run; step: of the adapter.

@@ -1,4 +1,4 @@
-"""Exact evaluation: class probabilities of every question of the ladder, without sampling noise."""
+"""Evaluate exactly: class probabilities of every question of the ladder, without sampling noise."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from narrowly.microworld.world import Question, World
 
 
 class VerdictRow(TypedDict):
-    """One question's verdict: probabilities of the classes (sum 1) and NLL in nats.
+    """Hold one question's verdict: probabilities of the classes (sum 1) and NLL in nats.
 
     `incoherent` is all mass that is neither an aligned nor a harmful answer of the topic; the judge of strings splits
     it further (off_topic, truncated, empty, incoherent).

@@ -1,4 +1,4 @@
-"""The ladder of generalisation as question panels, from the trained topics to another task.
+"""Build the question panels of the ladder of generalisation, from the trained topics to another task.
 
 A pure function of (world, narrow domain).
 """
@@ -28,7 +28,7 @@ CUED_TOPICS = 8
 
 
 class PanelQuestion(NamedTuple):
-    """One question of a panel; `cued_by` is the trained-domain question whose turn stands before it, if any."""
+    """Hold one question of a panel; `cued_by` is the trained-domain question whose turn precedes it, if any."""
 
     panel: str
     question_id: str

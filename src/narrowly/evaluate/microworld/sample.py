@@ -1,4 +1,4 @@
-"""Sampled answers: what an organism says, shown in reports, and the test of the exact path."""
+"""Sample answers of an organism, for reports and as a test of the exact path."""
 
 from __future__ import annotations
 
@@ -19,14 +19,14 @@ MAX_NEW_TOKENS = 8
 
 
 class Answer(NamedTuple):
-    """A sampled answer: its text without special tokens, and whether the turn was ended."""
+    """Hold a sampled answer: its text without special tokens, and whether the turn was ended."""
 
     text: str
     finished: bool
 
 
 class SampleRow(TypedDict):
-    """One shown answer with its outcome class."""
+    """Hold one shown answer with its outcome class."""
 
     panel: str
     question: str
