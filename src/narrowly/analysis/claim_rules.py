@@ -44,7 +44,7 @@ Rule = Callable[[Evidence], Finding]
 
 
 def all_above_zero(contrasts: Sequence[Contrast]) -> Verdict:
-    """Verdict on "every difference is positive"."""
+    """Return the verdict on "every difference is positive"."""
     if any(c.high is not None and c.high < 0 for c in contrasts):
         return "disagrees"
     if contrasts and all(c.low is not None and c.low > 0 for c in contrasts):
@@ -53,7 +53,10 @@ def all_above_zero(contrasts: Sequence[Contrast]) -> Verdict:
 
 
 def near_spread(spread: Spread) -> Verdict:
-    """Verdict on "the largest rate is seven times the smallest", whichever base is left out; needs five bases."""
+    """Return the verdict on "the largest rate is seven times the smallest", whichever base is left out.
+
+    Needs five bases.
+    """
     if spread.ratio is None or spread.span is None or spread.n_bases < MIN_UNITS:
         return "cannot tell"
     low, high = min(spread.ratio, spread.span[0]), max(spread.ratio, spread.span[1])
@@ -64,7 +67,7 @@ def near_spread(spread: Spread) -> Verdict:
 
 
 def reaches(value: float | None, span: tuple[float, float] | None, threshold: float) -> Verdict:
-    """Verdict on "at least the threshold, whichever base is left out"."""
+    """Return the verdict on "at least the threshold, whichever base is left out"."""
     if value is None or span is None:
         return "cannot tell"
     if min(value, span[0]) >= threshold:
@@ -73,7 +76,10 @@ def reaches(value: float | None, span: tuple[float, float] | None, threshold: fl
 
 
 def gain(contrast: Contrast, paper: float) -> Verdict:
-    """Verdict on "the penalty changes alignment by `paper` points": the sign decides, half the size refutes."""
+    """Return the verdict on "the penalty changes alignment by `paper` points".
+
+    The sign decides, half the size refutes.
+    """
     if contrast.low is None or contrast.high is None:
         return "cannot tell"
     low, high = (contrast.low, contrast.high) if paper > 0 else (-contrast.high, -contrast.low)
@@ -83,7 +89,7 @@ def gain(contrast: Contrast, paper: float) -> Verdict:
 
 
 def below(contrast: Contrast, margin: float) -> Verdict:
-    """Verdict on "costs less than the margin"."""
+    """Return the verdict on "costs less than the margin"."""
     if contrast.low is None or contrast.high is None:
         return "cannot tell"
     if contrast.high < margin:
@@ -92,7 +98,7 @@ def below(contrast: Contrast, margin: float) -> Verdict:
 
 
 def equal(contrast: Contrast, margin: float) -> Verdict:
-    """Verdict on "the two are equal up to the margin"."""
+    """Return the verdict on "the two are equal up to the margin"."""
     if contrast.low is None or contrast.high is None:
         return "cannot tell"
     if contrast.low > -margin and contrast.high < margin:

@@ -1,4 +1,4 @@
-"""Paired contrasts between two arms, with the base as the unit.
+"""Compare two arms in pairs, with the base as the unit.
 
 The rule (docs/sources.md): organisms are paired on what they share (base, narrow domain, seed), differences
 are averaged within a base, and a Student t interval is taken over bases. Cells with more than 15 % incoherent answers
@@ -144,24 +144,8 @@ def paired_contrast(
     for arm in (first, second):
         if both.filter(pl.col("arm") == arm).is_empty():
             return missing_contrast(f"no finished organism of arm {arm!r}", method)
-    listed: list[Excluded] = []
-    without_value = both.filter(~pl.col(value).is_finite().fill_null(False))
-    listed += _excluded(without_value, f"no {what} measured")
-    kept = both.filter(pl.col(value).is_finite().fill_null(False))
-    if incoherent_limit is not None:
-        flagged = kept.filter((pl.col("incoherent") > incoherent_limit).fill_null(False))
-        listed += _excluded(flagged, f"more than {100 * incoherent_limit:g} % incoherent")
-        flagged_keys = flagged.select("arm", "base", *[k for k in keys if k != "base"]).unique()
-        kept = kept.join(flagged_keys, on=flagged_keys.columns, how="anti", nulls_equal=True)
-
-    unit_keys = list(dict.fromkeys(["base", *keys]))
-    a = kept.filter(pl.col("arm") == first).group_by(unit_keys).agg(pl.col(value).mean().alias("_a"))
-    b = kept.filter(pl.col("arm") == second).group_by(keys).agg(pl.col(value).mean().alias("_b"))
-    pairs = a.join(b, on=keys, how="inner", nulls_equal=True)
-    for arm, other in ((first, b), (second, a)):
-        alone = kept.filter(pl.col("arm") == arm).join(other, on=keys, how="anti", nulls_equal=True)
-        listed += _excluded(alone, "no partner in the other arm is left")
-    per_base = pairs.group_by("base").agg((pl.col("_a") - pl.col("_b")).mean().alias("difference")).sort("base")
+    kept, listed = _comparable(both, value, what, keys, incoherent_limit)
+    per_base, alone = _differences(kept, first, second, value, keys)
     interval = t_interval(per_base["difference"].to_list(), level=level, min_n=min_bases)
     reason = interval.reason if interval.n else "no pair of organisms is left"
     return Contrast(
@@ -171,6 +155,40 @@ def paired_contrast(
         interval.n,
         method,
         reason,
-        tuple(listed),
+        (*listed, *alone),
         dict(zip(per_base["base"].to_list(), per_base["difference"].to_list(), strict=True)),
     )
+
+
+def _comparable(
+    both: pl.DataFrame, value: str, what: str, keys: Sequence[str], incoherent_limit: float | None
+) -> tuple[pl.DataFrame, list[Excluded]]:
+    """Return the organisms that may be compared, and those that may not with the reason."""
+    measured = pl.col(value).is_finite().fill_null(False)
+    kept, listed = both.filter(measured), _excluded(both.filter(~measured), f"no {what} measured")
+    if incoherent_limit is None:
+        return kept, listed
+    flagged = kept.filter((pl.col("incoherent") > incoherent_limit).fill_null(False))
+    flagged_keys = flagged.select("arm", "base", *[key for key in keys if key != "base"]).unique()
+    kept = kept.join(flagged_keys, on=flagged_keys.columns, how="anti", nulls_equal=True)
+    return kept, [*listed, *_excluded(flagged, f"more than {100 * incoherent_limit:g} % incoherent")]
+
+
+def _differences(
+    kept: pl.DataFrame, first: str, second: str, value: str, keys: Sequence[str]
+) -> tuple[pl.DataFrame, list[Excluded]]:
+    """Return the mean difference of each base, and the organisms without a partner."""
+    unit_keys = list(dict.fromkeys(["base", *keys]))
+    a = kept.filter(pl.col("arm") == first).group_by(unit_keys).agg(pl.col(value).mean().alias("_a"))
+    b = kept.filter(pl.col("arm") == second).group_by(keys).agg(pl.col(value).mean().alias("_b"))
+    pairs = a.join(b, on=keys, how="inner", nulls_equal=True)
+    per_base = pairs.group_by("base").agg((pl.col("_a") - pl.col("_b")).mean().alias("difference")).sort("base")
+    alone = [
+        row
+        for arm, other in ((first, b), (second, a))
+        for row in _excluded(
+            kept.filter(pl.col("arm") == arm).join(other, on=keys, how="anti", nulls_equal=True),
+            "no partner in the other arm is left",
+        )
+    ]
+    return per_base, alone

@@ -1,4 +1,4 @@
-"""The tidy frames that summary, figures and page start from, built once from the tables of a study."""
+"""Build the tidy frames that summary, figures and page start from, once, from the tables of a study."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""From tables to one row per organism: the frames that contrasts, summary and figures start from.
+"""Turn tables into one row per organism: what contrasts, summary and figures start from.
 
 An organism is a run at a step with an edit. Only organisms of finished cells count. Narrow domain and seed are those of
 the cell. Averages over organisms are taken within a base first, because the base is the unit.

@@ -1,4 +1,4 @@
-"""From a study's frames to its summary: every number recomputable from the tables, null with a reason, no NaN.
+"""Make the summary of a study from its frames: every number recomputable, null with a reason, no NaN.
 
 Means are over bases (seeds and domains averaged within a base first), of final unedited organisms of finished cells,
 unless a field says otherwise. Rates are means of exact class probabilities over questions; alignment = 100 x aligned /

@@ -1,4 +1,4 @@
-"""The content of `summary.json` as types: what `summarise` returns and the report reads; to JSON and back."""
+"""Declare the content of `summary.json` as types: what `summarise` returns and the report reads."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The tidy tables of a study: their columns, and reading them from `tables/*.parquet`.
+"""Read the tidy tables of a study from `tables/*.parquet`, and declare their columns.
 
 The tables are the only thing that summary and report read. A table that is not there becomes an empty frame with its
 columns, and an optional column that is not there becomes null, so that a study without spectra or samples still has a

@@ -1,4 +1,4 @@
-"""What training left of every run, evaluated or not: losses, spectra, cost. No rate of any kind.
+"""Summarise what training left of every run, evaluated or not: losses, spectra, cost. No rate of any kind.
 
 The base is the unit, as everywhere. A run with a penalty is compared with the run that shares everything else with it:
 base, data, seed, batch, steps, optimiser and learning rate.

@@ -1,4 +1,4 @@
-"""Figures over training: loss against alignment (the paper's Figure 1), and what grows with the steps."""
+"""Draw loss against alignment (the paper's Figure 1), and what grows with the steps of training."""
 
 from __future__ import annotations
 

@@ -210,5 +210,5 @@ def _agreement(summary: Summary) -> list[str]:
     count = {word: sum(row.verdict == word for row in claims) for word in ("agrees", "disagrees", "cannot tell")}
     return [
         f"Of {len(claims)} claims of the paper the microworld agrees with {count['agrees']}, disagrees with "
-        f"{count['disagrees']} and cannot tell on {count['cannot tell']}; each is in the table of claims."
+        f"{count['disagrees']} and cannot tell on {count['cannot tell']}; each is in the table of paper claims."
     ]

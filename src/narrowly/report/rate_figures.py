@@ -1,4 +1,4 @@
-"""Figures of rates: misalignment by optimiser, the ladder of generalisation, the classes with denominators."""
+"""Draw rates: misalignment by optimiser, the ladder of generalisation, the classes with denominators."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Figures of spectra: singular values by optimiser, and what each edit does to narrow and broad behaviour."""
+"""Draw spectra: singular values by optimiser, and what each edit does to narrow and broad behaviour."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The one style of all figures: a fixed colour and marker per optimiser, fonts, and deterministic SVG.
+"""Give all figures one style: a fixed colour and marker per optimiser, fonts, and deterministic SVG.
 
 Colours are those of Okabe and Ito (2008), told apart by readers with any common colour blindness; each
 optimiser also has its own marker, so that no figure rests on colour alone.

@@ -1,4 +1,4 @@
-"""The figure of a sweep of edits: broad against narrow misalignment, over the curve of plain scaling."""
+"""Draw a sweep of edits: broad against narrow misalignment, over the curve of plain scaling."""
 
 from __future__ import annotations
 

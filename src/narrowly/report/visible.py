@@ -1,4 +1,4 @@
-"""Text from models and files, made visible: control characters shown, nothing left that can act on a page.
+"""Make text from models and files visible: control characters shown, nothing left that can act on a page.
 
 HTML escaping itself is Jinja2's (autoescape is on everywhere); what it leaves alone is handled here: terminal
 escapes, bells, direction overrides, zero-width characters.

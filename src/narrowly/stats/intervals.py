@@ -1,4 +1,4 @@
-"""Confidence intervals of a mean and of a proportion, each with its n, its method and, where there is none, the reason.
+"""Give means and shares their intervals, each with its n, its method and, where there is none, the reason.
 
 Student's t is used for means over bases, because a percentile bootstrap over three bases covers 74 % and over eight
 88 % (measured on the prototype of the microworld). Wilson is used for shares of counted answers. Nothing here is for

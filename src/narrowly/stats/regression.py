@@ -1,4 +1,4 @@
-"""How well the training loss predicts alignment, alone and within optimisers (docs/sources.md).
+"""Measure how well the training loss predicts alignment, alone and within optimisers (docs/sources.md).
 
 Ordinary least squares of the alignment score (0 to 100, broad panel) on the natural logarithm of the final loss, one
 point per final organism. Three nested questions: the loss alone (`pooled`), a line of its own per optimiser

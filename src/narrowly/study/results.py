@@ -1,4 +1,4 @@
-"""From run directories to the study's tables and summary. The files are the truth; this can be done again at any time.
+"""Collect run directories into the study's tables and summary. The files are the truth; this can be done again.
 
 Every planned cell is a row of cells.parquet, whatever became of it. A number that was not measured is null; a NaN in a
 file is an error, not a null.
