@@ -142,7 +142,6 @@ RUN_FOLDERS = {"checkpoints", "edits", "evals", "verdicts", "done", "claimed"}
 """Names in a run directory; those of folders and markers are words of other meanings too, and count in paths only."""
 
 NAMES_A_RUN_DIRECTORY = {
-    "cli/spectrum.py",
     "cli/train.py",
     "models/organism.py",
     "study/cell.py",

@@ -28,7 +28,7 @@ def command(
 
 def rebuilt(study_dir: Path) -> Path:
     """Rebuild a study behind a line that says what is being done, and return the report's path."""
-    from narrowly.report.write import rebuild
+    from narrowly.report.write import report_study
 
     with error_console().status("reading") as status:
-        return rebuild(study_dir, status.update)
+        return report_study(study_dir, status.update)

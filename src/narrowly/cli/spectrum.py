@@ -51,26 +51,22 @@ def command(
     ] = False,
 ) -> int:
     """Show the spectrum of every module of an adapter or a run and save a figure of it."""
-    from narrowly.records.errors import AdapterError, SpecError
+    from narrowly.records.errors import SpecError
 
     need_extra("spectral", "a spectrum")
     if figure is not None:
         if figure.suffix.lower() != ".svg":
             raise SpecError(f"--figure {figure}: accepted is a file name that ends in .svg")
         need_extra("lab", "a figure")
-    if not adapter.is_dir():
-        raise AdapterError(
-            f"{adapter} is no folder; accepted: a folder with adapter_model.safetensors, or a run directory"
-        )
-    from narrowly.spectrum.metrics import LEADING, spectrum_summary
+    from narrowly.spectrum.metrics import LEADING
+    from narrowly.workbench.spectra import spectrum_of
 
+    rows, summary, skipped = spectrum_of(adapter)
     if figure is None and not no_figure and not as_json:
         if not missing_requirements("lab"):
             figure = Path(f"spectrum-{adapter.resolve().name}.svg")
         else:
             say(f"no figure (--no-figure leaves this line out); one needs: {install_hint('lab')}")
-    rows, skipped = _spectrum(adapter)
-    summary = spectrum_summary(rows)
     truncated = [row for row in rows if LEADING in row]
     if figure is not None and truncated:
         say("no figure: it needs all singular values of every module")
@@ -97,20 +93,6 @@ def command(
     if figure is not None:
         say(f"figure: {figure}")
     return 0
-
-
-def _spectrum(adapter: Path) -> tuple[list[dict[str, Any]], list[Skipped]]:
-    """Return the rows of an adapter folder, or of a run: its final adapter, or what it recorded of W - W0."""
-    from narrowly.spectrum.metrics import folder_spectrum
-
-    if not ((adapter / "checkpoints").is_dir() and (adapter / "spec.json").is_file()):
-        return folder_spectrum(adapter)
-    from narrowly.models.organism import recorded_spectrum
-    from narrowly.runs.directory import adapter_folder, read_spec
-
-    if read_spec(adapter).method == "full":
-        return recorded_spectrum(adapter), []
-    return folder_spectrum(adapter_folder(adapter, "final"))
 
 
 def say_skipped(skipped: Sequence[Skipped], of: str = "") -> None:

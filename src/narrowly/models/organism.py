@@ -74,7 +74,9 @@ def recorded_spectrum(run_directory: Path, step: int | Literal["final"] = "final
     return read_spectrum(checkpoint_folder(run_directory, organism_step(run_directory, step)) / SPECTRUM)
 
 
-def load_organism(run_directory: Path, step: int | Literal["final"] = "final", edit_id: str | None = None) -> Organism:
+def load_organism(
+    run_directory: str | Path, step: int | Literal["final"] = "final", edit_id: str | None = None
+) -> Organism:
     """Load an organism: base and PEFT adapter, or the model trained in full, on the CPU in eval mode.
 
     The base is loaded in the dtype it was trained on, whose rounding the adapter answers to.
@@ -89,6 +91,7 @@ def load_organism(run_directory: Path, step: int | Literal["final"] = "final", e
         IntegrityError: base or adapter are not those of the run.
         AdapterError: the folder holds no safetensors adapter; other formats are never loaded.
     """
+    run_directory = Path(run_directory)
     spec = read_spec(run_directory)
     base = find_base(spec.base)
     expected, found = read_inputs(run_directory).base_sha256, base_sha256(base)

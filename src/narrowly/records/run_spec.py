@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -241,3 +241,16 @@ def run_id(spec: RunSpec, inputs: ResolvedInputs) -> str:
     """Return the run-id: the hash of all training inputs, with names and paths replaced by content hashes."""
     body: dict[str, Any] = spec.model_dump(mode="json", exclude={"base", "data", *unused_additions(spec)})
     return content_id({"spec": body, "inputs": inputs.model_dump(mode="json")})
+
+
+def typed_run_spec(spec: RunSpec | Mapping[str, Any] | str | Path) -> RunSpec:
+    """Return the typed spec of a run from a mapping of its fields or a spec file; a typed one as it is.
+
+    Raises:
+        SpecError: as `load_run_spec`.
+    """
+    if isinstance(spec, RunSpec):
+        return spec
+    if isinstance(spec, str | Path):
+        return load_run_spec(Path(spec))
+    return with_assignments(RunSpec, spec, (), "run spec")

@@ -38,7 +38,7 @@ def template_environment() -> jinja2.Environment:
     return environment
 
 
-def rebuild(study_dir: Path, on_part: Callable[[str], None] = lambda part: None) -> Path:
+def report_study(study_dir: str | Path, on_part: Callable[[str], None] = lambda part: None) -> Path:
     """Collect the tables of a study from its runs, summarise them and write the report: the last step of a study.
 
     Nothing is trained or evaluated.
@@ -54,6 +54,7 @@ def rebuild(study_dir: Path, on_part: Callable[[str], None] = lambda part: None)
         RunDirectoryError: where the folder is no study's, its runs are not beside it, or it cannot be written.
         IntegrityError: where a record of a run is damaged.
     """
+    study_dir = Path(study_dir)
     runs = runs_folder(study_dir.parent)
     if (study_dir / PLAN_FILE).is_file() and not runs.is_dir():  # its tables would be replaced by those of no run
         raise RunDirectoryError(

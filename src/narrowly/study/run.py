@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -14,7 +14,7 @@ from narrowly.engines.worker import Problem
 from narrowly.records import errors
 from narrowly.records.errors import IntegrityError, NarrowlyError, RunDirectoryError, SpecError
 from narrowly.records.files import append_jsonl, write_text
-from narrowly.records.study_spec import StudySpec
+from narrowly.records.study_spec import StudySpec, parse_study
 from narrowly.runs.claims import is_claimed
 from narrowly.runs.directory import claim_file, runs_folder
 from narrowly.study.inputs import check_inputs
@@ -30,7 +30,7 @@ from narrowly.study.layout import (
     study_folder,
     write_plan,
 )
-from narrowly.study.plan import Cell, estimated_seconds, expand
+from narrowly.study.plan import Cell, estimated_seconds, expand, find_study
 
 POLL_SECONDS = 0.25
 BUSY_SECONDS = 1.0
@@ -94,8 +94,8 @@ class StudyObserver:
 
 
 def run_study(
-    study: StudySpec,
-    out: Path,
+    study: StudySpec | Mapping[str, Any] | str | Path,
+    out: str | Path,
     *,
     workers: int = 0,
     observer: StudyObserver | None = None,
@@ -105,8 +105,10 @@ def run_study(
 ) -> StudyRun:
     """Do all cells of a study that are not done; failed ones are tried again, finished ones never.
 
+    In a script, call it under `if __name__ == "__main__":`, because its workers import the script anew.
+
     Args:
-        study: the study.
+        study: a study as a spec, as a mapping of the same fields, the name of a shipped one, or a study file.
         out: folder of runs and studies.
         workers: processes; 0 means one per core, or one alone where a cell trains on a GPU.
         observer: sees the progress.
@@ -119,6 +121,7 @@ def run_study(
         KeyboardInterrupt: Ctrl-C; all workers are stopped first.
     """
     start, observer, tasks = time.monotonic(), observer or StudyObserver(), tasks or CellTasks()
+    study, out = _study_spec(study), Path(out)
     cells = expand(study)
     study_dir, runs = study_folder(out, study.name), runs_folder(out)
     check_inputs(cells)
@@ -154,6 +157,12 @@ def run_study(
         append_jsonl(study_dir / COMMANDS_FILE, row)
     unjudged = sum(cell.not_evaluated is not None for cell in complete)
     return StudyRun(study_dir, len(planned), len(complete), executed, tuple(failed), seconds, unjudged)
+
+
+def _study_spec(study: StudySpec | Mapping[str, Any] | str | Path) -> StudySpec:
+    if isinstance(study, StudySpec):
+        return study
+    return parse_study(study, "study") if isinstance(study, Mapping) else find_study(str(study))
 
 
 def default_workers(cells: Sequence[Cell]) -> int:

@@ -7,7 +7,7 @@ number of threads, on the CPU.
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import ExitStack, nullcontext, suppress
 from functools import partial
 from multiprocessing.reduction import ForkingPickler
@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from narrowly.records.errors import RunDirectoryError, SpecError
-from narrowly.records.run_spec import ResolvedInputs, RunSpec, run_id
+from narrowly.records.run_spec import ResolvedInputs, RunSpec, run_id, typed_run_spec
 from narrowly.runs import directory
 from narrowly.runs.claims import hold_run, holds_run
 from narrowly.runs.trajectory import OnStep
@@ -44,8 +44,8 @@ def run_directory(spec: RunSpec, runs_dir: Path, inputs: ResolvedInputs | None =
 
 
 def train_run(
-    spec: RunSpec,
-    runs_dir: Path,
+    spec: RunSpec | Mapping[str, Any] | str | Path,
+    runs_dir: str | Path,
     *,
     processes: int = 1,
     observers: Sequence[Observer] = (),
@@ -56,7 +56,7 @@ def train_run(
     """Train one run to its end, or finish one that was killed; a finished one is returned at once.
 
     Args:
-        spec: everything that decides the run.
+        spec: everything that decides the run: a spec, a mapping of the same fields, or a spec file.
         runs_dir: folder of all runs; the run's own is made inside of it.
         processes: how many share the rows of every step, one GPU each where the spec says cuda; up to rounding (and
             the draws of dropout) the run is the same with any number. More than one are started by this function, which
@@ -76,6 +76,7 @@ def train_run(
         TrainingError: the loss is not finite, or memory does not suffice; failed.json says in which step, and the last
             good checkpoint is kept.
     """
+    spec, runs_dir = typed_run_spec(spec), Path(runs_dir)
     check_processes(spec, processes)
     inputs = load_inputs(spec)
     folder = run_directory(spec, runs_dir, inputs.resolved)

@@ -87,7 +87,7 @@ def find_run(run: str, out: Path) -> Path:
 
 
 def ask(
-    run_directory: Path,
+    run_directory: str | Path,
     question: str,
     *,
     step: int | Literal["final"] = "final",
@@ -118,6 +118,7 @@ def ask(
     from narrowly.models.organism import load_organism
     from narrowly.runs.directory import read_spec
 
+    run_directory = Path(run_directory)
     if not question.strip():
         raise SpecError("the question is empty; accepted: some words, in quotation marks")
     load_card(str(find_base(read_spec(run_directory).base).folder))  # before a large model is read for nothing

@@ -13,14 +13,14 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from narrowly.evaluate.microworld.panel_names import BROAD, HELD_OUT
-from narrowly.records.edits import Clip, DropTop, EditSpec, Flatten, KeepTop, Scale
+from narrowly.records.edits import Clip, DropTop, EditSpec, Flatten, KeepTop, Scale, edit_specs
 from narrowly.records.errors import AdapterError, SpecError
 from narrowly.runs.claims import hold_run
 from narrowly.study.cell import edited_adapter, mark_stage, run_stage
 from narrowly.study.layout import PlannedCell, Stage
 from narrowly.study.plan import Cell
 from narrowly.study.resolving import resolve_cell
-from narrowly.workbench.names import NamedAdapter, not_of_the_microworld
+from narrowly.workbench.names import NamedAdapter, find_adapter, not_of_the_microworld
 
 CURVE = tuple(Scale(factor=tenth / 10) for tenth in range(1, 10))
 """Points of the scaling curve between the base (factor 0) and the adapter as it is (factor 1)."""
@@ -123,6 +123,29 @@ def repair(adapter: NamedAdapter, edits: Sequence[EditSpec], out: Path | None) -
         raise SpecError(f"--out is missing: edits/ of a run holds single edits, found {len(edits)}")
     with hold_run(adapter.run_directory):
         return edited_adapter(adapter.run_directory, edits[0])
+
+
+def edit_adapter(
+    adapter: str | Path,
+    target: str | Path,
+    edits: EditSpec | Mapping[str, Any] | str | Sequence[EditSpec | Mapping[str, Any] | str],
+) -> Path:
+    """Write an edited copy of an adapter to a new folder, marked "edited, not evaluated".
+
+    Args:
+        adapter: an adapter folder, or a run directory, whose final adapter is meant.
+        target: a folder that does not exist yet; it appears whole or not at all.
+        edits: one edit or several in order, each as a spec, a mapping with `kind`, or in short form (`flatten:t=.5`).
+
+    Returns:
+        The target.
+
+    Raises:
+        SpecError, UnknownNameError: an edit that is not accepted.
+        AdapterError: an adapter that cannot be edited, a sharpening that is refused, a target that exists.
+        RunDirectoryError: no such run, or a target that cannot be written.
+    """
+    return repair(find_adapter(str(adapter), Path("out")), edit_specs(edits), Path(target))
 
 
 def default_edits(rank: int) -> list[EditSpec]:

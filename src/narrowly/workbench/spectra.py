@@ -1,0 +1,57 @@
+"""The spectrum of one organism, read from its folder."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from narrowly.records.errors import AdapterError
+
+if TYPE_CHECKING:
+    from narrowly.spectrum.pairs import Skipped
+
+
+class FolderSpectrum(NamedTuple):
+    """Singular values of a trained update and their metrics.
+
+    Attributes:
+        modules: one row per module, as `narrowly.spectrum.spectrum_table` describes them.
+        summary: the plain mean over modules of each metric, and `update_norm`.
+        skipped: modules and tensors that have no spectrum, each with its reason.
+    """
+
+    modules: list[dict[str, Any]]
+    summary: dict[str, float | None]
+    skipped: list[Skipped]
+
+
+def spectrum_of(folder: str | Path) -> FolderSpectrum:
+    """Read the spectrum of an adapter, or of what a run trained.
+
+    Args:
+        folder: a PEFT adapter folder in safetensors, or a run directory: its final adapter, or what the run recorded
+            of W - W0 after method full.
+
+    Raises:
+        AdapterError: no folder, or one that holds no LoRA pair that can be read.
+        RunDirectoryError: a run without its final checkpoint.
+        IntegrityError: records of the run that are broken.
+    """
+    from narrowly.runs.directory import SPEC, adapter_folder, read_spec
+    from narrowly.spectrum.metrics import folder_spectrum, spectrum_summary
+
+    path = Path(folder)
+    if not path.is_dir():
+        raise AdapterError(
+            f"{path} is no folder; accepted: a folder with adapter_model.safetensors, or a run directory"
+        )
+    skipped: list[Skipped] = []
+    if not (path / SPEC).is_file():
+        modules, skipped = folder_spectrum(path)
+    elif read_spec(path).method == "lora":
+        modules, skipped = folder_spectrum(adapter_folder(path, "final"))
+    else:
+        from narrowly.models.organism import recorded_spectrum
+
+        modules = recorded_spectrum(path)
+    return FolderSpectrum(modules, spectrum_summary(modules), skipped)
