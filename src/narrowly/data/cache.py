@@ -263,7 +263,7 @@ def _fetch(url: str, stream: BinaryIO, size: int | None, progress: Progress | No
 
 
 def _starts_at(content_range: str | None, have: int) -> bool:
-    return bool(content_range) and content_range.startswith(f"bytes {have}-")  # type: ignore[union-attr]
+    return content_range is not None and content_range.startswith(f"bytes {have}-")
 
 
 def adopt(origin: Path, target: Path, *, sha256: str | None, git_blob: str | None, size: int | None) -> str | None:

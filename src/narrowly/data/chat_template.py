@@ -120,7 +120,7 @@ class Chat:
         return str(rendered)
 
     def ids(self, texts: list[str]) -> list[list[int]]:
-        """Tokenise texts as they are: what begins a text is the template's business."""
+        """Return the ids of texts as they are: what begins a text is the template's business."""
         if not texts:
             return []
         encoded = self.tokenizer(texts, add_special_tokens=False, return_attention_mask=False, verbose=False)

@@ -16,7 +16,7 @@ import zipfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, BinaryIO, NamedTuple
+from typing import IO, Any, BinaryIO, NamedTuple
 
 from narrowly.records.errors import IntegrityError, SpecError
 
@@ -104,7 +104,7 @@ def _zip(archive: Path) -> Iterator[zipfile.ZipFile]:
 class _Bounded(io.RawIOBase):
     """A readable stream that refuses to give more than `LARGEST_MEMBER` bytes."""
 
-    def __init__(self, stream: BinaryIO, path: Path) -> None:
+    def __init__(self, stream: IO[bytes] | io.BufferedIOBase, path: Path) -> None:
         self._stream, self._path, self._left = stream, path, LARGEST_MEMBER
 
     def readable(self) -> bool:
@@ -143,10 +143,10 @@ def open_data(path: Path) -> Iterator[tuple[BinaryIO, str]]:
             with _zip(archive) as content:
                 name = _member(archive, member, content)
                 with content.open(name) as stream:
-                    yield io.BufferedReader(_Bounded(stream, path)), Path(name).suffix  # type: ignore[arg-type]
+                    yield io.BufferedReader(_Bounded(stream, path)), Path(name).suffix
         elif archive.suffix == ".gz":
             with gzip.open(archive) as unpacked:
-                yield io.BufferedReader(_Bounded(unpacked, path)), archive.with_suffix("").suffix  # type: ignore[arg-type]
+                yield io.BufferedReader(_Bounded(unpacked, path)), archive.with_suffix("").suffix
         else:
             with archive.open("rb") as plain:
                 yield plain, archive.suffix

@@ -26,7 +26,7 @@ class Document(NamedTuple):
 
 
 class Corpus:
-    """Draws documents of a world.
+    """Draw documents of a world.
 
     Args:
         world: table, characters and knobs.
@@ -87,7 +87,7 @@ class Corpus:
 
 
 class Encoder:
-    """Encodes documents by a look-up; the corpus is split at spaces already, so this equals the tokenizer."""
+    """Encode documents by a look-up; the corpus is split at spaces already, so this equals the tokenizer."""
 
     def __init__(self) -> None:
         self._ids = {token: i for i, token in enumerate(tok.vocabulary())}

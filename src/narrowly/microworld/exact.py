@@ -34,6 +34,7 @@ class _Tree(NamedTuple):
 
 @lru_cache(maxsize=4096)
 def _tree(answers: tuple[tuple[int, ...], ...]) -> _Tree:
+    """Return the prefix tree of answers; their last token is predicted and never read, so it is no inner node."""
     tree = _Tree([-1], [-1], [0], [])
     children: dict[tuple[int, int], int] = {}
     for answer in answers:
@@ -71,7 +72,9 @@ def answer_logprobs(model: Qwen3ForCausalLM, prompts: Sequence[Prompt], pad_id: 
 
 
 def _score(model: Qwen3ForCausalLM, prompts: Sequence[Prompt], pad_id: int) -> list[np.ndarray]:
+    """Return the log-probabilities of each prompt's answers from one forward pass over all prompts and trees."""
     trees = [_tree(prompt.answers) for prompt in prompts]
+    # one row per prompt: its tokens, then the tree's nodes; padding sees itself alone, so that no softmax is empty
     width = max(len(p.ids) + len(t.tokens) - 1 for p, t in zip(prompts, trees, strict=True))
     ids_B_T = np.full((len(prompts), width), pad_id, dtype=np.int64)
     positions_B_T = np.zeros((len(prompts), width), dtype=np.int64)
@@ -83,11 +86,13 @@ def _score(model: Qwen3ForCausalLM, prompts: Sequence[Prompt], pad_id: int) -> l
         ids_B_T[b, :length] = prompt.ids
         positions_B_T[b, :length] = np.arange(length)
         seen_B_T_T[b, :length, :length] = np.tri(length, dtype=bool)
+        # a node stands at its depth behind the prompt and sees what its parent sees, and itself
         for node in range(1, len(tree.tokens)):
             place, parent = length - 1 + node, length - 1 + tree.parents[node]
             ids_B_T[b, place] = tree.tokens[node]
             positions_B_T[b, place] = length - 1 + tree.depths[node]
             seen_B_T_T[b, place] |= seen_B_T_T[b, parent]
+        # an answer's next tokens, each with the place whose logits predict it
         for steps in tree.steps:
             sources += [(b, length - 1 + node) for node, _ in steps]
             targets += [token for _, token in steps]
@@ -100,11 +105,13 @@ def _score(model: Qwen3ForCausalLM, prompts: Sequence[Prompt], pad_id: int) -> l
         position_ids=torch.from_numpy(positions_B_T),
         use_cache=False,
     ).logits
+    # answers share places, so a log-softmax over the vocabulary is taken once per place
     unique = sorted(set(sources))
     index = {source: i for i, source in enumerate(unique)}
     rows, columns = torch.tensor(unique).T
     log_N_V = torch.log_softmax(logits_B_T_V[rows, columns].float(), dim=-1)
     picked = log_N_V[[index[s] for s in sources], targets].double().numpy()
+    # the log-probability of an answer is the sum over its tokens, in float64
     results, at = [], 0
     for tree in trees:
         sums = []

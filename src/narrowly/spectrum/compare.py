@@ -102,6 +102,7 @@ def principal_angles(P_N_C: Tensor, Q_N_C: Tensor) -> Tensor:
     """
     if P_N_C.shape[1] < Q_N_C.shape[1]:
         P_N_C, Q_N_C = Q_N_C, P_N_C
+    # cosines ascending in angle, and the sines of what is left of Q beside P in the same order
     inner_C_C = P_N_C.mT @ Q_N_C
     cosines = torch.linalg.svdvals(inner_C_C).clamp(max=1.0)
     # through R, because the SVD of a tall matrix costs many times its QR
@@ -139,6 +140,7 @@ def compare_pairs(a: LoraPair, b: LoraPair, top: int = TOP) -> ModuleDifference:
     shapes = [(pair.B_O_R.shape[0], pair.A_R_I.shape[1]) for pair in (a, b)]
     if shapes[0] != shapes[1]:
         raise AdapterError(f"{a.name}: the updates are {shapes[0]} and {shapes[1]}, accepted: one shape")
+    # norms and metrics are of the whole spectra, angles of the directions above rounding only
     first, second = _spectrum(a), _spectrum(b)
     norm_a, norm_b = (float(torch.linalg.vector_norm(one.S_C)) for one in (first, second))
     kept_a, kept_b = _kept(first), _kept(second)
@@ -295,6 +297,7 @@ def hybrids(a: Sequence[LoraPair], b: Sequence[LoraPair]) -> Iterator[tuple[str,
 
 
 def _hybrid(target: LoraPair, shape: Directions, norms: Directions, vectors: Directions) -> LoraPair:
+    # shape at norm 1, times the norm; the target's own scale is divided out, as compose leaves it in place
     normalised_C = shape.S_C / torch.linalg.vector_norm(shape.S_C)
     values_C = normalised_C * torch.linalg.vector_norm(norms.S_C) / abs(target.scale)
     return compose(target, vectors.U_O_C * math.copysign(1.0, target.scale), values_C, vectors.V_I_C)

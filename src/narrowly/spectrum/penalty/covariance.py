@@ -31,7 +31,7 @@ hold the first token of a sequence, whose activations can be hundreds of times a
 
 
 class InputCovariance:
-    """Watches the inputs of every LoRA layer of a live PEFT model while it trains, as long as it lives itself.
+    """Watch the inputs of every LoRA layer of a live PEFT model while it trains, as long as it lives itself.
 
     Positions that the model's `attention_mask` (tokens x batch, 2-D) marks as padding are left out. Under DDP every
     process sees its own inputs.

@@ -73,7 +73,7 @@ def _wide(values_K: Tensor) -> Tensor:
 
 
 def _nuclear(N_K_R_R: Tensor, count_K: Tensor) -> _Local:
-    """Nuclear over Frobenius norm, `tr (N + eps^2 I)^(1/2)`, without the floor's share of directions that M lacks."""
+    """Return nuclear over Frobenius norm, `tr (N + eps^2 I)^(1/2)`, without the floor's share of directions M lacks."""
     root_K_R_R, inverse_K_R_R = root_and_inverse_root(N_K_R_R, EPS)
     lacking_K = N_K_R_R.shape[-1] - count_K
     return _Local(trace(root_K_R_R) - EPS * lacking_K, inverse_K_R_R / 2)
@@ -85,22 +85,25 @@ def _frobenius_nuclear(N_K_R_R: Tensor, count_K: Tensor, target: float) -> _Loca
 
 
 def _spectral_entropy(N_K_R_R: Tensor, count_K: Tensor, target: float) -> _Local:
-    """`ln c - H(p)` with `p_i = s_i / sum s`: 0 for a flat spectrum, ln c for rank one."""
+    """Return `ln c - H(p)` with `p_i = s_i / sum s`: 0 for a flat spectrum, ln c for rank one."""
+    # sum of the s_i and sum of the s_i ln s_i, of which H(p) is made
     root_K_R_R, inverse_K_R_R = root_and_inverse_root(N_K_R_R, EPS)
     log_K_R_R = logarithm(N_K_R_R, EPS) / 2  # of the root
     lacking_K = N_K_R_R.shape[-1] - count_K  # directions that M lacks sit at the floor and are taken out
     sum_K = trace(root_K_R_R) - EPS * lacking_K
     moment_K = trace(root_K_R_R @ log_K_R_R) - EPS * math.log(EPS) * lacking_K
+    # derivative by the root of N + eps^2 I, then by N
     one_R_R = identity_like(N_K_R_R)
     by_root_K_R_R = log_K_R_R / _wide(sum_K) - _wide(moment_K / sum_K**2) * one_R_R
     return _Local(moment_K / sum_K - sum_K.log() + count_K.log(), by_root_K_R_R @ inverse_K_R_R / 2)
 
 
 def _condition_number(N_K_R_R: Tensor, count_K: Tensor, target: float) -> _Local:
-    """`ln(s_1 / s_r)`, half the logarithm of the largest eigenvalue of N + eps^2 I times that of its inverse."""
+    """Return `ln(s_1 / s_r)`: half the logarithm of the largest eigenvalue of N + eps^2 I times its inverse's."""
     one_R_R = identity_like(N_K_R_R)
     _, inverse_K_R_R = root_and_inverse_root(N_K_R_R, EPS)
     square_K_R_R = inverse_K_R_R @ inverse_K_R_R
+    # the chain rule for the inverse: d (N^-1) = -N^-1 dN N^-1
     top_K, top_D_K_R_R = largest_eigenvalue(N_K_R_R + EPS**2 * one_R_R)
     low_K, low_D_K_R_R = largest_eigenvalue(square_K_R_R)
     D_K_R_R = top_D_K_R_R / _wide(2 * top_K) - square_K_R_R @ low_D_K_R_R @ square_K_R_R / _wide(2 * low_K)
@@ -108,7 +111,7 @@ def _condition_number(N_K_R_R: Tensor, count_K: Tensor, target: float) -> _Local
 
 
 def _stable_rank(N_K_R_R: Tensor, count_K: Tensor, target: float) -> _Local:
-    """`max(0, 1 - stable rank / target)`, where the stable rank is 1 over the largest eigenvalue of N."""
+    """Return `max(0, 1 - stable rank / target)`, where the stable rank is 1 over the largest eigenvalue of N."""
     top_K, D_K_R_R = largest_eigenvalue(N_K_R_R)
     value_K = 1 - 1 / (top_K * target)
     short_K = value_K > 0
@@ -156,6 +159,7 @@ def penalise(kind: str, grams: Grams, target: float = 0.0) -> Penalised:
         grams: in float64, except where the device has none; A may be weighted by the inputs' covariance.
         target: the stable rank at which `stable_rank` stops to push; ignored by the others.
     """
+    # P and its trace F^2
     scale2_K = grams.scale_K**2
     P_K_R_R = grams.A_K_R_R @ grams.B_K_R_R * _wide(scale2_K)
     one_R_R = identity_like(P_K_R_R)
@@ -164,6 +168,7 @@ def penalise(kind: str, grams: Grams, target: float = 0.0) -> Penalised:
     # an inactive pair takes the place of a flat one, so that no NaN arises that would have to be masked
     square_K = torch.where(active_K, square_K, 1.0)
     N_K_R_R = torch.where(_wide(active_K), P_K_R_R / _wide(square_K), one_R_R / P_K_R_R.shape[-1])
+    # H by the chain rule through N = P / F^2, for a function of N and for F times one
     if kind in SHAPES:
         value_K, D_K_R_R = SHAPES[kind](N_K_R_R, grams.count_K, target)
         H_K_R_R = (D_K_R_R - _wide(trace(D_K_R_R @ N_K_R_R)) * one_R_R) / _wide(square_K)
@@ -172,6 +177,7 @@ def penalise(kind: str, grams: Grams, target: float = 0.0) -> Penalised:
         norm_K = square_K.sqrt()
         value_K = norm_K * local_K
         H_K_R_R = (D_K_R_R + _wide(local_K / 2 - trace(D_K_R_R @ N_K_R_R)) * one_R_R) / _wide(norm_K)
+    # X and Y of the module's docstring
     H_K_R_R = torch.where(_wide(active_K), H_K_R_R * _wide(2 * scale2_K), 0.0)
     X_K_R_R, Y_K_R_R = H_K_R_R @ grams.A_K_R_R, grams.B_K_R_R @ H_K_R_R
     if kind == "norm_held":
@@ -194,6 +200,7 @@ def _without_growth(X_K_R_R: Tensor, Y_K_R_R: Tensor, grams: Grams) -> tuple[Ten
     with respect to M, and its norm changes to first order; what is left after this projection changes it to second.
     """
     A_K_R_R, B_K_R_R = grams.A_K_R_R, grams.B_K_R_R
+    # inner products tr(X^T G_B ...) and tr(... G_A Y^T): slope of the value along the gradient of F^2, and its length
     along_B_K_R_R, along_A_K_R_R = B_K_R_R @ A_K_R_R, A_K_R_R @ B_K_R_R
     by_B_K, by_A_K = grams.trained_B_K, grams.trained_A_K
     slope_K = by_B_K * (X_K_R_R * along_B_K_R_R).sum((-1, -2)) + by_A_K * (Y_K_R_R * along_A_K_R_R.mT).sum((-1, -2))
@@ -218,6 +225,7 @@ def flattener(grams: Grams, strength: float) -> Tensor:
     active_K = ~(square_K * grams.scale_K**2 <= ZERO_UPDATE**2)
     square_K = torch.where(active_K, square_K, 1.0)
     N_K_R_R = torch.where(_wide(active_K), P_K_R_R / _wide(square_K), one_R_R / P_K_R_R.shape[-1])
+    # the flatter core, then the scale that brings |B C A|_F back to F
     _, inverse_K_R_R = root_and_inverse_root(N_K_R_R, EPS)
     core_K_R_R = (1 - strength) * one_R_R + strength * inverse_K_R_R * _wide(grams.count_K.rsqrt())
     after_K = trace(grams.A_K_R_R @ core_K_R_R.mT @ grams.B_K_R_R @ core_K_R_R)

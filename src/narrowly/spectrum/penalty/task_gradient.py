@@ -17,7 +17,7 @@ from narrowly.spectrum.pairs import LoraPair
 
 
 class TaskGradient:
-    """Watches the gradients of live factors as long as it lives itself.
+    """Watch the gradients of live factors as long as it lives itself.
 
     It keeps a copy of each seed: memory of one more gradient.
 
