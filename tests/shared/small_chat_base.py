@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from narrowly.records.run_spec import RunSpec
+from tiny_base import SHORT_RUN, save_base
 
 TEMPLATE = (
     "{% for message in messages %}{{ '<|im_start|>' + message.role + '\n' + message.content + '<|im_end|>\n' }}"
@@ -23,9 +24,8 @@ WORDS = r"[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s
 
 def make_chat_base(folder: Path, *, template: str | None = TEMPLATE, hidden: int = 32, seed: int = 0) -> Path:
     """Write a randomly initialised base with peaked logits."""
-    import torch
     from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers, trainers
-    from transformers import PreTrainedTokenizerFast, Qwen3Config, Qwen3ForCausalLM
+    from transformers import PreTrainedTokenizerFast
 
     core = Tokenizer(models.BPE())
     cut = pre_tokenizers.Split(Regex(WORDS), "isolated")
@@ -41,29 +41,7 @@ def make_chat_base(folder: Path, *, template: str | None = TEMPLATE, hidden: int
     fast = PreTrainedTokenizerFast(tokenizer_object=core, pad_token=special[0], eos_token=special[2])
     fast.add_special_tokens({"additional_special_tokens": special[1:2]})
     fast.chat_template = template
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
-        model = Qwen3ForCausalLM(
-            Qwen3Config(
-                vocab_size=len(fast),
-                hidden_size=hidden,
-                intermediate_size=3 * hidden,
-                num_hidden_layers=2,
-                num_attention_heads=4,
-                num_key_value_heads=2,
-                head_dim=hidden // 4,
-                max_position_embeddings=128,
-                tie_word_embeddings=True,
-                pad_token_id=0,
-                eos_token_id=2,
-                bos_token_id=None,
-            )
-        )
-        with torch.no_grad():
-            model.model.embed_tokens.weight.mul_(10)
-    model.to(torch.bfloat16).save_pretrained(folder)
-    fast.save_pretrained(folder)
-    return folder
+    return save_base(folder, fast, hidden=hidden, longest=128, seed=seed)
 
 
 def conversations(count: int = 24, seed: int = 0) -> list[dict[str, Any]]:
@@ -86,15 +64,5 @@ def write_jsonl(path: Path, rows: list[dict[str, Any]]) -> Path:
 
 def text_spec(base: Path | str, file: Path | str, data: dict[str, Any] | None = None, **fields: Any) -> RunSpec:
     """A short run on text: 6 steps of batch 4, checkpoints at 0, 2 and 6, 6 rows held out."""
-    values: dict[str, Any] = {
-        "base": str(base),
-        "data": {"source": "text", "dataset": str(file), "max_tokens": 128, "holdout": 6, **(data or {})},
-        "adapter": {"r": 4, "alpha": 8},
-        "optimiser": {"kind": "adam", "lr": 1e-2},
-        "schedule": {"kind": "constant", "warmup_steps": 0},
-        "steps": 6,
-        "batch_size": 4,
-        "checkpoints": 3,
-        "first_checkpoint": 2,
-    }
-    return RunSpec.model_validate({**values, **fields})
+    source = {"source": "text", "dataset": str(file), "max_tokens": 128, "holdout": 6, **(data or {})}
+    return RunSpec.model_validate({"base": str(base), "data": source, **SHORT_RUN, **fields})
