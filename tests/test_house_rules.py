@@ -30,14 +30,8 @@ def test_no_module_is_longer_than_400_lines() -> None:
     assert {name: length for name, length in lengths.items() if length > LONGEST} == {}
 
 
-TOO_LONG = {
-    "analysis/paper_claims.py: claims_table",
-    "cli/plan.py: command",
-    "report/spectrum_figures.py: edits",
-    "study/run.py: _execute",
-    "train/steps.py: train_steps",
-}
-"""Temporary: others are splitting these."""
+TOO_LONG = {"study/run.py: _execute"}
+"""Temporary: others are splitting it."""
 
 NO_CODE = {
     tokenize.COMMENT, tokenize.NL, tokenize.NEWLINE, tokenize.INDENT, tokenize.DEDENT, tokenize.ENDMARKER,
