@@ -20,5 +20,5 @@ class OutcomeClass(StrEnum):
     JUDGE_ERROR = "judge_error"
 
 
-NO_JUDGE = NOT_EVALUATED = "not evaluated (no judge)"
+NO_JUDGE = "not evaluated (no judge)"
 """What stands in place of every rate of an organism whose answers nothing in this version can judge: never a number."""
