@@ -377,7 +377,7 @@ def test_an_ending_that_is_not_known_and_a_missing_file_are_named(tmp_path) -> N
 @pytest.mark.parametrize(
     ("name", "head", "command"),
     [
-        ("sets.zip.enc", b"\x17\x88", r"easy-dataset-share magic-unprotect-dir .*sets\.zip\.enc -p PASSWORD"),
+        ("sets.zip.enc", b"\x17\x88", r"easy-dataset-share magic-unprotect-dir .*sets\.zip\.enc'? -p PASSWORD"),
         ("rows.jsonl.gpg", b"\x85", r"gpg --output FILE --decrypt .*rows\.jsonl\.gpg"),
         ("rows.jsonl.age", b"", "age --decrypt --output FILE"),
         ("rows.jsonl", b"age-encryption.org/v1\n", "age --decrypt"),
