@@ -10,6 +10,7 @@ import multiprocessing
 import os
 import signal
 import tempfile
+import threading
 import time
 import traceback
 from collections.abc import Callable, Iterator
@@ -19,6 +20,7 @@ from multiprocessing.connection import Connection, wait
 from multiprocessing.context import SpawnProcess
 from multiprocessing.reduction import ForkingPickler
 from pathlib import Path
+from types import FrameType
 from typing import Any, Literal
 
 from narrowly.engines.lifeline import die_with_parent, how_it_died
@@ -55,7 +57,8 @@ def run_processes(work: Work, size: int, device: Device, on_message: Callable[[A
         children = _ChildProcesses(size, Path(folder))
         try:
             children.start(work, device)
-            children.receive(on_message)
+            with _sigint_kept() as check_sigint:
+                children.receive(on_message, check_sigint)
         except BaseException:
             children.end(0.0)
             raise
@@ -99,7 +102,7 @@ class _ChildProcesses:
             self._lifelines.append(lifeline)
             self._rank_of_receiver[receiver] = rank
 
-    def receive(self, on_message: Callable[[Any], None]) -> None:
+    def receive(self, on_message: Callable[[Any], None], check_sigint: Callable[[], None]) -> None:
         """Pass messages on until the first process is done.
 
         Raises:
@@ -109,6 +112,7 @@ class _ChildProcesses:
         lost: Exception | None = None
         deadline = 0.0
         while receivers:
+            check_sigint()
             ready = wait(list(receivers), None if lost is None else max(0.0, deadline - time.monotonic()))
             if not ready:
                 break
@@ -166,6 +170,37 @@ def _sigint_blocked() -> Iterator[None]:
         yield
     finally:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+@contextmanager
+def _sigint_kept() -> Iterator[Callable[[], None]]:
+    """Yield a function that raises KeyboardInterrupt if Ctrl-C was pressed in here.
+
+    The signal's handler raises it too, but Python drops what is raised while a finaliser or the callback of a weak
+    reference runs, and garbage collection may run one at any time. (Python's documentation of `signal`, "Note on
+    Signal Handlers and Exceptions".)
+    """
+    pressed = False
+
+    def on_sigint(number: int, frame: FrameType | None) -> None:
+        nonlocal pressed
+        pressed = True
+        signal.default_int_handler(number, frame)
+
+    def check() -> None:
+        if pressed:
+            raise KeyboardInterrupt
+
+    before = signal.getsignal(signal.SIGINT)
+    # a program that has its own handler, or ignores the signal, keeps its way; other threads may set none
+    ours = before is signal.default_int_handler and threading.current_thread() is threading.main_thread()
+    if ours:
+        signal.signal(signal.SIGINT, on_sigint)
+    try:
+        yield check
+    finally:
+        if ours:
+            signal.signal(signal.SIGINT, before)
 
 
 @contextmanager
