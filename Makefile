@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 WORKERS ?= 0
 
-.PHONY: micro test test-slow lint types bench bench-gpu clean
+.PHONY: micro test test-slow lint types bench bench-gpu findings clean
 
 PIP = $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
 
@@ -46,6 +46,16 @@ bench-gpu: $(VENV)/.installed  ## what needs a GPU: the same at Qwen3-8B's shape
 	$(BIN)/python benchmarks/muon_step.py --device cuda --json benchmarks/results/muon_step-cuda.json
 	$(BIN)/python benchmarks/training_step.py --check --json benchmarks/results/training_step-cuda.json
 	$(BIN)/python benchmarks/throughput.py --device cuda --json benchmarks/results/throughput-cuda.json
+
+findings:  ## what surprised us in other people's packages, each in an environment of its own (minutes each, not in CI)
+	@changed=0; for finding in findings/*.sh; do \
+	  echo; echo "== $$finding"; code=0; PYTHON="$(PYTHON)" bash $$finding || code=$$?; \
+	  case $$code in \
+	    0) echo "-- still so: $$finding" ;; \
+	    77) echo "-- skipped, not applicable here: $$finding" ;; \
+	    2) echo "-- not tried, no packages: $$finding"; changed=1 ;; \
+	    *) echo "-- CHANGED: $$finding"; changed=1 ;; \
+	  esac; done; exit $$changed
 
 clean:
 	rm -rf $(VENV) out .mypy_cache .ruff_cache .pytest_cache .hypothesis

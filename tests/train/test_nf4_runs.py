@@ -162,6 +162,28 @@ def test_whoever_looks_at_a_base_in_four_bits_leaves_its_weights_as_they_are(cha
 
 
 @real
+def test_an_adapter_on_four_bits_gets_the_same_gradients_after_a_look_as_before(chat: Chat) -> None:
+    spec = text_spec(*chat)
+    model: Any = attach_adapter(load_model(find_base(str(chat[0])), "nf4"), spec.adapter, 0, "base")
+    ids_1_T = torch.tensor([[4, 5, 6, 7]])
+
+    def gradients() -> dict[str, torch.Tensor | None]:
+        model.train().zero_grad()
+        model(input_ids=ids_1_T, labels=ids_1_T).loss.backward()
+        trained = {name: p.grad for name, p in model.named_parameters() if p.requires_grad}
+        return {name: grad if grad is None else grad.clone() for name, grad in trained.items()}
+
+    before = gradients()
+    with torch.no_grad():
+        model.eval()(input_ids=ids_1_T)
+    after = gradients()
+    assert before and all(grad is not None for grad in before.values())
+    for name, grad in before.items():
+        found = after[name]
+        assert grad is not None and found is not None and torch.equal(found, grad)
+
+
+@real
 def test_a_layer_that_stays_as_it_was_is_an_error(chat: Chat) -> None:
     with pytest.raises(SpecError, match=r"q_proj stays in bfloat16; accepted"):
         settle_quantised(load_model(find_base(str(chat[0])), "bfloat16"), "base")

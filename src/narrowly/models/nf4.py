@@ -71,8 +71,9 @@ def nf4_options(device: str) -> dict[str, Any]:
 def settle_quantised(model: nn.Module, base_name: str) -> None:
     """Check that a loaded base is in 4 bits as it was asked for, and keep its weights as they are.
 
-    On CPUs with AVX512-BF16, bitsandbytes 0.50 would pack the weights anew in the first forward pass in eval mode, for
-    good, and round their scales to bfloat16 with that: whoever looks at a run would change it.
+    On CPUs with AVX512-BF16, bitsandbytes 0.50 packs the weights anew in the first forward pass in eval mode, for good.
+    That rounds their scales to bfloat16, and no gradient passes through such a layer any more (seen with 0.50.2,
+    findings/nf4_eval_stops_gradients.sh). An observer would change the run, so it is switched off.
 
     Raises:
         SpecError: it has no linear layer that bitsandbytes quantises, or one of them stayed as it was.
