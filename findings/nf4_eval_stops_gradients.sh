@@ -33,16 +33,19 @@ import sys
 import warnings
 from importlib.metadata import version
 
+logging.disable(logging.WARNING)  # one line about the package kernels, which is meant to be absent
+
 import torch
 from bitsandbytes.functional import has_avx512bf16
 from bitsandbytes.nn import Linear4bit
 from peft import LoraConfig, get_peft_model
 from transformers import AutoModelForCausalLM, BitsAndBytesConfig, LlamaConfig, LlamaForCausalLM
+from transformers.utils.logging import disable_progress_bar
 
 if not has_avx512bf16():
     print("not applicable: bitsandbytes finds no AVX512-BF16")
     sys.exit(77)
-logging.disable(logging.WARNING)
+disable_progress_bar()
 torch.set_num_threads(1)
 torch.manual_seed(0)
 FOLDER = f"{sys.argv[1]}/base"
