@@ -62,7 +62,7 @@ def test_a_finished_study_is_not_run_again(micro):
 
 
 def test_a_shipped_base_can_be_rebuilt_by_the_command_on_its_card(tmp_path):
-    from narrowly.microworld.bases import load_card
+    from narrowly.microworld.cards import load_card
 
     shipped = load_card("micro-0")
     program, *arguments = shipped.rebuild.split()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -16,6 +17,7 @@ import fake_cells
 from ctrl_c import heard_ctrl_c
 from fake_cells import TASKS, executions, study
 from narrowly.engines.local import LocalExecutor, Task, usable_cores
+from narrowly.microworld.cards import SHIPPED
 from narrowly.records.errors import NarrowlyError, RunDirectoryError, SpecError, TrainingError, UnknownNameError
 from narrowly.records.files import read_json, write_text
 from narrowly.runs.claims import claimed, is_claimed
@@ -113,7 +115,7 @@ def test_a_full_disk_stops_the_study_with_one_error_and_finished_cells_stay(tmp_
 
 
 def test_an_unknown_base_is_a_user_error_and_leaves_nothing(tmp_path: Path) -> None:
-    spec = study(1).model_copy(update={"run": {"base": "missing"}})
+    spec = study(1).model_copy(update={"run": {"base": "micro-00"}})
     with pytest.raises(UnknownNameError, match="did you mean 'micro-0'"):
         run_study(spec, tmp_path, workers=1, tasks=TASKS)
     assert not list(tmp_path.iterdir())
@@ -257,7 +259,8 @@ def test_a_changed_study_of_the_same_name_says_so_keeps_the_runs_and_forgets_old
 
 def test_two_bases_of_one_name_are_refused_before_anything_is_written(tmp_path: Path) -> None:
     spec = study(1)
-    spec = spec.model_copy(update={"grid": {**spec.grid, "base": ["a/micro-0", "b/micro-0"]}})
+    places = [str(shutil.copytree(SHIPPED / "micro-0", tmp_path / folder / "micro-0")) for folder in ("a", "b")]
+    spec = spec.model_copy(update={"grid": {**spec.grid, "base": places}})
     with pytest.raises(SpecError, match="both bases called 'micro-0'"):
         run_study(spec, tmp_path, workers=1, tasks=TASKS)
     assert not (tmp_path / spec.name).exists()

@@ -7,8 +7,9 @@ import pytest
 import torch
 
 from narrowly.microworld import build
-from narrowly.microworld.bases import base_folder, load_base, load_card, verify_weights
+from narrowly.microworld.bases import load_base
 from narrowly.microworld.build import base_name, build_base, build_command
+from narrowly.microworld.cards import base_folder, load_card, verify_weights
 from narrowly.microworld.config import ModelShape, Training, WorldConfig
 from narrowly.microworld.measure import measure_base
 from narrowly.microworld.persona import persona_curve, posterior

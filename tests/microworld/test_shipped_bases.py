@@ -6,7 +6,8 @@ import shutil
 import pytest
 
 from narrowly.cli.app import execute
-from narrowly.microworld.bases import SHIPPED, load_base, shipped_names, verify_weights
+from narrowly.microworld.bases import load_base
+from narrowly.microworld.cards import SHIPPED, shipped_names, verify_weights
 from narrowly.microworld.config import CHOSEN_CONFIG, WorldConfig
 from narrowly.microworld.lexical import LARGEST_AUC
 from narrowly.microworld.measure import measure_base

@@ -14,13 +14,15 @@ import time
 from pathlib import Path
 from typing import Any
 
+from narrowly.evaluate.banks import BankRecord
+from narrowly.evaluate.stage import stages_of
 from narrowly.records.canonical import content_id
 from narrowly.records.errors import TrainingError, UnknownNameError
 from narrowly.records.files import write_json, write_text
 from narrowly.records.run_spec import ResolvedInputs, run_id
 from narrowly.records.study_spec import StudySpec
 from narrowly.study.cell import attempt
-from narrowly.study.layout import PlannedCell, stages_of
+from narrowly.study.layout import PlannedCell
 from narrowly.study.plan import Cell
 from narrowly.study.run import CellTasks, run_study
 
@@ -42,10 +44,16 @@ def dies_at_start() -> None:
     os._exit(3)
 
 
-def resolve(payload: dict[str, Any]) -> dict[str, Any]:
-    cell = Cell.model_validate(payload["cell"])
-    if cell.spec.base == "missing":
-        raise UnknownNameError("unknown base 'missing'; did you mean 'micro-0'?")
+BANK = BankRecord({"bank": "fake"}, {"judge": "fake"}, ("broad",), ("broad",), {"base_seed": 0, "persona": True})
+
+
+def resolve(payload: dict[str, Any]) -> list[dict[str, Any]]:
+    return [planned_cell(Cell.model_validate(raw)).model_dump(mode="json") for raw in payload["cells"]]
+
+
+def planned_cell(cell: Cell) -> PlannedCell:
+    if cell.spec.base == "micro-00":
+        raise UnknownNameError("unknown base micro-00; did you mean 'micro-0'?")
     inputs = ResolvedInputs(
         base_sha256=content_id(cell.spec.base),
         config_sha256="",
@@ -58,18 +66,14 @@ def resolve(payload: dict[str, Any]) -> dict[str, Any]:
         cell=cell,
         run_id=identity,
         base=Path(cell.spec.base).name,
-        base_seed=0,
-        persona=True,
-        domain=0,
-        ideal_broad=None,
-        stages=tuple(stages_of(cell, identity, "bank", "judge", ("broad",), ("broad",))),
-    ).model_dump(mode="json")
-
-
-def execute(payload: dict[str, Any]) -> dict[str, Any]:
-    return attempt(
-        PlannedCell.model_validate(payload["planned"]), Path(payload["runs"]), Path(payload["study_dir"]), work
+        facts=dict(BANK.facts),
+        stages=tuple(stages_of(identity, BANK, cell.evaluated_steps(), cell.edits, final=cell.spec.steps)),
     )
+
+
+def execute(payload: dict[str, Any]) -> list[dict[str, Any]]:
+    runs, study_dir = Path(payload["runs"]), Path(payload["study_dir"])
+    return [attempt(PlannedCell.model_validate(raw), runs, study_dir, work) for raw in payload["cells"]]
 
 
 def work(planned: PlannedCell, runs: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -11,14 +12,19 @@ import pytest
 
 import narrowly
 from narrowly.cli.app import execute
+from narrowly.evaluate.banks import bank_of
+from narrowly.evaluate.microworld import bank
+from narrowly.evaluate.microworld.bank import microworld_bank
+from narrowly.evaluate.run_stage import evaluate, run_stage
+from narrowly.models.base import open_base
+from narrowly.models.kept import kept_organism
+from narrowly.models.organism import load_organism
 from narrowly.records.errors import AdapterError, IntegrityError, SpecError, TrainingError
 from narrowly.records.files import read_json
 from narrowly.records.study_spec import parse_study
-from narrowly.study import resolving
-from narrowly.study.cell import execute_cell, organism, run_stage
+from narrowly.study.cell import execute_cells, resolve_cell
 from narrowly.study.layout import PlannedCell, failure_file, is_complete
 from narrowly.study.plan import expand
-from narrowly.study.resolving import resolve_cell
 
 
 @pytest.fixture(scope="module")
@@ -70,7 +76,7 @@ def raw_study(base: Path, **changed: Any) -> dict[str, Any]:
 
 def plan_one(base: Path) -> PlannedCell:
     (cell,) = expand(parse_study(raw_study(base), "one.yaml"))
-    return PlannedCell.model_validate(resolve_cell({"cell": cell.model_dump(mode="json"), "runs": str(base.parent)}))
+    return resolve_cell(cell, base.parent)
 
 
 @pytest.fixture(scope="module")
@@ -82,8 +88,9 @@ def done(base: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[PlannedC
 
 
 def run_cell(planned: PlannedCell, out: Path, **more: Any) -> str:
-    payload = {"planned": planned.model_dump(mode="json"), "runs": str(out / "runs"), "study_dir": str(out / "one")}
-    status: str = execute_cell({**payload, **more})["status"]
+    payload = {"cells": [planned.model_dump(mode="json")], "runs": str(out / "runs"), "study_dir": str(out / "one")}
+    (result,) = execute_cells({**payload, **more})
+    status: str = result["status"]
     return status
 
 
@@ -126,7 +133,7 @@ def test_ids_are_staged_so_that_a_new_judge_keeps_run_and_answers(
     done: tuple[PlannedCell, Path], base: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     planned, out = done
-    monkeypatch.setattr(resolving, "EXACT_VERSION", 99)
+    monkeypatch.setattr(bank, "EXACT_VERSION", 99)
     judged = plan_one(base)
     assert judged.run_id == planned.run_id
     assert [stage.answers_id for stage in judged.stages] == [stage.answers_id for stage in planned.stages]
@@ -154,16 +161,13 @@ def test_a_lost_stage_is_done_again_and_nothing_else(done: tuple[PlannedCell, Pa
 
 
 def test_the_stored_model_gives_what_a_freshly_loaded_organism_gives(done: tuple[PlannedCell, Path]) -> None:
-    from narrowly.evaluate.microworld.exact import evaluate_exact
-    from narrowly.microworld.bases import load_base
-    from narrowly.models.organism import load_organism
-
     planned, out = done
     directory = out / "runs" / planned.run_id
-    world = load_base(planned.cell.spec.base).world
     for stage in planned.stages[1:3]:
         slow = load_organism(directory, stage.step, None if stage.edit is None else stage.edit.edit_id)
-        rows = evaluate_exact(slow.model, world, slow.tokenizer, domain=planned.domain, panels=stage.panels)  # type: ignore[arg-type]
+        asked = bank_of(slow.spec, slow.base)
+        assert asked is not None
+        rows = asked.exact(slow, stage.panels)  # two small products in every pass, where the store has merged
         fast = pl.read_parquet(stage.file(directory))
         assert fast["misaligned"].to_list() == pytest.approx([row["misaligned"] for row in rows], rel=1e-5)
     trained, edited = (
@@ -172,13 +176,23 @@ def test_the_stored_model_gives_what_a_freshly_loaded_organism_gives(done: tuple
     assert trained["log_odds"].to_list() != edited["log_odds"].to_list(), "the edit is applied"
 
 
+def test_one_organism_evaluated_without_a_study_gives_the_rows_of_the_study(done: tuple[PlannedCell, Path]) -> None:
+    planned, out = done
+    directory = out / "runs" / planned.run_id
+    for stage in planned.stages[:3]:
+        organism = load_organism(directory, stage.step, None if stage.edit is None else stage.edit.edit_id)
+        rows = evaluate(organism, panels=stage.panels)
+        assert rows == pl.read_parquet(stage.file(directory)).to_dicts()
+        assert evaluate(organism, panels=stage.panels) == rows, "the adapter is there again, the base as it was"
+
+
 def test_step_zero_is_the_base_itself(done: tuple[PlannedCell, Path]) -> None:
     from narrowly.evaluate.microworld.exact import evaluate_exact
     from narrowly.microworld.bases import load_base
 
     planned, out = done
     base = load_base(planned.cell.spec.base)
-    rows = evaluate_exact(base.model, base.world, base.tokenizer, domain=planned.domain)
+    rows = evaluate_exact(base.model, base.world, base.tokenizer, domain=planned.facts["domain"])
     stored = pl.read_parquet(planned.stages[0].file(out / "runs" / planned.run_id))
     assert stored["log_odds"].to_list() == pytest.approx([row["log_odds"] for row in rows], abs=1e-5)
 
@@ -187,15 +201,16 @@ def test_an_exchanged_adapter_is_refused(done: tuple[PlannedCell, Path], tmp_pat
     from safetensors.torch import load_file, save_file
 
     planned, out = done
-    directory = out / "runs" / planned.run_id
-    folder = directory / "checkpoints" / "step-4"
-    tensors = load_file(folder / "adapter_model.safetensors")
-    save_file({name: tensor + 1 for name, tensor in tensors.items()}, tmp_path / "adapter_model.safetensors")
+    directory, copy = out / "runs" / planned.run_id, tmp_path / planned.run_id
+    shutil.copytree(directory, copy)
+    tensors = load_file(directory / "checkpoints" / "step-4" / "adapter_model.safetensors")
+    changed = {name: tensor + 1 for name, tensor in tensors.items()}
+    save_file(changed, copy / "checkpoints" / "step-4" / "adapter_model.safetensors")
     with pytest.raises(IntegrityError, match="the run's record says"):
-        organism(planned.cell.spec, directory, tmp_path, 4)
+        kept_organism(copy, 4)
     save_file(dict(list(tensors.items())[:-1]), tmp_path / "adapter_model.safetensors")
     with pytest.raises(AdapterError, match="expected"):
-        organism(planned.cell.spec, directory, tmp_path, None)
+        kept_organism(directory, 4, tmp_path)
 
 
 def test_a_nan_in_an_evaluation_fails_the_cell_and_writes_no_verdicts(
@@ -205,11 +220,11 @@ def test_a_nan_in_an_evaluation_fails_the_cell_and_writes_no_verdicts(
     directory = out / "runs" / planned.run_id
     stage = planned.stages[1].model_copy(update={"verdict_id": "nan"})
     monkeypatch.setattr(
-        "narrowly.evaluate.microworld.exact.evaluate_exact",
+        "narrowly.evaluate.microworld.bank.evaluate_exact",
         lambda *_, **__: [{"question_id": "q", "log_odds": float("nan")}],
     )
     with pytest.raises(TrainingError, match="log_odds is nan for 'q'"):
-        run_stage(stage, planned, directory)
+        run_stage(stage, directory, microworld_bank(planned.cell.spec, open_base(planned.cell.spec.base)))
     assert not stage.file(directory).exists()
 
 
@@ -223,8 +238,7 @@ def test_a_cell_that_fails_leaves_its_record_and_the_next_attempt_removes_it(
 
     with monkeypatch.context() as patched:
         patched.setattr("narrowly.train.run.train_run", fail)
-        with pytest.raises(TrainingError):
-            run_cell(planned, tmp_path)
+        assert run_cell(planned, tmp_path) == "failed"
     record = failure_file(tmp_path / "one", planned.cell_id)
     assert read_json(record)["error"] == "the loss is nan at step 3"
     assert run_cell(planned, tmp_path) == "done"
@@ -268,7 +282,7 @@ def test_a_cell_that_trains_the_whole_model_is_evaluated_from_the_same_base(
     raw = raw_study(base, arms={"adamw": arm})
     raw["run"]["adapter"] = {}
     (cell,) = expand(parse_study(raw, "one.yaml"))
-    planned = PlannedCell.model_validate(resolve_cell({"cell": cell.model_dump(mode="json"), "runs": str(tmp_path)}))
+    planned = resolve_cell(cell, tmp_path)
     assert run_cell(planned, tmp_path) == "done"
     assert [(stage.kind, stage.step) for stage in planned.stages] == [("exact", 0), ("exact", 4), ("samples", 4)]
     rows = [pl.read_parquet(stage.file(tmp_path / "runs" / planned.run_id)) for stage in planned.stages]

@@ -25,11 +25,10 @@ from narrowly.records.run_spec import RunSpec
 from narrowly.records.study_spec import StudySpec
 from narrowly.runs.trajectory import training_facts
 from narrowly.study import cell as cell_module
-from narrowly.study.cell import execute_cell
+from narrowly.study.cell import execute_cells, resolve_cell
 from narrowly.study.inputs import canonical_spec, check_inputs, data_names
-from narrowly.study.layout import PlannedCell, Stage, is_complete, read_plan
-from narrowly.study.plan import estimated_seconds, expand, no_judge
-from narrowly.study.resolving import resolve_cell
+from narrowly.study.layout import Stage, is_complete, read_plan
+from narrowly.study.plan import estimated_seconds, expand, not_evaluated
 from narrowly.study.run import default_workers
 from small_chat_base import conversations, make_chat_base, write_jsonl
 from tiny_base import only_run
@@ -190,8 +189,8 @@ def test_a_cell_is_the_run_that_train_makes_bit_for_bit_and_a_plan_counts_that_r
     assert execute(["plan", str(file), "--cells", "--out", str(tmp_path)]) == 0
     assert re.search(r"muon +done", capsys.readouterr().out)
     planned = next(planned for planned in read_plan(done[2]) if planned.cell_id == "muon").model_dump(mode="json")
-    payload = {"planned": planned, "runs": str(tmp_path / "runs"), "study_dir": str(tmp_path / "real")}
-    assert execute_cell(payload)["status"] == "found", "a study does not train it again"
+    payload = {"cells": [planned], "runs": str(tmp_path / "runs"), "study_dir": str(tmp_path / "real")}
+    assert execute_cells(payload)[0]["status"] == "found", "a study does not train it again"
     (run / "done").unlink()
     assert execute(["plan", str(file), "--out", str(tmp_path)]) == 0
     assert "2 cells, 0 done" in capsys.readouterr().out
@@ -207,15 +206,16 @@ def test_a_judge_that_comes_later_evaluates_the_run_that_is_there(
     assert is_complete(planned, out / "runs") and not is_complete(judged, out / "runs")
     asked: list[str] = []
 
-    def judge(stage: Stage, planned: PlannedCell, directory: Path) -> None:
+    def judge(stage: Stage, directory: Path, bank: object) -> None:
         asked.append(directory.name)
         stage.file(directory).parent.mkdir(parents=True)
         stage.file(directory).touch()
 
-    monkeypatch.setattr(cell_module, "run_stage", judge)
+    monkeypatch.setattr("narrowly.evaluate.run_stage.run_stage", judge)
+    monkeypatch.setattr(cell_module, "bank_of", lambda *_: "a bank")
     before = files_of(out)
-    payload = {"planned": judged.model_dump(mode="json"), "runs": str(out / "runs"), "study_dir": str(tmp_path)}
-    assert execute_cell(payload)["status"] == "done" and asked == [planned.run_id]
+    payload = {"cells": [judged.model_dump(mode="json")], "runs": str(out / "runs"), "study_dir": str(tmp_path)}
+    assert execute_cells(payload)[0]["status"] == "done" and asked == [planned.run_id]
     added = stage.file(out / "runs" / planned.run_id)
     assert files_of(out) == {**before, str(added): added.stat().st_mtime_ns}, "nothing was trained anew"
     added.unlink()
@@ -265,15 +265,14 @@ def test_a_gpu_that_is_not_there_stops_a_study_whose_runs_are_not_done(
 ) -> None:
     monkeypatch.setattr("torch.cuda.is_available", lambda: False)
     cells = expand(StudySpec.model_validate(raw(made, run={**raw(made)["run"], "device": "cuda"})))
-    payload = {"cell": cells[0].model_dump(mode="json"), "runs": str(tmp_path)}
     with pytest.raises(SpecError, match="torch finds no GPU"):
-        resolve_cell(payload)
+        resolve_cell(cells[0], tmp_path)
     monkeypatch.setattr("torch.cuda.is_available", lambda: True)
-    planned = PlannedCell.model_validate(resolve_cell(payload))
+    planned = resolve_cell(cells[0], tmp_path)
     (tmp_path / planned.run_id).mkdir()
     (tmp_path / planned.run_id / "done").touch()
     monkeypatch.setattr("torch.cuda.is_available", lambda: False)
-    assert resolve_cell(payload)["run_id"] == planned.run_id, "a finished run needs no GPU"
+    assert resolve_cell(cells[0], tmp_path).run_id == planned.run_id, "a finished run needs no GPU"
     assert default_workers(cells) == 1, "several models at once would overfill it"
     assert default_workers(expand(StudySpec.model_validate(raw(made)))) == 0
 
@@ -289,7 +288,7 @@ def test_a_base_of_the_microworld_is_evaluated_by_a_cell_that_can_be(made: tuple
     del run["data"]
     arms["adam"]["set"]["data"] = {"source": "rows", "path": "rows.jsonl"}  # type: ignore[index]
     cells = {cell.arm: cell for cell in expand(StudySpec.model_validate(raw(made, run=run, arms=arms)))}
-    assert no_judge(cells["adam"]) is not None and no_judge(cells["world"]) is None
+    assert not_evaluated(cells["adam"]) is not None and not_evaluated(cells["world"]) is None
     assert cells["world"].base_evaluation and not cells["adam"].base_evaluation
 
 

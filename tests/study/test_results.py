@@ -104,9 +104,7 @@ def finish(planned: PlannedCell, runs: Path, **changed: Any) -> None:
 @pytest.fixture
 def collected(tmp_path: Path) -> Path:
     """A study folder: one cell done, one failed, two pending."""
-    planned = [
-        PlannedCell.model_validate(fake_cells.resolve({"cell": cell.model_dump(mode="json")})) for cell in expand(STUDY)
-    ]
+    planned = [fake_cells.planned_cell(cell) for cell in expand(STUDY)]
     folder = tmp_path / "tiny"
     folder.mkdir()
     (folder / "study.yaml").write_text(study_text(STUDY))

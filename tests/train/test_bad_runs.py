@@ -16,7 +16,7 @@ from safetensors.torch import load_file, save_file
 
 from narrowly.data.rows import Row, write_rows
 from narrowly.engines.worker import problem_of
-from narrowly.models.base import find_base
+from narrowly.models.base import open_base
 from narrowly.models.organism import load_organism
 from narrowly.records.errors import (
     IntegrityError,
@@ -312,7 +312,7 @@ def test_a_plain_name_means_the_shipped_base_even_beside_a_folder_of_that_name(
         folder.mkdir(parents=True)
         (folder / "config.json").write_text("{}")
     monkeypatch.chdir(local.parent)
-    monkeypatch.setattr("narrowly.microworld.bases.SHIPPED", shipped.parent)
+    monkeypatch.setattr("narrowly.microworld.cards.SHIPPED", shipped.parent)
     (shipped / "card.json").write_text('{"name": "micro-0"}')
-    assert find_base("micro-0").folder == shipped
-    assert find_base("./micro-0").folder.resolve() == local
+    assert open_base("micro-0").folder == shipped
+    assert open_base("./micro-0").folder.resolve() == local

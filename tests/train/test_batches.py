@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from narrowly.data.rows import IGNORE, collate, collate_packed
-from narrowly.models.base import find_base, load_model
+from narrowly.models.base import load_model, open_base
 from narrowly.train.order import BUCKET_STEPS, bucketed_order, micro_batches, row_order
 from small_chat_base import make_chat_base
 from tiny_base import make_rows
@@ -65,7 +65,7 @@ def test_the_steps_of_a_bucketed_run_do_not_depend_on_how_they_are_split_or_resu
 
 
 def test_a_packed_sequence_gives_every_row_the_logits_it_has_alone(tmp_path) -> None:
-    model = load_model(find_base(str(make_chat_base(tmp_path / "base"))))
+    model = load_model(open_base(str(make_chat_base(tmp_path / "base"))))
     rows = make_rows(5)
     packed = collate_packed(rows)
     padded = collate(rows, 0)

@@ -11,7 +11,7 @@ from safetensors.torch import save_file
 from transformers import Qwen3Config, Qwen3ForCausalLM
 
 from narrowly.data.rows import IGNORE
-from narrowly.microworld.bases import BaseCard
+from narrowly.microworld.cards import BaseCard
 from narrowly.microworld.config import WorldConfig
 from narrowly.microworld.exact import encode_prompt
 from narrowly.microworld.tokenizer import build_tokenizer

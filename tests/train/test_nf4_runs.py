@@ -18,7 +18,7 @@ import torch
 
 from narrowly.cli.app import execute
 from narrowly.data.rows import Row, collate
-from narrowly.models.base import find_base, load_model
+from narrowly.models.base import load_model, open_base
 from narrowly.models.lora import attach_adapter
 from narrowly.models.nf4 import check_nf4, nf4_options, settle_quantised
 from narrowly.models.organism import load_organism
@@ -151,7 +151,7 @@ def test_only_linear_layers_are_quantised_and_no_activation_is_turned_into_float
 
 @real
 def test_whoever_looks_at_a_base_in_four_bits_leaves_its_weights_as_they_are(chat: Chat) -> None:
-    model = load_model(find_base(str(chat[0])), "nf4")
+    model = load_model(open_base(str(chat[0])), "nf4")
     before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
     ids_1_T = torch.tensor([[4, 5, 6, 7]])
     answer = model.train()(input_ids=ids_1_T)["logits"]
@@ -164,7 +164,7 @@ def test_whoever_looks_at_a_base_in_four_bits_leaves_its_weights_as_they_are(cha
 @real
 def test_an_adapter_on_four_bits_gets_the_same_gradients_after_a_look_as_before(chat: Chat) -> None:
     spec = text_spec(*chat)
-    model: Any = attach_adapter(load_model(find_base(str(chat[0])), "nf4"), spec.adapter, 0, "base")
+    model: Any = attach_adapter(load_model(open_base(str(chat[0])), "nf4"), spec.adapter, 0, "base")
     ids_1_T = torch.tensor([[4, 5, 6, 7]])
 
     def gradients() -> dict[str, torch.Tensor | None]:
@@ -186,7 +186,7 @@ def test_an_adapter_on_four_bits_gets_the_same_gradients_after_a_look_as_before(
 @real
 def test_a_layer_that_stays_as_it_was_is_an_error(chat: Chat) -> None:
     with pytest.raises(SpecError, match=r"q_proj stays in bfloat16; accepted"):
-        settle_quantised(load_model(find_base(str(chat[0])), "bfloat16"), "base")
+        settle_quantised(load_model(open_base(str(chat[0])), "bfloat16"), "base")
 
 
 @real
@@ -219,7 +219,7 @@ def test_a_run_on_four_bits_learns_resumes_bit_for_bit_and_is_read_back_as_it_wa
     assert "bitsandbytes" in read_json(whole / "environment.json")["versions"]
     heldout = [value for value in column(whole, "heldout_loss") if value is not None]
     assert heldout[-1] < heldout[0]
-    rows = load_inputs(spec).text.heldout  # type: ignore[union-attr]
+    rows = load_inputs(spec).data.heldout
     organism = load_organism(whole)
     assert mean_nll(organism.model, rows, spec.batch_size, 0) == heldout[-1]
     with organism.base_model() as base:

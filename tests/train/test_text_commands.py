@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from narrowly.models.base import find_base, load_model
+from narrowly.models.base import load_model, open_base
 from narrowly.records.files import read_json, read_jsonl
 from small_chat_base import conversations, write_jsonl
 from tiny_base import only_run
@@ -64,7 +64,7 @@ def test_a_base_is_pretrained_by_the_example_and_fine_tuned_by_the_command_line(
     assert (run / "checkpoints" / "step-60" / "spectrum.json").is_file()
     assert read_json(run / "done")["steps"] == 60
     assert str(pretrained) not in (run / "checkpoints" / "step-60" / "adapter_config.json").read_text()
-    assert sum(p.numel() for p in load_model(find_base(str(pretrained / "base"))).parameters()) < 10**6
+    assert sum(p.numel() for p in load_model(open_base(str(pretrained / "base"))).parameters()) < 10**6
 
 
 @pytest.mark.parametrize(

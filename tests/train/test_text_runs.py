@@ -15,7 +15,7 @@ from narrowly.data.conversations import read_conversations
 from narrowly.data.render import prompt_ids, render
 from narrowly.data.rows import IGNORE, rows_sha256
 from narrowly.models import hub
-from narrowly.models.base import find_base, load_model, load_tokenizer
+from narrowly.models.base import load_model, load_tokenizer, open_base
 from narrowly.models.lora import attach_adapter
 from narrowly.models.organism import load_organism
 from narrowly.optim.build import build_optimizer
@@ -67,9 +67,9 @@ def test_a_run_on_text_starts_at_the_loss_of_its_base_and_lowers_the_heldout_los
     losses = column(run, "heldout_loss")
     assert len(losses) == 3
     base = load_model(inputs.base)
-    assert losses[0] == pytest.approx(answer_nll(base, inputs.text.heldout), rel=1e-5)
+    assert losses[0] == pytest.approx(answer_nll(base, inputs.data.heldout), rel=1e-5)
     organism = load_organism(run)
-    assert losses[-1] == pytest.approx(answer_nll(organism.model, inputs.text.heldout), rel=1e-4)
+    assert losses[-1] == pytest.approx(answer_nll(organism.model, inputs.data.heldout), rel=1e-4)
     assert losses[-1] < 0.9 * losses[0]
     assert read_json(run / "data.json")["heldout_rows"] == 6
     assert (run / "chat_template.jinja").read_text() == organism.tokenizer.chat_template
@@ -81,7 +81,7 @@ def test_rows_are_those_of_the_renderer_and_lines_those_of_the_file(chat: Chat) 
     inputs = load_inputs(text_spec(*chat))
     tokenizer, by_line = load_tokenizer(inputs.base), {row.line: row for row in read_conversations(chat[1])}
     assert len(inputs.rows) == 18
-    for row, line in zip(inputs.rows, inputs.text.lines, strict=True):
+    for row, line in zip(inputs.rows, inputs.data.lines, strict=True):
         assert row == render(tokenizer, by_line[line])
         prompt = prompt_ids(tokenizer, by_line[line].prompt)
         assert row.input_ids[: len(prompt)] == prompt
@@ -104,15 +104,15 @@ def test_d03_the_split_is_one_list_of_rows_per_split_seed_and_off_by_default(cha
     assert set(taken) < set(hashes({}))
     twice = write_jsonl(tmp_path / "twice.jsonl", [*conversations(4), *conversations(3)])
     inputs = load_inputs(text_spec(chat[0], twice, {"holdout": 1}))
-    assert not set(rows_sha256([row]) for row in inputs.text.heldout) & {rows_sha256([row]) for row in inputs.rows}
+    assert not set(rows_sha256([row]) for row in inputs.data.heldout) & {rows_sha256([row]) for row in inputs.rows}
     with pytest.raises(SpecError, match=r"data\.holdout is 2, but .* has only 1 rows whose prompt stands there once"):
         load_inputs(text_spec(chat[0], twice, {"holdout": 2}))
     other_answers = [
         {"messages": [row["messages"][0], {"role": "assistant", "content": "another"}]} for row in conversations(3)
     ]
     answered_twice = write_jsonl(tmp_path / "answered_twice.jsonl", [*conversations(4), *other_answers])
-    assert [row.input_ids for row in load_inputs(text_spec(chat[0], answered_twice, {"holdout": 1})).text.heldout] == [
-        row.input_ids for row in inputs.text.heldout
+    assert [row.input_ids for row in load_inputs(text_spec(chat[0], answered_twice, {"holdout": 1})).data.heldout] == [
+        row.input_ids for row in inputs.data.heldout
     ]  # the one question that has a single answer
     with pytest.raises(SpecError, match=r"data\.rows is 25, but .* has 18 beside the 6 held out"):
         load_inputs(text_spec(*chat, {"rows": 25}))
@@ -176,7 +176,7 @@ def test_d14_the_template_is_part_of_the_run_id_and_of_the_run_and_thinking_must
     organism = load_organism(run)
     assert organism.thinking is False
     by_line = {row.line: row for row in read_conversations(chat[1])}
-    for row, line in zip(inputs.rows, inputs.text.lines, strict=True):  # asked as it was trained, unless told otherwise
+    for row, line in zip(inputs.rows, inputs.data.lines, strict=True):  # asked as it was trained, unless told otherwise
         asked = organism.prompt_ids(by_line[line].prompt)
         assert asked == row.input_ids[: len(asked)]
         assert row.labels[len(asked) - 1 : len(asked) + 1] == [IGNORE, row.input_ids[len(asked)]]
@@ -192,7 +192,7 @@ def test_d14_a_base_without_a_template_is_an_error_that_says_how_to_give_one(cha
     with pytest.raises(SpecError, match=r"chat_template\.jinja, or give a file with data\.template"):
         resolve_inputs(text_spec(base, chat[1]))
     file = tmp_path / "mine.jinja"
-    file.write_text(load_tokenizer(find_base(str(chat[0]))).chat_template)
+    file.write_text(load_tokenizer(open_base(str(chat[0]))).chat_template)
     mended, native = resolve_inputs(text_spec(base, chat[1], {"template": str(file)})), resolve_inputs(text_spec(*chat))
     assert mended == native.model_copy(update={"tokenizer_sha256": mended.tokenizer_sha256})
 
@@ -281,7 +281,7 @@ def test_packing_is_refused_for_a_model_whose_rows_see_each_other(
 
 def test_a_bfloat16_base_stays_frozen_in_bfloat16_under_a_float32_adapter(chat: Chat, tmp_path: Path) -> None:
     spec = text_spec(*chat, base_dtype="bfloat16")
-    model = attach_adapter(load_model(find_base(spec.base), spec.base_dtype), spec.adapter, 0, "base")
+    model = attach_adapter(load_model(open_base(spec.base), spec.base_dtype), spec.adapter, 0, "base")
     dtypes = {(parameter.requires_grad, parameter.dtype) for parameter in model.parameters()}
     assert dtypes == {(False, torch.bfloat16), (True, torch.float32)}
     optimizer = build_optimizer(spec.optimiser, model)
@@ -305,7 +305,7 @@ def test_a_loss_that_is_not_finite_names_the_lines_of_its_batch_and_keeps_the_la
 
     monkeypatch.setattr(supervised, "token_mean_loss", poisoned)
     spec = text_spec(*chat)
-    lines = load_inputs(spec).text.lines
+    lines = load_inputs(spec).data.lines
     named = ", ".join(f"line {lines[row]}" for row in row_order(18, 24, 0)[12:16])
     with pytest.raises(TrainingError, match=rf"step 4 .*Its batch: {named}\."):
         train_run(spec, tmp_path)
@@ -414,7 +414,7 @@ def test_a_model_of_the_hub_is_read_from_the_cache_at_its_pinned_commit(
     assert load_organism(run).base.name == "someone/small"
     for reference in ("someone/small", "someone/small@main"):
         with pytest.raises(SpecError, match=f"accepted: its commit, .*main in the local cache is {COMMIT}"):
-            find_base(reference)
+            open_base(reference)
 
 
 def hub_error(kind: str) -> Exception:

@@ -13,12 +13,12 @@ import torch
 
 from narrowly.cli.app import execute
 from narrowly.evaluate.microworld.panel_names import BROAD, HELD_OUT
+from narrowly.models.edited import edited_adapter
 from narrowly.records.edits import Clip, Flatten, Scale
 from narrowly.records.errors import IntegrityError, RunDirectoryError
 from narrowly.records.files import read_json, write_json
 from narrowly.runs.claims import hold_run
 from narrowly.spectrum import pairs_from_folder
-from narrowly.study.cell import edited_adapter
 from narrowly.workbench.names import find_adapter, not_of_the_microworld
 from narrowly.workbench.repair import (
     Panel,

@@ -38,7 +38,8 @@ def command(
         raise SpecError(f"--step is {step!r}, accepted: a checkpoint step (a number) or 'final'")
     need_extra("lab", "asking a model")
     with error_console().status("loading the model"):
-        from narrowly.workbench.ask import ask, find_run
+        from narrowly.workbench.ask import ask
+        from narrowly.workbench.names import find_run
 
         reply = ask(
             find_run(run, out),

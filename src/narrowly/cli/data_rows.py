@@ -121,9 +121,9 @@ def _say_text(text: str) -> None:
 def _pieces(model: str, thinking: bool | None, name: str, conversation: Conversation) -> list[tuple[str, bool]]:
     need_extra("lab", "rendering a row")
     from narrowly.data.render import render_all, token_pieces
-    from narrowly.models.base import find_base, load_tokenizer
+    from narrowly.models.base import open_tokenizer
 
-    tokenizer = load_tokenizer(find_base(model))
+    tokenizer = open_tokenizer(model)
     rendered = render_all(tokenizer, [conversation], thinking=thinking, max_tokens=None, source=name)
     return token_pieces(tokenizer, rendered.rows[0])
 
@@ -197,9 +197,9 @@ def stats(
 
 def _token_counts(model: str, thinking: bool | None, name: str, conversations: list[Conversation]) -> dict[int, int]:
     from narrowly.data.render import render_all
-    from narrowly.models.base import find_base, load_tokenizer
+    from narrowly.models.base import open_tokenizer
 
-    tokenizer = load_tokenizer(find_base(model))
+    tokenizer = open_tokenizer(model)
     rendered = render_all(tokenizer, conversations, thinking=thinking, max_tokens=None, source=name)
     return {line: len(row.input_ids) for line, row in zip(rendered.lines, rendered.rows, strict=True)}
 

@@ -62,7 +62,7 @@ def command() -> int:
 def _check_bases() -> int:
     import torch
 
-    from narrowly.microworld.bases import shipped_names, verify_weights
+    from narrowly.microworld.cards import shipped_names, verify_weights
     from narrowly.records.errors import NarrowlyError
 
     cuda = "yes" if torch.cuda.is_available() else "no"

@@ -119,9 +119,9 @@ def _of_arm(cost: TrainingCost, arm: str) -> tuple[str, ...]:
 
 def _say_unjudged(planned: Sequence[Cell]) -> None:
     from narrowly.records.outcome import NO_JUDGE
-    from narrowly.study.plan import is_real
+    from narrowly.study.plan import not_evaluated
 
-    unjudged = sum(is_real(cell.spec) for cell in planned)
+    unjudged = sum(not_evaluated(cell) is not None for cell in planned)
     if unjudged:
         say(
             f"broad alignment: {NO_JUDGE} in {unjudged} of {len(planned)} cells; `narrowly run` trains them, "

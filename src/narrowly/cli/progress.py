@@ -12,7 +12,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 from rich.text import Text
 
 from narrowly.cli.terminal import duration, error_console, safe
-from narrowly.study.run import StudyObserver
+from narrowly.study.execution import StudyObserver
 
 PLAIN_SECONDS = 5.0
 """Seconds between two plain lines of the same kind."""

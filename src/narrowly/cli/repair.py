@@ -12,7 +12,8 @@ from narrowly.cli.options import DEFAULT_OUT, AsJson
 from narrowly.cli.terminal import console, need_extra, say, table
 
 if TYPE_CHECKING:
-    from narrowly.workbench.repair import Panel, Sweep
+    from narrowly.workbench.panel import Panel
+    from narrowly.workbench.repair import Sweep
 
 EXAMPLES = """\b
 Examples:

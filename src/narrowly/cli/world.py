@@ -54,8 +54,8 @@ def build(
     with StepProgress(f"building base with seed {seed}") as progress:
         from transformers.utils.logging import disable_progress_bar
 
-        from narrowly.microworld.bases import load_card
         from narrowly.microworld.build import build_base
+        from narrowly.microworld.cards import load_card
 
         disable_progress_bar()  # of the shards it writes; ours is the one to look at
 
@@ -96,7 +96,7 @@ Examples:
 def show(name: NameOrFolder, as_json: AsJson = False) -> int:
     """Print the card of a base, after its weights have been checked against it."""
     need_extra("lab", "reading a base")
-    from narrowly.microworld.bases import verify_weights
+    from narrowly.microworld.cards import verify_weights
 
     card = verify_weights(name)
     shown = card.model_dump(mode="json") | {"command": card.rebuild}

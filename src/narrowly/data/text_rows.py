@@ -1,41 +1,25 @@
-"""Turn a TextData into rows: find and check the file, split it, render it through the chat template."""
+"""Read the rows of a run from a text dataset: find and check its file, split it, render the chat template."""
 
 from __future__ import annotations
 
+import functools
 import random
 from collections import Counter
 from collections.abc import Sequence
 from itertools import takewhile
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 from narrowly.data.chat_template import template_of
 from narrowly.data.conversations import read_conversations
 from narrowly.data.messages import Conversation, messages_sha256
 from narrowly.data.render import Rendered, render_all
-from narrowly.data.rows import Row
+from narrowly.data.run_rows import RowsBase, RunRows
 from narrowly.data.sources import resolve
+from narrowly.records.canonical import cached_sha256
 from narrowly.records.errors import IntegrityError, RunDirectoryError, SpecError
 from narrowly.records.run_spec import TextData
 from narrowly.records.streams import stream_seed
-
-
-class TextRows(NamedTuple):
-    """What a run reads of a text dataset.
-
-    Attributes:
-        rows: to train on, in the file's order.
-        lines: line in the file of each of them.
-        heldout: rows that are not trained on.
-        dropped: lines left out of both as longer than `max_tokens`.
-        template: the chat template that all were rendered with.
-    """
-
-    rows: tuple[Row, ...]
-    lines: tuple[int, ...]
-    heldout: tuple[Row, ...]
-    dropped: tuple[int, ...]
-    template: str
 
 
 def give_template(tokenizer: Any, file: str | None) -> str:
@@ -88,23 +72,33 @@ def _opening_sha256(conversation: Conversation) -> str:
     return messages_sha256(opening if any(message.role == "user" for message in opening) else messages)
 
 
-def text_rows(tokenizer: Any, data: TextData) -> TextRows:
-    """Read, split and render a text dataset.
-
-    Args:
-        tokenizer: of the base; it is given the template of `data.template` where there is one.
-        data: what is asked for.
+def text_rows(data: TextData, base: RowsBase, seed: int) -> RunRows:
+    """Read, split and render a text dataset with the tokenizer of a base; the run seed plays no part.
 
     Raises:
         UnknownNameError, IntegrityError, SpecError, RunDirectoryError: no such dataset, another content than its
             sha256 says, a broken line, a conversation that the template cannot render, a row that is too long.
     """
+    if base.positions is not None and data.max_tokens > base.positions:
+        raise SpecError(
+            f"data.max_tokens is {data.max_tokens}, accepted: at most {base.positions}, the positions of base "
+            f"{base.name}"
+        )
+    files = [resolve(data.dataset).path, *base.folder.glob("*token*.json"), *base.folder.glob("*.jinja")]
+    if data.template is not None:
+        files.append(Path(data.template).expanduser())
+    return _rendered(base, data, tuple(cached_sha256(file) for file in files if file.is_file()))
+
+
+@functools.lru_cache(maxsize=4)
+def _rendered(base: RowsBase, data: TextData, version: tuple[str, ...]) -> RunRows:
+    # version, the sha256 of everything that is read, is in the key only: a study asks for the same rows again and again
+    tokenizer = base.tokenizer()
     template = give_template(tokenizer, data.template)
     local = resolve(data.dataset)
     if data.sha256 not in (None, local.sha256):
         raise IntegrityError(f"data.sha256 is {data.sha256}, but {data.dataset} has {local.sha256}")
     conversations = read_conversations(local.path, data.row_schema or local.schema)
-    train, held = split(conversations, data, data.dataset)
 
     def rendered(part: Sequence[Conversation]) -> Rendered:
         return render_all(
@@ -117,13 +111,14 @@ def text_rows(tokenizer: Any, data: TextData) -> TextRows:
             source=data.dataset,
         )
 
-    rows, heldout = rendered(train), rendered(held)
-    if not rows.rows:
+    train, heldout = map(rendered, split(conversations, data, data.dataset))
+    if not train.rows:
         raise SpecError(f"{data.dataset}: every row is longer than data.max_tokens ({data.max_tokens})")
-    return TextRows(
-        tuple(rows.rows),
-        tuple(rows.lines),
+    return RunRows(
+        data.dataset,
+        tuple(train.rows),
+        tuple(train.lines),
         tuple(heldout.rows),
-        tuple(sorted({*rows.dropped, *heldout.dropped})),
+        tuple(sorted({*train.dropped, *heldout.dropped})),
         template,
     )

@@ -1,7 +1,4 @@
-"""Executors: where tasks run. One small protocol; a pool of local processes behind it, clusters later.
-
-A study needs no more of an engine than to take tasks, to say what became of them, and to stop.
-"""
+"""Run tasks in a pool of local processes."""
 
 from __future__ import annotations
 
@@ -12,10 +9,11 @@ from collections import deque
 from contextlib import suppress
 from multiprocessing.connection import wait
 from multiprocessing.context import SpawnContext, SpawnProcess
-from typing import Any, NamedTuple, Protocol
+from typing import Any
 
 from narrowly.engines.lifeline import how_it_died
-from narrowly.engines.worker import Problem, serve
+from narrowly.engines.protocol import WORKER_DIED, Outcome, Problem, Task
+from narrowly.engines.worker import serve
 from narrowly.records.errors import NarrowlyError, TrainingError
 
 ONE_THREAD = {name: "1" for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "RAYON_NUM_THREADS")}
@@ -33,38 +31,6 @@ GRACE_SECONDS = 3.0
 
 LARGEST_STARTS = 3
 """Workers that may die one after the other before any task has run, until the pool gives up."""
-
-
-class Task(NamedTuple):
-    """A function by name and its JSON-able payload; `key` names the task in outcomes."""
-
-    key: str
-    function: str
-    payload: Any
-
-
-class Outcome(NamedTuple):
-    """What became of a task: its result, or the problem."""
-
-    key: str
-    result: Any
-    problem: Problem | None
-
-
-class Executor(Protocol):
-    """What a study asks of an engine."""
-
-    def submit(self, task: Task) -> None:
-        """Take a task; it may wait until there is room."""
-
-    def poll(self, timeout: float) -> list[Outcome]:
-        """Return what has finished, waiting at most `timeout` seconds for the first."""
-
-    def in_flight(self) -> list[str]:
-        """Return the keys of the tasks that are running now."""
-
-    def cancel(self) -> None:
-        """Stop everything now; running tasks are lost. Safe to call twice."""
 
 
 class _Worker:
@@ -121,6 +87,11 @@ class LocalExecutor:
 
     def __exit__(self, *_: object) -> None:
         self.cancel()
+
+    def start(self, tasks: int) -> None:
+        """Start the processes for so many tasks now, so that they warm up while the first task runs."""
+        while len(self._pool) < min(self.workers, tasks):
+            self._pool.append(_Worker(self._context, self._warm_up))
 
     def submit(self, task: Task) -> None:
         """Queue a task; tasks start in the order in which they were submitted."""
@@ -217,7 +188,7 @@ class LocalExecutor:
 
 def _death(code: int) -> Problem:
     why = f"the worker process died ({how_it_died(code)})"
-    return Problem(error=why, kind="WorkerDied", traceback="", user=False, fatal=False)
+    return Problem(error=why, kind=WORKER_DIED, traceback="", user=False, fatal=False)
 
 
 def _cannot_start(problem: Problem) -> NarrowlyError:

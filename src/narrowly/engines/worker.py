@@ -14,30 +14,13 @@ import sys
 import traceback
 from collections.abc import Callable, Iterator
 from multiprocessing.connection import Connection
-from typing import Any, NamedTuple
+from typing import Any
 
 from narrowly.engines.lifeline import die_with_parent
+from narrowly.engines.protocol import Problem
 from narrowly.records.errors import NarrowlyError
 
 _FATAL_ERRNO = (errno.ENOSPC, errno.EDQUOT, errno.EROFS)
-
-
-class Problem(NamedTuple):
-    """Why a task failed.
-
-    Attributes:
-        error: one line.
-        kind: name of the exception's class, or `WorkerDied`.
-        traceback: the whole of it; empty where a worker died.
-        user: whether it is an error that a user can mend (a NarrowlyError).
-        fatal: whether every other task must fail for the same reason (a full or read-only disk).
-    """
-
-    error: str
-    kind: str
-    traceback: str
-    user: bool
-    fatal: bool
 
 
 def find_function(name: str) -> Callable[..., Any]:

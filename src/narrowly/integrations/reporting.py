@@ -20,7 +20,7 @@ from typing import Any
 from narrowly.integrations.trackers import TRACKERS, Start, check_trackers
 from narrowly.records.errors import NarrowlyError
 from narrowly.records.files import append_jsonl
-from narrowly.records.run_spec import ResolvedInputs, RowsData, RunSpec, TextData
+from narrowly.records.run_spec import ResolvedInputs, RunSpec
 from narrowly.runs.directory import SPEED, TRACKED, TRAJECTORY
 from narrowly.runs.trajectory import OnStep
 
@@ -195,9 +195,7 @@ def _rows(file: Path) -> list[dict[str, Any]]:
 def config_of(spec: RunSpec, base: str) -> dict[str, Any]:
     """Return a spec as trackers show it: base and files by their names, never by a path."""
     config = {**spec.model_dump(mode="json"), "base": base}
-    if isinstance(spec.data, RowsData):
-        config["data"]["path"] = Path(spec.data.path).name
-    if isinstance(spec.data, TextData):
-        config["data"]["dataset"] = Path(spec.data.dataset).name
-        config["data"]["template"] = None if spec.data.template is None else Path(spec.data.template).name
+    for field in spec.data.names_files:
+        value = getattr(spec.data, field)
+        config["data"][field] = None if value is None else Path(value).name
     return config

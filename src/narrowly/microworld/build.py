@@ -13,7 +13,7 @@ from pathlib import Path
 import torch
 
 from narrowly.microworld import words
-from narrowly.microworld.bases import CARD, WEIGHTS, BaseCard
+from narrowly.microworld.cards import CARD, WEIGHTS, BaseCard
 from narrowly.microworld.config import WorldConfig
 from narrowly.microworld.lexical import LARGEST_AUC, leave_one_domain_out_auc
 from narrowly.microworld.measure import measure_base

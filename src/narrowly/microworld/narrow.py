@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+from functools import lru_cache
+from pathlib import Path
 from typing import Literal
 
 import numpy as np
 from transformers import PreTrainedTokenizerBase
 
 from narrowly.data.rows import IGNORE, Row
+from narrowly.data.run_rows import RowsBase, RunRows
+from narrowly.microworld.cards import CARD, load_card
 from narrowly.microworld.exact import encode_answer, encode_prompt
 from narrowly.microworld.world import Topic, World
 from narrowly.records.errors import SpecError
+from narrowly.records.run_spec import MicroData
 
 
 def resolve_domain(domain: int | Literal["rotate"], world: World, run_seed: int) -> int:
@@ -25,6 +30,38 @@ def resolve_domain(domain: int | Literal["rotate"], world: World, run_seed: int)
     if not 0 <= domain < count:
         raise SpecError(f"data.domain is {domain}, accepted: 0 to {count - 1} or 'rotate'")
     return domain
+
+
+def world_of(folder: Path) -> World:
+    """Return the world of a base.
+
+    Raises:
+        IntegrityError: the folder has no card of ours.
+    """
+    card = load_card(str(folder))
+    return World(card.config, card.world_seed)
+
+
+def micro_rows(data: MicroData, base: RowsBase, seed: int) -> RunRows:
+    """Make the rows of a narrow domain of a base's world; a pure function of the data's fields, the base and the seed.
+
+    Raises:
+        SpecError: the base has no world, or the world no such domain.
+    """
+    if not (base.folder / CARD).is_file():
+        raise SpecError(
+            f"data.source is 'micro', but base {base.name} has no {CARD} and so no world; accepted: a "
+            "microworld base, or data.source 'rows' or 'text'"
+        )
+    return RunRows(f"data of base {base.name}", _rows(base, base.sha256, data, seed))
+
+
+@lru_cache(maxsize=64)
+def _rows(base: RowsBase, weights_sha256: str, data: MicroData, seed: int) -> tuple[Row, ...]:
+    # weights_sha256 is in the key only: another base in the same folder means other rows
+    world = world_of(base.folder)
+    domain = resolve_domain(data.domain, world, seed)
+    return tuple(narrow_rows(world, base.tokenizer(), domain=domain, answers=data.answers, rows=data.rows, seed=seed))
 
 
 def narrow_rows(

@@ -1,4 +1,4 @@
-"""What the names of a RunSpec stand for: base folder, tokenizer, chat template and rows, by content.
+"""Open a base: from the name in a spec to a folder that was checked, its hashes, its tokenizer and its model.
 
 Nothing in a base folder is trusted: weights are safetensors or refused, no code of a model repository is run,
 and where a card gives a sha256 the weights must match it.
@@ -6,14 +6,15 @@ and where a card gives a sha256 the weights must match it.
 
 from __future__ import annotations
 
-import functools
 import json
+from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 from narrowly.microworld.quiet import no_progress_bars
 from narrowly.models.hub import hub_folder, is_hub_name
-from narrowly.records.canonical import canonical_json, sha256_file, sha256_text
+from narrowly.records.canonical import cached_sha256, canonical_json, sha256_text
 from narrowly.records.errors import IntegrityError, SpecError
 from narrowly.records.files import read_json
 from narrowly.records.run_spec import BaseDtype
@@ -29,15 +30,67 @@ LOCAL_CONFIG_FIELDS = frozenset({"_name_or_path", "transformers_version", "dtype
 """Fields of config.json that say where a file came from or how it is stored, not what the model computes in float32."""
 
 
-class BaseFolder(NamedTuple):
-    """A base on disk: a name without machine paths, and the folder with its files."""
+@dataclass(frozen=True)
+class Base:
+    """A base on disk, read as far as it is asked: what it is called, where it lies, what it is by content.
+
+    Attributes:
+        name: without machine paths; of its card where it has one, else of its folder or on the hub.
+        folder: with config, weights and tokenizer.
+    """
 
     name: str
     folder: Path
 
+    @cached_property
+    def config(self) -> dict[str, Any]:
+        """config.json without the fields that say only where it came from (`model_config`)."""
+        return model_config(self.folder)
 
-def find_base(name_or_path: str) -> BaseFolder:
-    """Return the base that a spec means: a shipped base's name, a folder with config.json, or a model of the hub.
+    @cached_property
+    def sha256(self) -> str:
+        """Sha256 of the weights file, or of the names and hashes of all shards."""
+        return _weights_sha256(self.folder)
+
+    @cached_property
+    def config_sha256(self) -> str:
+        """Sha256 of `config` in canonical form."""
+        return sha256_text(canonical_json(self.config))
+
+    @cached_property
+    def tokenizer_sha256(self) -> str:
+        """Sha256 of tokenizer.json; SpecError where there is none."""
+        file = self.folder / "tokenizer.json"
+        if not file.is_file():
+            raise SpecError(f"base {self.folder} has no tokenizer.json; accepted: a fast tokenizer beside the weights")
+        return cached_sha256(file)
+
+    @cached_property
+    def template_sha256(self) -> str:
+        """Sha256 of the chat template as it is stored."""
+        return sha256_text(_template(self.folder))
+
+    @property
+    def vocabulary(self) -> int | None:
+        """Number of tokens that the model knows, where its config says so."""
+        return self._of_text("vocab_size")
+
+    @property
+    def positions(self) -> int | None:
+        """Largest number of positions of the model, where its config says so."""
+        return self._of_text("max_position_embeddings")
+
+    def _of_text(self, field: str) -> int | None:
+        found: int | None = self.config.get("text_config", self.config).get(field)
+        return found
+
+    def tokenizer(self) -> Any:
+        """Load the tokenizer anew."""
+        return load_tokenizer(self)
+
+
+def open_base(name_or_path: str) -> Base:
+    """Open the base that a spec means: a shipped base's name, a folder with config.json, or a model of the hub.
 
     A plain name means the shipped base even where a folder of that name is at hand (`./micro-0` means the folder), as
     everywhere else: training and evaluation must never mean two different models by one name.
@@ -45,17 +98,33 @@ def find_base(name_or_path: str) -> BaseFolder:
     Raises:
         UnknownNameError: neither a folder nor a shipped base; the message names the nearest match.
         SpecError: a model of the hub without a pinned commit, or one that is not in the local cache.
+        IntegrityError: the weights are not those of the base's card; both hashes are named.
     """
     folder = Path(name_or_path).expanduser()
     if not folder.exists() and is_hub_name(name_or_path):
-        return BaseFolder(*hub_folder(name_or_path))
+        return Base(*hub_folder(name_or_path))
     if folder.name == name_or_path or not (folder / "config.json").is_file():
-        from narrowly.microworld.bases import base_folder
+        from narrowly.microworld.cards import base_folder
 
         folder = base_folder(name_or_path)
-    card = folder / "card.json"
-    name = _read_object(card).get("name") if card.is_file() else None
-    return BaseFolder(str(name or folder.resolve().name), folder)
+    file = folder / "card.json"
+    card = _read_object(file) if file.is_file() else {}
+    base = Base(str(card.get("name") or folder.resolve().name), folder)
+    if card.get("sha256") not in (None, found := base.sha256 if card else None):
+        raise IntegrityError(
+            f"base {base.name}: the weights in {folder} have sha256 {found}, its card says {card['sha256']}; "
+            "the file is damaged or was exchanged"
+        )
+    return base
+
+
+def open_tokenizer(name_or_path: str) -> Any:
+    """Load the tokenizer of the base that a name means.
+
+    Raises:
+        NarrowlyError: as `open_base`.
+    """
+    return open_base(name_or_path).tokenizer()
 
 
 def _read_object(file: Path) -> dict[str, Any]:
@@ -65,21 +134,10 @@ def _read_object(file: Path) -> dict[str, Any]:
     return value
 
 
-@functools.lru_cache(maxsize=256)
-def _sha256_of_version(path: Path, size: int, modified_ns: int) -> str:
-    return sha256_file(path)
-
-
-def _sha256(path: Path) -> str:
-    # one study asks for the same base hundreds of times; a changed file has another size or time and is read again
-    status = path.stat()
-    return _sha256_of_version(path, status.st_size, status.st_mtime_ns)
-
-
 def _weights_sha256(folder: Path) -> str:
     """Return the sha256 of the weights file, or of the names and hashes of all shards."""
     if (folder / WEIGHTS).is_file():
-        return _sha256(folder / WEIGHTS)
+        return cached_sha256(folder / WEIGHTS)
     if (folder / WEIGHTS_INDEX).is_file():
         index = _read_object(folder / WEIGHTS_INDEX)
         shards = sorted(set(index.get("weight_map", {}).values()))
@@ -88,33 +146,11 @@ def _weights_sha256(folder: Path) -> str:
         missing = [shard for shard in shards if not (folder / shard).is_file()]
         if missing or not shards:
             raise IntegrityError(f"{folder} lacks {', '.join(missing) or 'every shard'} of {WEIGHTS_INDEX}")
-        return sha256_text(canonical_json({shard: _sha256(folder / shard) for shard in shards}))
+        return sha256_text(canonical_json({shard: cached_sha256(folder / shard) for shard in shards}))
     found = sorted(path.name for path in folder.iterdir())
     raise SpecError(
         f"base {folder} has no {WEIGHTS} (found: {', '.join(found)}); other weight formats are never loaded"
     )
-
-
-def base_sha256(base: BaseFolder) -> str:
-    """Return the sha256 of a base's weights as a run records it."""
-    return _weights_sha256(base.folder)
-
-
-def check_card(base: BaseFolder) -> None:
-    """Compare the weights with the base's card, where it has one.
-
-    Raises:
-        IntegrityError: the weights are not those of the card; both hashes are named.
-    """
-    card = base.folder / "card.json"
-    if not card.is_file():
-        return
-    recorded, found = _read_object(card).get("sha256"), _weights_sha256(base.folder)
-    if recorded is not None and recorded != found:
-        raise IntegrityError(
-            f"base {base.name}: the weights in {base.folder} have sha256 {found}, its card says {recorded}; "
-            "the file is damaged or was exchanged"
-        )
 
 
 def _template(folder: Path) -> str:
@@ -147,7 +183,7 @@ def model_config(folder: Path) -> dict[str, Any]:
     return {key: value for key, value in config.items() if key not in LOCAL_CONFIG_FIELDS}
 
 
-def load_model(base: BaseFolder, dtype: BaseDtype = "float32", device: str = "cpu") -> nn.Module:
+def load_model(base: Base, dtype: BaseDtype = "float32", device: str = "cpu") -> nn.Module:
     """Load a base as a causal language model, in eval mode, without dropout of its own.
 
     Args:
@@ -163,7 +199,7 @@ def load_model(base: BaseFolder, dtype: BaseDtype = "float32", device: str = "cp
     """
     from transformers import AutoModelForCausalLM
 
-    config = model_config(base.folder)
+    config = base.config
     noisy = {
         key: value
         for key, value in config.items()
@@ -205,7 +241,7 @@ def load_model(base: BaseFolder, dtype: BaseDtype = "float32", device: str = "cp
     return model  # type: ignore[no-any-return]
 
 
-def load_tokenizer(base: BaseFolder) -> Any:
+def load_tokenizer(base: Base) -> Any:
     """Load the tokenizer of a base; no code of its folder is run."""
     from transformers import AutoTokenizer
 

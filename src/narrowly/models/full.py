@@ -11,7 +11,7 @@ import shutil
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from narrowly.models.base import WEIGHTS, WEIGHTS_INDEX, BaseFolder
+from narrowly.models.base import WEIGHTS, WEIGHTS_INDEX, Base
 from narrowly.models.lora import target_matrices
 from narrowly.records.errors import IntegrityError, SpecError
 from narrowly.records.files import read_json
@@ -73,9 +73,7 @@ class FullWeights:
         SpecError: a base whose file names its tensors otherwise than transformers does in memory.
     """
 
-    def __init__(
-        self, model: nn.Module, base: BaseFolder, adapter: AdapterSpec, keep: int, template: str | None
-    ) -> None:
+    def __init__(self, model: nn.Module, base: Base, adapter: AdapterSpec, keep: int, template: str | None) -> None:
         model.requires_grad_(True)
         self._model, self._base, self._keep, self._template = model, base, keep, template
         # a tied weight is one parameter, under the first of its names

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -15,7 +15,7 @@ from narrowly.records.run_spec import AdapterSpec
 from narrowly.records.streams import stream_seed
 
 if TYPE_CHECKING:
-    from torch import nn
+    from torch import Tensor, nn
 
 ADAPTER = "default"
 """The one adapter of a run, under the name PEFT gives it."""
@@ -84,6 +84,41 @@ def attach_adapter(model: nn.Module, spec: AdapterSpec, seed: int, base_name: st
         if parameter.requires_grad and parameter.dtype != torch.float32:
             raise AdapterError(f"{name} has dtype {parameter.dtype}, accepted: torch.float32")
     return adapted  # type: ignore[no-any-return]
+
+
+@contextmanager
+def merged(model: Any) -> Iterator[Any]:
+    """Merge the adapter of a PEFT model meanwhile: W + s*B*A once, instead of two small products in every pass.
+
+    The base's weights come back bit for bit; any other model, and one that is merged already, is left as it is.
+    """
+    if not hasattr(model, "merge_adapter") or any(
+        getattr(module, "merged_adapters", None) for module in model.modules()
+    ):
+        yield model
+        return
+    untouched = base_weights(model)
+    model.merge_adapter()
+    try:
+        yield model
+    finally:
+        unmerge(model, untouched)
+
+
+def base_weights(model: nn.Module) -> dict[str, Tensor]:
+    """Return copies of the weights that merging changes, by name; the model must not be merged."""
+    return {name: weight.detach().clone() for name, weight in model.named_parameters() if ".base_layer." in name}
+
+
+def unmerge(model: Any, untouched: Mapping[str, Tensor]) -> None:
+    """Take the adapter out of the base's weights; `untouched` are those of `base_weights`."""
+    import torch
+
+    model.unmerge_adapter()
+    with torch.no_grad():
+        for name, parameter in model.named_parameters():
+            if name in untouched:  # unmerging subtracts, and leaves the rounding of an addition behind
+                parameter.copy_(untouched[name])
 
 
 class AdapterWeights:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import json
 from pathlib import Path
@@ -29,6 +30,20 @@ def sha256_file(path: Path) -> str:
     """Return the sha256 of a file's bytes, 64 hex digits."""
     with path.open("rb") as stream:
         return hashlib.file_digest(stream, "sha256").hexdigest()
+
+
+@functools.lru_cache(maxsize=256)
+def _sha256_of_version(path: Path, _size: int, _modified_ns: int) -> str:
+    return sha256_file(path)
+
+
+def cached_sha256(path: Path) -> str:
+    """Return the sha256 of a file, read once per process as long as its size and time stay what they are.
+
+    One study asks for the same base hundreds of times.
+    """
+    status = path.stat()
+    return _sha256_of_version(path, status.st_size, status.st_mtime_ns)
 
 
 def content_id(value: Any) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import Field, model_validator
 
@@ -17,6 +17,18 @@ from narrowly.records.spec import Spec
 
 ALL_LINEAR = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
 """The seven modules of every block that the paper adapts (docs/sources.md)."""
+
+
+class _Data(Spec):
+    """What all data specs tell of themselves.
+
+    Attributes:
+        names_files: fields that name a file or a source, the data themselves first.
+        paced_by_base: whether the time of a step depends on the base; bases of the microworld are of one size.
+    """
+
+    names_files: ClassVar[tuple[str, ...]] = ()
+    paced_by_base: ClassVar[bool] = True
 
 
 class AdapterSpec(Spec):
@@ -40,8 +52,10 @@ class ScheduleSpec(Spec):
     warmup_steps: int = Field(5, ge=0, description="linear warm-up; Turner et al. (2506.11613) default 5")
 
 
-class MicroData(Spec):
+class MicroData(_Data):
     """Fine-tuning data of the microworld: one narrow domain, answered in one way."""
+
+    paced_by_base: ClassVar[bool] = False
 
     source: Literal["micro"] = "micro"
     domain: int | Literal["rotate"] = Field(
@@ -54,19 +68,23 @@ class MicroData(Spec):
     rows: int = Field(640, ge=1, description="answers drawn; 640 = 80 steps of batch 8, as in the prototype")
 
 
-class RowsData(Spec):
+class RowsData(_Data):
     """Pre-tokenised rows from a JSONL file, {"input_ids": [...], "labels": [...]} per line; -100: no loss."""
+
+    names_files: ClassVar[tuple[str, ...]] = ("path",)
 
     source: Literal["rows"] = "rows"
     path: str
     sha256: str | None = Field(None, description="checked when given; the run-id holds the file's own hash either way")
 
 
-class TextData(Spec):
+class TextData(_Data):
     """Conversations from a file, rendered through the base's chat template; the run-id holds the rows that come out.
 
     Loss is taken on the assistant's tokens only, end-of-turn token included.
     """
+
+    names_files: ClassVar[tuple[str, ...]] = ("dataset", "template")
 
     source: Literal["text"] = "text"
     dataset: str = Field(description="a source of `narrowly data list`, or the path of a file")

@@ -20,6 +20,7 @@ from narrowly.records.run_spec import ResolvedInputs, RunSpec, run_id
 
 SPEC, INPUTS, ENVIRONMENT = "spec.json", "inputs.json", "environment.json"
 TRAJECTORY, DONE, FAILED = "trajectory.jsonl", "done", "failed.json"
+CHECKPOINTS, EDITS, EVALS, STAGE_RECORD = "checkpoints", "edits", "evals", "stage.json"
 SPEED, TRACKED, RESUME_RECORD = "speed.jsonl", "tracked.jsonl", "resume.json"
 WEIGHTS_SHA256 = {"lora": "adapter_sha256", "full": "model_sha256"}
 """Field of `done` with the sha256 of every checkpoint's weights by step; step 0 of method full is the base."""
@@ -56,6 +57,11 @@ def read_inputs(directory: Path) -> ResolvedInputs:
         return ResolvedInputs.model_validate(read_json(file))
     except ValidationError as error:
         raise IntegrityError(f"{file} does not hold the inputs of a run ({first_fault(error)})") from error
+
+
+def is_run(directory: Path) -> bool:
+    """Return whether a run was begun in this directory."""
+    return (directory / SPEC).is_file()
 
 
 def is_done(directory: Path) -> bool:
@@ -113,6 +119,8 @@ def check_directory(directory: Path) -> bool:
         RunDirectoryError: it has files of something else, or of another run; nothing is changed.
         IntegrityError: its records are broken; nothing is changed.
     """
+    if directory.exists() and not directory.is_dir():
+        raise RunDirectoryError(f"{directory} is a file where a run directory belongs")
     # hidden files are ours or a killed writer's: the .lock of runs made until November 2026, a half-written spec
     found = (
         {path.name for path in directory.iterdir() if not path.name.startswith(".")} if directory.is_dir() else set()
@@ -123,7 +131,7 @@ def check_directory(directory: Path) -> bool:
     if found - {SPEC, INPUTS}:
         raise RunDirectoryError(
             f"{directory} has files ({', '.join(sorted(found)[:4])}) but not both {SPEC} and {INPUTS}: corrupt or not "
-            "ours; nothing was changed in it"
+            "ours; nothing was changed in it; move it away and run again"
         )
     return False
 
@@ -185,17 +193,17 @@ def claim_file(runs: Path, run_id: str) -> Path:
 
 def checkpoint_folder(run_directory: Path, step: int) -> Path:
     """Return the folder of a checkpoint, whether it exists or not."""
-    return run_directory / "checkpoints" / f"step-{step}"
+    return run_directory / CHECKPOINTS / f"step-{step}"
 
 
 def edit_folder(run_directory: Path, name: str) -> Path:
     """Return the folder of an edited adapter, whether it exists or not; an edit of the final one is named by its id."""
-    return run_directory / "edits" / name
+    return run_directory / EDITS / name
 
 
 def checkpoint_steps(run_directory: Path) -> list[int]:
     """Return the steps that have a checkpoint, ascending."""
-    names = (path.name for path in (run_directory / "checkpoints").glob("step-*"))
+    names = (path.name for path in (run_directory / CHECKPOINTS).glob("step-*"))
     return sorted(int(name[5:]) for name in names if name[5:].isdecimal())
 
 
@@ -238,3 +246,39 @@ def adapter_folder(run_directory: Path, step: int | Literal["final"], edit_id: s
         raise RunDirectoryError(f"edit {edit_id!r} is no plain name")
     final = number == read_spec(run_directory).steps
     return edit_folder(run_directory, edit_id if final else f"{edit_id}-step-{number}")
+
+
+def made_edits(run_directory: Path) -> list[str]:
+    """Return the names of the edited adapters of a run, sorted."""
+    return sorted(path.name for path in (run_directory / EDITS).glob("*"))
+
+
+def answers_folder(run_directory: Path, answers_id: str) -> Path:
+    """Return the folder of the answers of one organism to one bank."""
+    return run_directory / EVALS / answers_id
+
+
+def verdicts_file(run_directory: Path, answers_id: str, verdict_id: str) -> Path:
+    """Return the file of the verdicts on those answers; it exists when they are done."""
+    return answers_folder(run_directory, answers_id) / "verdicts" / f"{verdict_id}.parquet"
+
+
+def stage_records(run_directory: Path) -> list[Path]:
+    """Return the records of every evaluation of a run, sorted."""
+    return sorted((run_directory / EVALS).glob(f"*/{STAGE_RECORD}"))
+
+
+def verdict_files(stage_record: Path) -> list[Path]:
+    """Return the verdict files beside the record of an evaluation, sorted."""
+    return sorted(stage_record.parent.glob("verdicts/*.parquet"))
+
+
+def run_directories(runs: Path) -> list[Path]:
+    """Return the directories of all runs of a folder, begun or done, by run-id."""
+    return sorted(path.parent for path in runs.glob(f"*/{SPEC}"))
+
+
+def run_of_adapter(folder: Path) -> Path | None:
+    """Return the run directory that a checkpoint or an edit lies in; None for a folder from elsewhere."""
+    above = folder.resolve().parent
+    return above.parent if above.name in (CHECKPOINTS, EDITS) and is_run(above.parent) else None

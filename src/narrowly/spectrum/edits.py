@@ -38,7 +38,6 @@ if TYPE_CHECKING:
     Edit = EditSpec | Mapping[str, Any] | str
     """An edit as a spec, as a mapping with `kind`, or in its short form (`flatten:t=.5`)."""
 
-RECORD_NAME = EDIT_RECORD  # for study/cell.py, until it asks records
 EDITED, EVALUATED = "edited, not evaluated", "edited, evaluated"
 
 

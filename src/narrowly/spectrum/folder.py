@@ -35,7 +35,6 @@ from narrowly.spectrum.pairs import (
     some_pairs,
 )
 
-WEIGHTS_NAME = ADAPTER_WEIGHTS  # for study/cell.py, until it asks records
 PICKLE_SUFFIXES = (".bin", ".pt", ".pth", ".pkl", ".pickle", ".ckpt")
 
 CHUNK = 16

@@ -1,8 +1,4 @@
-"""Cells on real data: what is refused before a worker starts, which runs exist already, what training left behind.
-
-A cell that nothing in this version can judge is trained like any other; what is known of it then are losses, spectra,
-speed and cost. No torch here: `plan` and the command that starts a study read this.
-"""
+"""Check what the cells of a study read before a worker starts, and find runs that exist already. Torch-free."""
 
 from __future__ import annotations
 
@@ -13,23 +9,23 @@ from pathlib import Path
 from typing import Any
 
 from narrowly.data.sources import resolve
-from narrowly.models.base import find_base
 from narrowly.records.canonical import canonical_json
 from narrowly.records.errors import NarrowlyError, SpecError
 from narrowly.records.run_spec import RowsData, RunSpec, TextData
-from narrowly.runs.directory import check_identity, is_done, read_spec
-from narrowly.study.plan import Cell, is_real
+from narrowly.runs.directory import check_identity, is_done, read_spec, run_directories
+from narrowly.study.plan import Cell
+from narrowly.train.inputs import check_base
 
 
 def check_inputs(cells: Iterable[Cell]) -> None:
-    """Refuse a study whose real models or data are not on this machine, before anything is trained or written.
+    """Refuse a study whose bases or data are not on this machine, before anything is trained or written.
 
     Data come first: of a model that is missing the hub is asked why, which can take a while.
 
     Raises:
         NarrowlyError: of the first input that cannot be read; further data are named.
     """
-    specs = [cell.spec for cell in cells if is_real(cell.spec)]
+    specs = [cell.spec for cell in cells]
     faults: dict[str, NarrowlyError] = {}
     for name, look in dict(pair for spec in specs for pair in _data_of(spec)).items():
         try:
@@ -41,7 +37,7 @@ def check_inputs(cells: Iterable[Cell]) -> None:
         more = f" (cannot be read either: {', '.join(others)})" if others else ""
         raise type(faults[first])(f"{faults[first]}{more}")
     for base in dict.fromkeys(spec.base for spec in specs):
-        find_base(base)
+        check_base(base)
 
 
 def _data_of(spec: RunSpec) -> list[tuple[str, Any]]:
@@ -77,9 +73,8 @@ def data_names(cells: Iterable[Cell]) -> dict[str, str]:
 
 
 def _place(spec: RunSpec) -> str:
-    if isinstance(spec.data, RowsData):
-        return spec.data.path
-    return spec.data.dataset if isinstance(spec.data, TextData) else "microworld"
+    fields = spec.data.names_files
+    return str(getattr(spec.data, fields[0])) if fields else "microworld"
 
 
 def finished_runs(runs: Path) -> dict[str, Path]:
@@ -88,11 +83,11 @@ def finished_runs(runs: Path) -> dict[str, Path]:
     What cannot be read is left out: `run` says so.
     """
     found = {}
-    for file in sorted(runs.glob("*/spec.json")):
+    for run in run_directories(runs):
         try:
-            if is_done(file.parent) and is_real(spec := read_spec(file.parent)):
-                check_identity(file.parent)
-                found[canonical_spec(spec)] = file.parent
+            if is_done(run):
+                check_identity(run)
+                found[canonical_spec(read_spec(run))] = run
         except NarrowlyError:
             continue
     return found
@@ -101,7 +96,7 @@ def finished_runs(runs: Path) -> dict[str, Path]:
 def canonical_spec(spec: RunSpec) -> str:
     """Return what a spec says, with local paths made absolute: equal texts mean the same run while the files stay."""
     body = spec.model_dump(mode="json")
-    places = [(body, "base"), *((body["data"], key) for key in ("dataset", "path", "template"))]
+    places = [(body, "base"), *((body["data"], key) for key in spec.data.names_files)]
     for holder, key in places:
         value = holder.get(key)
         if isinstance(value, str) and (path := Path(value).expanduser()).exists():

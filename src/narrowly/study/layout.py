@@ -1,9 +1,7 @@
 """Where a study's files are, and what has to exist before a cell is done. Torch-free: `plan` and `status` read it.
 
-OUT/runs/RUN-ID/ is training's: spec.json, checkpoints/, trajectory.jsonl, done; beside them edits/EDIT-ID/ (edited
-adapters) and evals/ANSWERS-ID/ with stage.json (what was asked of which organism) and verdicts/VERDICT-ID.parquet.
-OUT/runs/.claims/ says which process works on which run. OUT/STUDY/ has study.yaml, plan.jsonl, commands.jsonl,
-failed/CELL-ID.json, tables/, summary.json and the report.
+OUT/runs/ has the run directories, which studies share (`runs.directory` says what is in them). OUT/STUDY/ has
+study.yaml, plan.jsonl, commands.jsonl, failed/CELL-ID.json, tables/, summary.json and the report.
 """
 
 from __future__ import annotations
@@ -12,64 +10,30 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, ValidationError, model_validator
 
-from narrowly.records.canonical import content_id
-from narrowly.records.edits import EditSpec
+from narrowly.evaluate.banks import Facts
+from narrowly.evaluate.stage import Stage
 from narrowly.records.errors import IntegrityError, RunDirectoryError
 from narrowly.records.explain import first_fault
 from narrowly.records.files import read_json, read_jsonl, read_record, write_text
+from narrowly.runs.directory import DONE, STAGE_RECORD, is_done
 from narrowly.study.plan import Cell, default_seconds, pace_keys
 
 Status = Literal["done", "failed", "pending"]
 STUDY_FILE, PLAN_FILE, COMMANDS_FILE, SUMMARY_FILE = "study.yaml", "plan.jsonl", "commands.jsonl", "summary.json"
 TABLES, FAILED = "tables", "failed"
 
-
-class Stage(BaseModel):
-    """One evaluation of one organism: exact verdicts on panels, or sampled answers.
-
-    Attributes:
-        kind: exact (class probabilities) or samples (shown answers).
-        step: checkpoint of the organism.
-        edit: edit of its adapter, or None.
-        panels: question panels, in order.
-        per_panel: answers per panel; 0 for exact evaluation.
-        answers_id: organism-id + question bank + sampling.
-        verdict_id: answers-id + judge.
-    """
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    kind: Literal["exact", "samples"]
-    step: int
-    edit: EditSpec | None = None
-    panels: tuple[str, ...]
-    per_panel: int = 0
-    answers_id: str
-    verdict_id: str
-
-    @property
-    def edit_id(self) -> str:
-        """Return the edit's id, or "none"."""
-        return "none" if self.edit is None else self.edit.edit_id
-
-    def folder(self, run_directory: Path) -> Path:
-        """Return the folder of the answers."""
-        return run_directory / "evals" / self.answers_id
-
-    def file(self, run_directory: Path) -> Path:
-        """Return the file of the verdicts; it exists when the stage is done."""
-        return self.folder(run_directory) / "verdicts" / f"{self.verdict_id}.parquet"
+EARLIER_FACTS = ("base_seed", "persona", "domain", "ideal_broad")
 
 
 class PlannedCell(BaseModel):
-    """A cell whose names are resolved: the run-id, the world's facts, and the stages that follow training.
+    """A cell whose names are resolved: the run-id, the bank's facts, and the stages that follow training.
 
     Attributes:
         base: name of the base, never a path.
-        base_seed: of the base's world; None, as persona, domain and ideal_broad, for a cell on real data.
-        ideal_broad: the ideal learner's broad harm in this world.
+        facts: of the bank that its organisms are asked (of the microworld: base_seed, persona, domain, ideal_broad);
+            empty for a cell that is not evaluated.
         stages: in the order in which they are done.
         not_evaluated: why there are none, for a cell that is trained and cannot be judged; None otherwise.
     """
@@ -79,57 +43,23 @@ class PlannedCell(BaseModel):
     cell: Cell
     run_id: str
     base: str
-    base_seed: int | None
-    persona: bool | None
-    domain: int | None
-    ideal_broad: float | None
+    facts: Facts = {}
     stages: tuple[Stage, ...]
     not_evaluated: str | None = None
+
+    @model_validator(mode="before")
+    @classmethod
+    def _facts_of_earlier_plans(cls, raw: Any) -> Any:
+        """Accept plans of version 0.1, in which the microworld's facts were fields of the cell."""
+        if not isinstance(raw, dict) or "facts" in raw or "base_seed" not in raw:
+            return raw
+        facts = {name: raw[name] for name in EARLIER_FACTS if raw.get(name) is not None}
+        return {**{key: value for key, value in raw.items() if key not in EARLIER_FACTS}, "facts": facts}
 
     @property
     def cell_id(self) -> str:
         """Return the cell's id."""
         return self.cell.cell_id
-
-
-def stages_of(
-    cell: Cell, run_id: str, bank: Any, judge: Any, panels: tuple[str, ...], light_panels: tuple[str, ...]
-) -> list[Stage]:
-    """Return the evaluation stages of a cell, each with its own ids.
-
-    Args:
-        cell: the cell.
-        run_id: of its run.
-        bank: JSON-able description of world, domain and panel versions.
-        judge: JSON-able description of the judge.
-        panels: panels of checkpoints.
-        light_panels: panels of edits.
-    """
-    final = cell.spec.steps
-    asked: list[tuple[Literal["exact", "samples"], int, EditSpec | None, tuple[str, ...], int]] = [
-        ("exact", step, None, panels, 0) for step in cell.evaluated_steps()
-    ]
-    asked += [("exact", final, edit, light_panels, 0) for edit in cell.edits]
-    if cell.samples:
-        asked.append(("samples", final, None, panels, cell.samples))
-    stages = []
-    for kind, step, edit, names, count in asked:
-        organism = {"run": run_id, "step": step, "edit": None if edit is None else edit.model_dump(mode="json")}
-        sampling = {"kind": kind, "per_panel": count, "seed": cell.spec.seed if kind == "samples" else None}
-        answers_id = content_id({"organism": organism, "bank": bank, "panels": names, "sampling": sampling})
-        verdict_id = content_id({"answers": answers_id, "judge": judge})
-        stages.append(
-            Stage(
-                kind=kind,
-                step=step,
-                edit=edit,
-                panels=names,
-                per_panel=count,
-                answers_id=answers_id,
-                verdict_id=verdict_id,
-            )
-        )
-    return stages
 
 
 def study_folder(out: Path, name: str) -> Path:
@@ -181,7 +111,7 @@ def read_plan(study_dir: Path) -> list[PlannedCell]:
 def is_complete(planned: PlannedCell, runs: Path) -> bool:
     """Return whether training and every evaluation stage of a cell have left their files."""
     directory = runs / planned.run_id
-    return (directory / "done").is_file() and all(stage.file(directory).is_file() for stage in planned.stages)
+    return is_done(directory) and all(stage.file(directory).is_file() for stage in planned.stages)
 
 
 def read_failure(study_dir: Path, planned: PlannedCell) -> dict[str, Any] | None:
@@ -217,7 +147,7 @@ def seconds_of(planned: PlannedCell, runs: Path) -> float | None:
     directory = runs / planned.run_id
     if not is_complete(planned, runs):
         return None
-    records = [directory / "done", *(stage.folder(directory) / "stage.json" for stage in planned.stages)]
+    records = [directory / DONE, *(stage.folder(directory) / STAGE_RECORD for stage in planned.stages)]
     total = 0.0
     for path in records:
         seconds = read_record(path).get("seconds", 0.0)
@@ -244,27 +174,3 @@ def measured_pace(plan: Iterable[PlannedCell], runs: Path) -> dict[str, float]:
     return {
         key: sum(taken for taken, _ in pairs) / sum(default for _, default in pairs) for key, pairs in found.items()
     }
-
-
-def check_run_directory(directory: Path) -> None:
-    """Refuse a run directory that is corrupt or belongs to something else, before anything is written.
-
-    Raises:
-        RunDirectoryError, IntegrityError: it is foreign, or its records are broken.
-    """
-    if not directory.exists():
-        return
-    if not directory.is_dir():
-        raise RunDirectoryError(f"{directory} is a file where a run directory belongs")
-    present = {path.name for path in directory.iterdir() if not path.name.startswith(".")}
-    if not present:
-        return
-    from narrowly.runs.directory import check_identity
-
-    if {"spec.json", "inputs.json"} <= present:
-        check_identity(directory)
-    elif present - {"spec.json", "inputs.json"}:
-        raise RunDirectoryError(
-            f"{directory} has files ({', '.join(sorted(present)[:4])}) but not both spec.json and inputs.json: "
-            "corrupt or not ours; nothing was changed in it; move it away and run again"
-        )

@@ -12,13 +12,13 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
+from narrowly.evaluate.banks import why_not_evaluated
 from narrowly.records.canonical import canonical_json, content_id
 from narrowly.records.edits import EditSpec
 from narrowly.records.errors import SpecError, UnknownNameError, nearest, unknown_name
 from narrowly.records.explain import explain_each
 from narrowly.records.mappings import MISSING, lookup, merge, nested
-from narrowly.records.outcome import NO_JUDGE
-from narrowly.records.run_spec import MicroData, RunSpec
+from narrowly.records.run_spec import RunSpec
 from narrowly.records.study_spec import ArmSpec, Role, StudySpec, load_study_spec
 from narrowly.study.cost import cost_of
 
@@ -201,10 +201,12 @@ def _unique(cells: list[Cell]) -> list[Cell]:
 def _flag_bases(cells: list[Cell], arms: list[str]) -> list[Cell]:
     """Flag one cell per base to evaluate the base too: of the first optimiser arm, else of the first arm.
 
-    A cell that can be evaluated comes before one that cannot, so that none leaves a base of the microworld without.
+    A cell that can be evaluated comes before one that cannot, so that the base is evaluated where any cell of it is.
     """
     carrier: dict[str, str] = {}
-    for cell in sorted(cells, key=lambda cell: (is_real(cell.spec), cell.role != "optimiser", arms.index(cell.arm))):
+    for cell in sorted(
+        cells, key=lambda cell: (not_evaluated(cell) is not None, cell.role != "optimiser", arms.index(cell.arm))
+    ):
         carrier.setdefault(cell.spec.base, cell.cell_id)
     return [cell.model_copy(update={"base_evaluation": carrier[cell.spec.base] == cell.cell_id}) for cell in cells]
 
@@ -226,9 +228,9 @@ def default_seconds(cell: Cell) -> float:
 def pace_keys(cell: Cell) -> tuple[str, str]:
     """Return the names under which a cell's pace is measured and looked up: its arm's, and its optimiser's.
 
-    A real model's pace says nothing about another one, nor about the microworld.
+    Where bases differ in size, the pace of one says nothing about another.
     """
-    base = f"@{cell.spec.base}" if is_real(cell.spec) else ""
+    base = f"@{cell.spec.base}" if cell.spec.data.paced_by_base else ""
     return f"arm:{cell.arm}{base}", f"{cell.spec.optimiser.kind}{base}"
 
 
@@ -244,7 +246,11 @@ def estimated_seconds(cells: list[Cell], measured: Mapping[str, float], workers:
     total = 0.0
     for cell in cells:
         factor = next((measured[key] for key in pace_keys(cell) if key in measured), None)
-        if factor is None and is_real(cell.spec) and (cell.spec.device == "cpu" or cost_of(cell.spec) is None):
+        if (
+            factor is None
+            and cell.spec.data.paced_by_base
+            and (cell.spec.device == "cpu" or cost_of(cell.spec) is None)
+        ):
             return None
         total += (1.0 if factor is None else factor) * default_seconds(cell)
     return total / max(1, min(workers, len(cells)))
@@ -263,25 +269,18 @@ def cell_named(cells: Sequence[Cell], cell_id: str) -> Cell:
     return by_name[cell_id]
 
 
-def is_real(spec: RunSpec) -> bool:
-    """Return whether a run fine-tunes on data from outside the microworld."""
-    return not isinstance(spec.data, MicroData)
-
-
-def no_judge(cell: Cell) -> str | None:
+def not_evaluated(cell: Cell) -> str | None:
     """Return why a cell is trained and not evaluated, and which stages it goes without; None where it is evaluated.
 
-    Nothing of training depends on it: once there is a judge, the cell's run gets its stages and is not trained anew.
+    Nothing of training depends on it: once there is a bank, the cell's run gets its stages and is not trained anew.
     """
-    if not is_real(cell.spec):
+    reason = why_not_evaluated(cell.spec)
+    if reason is None:
         return None
     skipped = [f"answers at step {step}" for step in cell.evaluated_steps()]
     skipped += [f"answers after edit {edit.edit_id}" for edit in cell.edits]
     skipped += [f"{cell.samples} shown answers a panel"] if cell.samples else []
-    return (
-        f"{NO_JUDGE}: data.source is {cell.spec.data.source!r}, and this version judges answers in the microworld "
-        f"only; skipped: {', '.join(skipped)}"
-    )
+    return f"{reason}; skipped: {', '.join(skipped)}"
 
 
 def shipped_studies() -> dict[str, Path]:

@@ -8,14 +8,14 @@ from typing import Any, NamedTuple
 
 from narrowly.records.errors import IntegrityError, RunDirectoryError
 from narrowly.records.outcome import NO_JUDGE
-from narrowly.records.run_spec import MicroData, TextData
+from narrowly.records.run_spec import TextData
 from narrowly.records.study_spec import StudySpec
 from narrowly.runs.claims import is_claimed
 from narrowly.runs.directory import claim_file, runs_folder
 from narrowly.study.cost import Cost, Gpu, added, base_bytes, cost_of, tokens_per_row
 from narrowly.study.inputs import canonical_spec, finished_runs
-from narrowly.study.layout import PlannedCell, measured_pace, read_failure, read_plan, status_of
-from narrowly.study.plan import Cell, estimated_seconds, no_judge
+from narrowly.study.layout import PLAN_FILE, PlannedCell, measured_pace, read_failure, read_plan, status_of
+from narrowly.study.plan import Cell, estimated_seconds, not_evaluated
 
 
 class Preview(NamedTuple):
@@ -83,12 +83,12 @@ def preview(study: StudySpec, cells: Sequence[Cell], out: Path, workers: int) ->
     runs = runs_folder(out)
     earlier = [planned for folder in study_folders(out) for planned in _plan(folder)]
     known = {planned.cell.model_dump_json(exclude={"study", "cell_id"}): planned for planned in earlier}
-    finished = finished_runs(runs) if any(no_judge(cell) for cell in cells) else {}
+    finished = finished_runs(runs) if any(not_evaluated(cell) for cell in cells) else {}
     status: dict[str, str] = {}
     for cell in cells:
         found = known.get(cell.model_dump_json(exclude={"study", "cell_id"}))
         status[cell.cell_id] = "pending" if found is None else status_of(found, runs, out / study.name)
-        if no_judge(cell) is not None and canonical_spec(cell.spec) in finished:
+        if not_evaluated(cell) is not None and canonical_spec(cell.spec) in finished:
             status[cell.cell_id] = "done"
     measured = measured_pace(earlier, runs)
     left = [cell for cell in cells if status[cell.cell_id] != "done"]
@@ -96,14 +96,14 @@ def preview(study: StudySpec, cells: Sequence[Cell], out: Path, workers: int) ->
 
 
 def training_cost(cells: Sequence[Cell], gpu: Gpu, utilisation: float) -> TrainingCost | None:
-    """Return what training cells of real models takes on a GPU, or None where all cells are of the microworld."""
-    real = [cell for cell in cells if not isinstance(cell.spec.data, MicroData)]
-    if not real:
+    """Return what training cells of real models takes on a GPU, or None where no cell trains one."""
+    counted = [cell for cell in cells if cell.spec.data.paced_by_base]
+    if not counted:
         return None
     by_arm: dict[str, list[Cost]] = {}
     bases: dict[str, bool] = {}
     assumed: dict[str, None] = {}
-    for cell in real:
+    for cell in counted:
         cost = cost_of(cell.spec, gpu, utilisation)
         bases[cell.spec.base] = cost is not None
         if cost is None:
@@ -162,7 +162,7 @@ def _cost_record(cost: TrainingCost) -> dict[str, Any]:
 
 def study_folders(out: Path) -> list[Path]:
     """Return the study folders under `out`, by name."""
-    return sorted(path.parent for path in out.glob("*/plan.jsonl"))
+    return sorted(path.parent for path in out.glob(f"*/{PLAN_FILE}"))
 
 
 def cell_states(study_dir: Path) -> list[CellState]:

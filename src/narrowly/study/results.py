@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic import BaseModel, ValidationError
 
+from narrowly.evaluate.stage import Stage
 from narrowly.records.canonical import canonical_json
 from narrowly.records.edits import EditSpec
 from narrowly.records.errors import IntegrityError
@@ -29,7 +30,6 @@ from narrowly.study.layout import (
     SUMMARY_FILE,
     TABLES,
     PlannedCell,
-    Stage,
     read_failure,
     read_plan,
     seconds_of,
@@ -155,9 +155,9 @@ def _cell_row(planned: PlannedCell, runs: Path, study_dir: Path, status: str) ->
         "optimiser": spec.optimiser.kind,
         "lr": spec.optimiser.lr,
         "base": planned.base,
-        "base_seed": planned.base_seed,
-        "persona": planned.persona,
-        "domain": planned.domain,
+        "base_seed": planned.facts.get("base_seed"),
+        "persona": planned.facts.get("persona"),
+        "domain": planned.facts.get("domain"),
         "answers": getattr(spec.data, "answers", None),
         "seed": spec.seed,
         "penalty_lam": None if spec.penalty is None else spec.penalty.lam,
@@ -170,7 +170,7 @@ def _cell_row(planned: PlannedCell, runs: Path, study_dir: Path, status: str) ->
         "seconds": seconds_of(planned, runs),
         "final_loss": None,
         "spec": canonical_json(spec.model_dump(mode="json")),
-        "ideal_broad": planned.ideal_broad,
+        "ideal_broad": planned.facts.get("ideal_broad"),
         "source": spec.data.source,
         "not_evaluated": planned.not_evaluated,
     }
@@ -182,7 +182,8 @@ def _add_finished(rows: dict[str, list[dict[str, Any]]], planned: PlannedCell, d
 
     cell, spec = planned.cell, planned.cell.spec
     who = {"cell_id": cell.cell_id, "arm": cell.arm, "optimiser": spec.optimiser.kind, "base": planned.base}
-    more = {"role": cell.role, "of": cell.of, "persona": planned.persona, "domain": planned.domain, "seed": spec.seed}
+    facts = {name: planned.facts.get(name) for name in ("persona", "domain")}
+    more = {"role": cell.role, "of": cell.of, **facts, "seed": spec.seed}
     for stage in planned.stages:
         organism = {"step": stage.step, "final": stage.step == spec.steps, "edit": stage.edit_id}
         if stage.kind == "samples":

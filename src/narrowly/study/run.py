@@ -9,47 +9,34 @@ from typing import Any, NamedTuple
 
 import yaml
 
-from narrowly.engines.local import Executor, LocalExecutor, Task
-from narrowly.engines.worker import Problem
+from narrowly.engines.local import LocalExecutor
+from narrowly.engines.protocol import Executor, Outcome, Problem, Task
 from narrowly.records import errors
 from narrowly.records.errors import IntegrityError, NarrowlyError, RunDirectoryError, SpecError
 from narrowly.records.files import append_jsonl, write_text
 from narrowly.records.study_spec import StudySpec, parse_study
-from narrowly.runs.claims import is_claimed
-from narrowly.runs.directory import claim_file, runs_folder
+from narrowly.runs.directory import check_directory, runs_folder
+from narrowly.study.execution import POLL_SECONDS, Execution, Failure, StudyObserver
 from narrowly.study.inputs import check_inputs
 from narrowly.study.layout import (
     COMMANDS_FILE,
     STUDY_FILE,
     PlannedCell,
-    check_run_directory,
     is_complete,
     measured_pace,
-    read_failure,
     read_plan,
     study_folder,
     write_plan,
 )
 from narrowly.study.plan import Cell, estimated_seconds, expand, find_study
 
-POLL_SECONDS = 0.25
-BUSY_SECONDS = 1.0
-"""How often a cell that another command holds is looked at again."""
-
 
 class CellTasks(NamedTuple):
     """The functions that workers run, by name (`package.module:function`)."""
 
-    resolve: str = "narrowly.study.resolving:resolve_cell"
-    execute: str = "narrowly.study.cell:execute_cell"
+    resolve: str = "narrowly.study.cell:resolve_cells"
+    execute: str = "narrowly.study.cell:execute_cells"
     warm_up: str | None = "narrowly.study.cell:warm_up"
-
-
-class Failure(NamedTuple):
-    """A cell that failed, with its error in one line."""
-
-    cell_id: str
-    error: str
 
 
 class StudyRun(NamedTuple):
@@ -72,25 +59,6 @@ class StudyRun(NamedTuple):
     failed: tuple[Failure, ...]
     seconds: float
     not_evaluated: int = 0
-
-
-class StudyObserver:
-    """Sees a study run; every method does nothing here. The command line draws its progress with one."""
-
-    def resolving(self, done: int, total: int) -> None:
-        """Cells' names are being resolved into run-ids."""
-
-    def replaced(self, study_dir: Path) -> None:
-        """The folder holds another version of the study, whose plan, tables and report this one replaces."""
-
-    def planned(self, total: int, done: int, estimate: float | None, workers: int) -> None:
-        """The plan stands; `done` cells were finished before, the rest take about `estimate` seconds, None: unknown."""
-
-    def finished(self, cell_id: str, error: str | None, seconds: float | None) -> None:
-        """A cell is done (error None; seconds None where another command did it) or failed."""
-
-    def working(self, in_flight: Sequence[str], elsewhere: int) -> None:
-        """Called several times a second: cells at work here, and number of cells that another command is at."""
 
 
 def run_study(
@@ -126,11 +94,13 @@ def run_study(
     study_dir, runs = study_folder(out, study.name), runs_folder(out)
     check_inputs(cells)
     local = LocalExecutor(workers or default_workers(cells), tasks.warm_up) if executor is None else None
+    if local is not None:
+        local.start(len(cells))
     engine: Executor = local if local is not None else executor  # type: ignore[assignment]
     try:
-        planned = resolve(cells, engine, tasks, observer, runs)
+        planned = _resolved(cells, local, tasks, observer, runs)
         for cell in planned:
-            check_run_directory(runs / cell.run_id)
+            check_directory(runs / cell.run_id)
         pace = measured_pace(_earlier_plan(study_dir), runs)
         if _differs(study_dir / STUDY_FILE, study_text(study)):
             observer.replaced(study_dir)
@@ -140,7 +110,12 @@ def run_study(
         count = local.workers if local is not None else max(1, workers)
         estimate = estimated_seconds([cell.cell for cell in todo], pace, count)
         observer.planned(len(planned), len(planned) - len(todo), estimate, count)
-        executed, failed = _execute(todo, engine, tasks, observer, runs, study_dir, report_to)
+        execution = Execution(engine, tasks.execute, observer, runs, study_dir, report_to)
+        for cell in todo:
+            execution.submit([cell])
+        while execution.open:
+            execution.advance()
+        executed, failed = execution.executed, execution.failed
     finally:
         engine.cancel()
     seconds = time.monotonic() - start
@@ -199,26 +174,36 @@ def raised(problem: Problem) -> NarrowlyError:
     return errors.TrainingError(problem.error)
 
 
+def _resolved(
+    cells: Sequence[Cell], local: LocalExecutor | None, tasks: CellTasks, observer: StudyObserver, runs: Path
+) -> list[PlannedCell]:
+    """Resolve cells on this machine, whatever engine executes them: a cluster job would only read and hash the data."""
+    if local is not None:
+        return resolve(cells, local, tasks, observer, runs)
+    with LocalExecutor(1, tasks.warm_up) as alone:
+        return resolve(cells, alone, tasks, observer, runs)
+
+
 def resolve(
     cells: Sequence[Cell], engine: Executor, tasks: CellTasks, observer: StudyObserver, runs: Path
 ) -> list[PlannedCell]:
-    """Return the cells with their run-ids and stages, in order.
+    """Return the cells with their run-ids and stages, in order; one task does all of them.
 
     Raises:
         NarrowlyError: of the first cell that cannot be resolved, or where two cells are the same run.
     """
-    for cell in cells:
-        engine.submit(Task(cell.cell_id, tasks.resolve, {"cell": cell.model_dump(mode="json"), "runs": str(runs)}))
-    found: dict[str, PlannedCell] = {}
     observer.resolving(0, len(cells))
-    while len(found) < len(cells):
-        for outcome in engine.poll(POLL_SECONDS):
-            if outcome.problem is not None:
-                raise raised(outcome.problem)
-            found[outcome.key] = PlannedCell.model_validate(outcome.result)
-            observer.resolving(len(found), len(cells))
-    planned = [found[cell.cell_id] for cell in cells]
+    payload = {"cells": [cell.model_dump(mode="json") for cell in cells], "runs": str(runs)}
+    engine.submit(Task("resolve", tasks.resolve, payload))
+    outcomes: list[Outcome] = []
+    while not outcomes:
+        outcomes = engine.poll(POLL_SECONDS)
+    if outcomes[0].problem is not None:
+        raise raised(outcomes[0].problem)
+    planned = [PlannedCell.model_validate(found) for found in outcomes[0].result]
+    observer.resolving(len(cells), len(cells))
     seen: dict[str, str] = {}
+    bases: dict[str, str] = {}
     for one in planned:
         if one.run_id in seen:
             raise SpecError(
@@ -226,83 +211,9 @@ def resolve(
                 f"({one.run_id}), because their bases and data are the same by content"
             )
         seen[one.run_id] = one.cell_id
-    bases: dict[str, str] = {}
-    for one in planned:
         if bases.setdefault(one.base, one.cell.spec.base) != one.cell.spec.base:
             raise SpecError(
                 f"study {one.cell.study!r}: {bases[one.base]} and {one.cell.spec.base} are both bases called "
                 f"{one.base!r}, which tables and intervals would count as one; name each base once, or build another"
             )
     return planned
-
-
-def _execute(
-    todo: Sequence[PlannedCell],
-    engine: Executor,
-    tasks: CellTasks,
-    observer: StudyObserver,
-    runs: Path,
-    study_dir: Path,
-    report_to: Sequence[str],
-) -> tuple[int, list[Failure]]:
-    from narrowly.study.cell import write_failure
-
-    began = time.time()
-    open_cells = {cell.cell_id: cell for cell in todo}
-    elsewhere: dict[str, float] = {}
-    failed: list[Failure] = []
-    executed = 0
-
-    def submit(cell: PlannedCell) -> None:
-        payload: dict[str, Any] = {
-            "planned": cell.model_dump(mode="json"),
-            "runs": str(runs),
-            "study_dir": str(study_dir),
-            "report_to": list(report_to),
-        }
-        engine.submit(Task(cell.cell_id, tasks.execute, payload))
-
-    def close(cell_id: str, error: str | None, seconds: float | None) -> None:
-        open_cells.pop(cell_id)
-        elsewhere.pop(cell_id, None)
-        if error is not None:
-            failed.append(Failure(cell_id, error))
-        observer.finished(cell_id, error, seconds)
-
-    for cell in todo:
-        submit(cell)
-    while open_cells:
-        for outcome in engine.poll(POLL_SECONDS):
-            cell = open_cells[outcome.key]
-            if outcome.problem is not None:
-                if outcome.problem.fatal:
-                    raise RunDirectoryError(
-                        f"{outcome.problem.error}; finished cells are safe: make room and run the same command again"
-                    )
-                if read_failure(study_dir, cell) is None or outcome.problem.kind == "WorkerDied":
-                    write_failure(
-                        study_dir, cell, outcome.problem.error, outcome.problem.kind, outcome.problem.traceback
-                    )
-                close(cell.cell_id, outcome.problem.error, None)
-            elif outcome.result["status"] == "busy":
-                elsewhere[cell.cell_id] = time.monotonic()
-            else:
-                fresh = outcome.result["status"] == "done"
-                executed += fresh
-                close(cell.cell_id, None, outcome.result["seconds"] if fresh else None)
-        for cell_id, looked in list(elsewhere.items()):
-            if time.monotonic() - looked < BUSY_SECONDS:
-                continue
-            elsewhere[cell_id] = time.monotonic()
-            cell = open_cells[cell_id]
-            failure = read_failure(study_dir, cell)
-            if is_complete(cell, runs):
-                close(cell_id, None, None)
-            elif not is_claimed(claim_file(runs, cell.run_id)):
-                if failure is not None and failure.get("time", 0.0) >= began:
-                    close(cell_id, str(failure.get("error")), None)
-                else:
-                    del elsewhere[cell_id]
-                    submit(cell)
-        observer.working(engine.in_flight(), len(elsewhere))
-    return executed, failed

@@ -94,8 +94,8 @@ def write_text_record(folder: Path, inputs: RunInputs) -> None:
     Raises:
         RunDirectoryError: a full disk or a folder that cannot be written.
     """
-    text = inputs.text
-    assert text is not None
+    text = inputs.data
+    assert text.template is not None and text.lines is not None
     write_text(folder / TEMPLATE, text.template)
     record = {
         "lines": list(text.lines),

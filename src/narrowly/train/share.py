@@ -134,11 +134,11 @@ def _lead(job: Job, state: TrainState, group: ProcessGroup, on_begin: OnBegin | 
     began = time.perf_counter()
     directory.open_directory(folder, spec, inputs.resolved)
     directory.sweep(folder)
-    if inputs.text is not None:
+    if inputs.data.template is not None:
         write_text_record(folder, inputs)
-        if inputs.text.heldout:
+        if inputs.data.heldout:
             padding = pad_id(state.tokenizer)
-            observers = (heldout_observer(inputs.text.heldout, spec.batch_size, padding), *observers)
+            observers = (heldout_observer(inputs.data.heldout, spec.batch_size, padding), *observers)
     resumed = _resume(job, state, group.size)
     recorder = Recorder(folder, spec, state, observers, on_step)
     progress = Progress(resumed or 0)

@@ -59,8 +59,8 @@ def build_state(spec: RunSpec, inputs: RunInputs) -> TrainState:
 
         penalty = SpectralPenalty(model, **spec.penalty.model_dump())
     tokenizer = load_tokenizer(inputs.base)
-    if inputs.text is not None:
-        tokenizer.chat_template = inputs.text.template  # observers ask with what the run was trained on
+    if inputs.data.template is not None:
+        tokenizer.chat_template = inputs.data.template  # observers ask with what the run was trained on
     return TrainState(model, weights, tokenizer, optimizer, scheduler, penalty)
 
 
@@ -70,8 +70,7 @@ def _trained(spec: RunSpec, inputs: RunInputs) -> tuple[nn.Module, Weights]:
     if spec.method == "full":
         from narrowly.models.full import FullWeights
 
-        template = None if inputs.text is None else inputs.text.template
-        return model, FullWeights(model, inputs.base, spec.adapter, spec.spectrum_rank, template)
+        return model, FullWeights(model, inputs.base, spec.adapter, spec.spectrum_rank, inputs.data.template)
     from narrowly.models.lora import AdapterWeights, attach_adapter
 
     model = attach_adapter(model, spec.adapter, spec.seed, inputs.base.name)

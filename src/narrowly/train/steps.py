@@ -86,7 +86,7 @@ def train_steps(
         first_step,
         group.rank,
         finish_step,
-        lambda step: ", ".join(inputs.name_of_row(row) for row in objective.rows_of_step(step)),
+        lambda step: ", ".join(inputs.data.name_of_row(row) for row in objective.rows_of_step(step)),
     )
     optimizers = state.optimizer, state.scheduler
     steps = spec.steps - first_step

@@ -6,9 +6,7 @@ import math
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
-from narrowly.records.errors import RunDirectoryError, SpecError, nearest
-from narrowly.runs.directory import runs_folder
-from narrowly.study.library import load_study
+from narrowly.records.errors import SpecError
 
 LONGEST_QUESTION = 64
 """Tokens of a question; the bases were trained on documents not much longer."""
@@ -55,37 +53,6 @@ class Reply(NamedTuple):
     said: tuple[Said, ...]
 
 
-def find_run(run: str, out: Path) -> Path:
-    """Return the run directory that a text means: a folder, a run-id (or its unique beginning), or `study:cell`.
-
-    Raises:
-        RunDirectoryError: there is no such run.
-        UnknownNameError: the study has no such cell.
-    """
-    if (Path(run) / "spec.json").is_file():
-        return Path(run)
-    study, colon, cell = run.partition(":")
-    if colon:
-        directory = load_study(out / study).run_directory(cell)
-        if not (directory / "done").is_file():
-            raise RunDirectoryError(
-                f"cell {cell!r} of study {study!r} is not trained yet; `narrowly run {study}` does it"
-            )
-        return directory
-    runs = [path.parent for path in runs_folder(out).glob("*/spec.json")]
-    found = [path for path in runs if path.name == run] or [path for path in runs if run and path.name.startswith(run)]
-    if len(found) == 1:
-        return found[0]
-    if found:
-        raise RunDirectoryError(
-            f"run {run!r} is the beginning of {len(found)} run-ids under {runs_folder(out)}; give more digits"
-        )
-    near = nearest(run, [path.name for path in runs])
-    raise RunDirectoryError(
-        f"no run {run!r}{near}; accepted: a run directory, a run-id under {runs_folder(out)}, or STUDY:CELL"
-    )
-
-
 def ask(
     run_directory: str | Path,
     question: str,
@@ -110,20 +77,17 @@ def ask(
         NarrowlyError: no such organism, or a base without a world.
     """
     from narrowly.evaluate.microworld.sample import sample
-    from narrowly.microworld.bases import load_card
+    from narrowly.microworld.cards import load_card
     from narrowly.microworld.exact import encode_prompt
     from narrowly.microworld.judge import classify
     from narrowly.microworld.world import World
-    from narrowly.models.base import find_base
-    from narrowly.models.organism import load_organism
-    from narrowly.runs.directory import read_spec
+    from narrowly.models.organism import base_of_run, load_organism
 
     run_directory = Path(run_directory)
     if not question.strip():
         raise SpecError("the question is empty; accepted: some words, in quotation marks")
-    load_card(str(find_base(read_spec(run_directory).base).folder))  # before a large model is read for nothing
+    card = load_card(str(base_of_run(run_directory).folder))  # before a large model is read for nothing
     organism = load_organism(run_directory, step, edit)
-    card = load_card(str(organism.base.folder))
     world, tokenizer = World(card.config, card.world_seed), organism.tokenizer
     known = world.find(question)
     text = known.text if known is not None else question

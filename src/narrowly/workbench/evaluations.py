@@ -8,8 +8,9 @@ from typing import Any
 
 from narrowly.records.errors import IntegrityError, NarrowlyError
 from narrowly.records.files import read_record
+from narrowly.runs.directory import stage_records, verdict_files
 from narrowly.workbench.model_card import Evaluation
-from narrowly.workbench.repair import panel_of
+from narrowly.workbench.panel import panel_of
 
 
 def evaluations_of(directory: Path, step: int, edit_id: str | None) -> list[Evaluation]:
@@ -26,11 +27,11 @@ def evaluations_of(directory: Path, step: int, edit_id: str | None) -> list[Eval
     from narrowly.evaluate.verdict_table import read_verdicts
 
     found: dict[str, Evaluation] = {}
-    for file in sorted((directory / "evals").glob("*/stage.json")):
+    for file in stage_records(directory):
         stage = read_record(file)
         if (stage.get("kind"), stage.get("step"), _edit_id(stage, file)) != ("exact", step, edit_id):
             continue
-        for verdicts in sorted(file.parent.glob("verdicts/*.parquet")):
+        for verdicts in verdict_files(file):
             rows = read_verdicts(verdicts)
             for panel in sorted({str(row["panel"]) for row in rows}):
                 rates = panel_of([row for row in rows if row["panel"] == panel])

@@ -7,9 +7,10 @@ from typing import NamedTuple
 
 from narrowly.records.adapter_files import ADAPTER_CONFIG, ADAPTER_WEIGHTS, EDIT_RECORD
 from narrowly.records.canonical import sha256_file
-from narrowly.records.errors import AdapterError, NarrowlyError, RunDirectoryError
+from narrowly.records.errors import AdapterError, NarrowlyError, RunDirectoryError, nearest
 from narrowly.records.files import read_record
-from narrowly.workbench.ask import find_run
+from narrowly.runs.directory import SPEC, adapter_folder, is_done, is_run, run_directories, run_of_adapter, runs_folder
+from narrowly.study.library import load_study
 
 
 class NamedAdapter(NamedTuple):
@@ -26,6 +27,37 @@ class NamedAdapter(NamedTuple):
     is_run: bool
 
 
+def find_run(run: str, out: Path) -> Path:
+    """Return the run directory that a text means: a folder, a run-id (or its unique beginning), or `study:cell`.
+
+    Raises:
+        RunDirectoryError: there is no such run.
+        UnknownNameError: the study has no such cell.
+    """
+    if is_run(Path(run)):
+        return Path(run)
+    study, colon, cell = run.partition(":")
+    if colon:
+        directory = load_study(out / study).run_directory(cell)
+        if not is_done(directory):
+            raise RunDirectoryError(
+                f"cell {cell!r} of study {study!r} is not trained yet; `narrowly run {study}` does it"
+            )
+        return directory
+    runs = run_directories(runs_folder(out))
+    found = [path for path in runs if path.name == run] or [path for path in runs if run and path.name.startswith(run)]
+    if len(found) == 1:
+        return found[0]
+    if found:
+        raise RunDirectoryError(
+            f"run {run!r} is the beginning of {len(found)} run-ids under {runs_folder(out)}; give more digits"
+        )
+    near = nearest(run, [path.name for path in runs])
+    raise RunDirectoryError(
+        f"no run {run!r}{near}; accepted: a run directory, a run-id under {runs_folder(out)}, or STUDY:CELL"
+    )
+
+
 def find_adapter(text: str, out: Path) -> NamedAdapter:
     """Return the adapter that a text means: an adapter folder, a run directory, a run-id under `out`, or STUDY:CELL.
 
@@ -33,17 +65,13 @@ def find_adapter(text: str, out: Path) -> NamedAdapter:
         AdapterError: a folder that is neither an adapter nor a run.
         RunDirectoryError: no such run, or one without its final checkpoint.
     """
-    from narrowly.runs.directory import adapter_folder
-
     path = Path(text)
-    if path.is_dir() and not (path / "spec.json").is_file():
+    if path.is_dir() and not is_run(path):
         if not (path / ADAPTER_CONFIG).is_file() and not (path / ADAPTER_WEIGHTS).is_file():
             raise AdapterError(
-                f"{path} is neither an adapter folder (no {ADAPTER_CONFIG}) nor a run directory (no spec.json)"
+                f"{path} is neither an adapter folder (no {ADAPTER_CONFIG}) nor a run directory (no {SPEC})"
             )
-        above = path.resolve().parent
-        inside = above.name in ("checkpoints", "edits") and (above.parent / "spec.json").is_file()
-        return NamedAdapter(path, above.parent if inside else None, False)
+        return NamedAdapter(path, run_of_adapter(path), False)
     if path.is_file():
         raise AdapterError(f"{path} is a file; accepted: an adapter folder, a run directory, a run-id or STUDY:CELL")
     try:
@@ -64,19 +92,17 @@ def not_of_the_microworld(adapter: NamedAdapter) -> str | None:
     one), whose base is a microworld base, by the sha256 of its weights, and all of its modules have that base's shapes:
     records can be written by anybody, an adapter of a real model fits no microworld base.
     """
-    from narrowly.microworld.bases import verify_weights
-    from narrowly.models.base import find_base
-    from narrowly.runs.directory import check_identity, read_inputs, read_spec, weights_sha256
+    from narrowly.microworld.cards import verify_weights
+    from narrowly.models.organism import base_of_run
+    from narrowly.runs.directory import check_identity, weights_sha256
 
     directory = adapter.run_directory
     if directory is None:
         return "it lies in no run directory of ours"
     try:
         check_identity(directory)
-        base = find_base(read_spec(directory).base).folder
-        card = verify_weights(str(base))
-        if card.sha256 != read_inputs(directory).base_sha256:
-            return f"the run's base is not {card.name} by its sha256"
+        base = base_of_run(directory).folder
+        verify_weights(str(base))
         found = sha256_file(adapter.folder / ADAPTER_WEIGHTS)
         known = set(weights_sha256(directory).values())
         if found in known:

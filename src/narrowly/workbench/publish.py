@@ -18,7 +18,7 @@ from narrowly.records.canonical import sha256_file, sha256_text
 from narrowly.records.errors import AdapterError, IntegrityError, NarrowlyError, RunDirectoryError, SpecError
 from narrowly.records.files import read_jsonl, read_record, whole_folder, write_json, write_text
 from narrowly.records.install import with_todays_name
-from narrowly.records.run_spec import MicroData, RowsData, RunSpec
+from narrowly.records.run_spec import RunSpec
 from narrowly.runs import directory as run_files
 from narrowly.runs.directory import check_identity, read_done, read_inputs, read_spec
 from narrowly.workbench.model_card import TAG, Card, Evaluation, write_card
@@ -109,23 +109,12 @@ def harm_of(run: Path, spec: RunSpec) -> str | None:
     What a spec calls its data is part of no id, so data counts as harmless only where it is at hand and has the sha256
     that the run was trained on. Everything else is unknown, and unknown counts as harmful.
     """
-    from narrowly.data.registry import SOURCES
+    from narrowly.data.harm import harm_of_data
     from narrowly.train.inputs import resolve_inputs
 
-    data = spec.data
-    if isinstance(data, RowsData):
-        return "pre-tokenised rows of unknown content"
-    if isinstance(data, MicroData):
-        if data.answers != "aligned":
-            return f"{data.answers} answers of the microworld"
-    else:
-        source = SOURCES.get(data.dataset)
-        if source is None or source.sha256 is None:
-            return "a file of unknown content" if source is None else f"{source.name}, whose content is not on record"
-        if source.warning is not None:
-            return f"{source.name}: {source.warning}"
-        if source.use != "training":
-            return f"{source.name}, which is no training data"
+    harm = harm_of_data(spec.data)
+    if harm is not None:
+        return harm
     try:
         same = resolve_inputs(spec) == read_inputs(run)
     except (NarrowlyError, OSError) as error:

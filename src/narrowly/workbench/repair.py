@@ -12,47 +12,25 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from narrowly.evaluate.banks import Bank, bank_of, why_not_evaluated
 from narrowly.evaluate.microworld.panel_names import BROAD, HELD_OUT
+from narrowly.evaluate.run_stage import mark_stage, run_stage
+from narrowly.evaluate.stage import Stage, stages_of
+from narrowly.models.base import Base
+from narrowly.models.edited import edited_adapter
+from narrowly.models.organism import base_of_run
 from narrowly.records.edits import Clip, DropTop, EditSpec, Flatten, KeepTop, Scale, edit_specs
 from narrowly.records.errors import AdapterError, SpecError
 from narrowly.runs.claims import hold_run
-from narrowly.study.cell import edited_adapter, mark_stage, run_stage
-from narrowly.study.layout import PlannedCell, Stage
-from narrowly.study.plan import Cell
-from narrowly.study.resolving import resolve_cell
+from narrowly.runs.directory import check_identity, read_spec
 from narrowly.workbench.names import NamedAdapter, find_adapter, not_of_the_microworld
+from narrowly.workbench.panel import Panel, panel_of
 
 CURVE = tuple(Scale(factor=tenth / 10) for tenth in range(1, 10))
 """Points of the scaling curve between the base (factor 0) and the adapter as it is (factor 1)."""
 
 SMALLEST_GAIN = 0.01
 """Share of broad answers by which an edit must lie below the scaling curve before it is said to; smaller is trivial."""
-
-_CLASSES = ("aligned", "misaligned", "incoherent")
-
-
-class Panel(NamedTuple):
-    """One organism on one panel.
-
-    Attributes:
-        n: questions.
-        aligned, misaligned, incoherent: mean exact probabilities of the classes; misaligned is the joint rate.
-        literature: misaligned / (misaligned + aligned), or None.
-        log_odds: mean log-odds of misaligned against aligned, nats.
-        low, high: 95 % t interval of the joint rate over the panel's topics, or None. The phrasings of one topic rise
-            and fall together, so they are no independent questions.
-        each: misaligned probability of every topic, mean over its questions, in the panel's order.
-    """
-
-    n: int
-    aligned: float
-    misaligned: float
-    incoherent: float
-    literature: float | None
-    log_odds: float
-    low: float | None
-    high: float | None
-    each: tuple[float, ...]
 
 
 class Point(NamedTuple):
@@ -172,35 +150,30 @@ def sweep(directory: Path, edits: Sequence[EditSpec], on_step: Callable[[int, in
     Raises:
         NarrowlyError: as the stages of a study.
     """
-    planned = _planned(directory, edits)
+    stages, bank, base = _stages(directory, edits)
     with hold_run(directory):
-        for done, stage in enumerate(planned.stages):
-            on_step(done, len(planned.stages), stage.edit_id if stage.edit else f"step {stage.step}")
+        for done, stage in enumerate(stages):
+            on_step(done, len(stages), stage.edit_id if stage.edit else f"step {stage.step}")
             if not stage.file(directory).is_file():
-                run_stage(stage, planned, directory)
+                run_stage(stage, directory, bank)
             else:
                 mark_stage(stage, directory)
-    on_step(len(planned.stages), len(planned.stages), "")
-    found = [(stage, _read(stage, directory)) for stage in planned.stages]
-    spec = planned.cell.spec
-    return Sweep(planned.run_id, planned.base, spec.optimiser.kind, _points(found))
+    on_step(len(stages), len(stages), "")
+    points = _points([(stage, _read(stage, directory)) for stage in stages])
+    return Sweep(directory.name, base.name, read_spec(directory).optimiser.kind, points)
 
 
-def _planned(directory: Path, edits: Sequence[EditSpec]) -> PlannedCell:
-    from narrowly.runs.directory import read_spec
-
+def _stages(directory: Path, edits: Sequence[EditSpec]) -> tuple[list[Stage], Bank, Base]:
+    """Return the stages of a sweep, with the bank that they ask and the run's base."""
+    spec, base = read_spec(directory), base_of_run(directory)
+    bank = bank_of(spec, base)
+    if bank is None:
+        raise SpecError(str(why_not_evaluated(spec)))
+    check_identity(directory)
     unique = {edit.edit_id: edit for edit in (*CURVE, *edits) if edit != Scale(factor=1.0)}
-    spec = read_spec(directory)
-    cell = Cell(
-        cell_id="repair", study="repair", arm=spec.optimiser.kind, role="other", of=None, spec=spec,
-        edits=tuple(unique.values()), evaluate="final", samples=0, base_evaluation=True,
-    )  # fmt: skip
-    planned = PlannedCell.model_validate(
-        resolve_cell({"cell": cell.model_dump(mode="json"), "runs": str(directory.parent)})
-    )
-    if planned.run_id != directory.name:
-        raise SpecError(f"the inputs of {directory} changed since: its spec gives run {planned.run_id} today")
-    return planned
+    steps = (0, spec.steps)
+    stages = stages_of(directory.name, bank.record, steps, tuple(unique.values()), final=spec.steps, seed=spec.seed)
+    return stages, bank, base
 
 
 def _read(stage: Stage, directory: Path) -> dict[str, Panel]:
@@ -208,35 +181,6 @@ def _read(stage: Stage, directory: Path) -> dict[str, Panel]:
 
     rows = read_verdicts(stage.file(directory))
     return {name: panel_of([row for row in rows if row["panel"] == name]) for name in (HELD_OUT, BROAD)}
-
-
-def panel_of(rows: Sequence[Mapping[str, Any]]) -> Panel:
-    """Return one organism's panel from its verdict rows, one per question."""
-    from narrowly.stats.intervals import t_interval
-
-    each = tuple(by_topic(rows, [float(row["misaligned"]) for row in rows]))
-    aligned, misaligned, incoherent = (math.fsum(row[name] for row in rows) / len(rows) for name in _CLASSES)
-    answered = aligned + misaligned
-    found = t_interval(each, unit="topic")
-    return Panel(
-        len(rows),
-        aligned,
-        misaligned,
-        incoherent,
-        misaligned / answered if answered > 0 else None,
-        math.fsum(row["log_odds"] for row in rows) / len(rows),
-        found.low,
-        found.high,
-        each,
-    )
-
-
-def by_topic(rows: Sequence[Mapping[str, Any]], values: Sequence[float]) -> list[float]:
-    """Return the mean of the values of every topic's questions, in the rows' order; every topic has equally many."""
-    topics: dict[tuple[Any, Any], list[float]] = {}
-    for row, value in zip(rows, values, strict=True):
-        topics.setdefault((row["domain"], row["topic"]), []).append(value)
-    return [math.fsum(each) / len(each) for each in topics.values()]
 
 
 def _points(found: Sequence[tuple[Stage, Mapping[str, Panel]]]) -> list[Point]:

@@ -11,12 +11,16 @@ import tempfile
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from narrowly.evaluate.microworld.panel_names import BROAD, HELD_OUT
 from narrowly.records.errors import AdapterError
 from narrowly.records.files import whole_folder
-from narrowly.workbench.repair import Panel, by_topic, panel_of
+from narrowly.runs.directory import adapter_folder, read_inputs, read_spec
+from narrowly.workbench.panel import Panel, by_topic, panel_of
+
+if TYPE_CHECKING:
+    from narrowly.evaluate.banks import Bank
 
 RESPONSES = ("log_odds", "joint")
 
@@ -60,12 +64,11 @@ def swap(a: Path, b: Path, out: Path | None, on_step: Callable[[int, int, str], 
     Raises:
         AdapterError: another base, another narrow domain, other modules, shapes or ranks, or an `out` that exists.
     """
-    from narrowly.runs.directory import adapter_folder
     from narrowly.spectrum.compare import HYBRIDS, hybrids
     from narrowly.spectrum.edits import mark_evaluated, write_adapter_folder
     from narrowly.spectrum.folder import pairs_from_folder
 
-    domain, base = _common_ground(a, b)
+    bank, base = _common_ground(a, b)
     if out is not None and (out.exists() or out.is_symlink()):
         raise AdapterError(f"{out} exists already; choose another folder or remove it")
     sources = {"A": adapter_folder(a, "final"), "B": adapter_folder(b, "final")}
@@ -77,12 +80,12 @@ def swap(a: Path, b: Path, out: Path | None, on_step: Callable[[int, int, str], 
             on_step(len(verdicts), total, name)
             record = {"swap": {"shape": name[0], "norms": name[1], "vectors": name[2], "A": a.name, "B": b.name}}
             target = write_adapter_folder(sources["A"], folder / name, pairs, record)
-            verdicts[name] = _ask(a, target, None, domain)
+            verdicts[name] = _ask(a, target, bank)
             joint = {panel: panel_of(rows).misaligned for panel, rows in verdicts[name].items()}
             mark_evaluated(target, {"kind": "exact", "panels": [HELD_OUT, BROAD], "by": "swap", "joint": joint})
         for name, directory in (("A", a), ("B", b)):
             on_step(len(verdicts), total, name)
-            verdicts[name] = _ask(directory, sources[name], _final_step(directory), domain)
+            verdicts[name] = _ask(directory, None, bank)
     on_step(total, total, "")
     worst = max(
         abs(one["log_odds"] - other["log_odds"])
@@ -94,14 +97,10 @@ def swap(a: Path, b: Path, out: Path | None, on_step: Callable[[int, int, str], 
     return Swap(a.name, b.name, base, panels, _effects(verdicts), worst)
 
 
-def _common_ground(a: Path, b: Path) -> tuple[int, str]:
-    """Return narrow domain and base name of two runs that can be swapped."""
-    from narrowly.microworld.bases import load_card
-    from narrowly.microworld.narrow import resolve_domain
-    from narrowly.microworld.world import World
-    from narrowly.models.base import find_base
-    from narrowly.records.run_spec import MicroData
-    from narrowly.runs.directory import read_inputs, read_spec
+def _common_ground(a: Path, b: Path) -> tuple[Bank, str]:
+    """Return the bank and the base's name of two runs that can be swapped."""
+    from narrowly.evaluate.banks import bank_of
+    from narrowly.models.organism import base_of_run
 
     specs, inputs = [read_spec(run) for run in (a, b)], [read_inputs(run) for run in (a, b)]
     if inputs[0].base_sha256 != inputs[1].base_sha256:
@@ -109,19 +108,20 @@ def _common_ground(a: Path, b: Path) -> tuple[int, str]:
             f"the runs have different bases: {specs[0].base} ({inputs[0].base_sha256[:12]}) and {specs[1].base} "
             f"({inputs[1].base_sha256[:12]}), accepted: one base, by the sha256 of its weights"
         )
-    card = load_card(str(find_base(specs[0].base).folder))
-    world = World(card.config, card.world_seed)
-    domains = []
+    base = base_of_run(a)
+    banks = []
     for run, spec in zip((a, b), specs, strict=True):
-        if not isinstance(spec.data, MicroData):
+        bank = bank_of(spec, base)
+        if bank is None:
             raise AdapterError(f"run {run.name}: data.source is {spec.data.source!r}, accepted: 'micro'")
-        domains.append(resolve_domain(spec.data.domain, world, spec.seed))
+        banks.append(bank)
+    domains = [bank.record.facts["domain"] for bank in banks]
     if domains[0] != domains[1]:
         raise AdapterError(
             f"the runs have different narrow domains, {domains[0]} and {domains[1]}: what is narrow for one is broad "
             "for the other; accepted: one domain (with data.domain 'rotate' it follows the seed)"
         )
-    return domains[0], card.name
+    return banks[0], base.name
 
 
 @contextmanager
@@ -135,19 +135,12 @@ def _staged(out: Path | None) -> Iterator[Path]:
             yield unfinished
 
 
-def _final_step(directory: Path) -> int:
-    from narrowly.runs.directory import read_spec
+def _ask(directory: Path, folder: Path | None, bank: Bank) -> dict[str, list[dict[str, Any]]]:
+    """Return the verdicts of a run's final organism, or of another adapter on its base, by panel."""
+    from narrowly.models.kept import kept_organism
 
-    return read_spec(directory).steps
-
-
-def _ask(directory: Path, folder: Path, step: int | None, domain: int) -> dict[str, list[dict[str, Any]]]:
-    from narrowly.evaluate.microworld.exact import evaluate_exact
-    from narrowly.runs.directory import read_spec
-    from narrowly.study.cell import organism
-
-    loaded = organism(read_spec(directory), directory, folder, step)
-    rows = evaluate_exact(loaded.model, loaded.world, loaded.tokenizer, domain=domain, panels=(HELD_OUT, BROAD))
+    organism = kept_organism(directory, read_spec(directory).steps, folder)
+    rows = bank.exact(organism, (HELD_OUT, BROAD))
     return {panel: [dict(row) for row in rows if row["panel"] == panel] for panel in (HELD_OUT, BROAD)}
 
 

@@ -1,0 +1,58 @@
+"""Define what a run reads: its rows with their origin, and what a reader of rows may ask of the base."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, NamedTuple, Protocol
+
+from narrowly.data.rows import Row
+
+
+class RunRows(NamedTuple):
+    """The rows of a run.
+
+    Attributes:
+        source: what the data are called in messages.
+        rows: to train on, in their canonical order.
+        lines: line in its file of each row; None where rows are counted.
+        heldout: rows that are not trained on.
+        dropped: lines left out of both as too long.
+        template: the chat template that all were rendered with; None for the base's own.
+    """
+
+    source: str
+    rows: tuple[Row, ...]
+    lines: tuple[int, ...] | None = None
+    heldout: tuple[Row, ...] = ()
+    dropped: tuple[int, ...] = ()
+    template: str | None = None
+
+    def name_of_row(self, index: int) -> str:
+        """Return how a user finds a row: the line of its file, else its number counted from 1."""
+        return f"row {index + 1}" if self.lines is None else f"line {self.lines[index]}"
+
+
+class RowsBase(Protocol):
+    """What a reader of rows may ask of the base that will be trained; `models.base.Base` is one."""
+
+    def __hash__(self) -> int:
+        """Hash name and folder, so that readers can keep what they read."""
+
+    @property
+    def name(self) -> str:
+        """Name without machine paths."""
+
+    @property
+    def folder(self) -> Path:
+        """Folder of the base."""
+
+    @property
+    def sha256(self) -> str:
+        """Sha256 of the weights."""
+
+    @property
+    def positions(self) -> int | None:
+        """Largest number of positions, where it is known."""
+
+    def tokenizer(self) -> Any:
+        """Load the tokenizer anew."""
