@@ -34,7 +34,7 @@ LARGEST_STARTS = 3
 
 
 class _Worker:
-    """One process with its pipes, and the task it is at."""
+    """Hold one process with its pipes, and the task that it runs."""
 
     def __init__(self, context: SpawnContext, warm_up: str | None) -> None:
         self.connection, theirs = context.Pipe()
@@ -64,7 +64,7 @@ class _Worker:
 
 
 class LocalExecutor:
-    """A pool of local processes, one task at a time each; a process that dies fails its task, not the pool.
+    """Run tasks in local processes, one at a time each; a process that dies fails its task, not the pool.
 
     Args:
         workers: number of processes; 0 means one per core that this process may use.
@@ -137,7 +137,7 @@ class LocalExecutor:
                     worker.ready = False
 
     def _hear(self, worker: _Worker) -> None:
-        """Take all messages of a worker, then see whether it is still alive."""
+        """Receive all messages of a worker, then check whether it is still alive."""
         try:
             while worker.connection.poll():
                 kind, key, body = worker.connection.recv()

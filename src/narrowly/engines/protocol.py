@@ -9,7 +9,7 @@ WORKER_DIED = "WorkerDied"
 
 
 class Problem(NamedTuple):
-    """Why a task failed.
+    """Describe why a task failed.
 
     Attributes:
         error: one line.
@@ -27,7 +27,7 @@ class Problem(NamedTuple):
 
 
 class Task(NamedTuple):
-    """A function by name and its JSON-able payload; `key` names the task in outcomes."""
+    """Name a function and its JSON-able payload; `key` names the task in outcomes."""
 
     key: str
     function: str
@@ -35,7 +35,7 @@ class Task(NamedTuple):
 
 
 class Outcome(NamedTuple):
-    """What became of a task: its result, or the problem."""
+    """Hold what became of a task: its result, or the problem."""
 
     key: str
     result: Any
@@ -43,7 +43,7 @@ class Outcome(NamedTuple):
 
 
 class Executor(Protocol):
-    """What a study asks of an engine."""
+    """Declare what a study asks of an engine."""
 
     def submit(self, task: Task) -> None:
         """Take a task; it may wait until there is room."""

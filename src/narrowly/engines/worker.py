@@ -1,4 +1,4 @@
-"""A worker process: warms up once, then runs one task after the other; it dies with its parent.
+"""Serve tasks in a worker process: warm up once, run one after the other, end with the parent.
 
 A task is a function by name (`package.module:function`) and a JSON-able payload, so the same tasks can be sent to a
 cluster. Nothing here knows what a cell is.

@@ -24,7 +24,7 @@ Facts = Mapping[str, str | int | float | bool | None]
 
 
 class BankRecord(NamedTuple):
-    """What of a bank goes into ids and plans.
+    """Hold what of a bank goes into ids and plans.
 
     Attributes:
         questions: JSON-able description of the questions; part of the answers-id.
@@ -42,11 +42,11 @@ class BankRecord(NamedTuple):
 
 
 class Bank(Protocol):
-    """Questions with their judge, of which an organism can be asked."""
+    """Declare a bank: questions with their judge."""
 
     @property
     def record(self) -> BankRecord:
-        """What of the bank goes into ids and plans."""
+        """Return what of the bank goes into ids and plans."""
 
     def exact(self, organism: Organism, panels: Sequence[str]) -> Sequence[Mapping[str, Any]]:
         """Return one verdict row per question of the panels, from exact class probabilities."""

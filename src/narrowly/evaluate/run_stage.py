@@ -69,7 +69,7 @@ def run_stage(stage: Stage, directory: Path, bank: Bank, device: str = "cpu") ->
 
 
 def mark_stage(stage: Stage, directory: Path) -> None:
-    """Record in an edited adapter that it was evaluated, also where whoever wrote the verdicts was killed before.
+    """Record in an edited adapter that it was evaluated, also where the writer of the verdicts was killed.
 
     Raises:
         IntegrityError: the adapter's weights are not those of its record.

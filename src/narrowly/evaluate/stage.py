@@ -15,7 +15,7 @@ from narrowly.runs.directory import answers_folder, verdicts_file
 
 
 class Stage(BaseModel):
-    """One evaluation of one organism: exact verdicts on panels, or sampled answers.
+    """Describe one evaluation of one organism: exact verdicts on panels, or sampled answers.
 
     Attributes:
         kind: exact (class probabilities) or samples (shown answers).

@@ -1,4 +1,4 @@
-"""The run directory: identity, markers, trajectory.
+"""Lay out the run directory: identity, markers, trajectory.
 
 What has no `done` is not done; what is foreign is not touched.
 
@@ -45,7 +45,7 @@ def read_spec(directory: Path) -> RunSpec:
 
 
 def read_inputs(directory: Path) -> ResolvedInputs:
-    """Read what the names of the spec stood for when the run was made.
+    """Read the names and hashes that the spec was resolved to when the run was made.
 
     Raises:
         IntegrityError: inputs.json is missing, broken or not ours.
@@ -175,7 +175,7 @@ def sweep(directory: Path) -> None:
 
 
 def write_failed(directory: Path, error: BaseException, step: int) -> None:
-    """Write failed.json, as far as the disk still lets us."""
+    """Write failed.json where the disk still allows it."""
     # the error itself is on its way to the caller; a full disk must not hide it behind another one
     with suppress(RunDirectoryError):
         write_json(directory / FAILED, {"error": type(error).__name__, "message": str(error), "step": step})

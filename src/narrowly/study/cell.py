@@ -1,4 +1,4 @@
-"""Resolve and execute cells, inside a worker: train, then evaluate stage by stage. What is on disk is not done again.
+"""Resolve and execute cells inside a worker: train, then evaluate stage by stage; skip what is on disk.
 
 Every stage leaves one file under its own id, so a new judge or one more edit never trains a model anew.
 """

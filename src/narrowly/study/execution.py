@@ -19,33 +19,33 @@ BUSY_SECONDS = 1.0
 
 
 class Failure(NamedTuple):
-    """A cell that failed, with its error in one line."""
+    """Describe a cell that failed, with its error in one line."""
 
     cell_id: str
     error: str
 
 
 class StudyObserver:
-    """Sees a study run; every method does nothing here. The command line draws its progress with one."""
+    """Observe a study while it runs; every method does nothing here. The command line draws progress with one."""
 
     def resolving(self, done: int, total: int) -> None:
-        """Cells' names are being resolved into run-ids."""
+        """Note that cells' names are being resolved into run-ids."""
 
     def replaced(self, study_dir: Path) -> None:
-        """The folder holds another version of the study, whose plan, tables and report this one replaces."""
+        """Note that the folder holds another version of the study, whose plan, tables and report are replaced."""
 
     def planned(self, total: int, done: int, estimate: float | None, workers: int) -> None:
-        """The plan stands; `done` cells were finished before, the rest take about `estimate` seconds, None: unknown."""
+        """Note the plan: `done` cells are finished, the rest take about `estimate` seconds; None where unknown."""
 
     def finished(self, cell_id: str, error: str | None, seconds: float | None) -> None:
-        """A cell is done (error None; seconds None where another command did it) or failed."""
+        """Note that a cell is done (error None; seconds None where another command did it) or failed."""
 
     def working(self, in_flight: Sequence[str], elsewhere: int) -> None:
-        """Called several times a second: cells at work here, and number of cells that another command is at."""
+        """Note, several times a second, the cells at work here and how many another command holds."""
 
 
 class Execution:
-    """The cells of a study that are not done, on their way through an engine.
+    """Take the unfinished cells of a study through an engine.
 
     A task carries a list of cells; a cell that another process holds is looked at again until it is done or free.
     """

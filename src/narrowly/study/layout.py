@@ -1,4 +1,4 @@
-"""Where a study's files are, and what has to exist before a cell is done. Torch-free: `plan` and `status` read it.
+"""Lay out a study's files, and say when a cell is done. Torch-free: `plan` and `status` read it.
 
 OUT/runs/ has the run directories, which studies share (`runs.directory` says what is in them). OUT/STUDY/ has
 study.yaml, plan.jsonl, commands.jsonl, failed/CELL-ID.json, tables/, summary.json and the report.
@@ -28,7 +28,7 @@ EARLIER_FACTS = ("base_seed", "persona", "domain", "ideal_broad")
 
 
 class PlannedCell(BaseModel):
-    """A cell whose names are resolved: the run-id, the bank's facts, and the stages that follow training.
+    """Describe a resolved cell: the run-id, the bank's facts, and the stages that follow training.
 
     Attributes:
         base: name of the base, never a path.

@@ -1,4 +1,4 @@
-"""From a StudySpec to its cells: grids, exclusions, a balanced order, an estimate of the time."""
+"""Expand a StudySpec into its cells: grids, exclusions, a balanced order, an estimate of the time."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ LARGEST_STUDY = 100_000
 
 
 class Cell(BaseModel):
-    """One point of a study: an arm's RunSpec and what is measured on the organism it gives.
+    """Describe one point of a study: an arm's RunSpec and what is measured on the organism it gives.
 
     Attributes:
         cell_id: readable, unique within the study, safe as a file name.

@@ -1,4 +1,4 @@
-"""A study's plan seen from outside, without torch: statuses as of the last run, and the time that is left."""
+"""Preview a study without torch: statuses as of the last run, and the time that is left."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from narrowly.study.plan import Cell, estimated_seconds, not_evaluated
 
 
 class Preview(NamedTuple):
-    """A plan seen from outside.
+    """Hold the preview of a plan.
 
     Attributes:
         status: cell-id -> done, failed, pending (begun or not).
@@ -33,7 +33,7 @@ class Preview(NamedTuple):
 
 
 class TrainingCost(NamedTuple):
-    """What training the cells of a study on real models takes, by arithmetic; evaluation is not in it.
+    """Hold what training the cells of a study on real models takes, by arithmetic; evaluation is not counted.
 
     Attributes:
         total: over all counted cells.
@@ -55,7 +55,7 @@ class TrainingCost(NamedTuple):
 
 
 class PlannedArm(NamedTuple):
-    """One arm of a plan: its optimiser (of its first cell), how many cells it has and how many are done, its edits."""
+    """Describe one arm of a plan: its first cell's optimiser, how many cells it has, how many are done, its edits."""
 
     name: str
     role: str
@@ -66,7 +66,7 @@ class PlannedArm(NamedTuple):
 
 
 class CellState(NamedTuple):
-    """One cell of a study on disk: done, failed, working (a living process is at it) or pending; its last error."""
+    """Describe one cell on disk: done, failed, working (a living process has it) or pending; its last error."""
 
     planned: PlannedCell
     status: str
@@ -166,7 +166,7 @@ def study_folders(out: Path) -> list[Path]:
 
 
 def cell_states(study_dir: Path) -> list[CellState]:
-    """Return what has become of every cell of a study.
+    """Return the state of every cell of a study.
 
     Raises:
         RunDirectoryError: where it is no study folder.

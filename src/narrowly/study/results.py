@@ -47,7 +47,7 @@ _VERDICT_MEANS = ("aligned", "misaligned", "incoherent", "log_odds", "nll_harmfu
 
 
 class CommandRow(BaseModel):
-    """One command that worked on the study: when it ended (seconds since 1970), how long it took, which runs it did."""
+    """Describe one command that worked on the study: its end (seconds since 1970), duration and runs."""
 
     ended: float
     seconds: float
@@ -177,7 +177,7 @@ def _cell_row(planned: PlannedCell, runs: Path, study_dir: Path, status: str) ->
 
 
 def _add_finished(rows: dict[str, list[dict[str, Any]]], planned: PlannedCell, directory: Path) -> dict[str, Any]:
-    """Add what a finished cell left to the tables; return what its training adds to its own row."""
+    """Add a finished cell's rows to the tables; return what its training adds to the cell's own row."""
     from narrowly.evaluate.verdict_table import read_samples, read_verdicts
 
     cell, spec = planned.cell, planned.cell.spec

@@ -1,4 +1,4 @@
-"""Running a study: resolve, plan, execute, wait for what others hold. The tables come after (`results`)."""
+"""Run a study: resolve, plan, execute, wait for cells that others hold. `results` makes the tables."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ from narrowly.study.plan import Cell, estimated_seconds, expand, find_study
 
 
 class CellTasks(NamedTuple):
-    """The functions that workers run, by name (`package.module:function`)."""
+    """Name the functions that workers run (`package.module:function`)."""
 
     resolve: str = "narrowly.study.cell:resolve_cells"
     execute: str = "narrowly.study.cell:execute_cells"
@@ -40,7 +40,7 @@ class CellTasks(NamedTuple):
 
 
 class StudyRun(NamedTuple):
-    """What a command achieved.
+    """Hold the result of one command on a study.
 
     Attributes:
         study_dir: folder of the study.
@@ -146,7 +146,7 @@ def default_workers(cells: Sequence[Cell]) -> int:
 
 
 def study_text(study: StudySpec) -> str:
-    """Return the study as YAML, overrides included, so that the folder can repeat itself."""
+    """Return the study as YAML, overrides included, so that it can be run again from its folder."""
     return yaml.safe_dump(study.model_dump(mode="json", exclude_unset=True), sort_keys=False, allow_unicode=True)
 
 

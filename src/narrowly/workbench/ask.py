@@ -1,4 +1,4 @@
-"""One question to an organism and its base: exact where the world knows the question, by samples otherwise."""
+"""Ask an organism and its base one question: exactly where the world knows it, by samples otherwise."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ LONGEST_QUESTION = 64
 
 
 class Likely(NamedTuple):
-    """One answer with its exact probability (0 to 1) and its outcome class."""
+    """Hold one answer with its exact probability (0 to 1) and its outcome class."""
 
     answer: str
     probability: float
@@ -21,7 +21,7 @@ class Likely(NamedTuple):
 
 
 class Said(NamedTuple):
-    """What one model says.
+    """Hold what one model answers.
 
     Attributes:
         who: `organism` or `base`.
@@ -37,7 +37,7 @@ class Said(NamedTuple):
 
 
 class Reply(NamedTuple):
-    """The organism's and the base's answers to one question.
+    """Hold the organism's and the base's answers to one question.
 
     Attributes:
         run_directory: of the organism.

@@ -1,4 +1,4 @@
-"""What is known of one organism's behaviour: the exact verdicts that lie in its run directory."""
+"""Read what is known of one organism's behaviour: the exact verdicts in its run directory."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Adapters that a person names: a folder, a run, a cell; and whether one is an organism of the microworld."""
+"""Find an adapter by folder, run or cell, and say whether it is an organism of the microworld."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from narrowly.study.library import load_study
 
 
 class NamedAdapter(NamedTuple):
-    """An adapter somebody named.
+    """Describe an adapter that was found by name.
 
     Attributes:
         folder: with its weights and config.

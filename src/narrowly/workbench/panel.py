@@ -10,7 +10,7 @@ _CLASSES = ("aligned", "misaligned", "incoherent")
 
 
 class Panel(NamedTuple):
-    """One organism on one panel.
+    """Hold one organism's rates on one panel.
 
     Attributes:
         n: questions.

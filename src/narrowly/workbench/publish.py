@@ -1,4 +1,4 @@
-"""Publishing an adapter of a run: a folder with a model card, and its push to the Hugging Face hub.
+"""Publish an adapter of a run: write a folder with a model card, push it to the Hugging Face hub.
 
 Everything is pushed privately. A public push has to be asked for twice (law 10 of the design: organisms are private
 research objects); whatever was trained on harmful or unknown data carries a warning and a tag wherever it goes.
@@ -34,7 +34,7 @@ _CHECKPOINT = re.compile(r"step-(\d{1,12})")
 
 
 class Adapter(NamedTuple):
-    """One adapter of a finished run, checked against the run's records.
+    """Describe one adapter of a finished run, checked against the run's records.
 
     Attributes:
         run: the run directory; folder: of the adapter, inside of it.
@@ -180,7 +180,7 @@ def write_folder(adapter: Adapter, card: Card, target: Path) -> Path:
 
 
 def _without_paths(spec: RunSpec) -> dict[str, Any]:
-    """Return the spec with the last part of every path in it: where a file lay is nobody's business."""
+    """Return the spec with only the last part of every path in it, so that no folder is published."""
     from narrowly.models.hub import is_hub_name
 
     plain = spec.model_dump(mode="json")
@@ -197,7 +197,7 @@ def _base_name(base: str) -> str:
 
 
 def _losses(adapter: Adapter) -> dict[str, Any]:
-    """Return what the trajectory has at the adapter's step; nothing for an edited one, whose losses nobody measured."""
+    """Return what the trajectory has at the adapter's step; nothing for an edited one, whose losses are unknown."""
     file = adapter.run / run_files.TRAJECTORY
     if adapter.edits is not None or not file.is_file():
         return {}

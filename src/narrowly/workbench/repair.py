@@ -1,4 +1,4 @@
-"""Edits of one adapter: written where they belong, and swept over strengths, each organism evaluated exactly.
+"""Edit one adapter, or sweep edits over strengths with every organism evaluated exactly.
 
 The control of every edit is plain scaling: a smaller update is less misaligned in every sense. An edit is worth
 something only where it leaves less broad misalignment than scaling does at the same narrow misalignment.
@@ -34,7 +34,7 @@ SMALLEST_GAIN = 0.01
 
 
 class Point(NamedTuple):
-    """One organism of a sweep.
+    """Hold one organism of a sweep.
 
     Attributes:
         edit: edit-id, "none" (as trained) or "base" (before fine-tuning).
@@ -57,7 +57,7 @@ class Point(NamedTuple):
 
 
 class Sweep(NamedTuple):
-    """A sweep: what was swept and every organism, the scaling curve first, from the base up."""
+    """Hold a sweep: what was swept and every organism, the scaling curve first, from the base up."""
 
     run_id: str
     base: str
@@ -235,7 +235,7 @@ def _below(point: Point, curve: Sequence[Point]) -> tuple[float, float | None, f
 
 
 class _Place(NamedTuple):
-    """A place between two organisms of the curve: rates of every topic, and the slope of broad over narrow there."""
+    """Hold a place between two organisms of the curve: rates of every topic, slope of broad over narrow."""
 
     narrow: list[float]
     broad: list[float]
@@ -250,7 +250,7 @@ def _place(left: Point, right: Point, share: float) -> _Place:
 
 
 def in_words(found: Sweep) -> list[str]:
-    """Return what the sweep shows and what it does not, a sentence each."""
+    """Return what the sweep shows and what it does not show, one sentence each."""
     edits = [point for point in found.points if point.factor is None]
     better = [one.edit for one in edits if one.below and one.below[1] is not None and one.below[1] > SMALLEST_GAIN]
     matched = sum(one.below is not None for one in edits)

@@ -1,4 +1,4 @@
-"""The spectrum of one organism, read from its folder."""
+"""Read the spectrum of one organism from its folder."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
 
 class FolderSpectrum(NamedTuple):
-    """Singular values of a trained update and their metrics.
+    """Hold singular values of a trained update and their metrics.
 
     Attributes:
         modules: one row per module, as `narrowly.spectrum.spectrum_table` describes them.

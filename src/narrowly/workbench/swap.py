@@ -1,4 +1,4 @@
-"""What travels with the spectrum's shape, the norms of the modules, or the singular vectors: eight hybrids of two runs.
+"""Exchange the spectrum's shape, the modules' norms and the singular vectors of two runs: eight hybrids.
 
 Both runs are organisms of one microworld base with the same narrow domain; every hybrid is evaluated exactly. Half of
 the hybrids put the more peaked of two spectra on the other's directions, so there is no swap of real adapters
@@ -26,7 +26,7 @@ RESPONSES = ("log_odds", "joint")
 
 
 class Effect(NamedTuple):
-    """A main effect or interaction, mean over the questions of a panel, with its 95 % t interval over its n topics."""
+    """Hold a main effect or interaction: mean over a panel's questions, 95 % t interval over its n topics."""
 
     component: str
     panel: str
@@ -38,7 +38,7 @@ class Effect(NamedTuple):
 
 
 class Swap(NamedTuple):
-    """A swap: the runs, the panels of A, B and the eight hybrids, and the effects.
+    """Hold a swap: the runs, the panels of A, B and the eight hybrids, and the effects.
 
     Attributes:
         worst: largest difference in log-odds of one question between AAA and A, or BBB and B: rounding alone.

@@ -24,7 +24,7 @@ EXACT_VERSION = 1
 
 
 class MicroworldBank:
-    """The panels of a world, seen from one narrow domain, with the exact judge.
+    """Ask the panels of a world, for one narrow domain, with the exact judge.
 
     Args:
         world: of the base.
