@@ -1,4 +1,4 @@
-"""The pages of the repository: the README leads to every one, and no link of theirs is dead."""
+"""The pages of the repository: the README leads to every one, no link is dead, and sentences are short."""
 
 from __future__ import annotations
 
@@ -26,3 +26,35 @@ def test_the_readme_links_every_page() -> None:
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
 def test_every_link_of_a_page_leads_to_a_file(page) -> None:
     assert [target for target in links(page) if not (page.parent / target).exists()] == []
+
+
+LONGEST_SENTENCE = 25
+"""Words, in prose: code, tables and headings are left out, a link counts by its text and a code span as one word."""
+
+
+def sentences(text: str) -> list[str]:
+    """Return the sentences of a page; a list item, a paragraph and a colon end one."""
+    text = re.sub(r"^```.*?^```", "", text, flags=re.M | re.S)
+    lines = ["" if re.match(r"\s*[|#]|    \s*\w", line) else line for line in text.splitlines()]
+    text = "\n".join(re.sub(r"^\s*([-*]|\d+\.)\s", "\n\n", line) for line in lines)
+    text = re.sub(r"!?\[([^\]]*)\]\([^)]*\)", r"\1", text)
+    text = re.sub(r"`[^`]*`", "code", text).replace("*", "")
+    paragraphs = (" ".join(paragraph.split()) for paragraph in re.split(r"\n\s*\n", text))
+    return [sentence for one in paragraphs for sentence in re.split(r"(?<=[.!?:])\s+", one) if sentence]
+
+
+def test_the_sentences_of_a_page_are_told_apart() -> None:
+    long = " ".join(["word"] * 26)
+    page = f"# {long}\n\nOne `a b c` two. [three four](x.md): five.\n\n- {long}.\n\n| {long} |\n\n```\n{long}\n```\n"
+    assert sentences(page) == ["One code two.", "three four:", "five.", f"{long}."]
+
+
+@pytest.mark.parametrize(
+    "page",
+    [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))],
+    ids=lambda page: str(page.relative_to(ROOT)),
+)
+def test_sentences_of_the_docs_have_at_most_25_words(page: Path) -> None:
+    found = sentences(page.read_text(encoding="utf-8"))
+    assert found
+    assert [sentence for sentence in found if len(sentence.split()) > LONGEST_SENTENCE] == []
