@@ -140,18 +140,6 @@ RUN_FILES = {"spec.json", "inputs.json", "trajectory.jsonl", "failed.json", "sta
 RUN_FOLDERS = {"checkpoints", "edits", "evals", "verdicts", "done", "claimed"}
 """Names in a run directory; those of folders and markers are words of other meanings too, and count in paths only."""
 
-NAMES_A_RUN_DIRECTORY = {
-    "cli/train.py",
-    "models/organism.py",
-    "study/cell.py",
-    "study/inputs.py",
-    "study/layout.py",
-    "workbench/ask.py",
-    "workbench/evaluations.py",
-    "workbench/names.py",
-}
-"""Temporary: others are replacing these literals by names of `runs`."""
-
 
 def path_literals(path: Path) -> Iterator[str]:
     """Yield names of a run directory that a module spells itself: any file's, a folder's beside `/` or in a path."""
@@ -168,21 +156,10 @@ def path_literals(path: Path) -> Iterator[str]:
 def test_only_the_room_of_runs_knows_the_names_in_a_run_directory() -> None:
     found = {shown(path): sorted(path_literals(path)) for path in modules() if room(path) != "runs"}
     assert sorted(path_literals(PACKAGE / "runs" / "directory.py"))
-    assert {name: names for name, names in found.items() if names and name not in NAMES_A_RUN_DIRECTORY} == {}
+    assert {name: names for name, names in found.items() if names} == {}
 
 
 OF_THE_MICROWORLD = ("data/", "microworld/", "evaluate/microworld/", "records/")
-ASKS_FOR_THE_MICROWORLD = {
-    "cli/plan.py",
-    "study/inputs.py",
-    "study/plan.py",
-    "study/preview.py",
-    "study/resolving.py",
-    "train/inputs.py",
-    "workbench/publish.py",
-    "workbench/swap.py",
-}
-"""Temporary: others are removing these questions."""
 
 
 def asks_for_the_microworld(path: Path) -> bool:
@@ -192,7 +169,7 @@ def asks_for_the_microworld(path: Path) -> bool:
         compared = isinstance(node, ast.Compare) and any(
             isinstance(side, ast.Constant) and side.value == "micro" for side in (node.left, *node.comparators)
         )
-        if name in ("MicroData", "is_real", "no_judge") or compared:
+        if name in ("MicroData", "is_real") or compared:
             return True
     return False
 
@@ -200,21 +177,17 @@ def asks_for_the_microworld(path: Path) -> bool:
 def test_whether_a_run_is_of_the_microworld_is_asked_in_its_own_rooms_only() -> None:
     asking = {shown(path) for path in modules() if asks_for_the_microworld(path)}
     assert any(name.startswith("records/") for name in asking)
-    assert {name for name in asking if not name.startswith(OF_THE_MICROWORLD)} <= ASKS_FOR_THE_MICROWORLD
-
-
-OPENED_AT_MOST = 13
-"""Calls that look a base up; temporary: 3, of `open_base` alone, once every other one is handed its base."""
+    assert {name for name in asking if not name.startswith(OF_THE_MICROWORLD)} == set()
 
 
 def test_a_base_is_opened_in_few_places() -> None:
-    calls = [
-        f"{shown(path)}:{node.lineno}"
+    openers = {
+        shown(path)
         for path in modules()
         for node in ast.walk(tree(path))
-        if isinstance(node, ast.Call) and ast.unparse(node.func).split(".")[-1] in ("open_base", "find_base")
-    ]
-    assert 0 < len(calls) <= OPENED_AT_MOST, calls
+        if isinstance(node, ast.Call) and ast.unparse(node.func).split(".")[-1] in ("open_base", "open_tokenizer")
+    }
+    assert openers - {"models/base.py"} == {"cli/data_rows.py", "models/organism.py", "train/inputs.py"}
 
 
 def listing(folder: Path) -> tuple[set[str], set[str]]:
@@ -226,15 +199,10 @@ def listing(folder: Path) -> tuple[set[str], set[str]]:
     return there, {one or other for one, other in named} & there
 
 
-LISTS_SOME_FILES = {"integrations", "study", "train"}
-"""Temporary: others are rewriting these docstrings."""
-
-
 @pytest.mark.parametrize("path", sorted(PACKAGE.glob("*/**/__init__.py")), ids=shown)
 def test_a_docstring_of_a_room_names_all_of_its_files_or_none(path: Path) -> None:
     there, named = listing(path.parent)
-    if path.parent.name not in LISTS_SOME_FILES:
-        assert named in (set(), there), f"not named: {sorted(there - named)}"
+    assert named in (set(), there), f"not named: {sorted(there - named)}"
 
 
 def test_every_room_says_what_lives_there() -> None:

@@ -4,7 +4,7 @@ Importing the package costs nothing: no torch, no pydantic. Each public name is 
 Everything else can be imported by room (`narrowly.optim`, `narrowly.spectrum` ...) and may move.
 
     study     run_study, report_study, load_study, StudySpec
-    one run   train_run, RunSpec, load_organism, ask
+    one run   train_run, RunSpec, load_organism, evaluate_organism, ask
     adapters  spectrum_of, edit_adapter
     own loop  build_optimizer, SpectralPenalty
     errors    NarrowlyError
@@ -28,6 +28,7 @@ __all__ = [
     "ask",
     "build_optimizer",
     "edit_adapter",
+    "evaluate_organism",
     "load_organism",
     "load_study",
     "report_study",
@@ -37,6 +38,7 @@ __all__ = [
 ]
 
 if TYPE_CHECKING:
+    from narrowly.evaluate.run_stage import evaluate_organism
     from narrowly.models.organism import load_organism
     from narrowly.optim.build import build_optimizer
     from narrowly.records.errors import NarrowlyError
@@ -59,6 +61,7 @@ _MODULES = {
     "ask": "narrowly.workbench.ask",
     "build_optimizer": "narrowly.optim.build",
     "edit_adapter": "narrowly.workbench.repair",
+    "evaluate_organism": "narrowly.evaluate.run_stage",
     "load_organism": "narrowly.models.organism",
     "load_study": "narrowly.study.library",
     "report_study": "narrowly.report.write",

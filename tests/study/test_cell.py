@@ -15,7 +15,7 @@ from narrowly.cli.app import execute
 from narrowly.evaluate.banks import bank_of
 from narrowly.evaluate.microworld import bank
 from narrowly.evaluate.microworld.bank import microworld_bank
-from narrowly.evaluate.run_stage import evaluate, run_stage
+from narrowly.evaluate.run_stage import evaluate_organism, run_stage
 from narrowly.models.base import open_base
 from narrowly.models.kept import kept_organism
 from narrowly.models.organism import load_organism
@@ -181,9 +181,11 @@ def test_one_organism_evaluated_without_a_study_gives_the_rows_of_the_study(done
     directory = out / "runs" / planned.run_id
     for stage in planned.stages[:3]:
         organism = load_organism(directory, stage.step, None if stage.edit is None else stage.edit.edit_id)
-        rows = evaluate(organism, panels=stage.panels)
+        rows = evaluate_organism(organism, panels=stage.panels)
         assert rows == pl.read_parquet(stage.file(directory)).to_dicts()
-        assert evaluate(organism, panels=stage.panels) == rows, "the adapter is there again, the base as it was"
+        assert evaluate_organism(organism, panels=stage.panels) == rows, (
+            "the adapter is there again, the base as it was"
+        )
 
 
 def test_step_zero_is_the_base_itself(done: tuple[PlannedCell, Path]) -> None:
@@ -264,6 +266,14 @@ def test_the_whole_way_through_the_command_line(base: Path, tmp_path: Path, caps
         "aligned"
     ][0]
     assert reply["said"][0]["probabilities"]["aligned"] == pytest.approx(exact, rel=1e-4)
+    assert execute(["eval-organism", "one:adam", "--out", str(out), "--json"]) == 0
+    verdicts = json.loads(capsys.readouterr().out)["verdicts"]
+    trained = study.verdicts.filter((pl.col("edit") == "none") & pl.col("final"))
+    assert [row["log_odds"] for row in verdicts] == trained["log_odds"].to_list()
+    assert execute(["eval-organism", "one:adam", "--out", str(out), "--step", "0"]) == 0
+    assert "joint rate" in capsys.readouterr().out
+    assert execute(["eval-organism", "one:adam", "--out", str(out), "--step", "3"]) == 2
+    assert "no checkpoint of step 3" in capsys.readouterr().err
     assert execute(["ask", "one:adam", "tell me \x1b[31msomething else", "--out", str(out)]) == 0
     assert "\x1b" not in capsys.readouterr().out
     assert execute(["ask", "one:adam", "<|say|> hello", "--out", str(out)]) == 2

@@ -21,6 +21,7 @@ from narrowly.cli import (
     data_rows,
     diff,
     doctor,
+    eval_organism,
     optimisers,
     plan,
     publish,
@@ -98,6 +99,7 @@ for _module, _name in (
     (doctor, "doctor"),
 ):
     app.command(_name, epilog=_module.EXAMPLES)(_module.command)
+app.command("eval-organism", epilog=eval_organism.EXAMPLES, hidden=True)(eval_organism.command)
 app.add_typer(data_rows.app, name="data")
 app.add_typer(world.app, name="world")
 

@@ -77,8 +77,9 @@ def command(
             allow_version_change=allow_version_change,
         )
     from narrowly.records.files import read_jsonl
+    from narrowly.runs.directory import TRAJECTORY
 
-    rows = [row for row in read_jsonl(directory / "trajectory.jsonl") if row.get("update_norm") is not None]
+    rows = [row for row in read_jsonl(directory / TRAJECTORY) if row.get("update_norm") is not None]
     columns = ("step", "loss", "lr", "update_norm", "stable_rank", "frobenius_nuclear")
     console().print(table(columns, ([row.get(column) for column in columns] for row in rows)))
     say(f"run: {directory}")

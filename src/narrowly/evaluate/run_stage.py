@@ -20,7 +20,7 @@ from narrowly.records.files import atomic_path, write_json
 from narrowly.runs.directory import STAGE_RECORD, adapter_folder, read_spec
 
 
-def evaluate(
+def evaluate_organism(
     organism: Organism, bank: Bank | None = None, panels: Sequence[str] | None = None
 ) -> list[Mapping[str, Any]]:
     """Evaluate one organism exactly; the rows are those that a study writes for it.

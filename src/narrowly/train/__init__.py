@@ -1,5 +1,5 @@
 """Train: one run. RunSpec in, run directory out, on `transformers.Trainer`.
 
-Training knows nothing of evaluation: whoever wants numbers during a run passes observers in. `run.py` shows the whole
-of a run; `objectives/` holds what is minimised.
+Training knows nothing of evaluation: whoever wants numbers during a run passes observers in. The function `train_run`
+shows the whole of a run; what is minimised is an object of its own.
 """

@@ -10,7 +10,7 @@ from narrowly.records.errors import IntegrityError, NarrowlyError
 from narrowly.records.files import read_record
 from narrowly.runs.directory import stage_records, verdict_files
 from narrowly.workbench.model_card import Evaluation
-from narrowly.workbench.panel import panel_of
+from narrowly.workbench.panel import panels_of
 
 
 def evaluations_of(directory: Path, step: int, edit_id: str | None) -> list[Evaluation]:
@@ -32,9 +32,7 @@ def evaluations_of(directory: Path, step: int, edit_id: str | None) -> list[Eval
         if (stage.get("kind"), stage.get("step"), _edit_id(stage, file)) != ("exact", step, edit_id):
             continue
         for verdicts in verdict_files(file):
-            rows = read_verdicts(verdicts)
-            for panel in sorted({str(row["panel"]) for row in rows}):
-                rates = panel_of([row for row in rows if row["panel"] == panel])
+            for panel, rates in panels_of(read_verdicts(verdicts)).items():
                 found[panel] = Evaluation(
                     panel, rates.n, len(rates.each), rates.aligned, rates.misaligned, rates.incoherent, rates.low,
                     rates.high, rates.literature,

@@ -60,3 +60,9 @@ def by_topic(rows: Sequence[Mapping[str, Any]], values: Sequence[float]) -> list
     for row, value in zip(rows, values, strict=True):
         topics.setdefault((row["domain"], row["topic"]), []).append(value)
     return [math.fsum(each) / len(each) for each in topics.values()]
+
+
+def panels_of(rows: Sequence[Mapping[str, Any]]) -> dict[str, Panel]:
+    """Return one organism's panels from its verdict rows, by name in the rows' order."""
+    names = dict.fromkeys(str(row["panel"]) for row in rows)
+    return {name: panel_of([row for row in rows if row["panel"] == name]) for name in names}
