@@ -67,7 +67,17 @@ def planned_cell(cell: Cell) -> PlannedCell:
         run_id=identity,
         base=Path(cell.spec.base).name,
         facts=dict(BANK.facts),
-        stages=tuple(stages_of(identity, BANK, cell.evaluated_steps(), cell.edits, final=cell.spec.steps)),
+        stages=tuple(
+            stages_of(
+                identity,
+                BANK,
+                cell.evaluated_steps(),
+                cell.edits,
+                final=cell.spec.steps,
+                samples=cell.samples,
+                seed=cell.spec.seed,
+            )
+        ),
     )
 
 

@@ -14,10 +14,11 @@ import pytest
 import fake_cells
 import narrowly
 from narrowly.cli.app import BUG, execute
+from narrowly.engines.protocol import Problem
 from narrowly.records.errors import IntegrityError, RunDirectoryError, UnknownNameError
 from narrowly.records.files import append_jsonl, write_json
 from narrowly.records.study_spec import StudySpec
-from narrowly.report.write import rebuild
+from narrowly.report.write import report_study
 from narrowly.runs.directory import runs_folder
 from narrowly.study.cell import write_failure
 from narrowly.study.layout import PlannedCell, write_plan
@@ -110,7 +111,8 @@ def collected(tmp_path: Path) -> Path:
     (folder / "study.yaml").write_text(study_text(STUDY))
     write_plan(folder, planned)
     finish(planned[0], runs_folder(tmp_path))
-    write_failure(folder, planned[1], "the loss is not finite", "TrainingError", "Traceback ...")
+    problem = Problem("the loss is not finite", "TrainingError", "Traceback ...", user=True, fatal=False)
+    write_failure(folder, planned[1], problem)
     return folder
 
 
@@ -192,14 +194,14 @@ def test_summary_and_report_are_made_from_a_study_that_is_not_finished(
 
 def test_a_user_of_python_has_the_last_step_of_a_study_in_one_call(collected: Path) -> None:
     parts: list[str] = []
-    assert rebuild(collected, parts.append) == collected / "report.html"
+    assert report_study(collected, parts.append) == collected / "report.html"
     assert parts == ["collecting tables", "summary", "figures and report"]
     study = narrowly.load_study(collected)
     assert study.summary["cells"]["done"] == study.cells.filter(pl.col("status") == "done").height == 1
     tables = (collected / "tables" / "cells.parquet").read_bytes()
     runs_folder(collected.parent).rename(collected.parent / "elsewhere")
     with pytest.raises(RunDirectoryError, match="the runs of a study stand beside its folder"):
-        rebuild(collected)
+        report_study(collected)
     assert (collected / "tables" / "cells.parquet").read_bytes() == tables
 
 

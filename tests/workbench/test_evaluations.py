@@ -59,7 +59,7 @@ def test_a_bug_of_ours_is_no_damaged_record(fault: type[Exception], run: Path, m
     def planted(*arguments: Any) -> None:
         raise fault("planted")
 
-    monkeypatch.setattr(evaluations, "panel_of", planted)
+    monkeypatch.setattr(evaluations, "panels_of", planted)
     with pytest.raises(fault, match="planted"):
         evaluations_of(run, 4, None)
     monkeypatch.setattr("narrowly.runs.directory.check_identity", planted)

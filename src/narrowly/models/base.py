@@ -110,9 +110,10 @@ def open_base(name_or_path: str) -> Base:
     file = folder / "card.json"
     card = _read_object(file) if file.is_file() else {}
     base = Base(str(card.get("name") or folder.resolve().name), folder)
-    if card.get("sha256") not in (None, found := base.sha256 if card else None):
+    recorded = card.get("sha256")
+    if recorded is not None and recorded != base.sha256:
         raise IntegrityError(
-            f"base {base.name}: the weights in {folder} have sha256 {found}, its card says {card['sha256']}; "
+            f"base {base.name}: the weights in {folder} have sha256 {base.sha256}, its card says {recorded}; "
             "the file is damaged or was exchanged"
         )
     return base
