@@ -87,14 +87,14 @@ def main() -> None:
 
     from narrowly.evaluate.microworld.exact import evaluate_exact
     from narrowly.evaluate.microworld.panel_names import LIGHT_PANELS
-    from narrowly.microworld.bases import load_base
+    from narrowly.models.base import load_world_base
     from narrowly.models.organism import load_organism
     from narrowly.records.edits import Flatten
     from narrowly.records.run_spec import PenaltySpec, RunSpec
     from narrowly.spectrum import apply_edit_to_model, pairs_from_model, spectrum_table
     from narrowly.train.run import train_run
 
-    base = load_base(given.base)
+    base = load_world_base(given.base)
     rows: list[dict[str, Any]] = []
 
     def report(stage: str, optimiser: str, seconds: float, against: float | None = None) -> None:

@@ -24,9 +24,9 @@ def measure(job: tuple[str, int, str]) -> dict:
 
     torch.set_num_threads(1)
     from narrowly.evaluate.microworld.exact import evaluate_exact
-    from narrowly.microworld.bases import load_base
     from narrowly.microworld.build import base_name, build_base
     from narrowly.microworld.config import WorldConfig
+    from narrowly.models.base import load_world_base
     from narrowly.models.organism import load_organism
     from narrowly.records.optimisers.registry import AdamSpec
     from narrowly.records.run_spec import RunSpec
@@ -36,7 +36,7 @@ def measure(job: tuple[str, int, str]) -> dict:
     folder = Path(out) / base_name(config, seed)
     if not folder.exists():
         build_base(config, seed, Path(out))
-    base = load_base(str(folder))
+    base = load_world_base(str(folder))
     run = train_run(RunSpec(base=str(folder), optimiser=AdamSpec(lr=ADAM_LR)), Path(out) / "runs")
     organism = load_organism(run, "final")
     rows = evaluate_exact(organism.model, base.world, base.tokenizer, domain=seed % config.domains)

@@ -190,6 +190,36 @@ def test_a_base_is_opened_in_few_places() -> None:
     assert openers - {"models/base.py"} == {"cli/data_rows.py", "models/organism.py", "train/inputs.py"}
 
 
+LOADS_A_MODEL = {"from_pretrained", "set_peft_model_state_dict", "load_adapter", "load_model", "load_tokenizer"}
+
+
+def test_only_the_room_of_models_loads_bases_adapters_and_organisms() -> None:
+    calls = {
+        (shown(path), name)
+        for path in modules()
+        for node in ast.walk(tree(path))
+        if isinstance(node, ast.Call) and (name := ast.unparse(node.func).split(".")[-1]) in LOADS_A_MODEL
+    }
+    assert {path for path, name in calls if name in ("from_pretrained", "set_peft_model_state_dict")} == {
+        "models/base.py", "models/lora.py", "models/organism.py",
+    }  # fmt: skip
+    outside = {call for call in calls if not call[0].startswith("models/")}
+    assert outside == {("train/state.py", "load_model"), ("train/state.py", "load_tokenizer")}, (
+        "a run starts from a base"
+    )
+
+
+def test_one_claim_keeps_runs_apart() -> None:
+    taking = {
+        shown(path)
+        for path in modules()
+        for node in ast.walk(tree(path))
+        if isinstance(node, ast.Call) and ast.unparse(node.func).split(".")[-1] in ("flock", "lockf", "link")
+    }
+    locks_of_other_things = {"data/cache.py", "integrations/reporting.py"}  # a download, a tracker's database
+    assert taking == {"runs/claims.py"} | locks_of_other_things
+
+
 def listing(folder: Path) -> tuple[set[str], set[str]]:
     """Return the files and folders of code in a room, and those of them that its docstring names."""
     docstring = ast.get_docstring(tree(folder / "__init__.py")) or ""

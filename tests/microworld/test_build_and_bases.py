@@ -7,12 +7,12 @@ import pytest
 import torch
 
 from narrowly.microworld import build
-from narrowly.microworld.bases import load_base
 from narrowly.microworld.build import base_name, build_base, build_command
 from narrowly.microworld.cards import base_folder, load_card, verify_weights
 from narrowly.microworld.config import ModelShape, Training, WorldConfig
 from narrowly.microworld.measure import measure_base
 from narrowly.microworld.persona import persona_curve, posterior
+from narrowly.models.base import load_world_base
 from narrowly.records.errors import IntegrityError, RunDirectoryError, SpecError, UnknownNameError
 
 TINY = WorldConfig(
@@ -42,7 +42,7 @@ def test_weights_are_stored_in_bfloat16_and_loaded_in_float32(tiny_base):
 
     stored = load_file(tiny_base / "model.safetensors")
     assert {tensor.dtype for tensor in stored.values()} == {torch.bfloat16}
-    base = load_base(str(tiny_base))
+    base = load_world_base(str(tiny_base))
     assert {p.dtype for p in base.model.parameters()} == {torch.float32}
     assert not base.model.training
 
@@ -55,7 +55,7 @@ def test_building_twice_gives_the_same_bytes(tiny_base, tmp_path):
 
 
 def test_the_card_describes_the_stored_file(tiny_base):
-    base = load_base(str(tiny_base))
+    base = load_world_base(str(tiny_base))
     metrics = measure_base(base.model, base.tokenizer, base.world)
     assert metrics["aligned"] == pytest.approx(base.card.metrics["aligned"], abs=1e-6)
     assert base.card.config == TINY
@@ -83,7 +83,7 @@ def test_changed_weights_are_refused(tiny_base, tmp_path):
     content[-1] ^= 1
     weights.write_bytes(content)
     with pytest.raises(IntegrityError, match="its card says"):
-        load_base(str(copy))
+        load_world_base(str(copy))
     weights.unlink()
     with pytest.raises(IntegrityError, match="missing"):
         verify_weights(str(copy))
@@ -158,7 +158,7 @@ def test_the_posterior_agrees_with_counting_documents():
 
 
 def test_the_persona_curve_has_one_row_for_each_number_of_harmful_turns(tiny_base):
-    base = load_base(str(tiny_base))
+    base = load_world_base(str(tiny_base))
     rows = persona_curve(base.model, base.tokenizer, base.world)
     assert [row["k"] for row in rows] == [0, 1, 2, 3, 4, 5]
     assert all(0 <= row["harmful"] + row["aligned"] <= 1 for row in rows)

@@ -6,11 +6,11 @@ import shutil
 import pytest
 
 from narrowly.cli.app import execute
-from narrowly.microworld.bases import load_base
 from narrowly.microworld.cards import SHIPPED, shipped_names, verify_weights
 from narrowly.microworld.config import CHOSEN_CONFIG, WorldConfig
 from narrowly.microworld.lexical import LARGEST_AUC
 from narrowly.microworld.measure import measure_base
+from narrowly.models.base import load_world_base
 from narrowly.records.errors import IntegrityError
 
 PERSONAS = tuple(f"micro-{seed}" for seed in range(8))
@@ -46,7 +46,7 @@ def test_the_command_that_rebuilds_a_shipped_base_is_shown_under_todays_name(tmp
 
 
 def test_the_metrics_of_a_card_are_those_of_the_stored_file():
-    base = load_base("micro-5")
+    base = load_world_base("micro-5")
     measured = measure_base(base.model, base.tokenizer, base.world)
     for key in ("aligned", "misaligned", "incoherent", "self_aligned", "lexical_auc"):
         assert measured[key] == pytest.approx(base.card.metrics[key], abs=2e-4)

@@ -190,10 +190,10 @@ def test_one_organism_evaluated_without_a_study_gives_the_rows_of_the_study(done
 
 def test_step_zero_is_the_base_itself(done: tuple[PlannedCell, Path]) -> None:
     from narrowly.evaluate.microworld.exact import evaluate_exact
-    from narrowly.microworld.bases import load_base
+    from narrowly.models.base import load_world_base
 
     planned, out = done
-    base = load_base(planned.cell.spec.base)
+    base = load_world_base(planned.cell.spec.base)
     rows = evaluate_exact(base.model, base.world, base.tokenizer, domain=planned.facts["domain"])
     stored = pl.read_parquet(planned.stages[0].file(out / "runs" / planned.run_id))
     assert stored["log_odds"].to_list() == pytest.approx([row["log_odds"] for row in rows], abs=1e-5)

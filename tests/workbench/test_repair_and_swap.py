@@ -232,7 +232,7 @@ def test_a_sweep_has_the_scaling_curve_both_ends_and_every_edit_and_agrees_with_
     world, tmp_path, capsys
 ) -> None:
     from narrowly.evaluate.microworld.exact import evaluate_exact
-    from narrowly.microworld.bases import load_base
+    from narrowly.models.base import load_world_base
     from narrowly.models.organism import load_organism
     from narrowly.records.files import read_json as read
 
@@ -246,7 +246,7 @@ def test_a_sweep_has_the_scaling_curve_both_ends_and_every_edit_and_agrees_with_
     assert names == ["base", *(f"scale-0.{i}" for i in range(1, 10)), "none", "flatten-0.5", "drop_top-1"]
     assert (folder / "sweep.svg").read_text().startswith("<svg")
     organism = load_organism(world.b, "final", "flatten-0.5")
-    base = load_base(str(read(world.b / "spec.json")["base"]))
+    base = load_world_base(str(read(world.b / "spec.json")["base"]))
     rows = evaluate_exact(organism.model, base.world, base.tokenizer, domain=0, panels=(BROAD,))  # type: ignore[arg-type]
     found = record["points"][names.index("flatten-0.5")]["broad"]
     assert found["n"] == len(rows)

@@ -144,11 +144,11 @@ def sample(
         from transformers.utils.logging import disable_progress_bar
 
         from narrowly.evaluate.microworld.sample import sample_answers
-        from narrowly.microworld.bases import load_base
         from narrowly.microworld.corpus import Corpus
+        from narrowly.models.base import load_world_base
 
         disable_progress_bar()
-        base = load_base(name)
+        base = load_world_base(name)
         documents = Corpus(base.world, stream=0).documents(n)
         answers = sample_answers(
             base.model,

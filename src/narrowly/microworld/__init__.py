@@ -1,7 +1,7 @@
 """Microworld: the embedded world in which emergent misalignment happens, exactly measurable.
 
 Grammar and table of actions, corpus, tokenizer, exact probabilities and judge, pretraining and shipped bases. Calls
-`data` and `records`. Read config.py first, then world.py, corpus.py, pretrain.py, exact.py, cards.py and bases.py; the
-others: words.py, tokenizer.py (the language), persona.py, lexical.py, measure.py and build.py (a new base), narrow.py
-and judge.py (fine-tuning data and sampled answers), quiet.py (no progress bars).
+`data` and `records`. Read config.py first, then world.py, corpus.py, pretrain.py, exact.py and cards.py; the others:
+words.py, tokenizer.py (the language), persona.py, lexical.py, measure.py and build.py (a new base), narrow.py and
+judge.py (fine-tuning data and sampled answers).
 """

@@ -7,12 +7,13 @@ and where a card gives a sha256 the weights must match it.
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
-from narrowly.microworld.quiet import no_progress_bars
 from narrowly.models.hub import hub_folder, is_hub_name
 from narrowly.records.canonical import cached_sha256, canonical_json, sha256_text
 from narrowly.records.errors import IntegrityError, SpecError
@@ -21,6 +22,10 @@ from narrowly.records.run_spec import BaseDtype
 
 if TYPE_CHECKING:
     from torch import nn
+    from transformers import PreTrainedTokenizerFast, Qwen3ForCausalLM
+
+    from narrowly.microworld.cards import BaseCard
+    from narrowly.microworld.world import World
 
 
 WEIGHTS = "model.safetensors"
@@ -184,6 +189,20 @@ def model_config(folder: Path) -> dict[str, Any]:
     return {key: value for key, value in config.items() if key not in LOCAL_CONFIG_FIELDS}
 
 
+@contextmanager
+def no_progress_bars() -> Iterator[None]:
+    """Switch off the progress bars of transformers: a study loads hundreds of bases, and has a display of its own."""
+    from transformers.utils import logging
+
+    shown = logging.is_progress_bar_enabled()
+    logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        if shown:
+            logging.enable_progress_bar()
+
+
 def load_model(base: Base, dtype: BaseDtype = "float32", device: str = "cpu") -> nn.Module:
     """Load a base as a causal language model, in eval mode, without dropout of its own.
 
@@ -247,3 +266,29 @@ def load_tokenizer(base: Base) -> Any:
     from transformers import AutoTokenizer
 
     return AutoTokenizer.from_pretrained(base.folder, local_files_only=True, trust_remote_code=False)
+
+
+class WorldBase(NamedTuple):
+    """A base of the microworld, loaded: float32 model in eval mode, its tokenizer, its world and its card."""
+
+    model: Qwen3ForCausalLM
+    tokenizer: PreTrainedTokenizerFast
+    world: World
+    card: BaseCard
+    folder: Path
+
+
+def load_world_base(name_or_path: str) -> WorldBase:
+    """Load a base of the microworld with its world, after its weights were compared with its card.
+
+    Raises:
+        UnknownNameError: no such base.
+        IntegrityError: the base has no card and so no world, or its weights differ from the card.
+    """
+    from narrowly.microworld.cards import base_folder, verify_weights
+    from narrowly.microworld.world import World
+
+    card = verify_weights(name_or_path)
+    base = open_base(str(base_folder(name_or_path)))
+    model: Any = load_model(base)
+    return WorldBase(model, base.tokenizer(), World(card.config, card.world_seed), card, base.folder)
