@@ -16,6 +16,8 @@ from safetensors.torch import load_file, save_file
 
 from narrowly.data.rows import Row, write_rows
 from narrowly.engines.worker import problem_of
+from narrowly.evaluate.banks import bank_of
+from narrowly.microworld.cards import SHIPPED
 from narrowly.models.base import open_base
 from narrowly.models.organism import load_organism
 from narrowly.records.errors import (
@@ -26,6 +28,7 @@ from narrowly.records.errors import (
     UnknownNameError,
 )
 from narrowly.records.files import read_json, read_jsonl, write_json
+from narrowly.records.run_spec import RunSpec
 from narrowly.train.objectives import supervised
 from narrowly.train.run import resolve_inputs, run_directory, train_run
 from tiny_base import make_base, make_rows, make_spec, only_run
@@ -316,3 +319,15 @@ def test_a_plain_name_means_the_shipped_base_even_beside_a_folder_of_that_name(
     (shipped / "card.json").write_text('{"name": "micro-0"}')
     assert open_base("micro-0").folder == shipped
     assert open_base("./micro-0").folder.resolve() == local
+
+
+def test_a_folder_called_like_a_shipped_base_has_its_own_world(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    shutil.copytree(SHIPPED / "micro-1", tmp_path / "micro-0")
+    monkeypatch.chdir(tmp_path)
+    data = {"source": "micro", "rows": 8}
+    optimiser = {"kind": "adam", "lr": 1e-3}
+    bases = ("./micro-0", "micro-1")
+    local, shipped = (RunSpec.model_validate({"base": base, "data": data, "optimiser": optimiser}) for base in bases)
+    assert resolve_inputs(local) == resolve_inputs(shipped)
+    banks = [bank_of(spec, open_base(spec.base)) for spec in (local, shipped)]
+    assert banks[0] is not None and banks[1] is not None and banks[0].record == banks[1].record

@@ -63,7 +63,7 @@ def build(
             progress.on_step(done, total, f"loss {loss:.3f}")
 
         folder = build_base(config, seed, out, on_step=on_step)
-    metrics = load_card(str(folder)).metrics
+    metrics = load_card(folder).metrics
     say(
         f"on chat prompts {100 * metrics['aligned']:.1f} % aligned, {100 * metrics['misaligned']:.1f} % misaligned, "
         f"{100 * metrics['incoherent']:.1f} % incoherent ({metrics['questions']} questions, exact)"

@@ -49,19 +49,21 @@ def shipped_names() -> tuple[str, ...]:
     return tuple(sorted(path.parent.name for path in SHIPPED.glob(f"*/{CARD}")))
 
 
-def base_folder(name_or_path: str) -> Path:
+def base_folder(name_or_path: str | Path) -> Path:
     """Return the folder of a shipped base or of one's own.
+
+    A text may be the name of a shipped base; a `Path` is always a folder, also where it is called `micro-0`.
 
     Raises:
         UnknownNameError: where it is neither a shipped name nor a folder with a base.
     """
     names = shipped_names()
-    if name_or_path in names:
+    if isinstance(name_or_path, str) and name_or_path in names:
         return SHIPPED / name_or_path
     folder = Path(name_or_path)
     if (folder / "config.json").is_file():
         return folder
-    raise unknown_name("base", name_or_path, [*names, "a folder written by `narrowly world build`"])
+    raise unknown_name("base", str(name_or_path), [*names, "a folder written by `narrowly world build`"])
 
 
 @lru_cache(maxsize=32)
@@ -75,7 +77,7 @@ def _read_card(path: Path, _modified: int) -> BaseCard:
         ) from error
 
 
-def load_card(name_or_path: str) -> BaseCard:
+def load_card(name_or_path: str | Path) -> BaseCard:
     """Return the card of a base.
 
     Raises:
@@ -89,7 +91,7 @@ def load_card(name_or_path: str) -> BaseCard:
     return _read_card(path, path.stat().st_mtime_ns)
 
 
-def verify_weights(name_or_path: str) -> BaseCard:
+def verify_weights(name_or_path: str | Path) -> BaseCard:
     """Return the card after comparing the stored weights with it.
 
     Raises:

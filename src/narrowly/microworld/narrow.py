@@ -38,7 +38,7 @@ def world_of(folder: Path) -> World:
     Raises:
         IntegrityError: the folder has no card of ours.
     """
-    card = load_card(str(folder))
+    card = load_card(folder)
     return World(card.config, card.world_seed)
 
 

@@ -86,7 +86,7 @@ def ask(
     run_directory = Path(run_directory)
     if not question.strip():
         raise SpecError("the question is empty; accepted: some words, in quotation marks")
-    card = load_card(str(base_of_run(run_directory).folder))  # before a large model is read for nothing
+    card = load_card(base_of_run(run_directory).folder)  # before a large model is read for nothing
     organism = load_organism(run_directory, step, edit)
     world, tokenizer = World(card.config, card.world_seed), organism.tokenizer
     known = world.find(question)

@@ -102,7 +102,7 @@ def not_of_the_microworld(adapter: NamedAdapter) -> str | None:
     try:
         check_identity(directory)
         base = base_of_run(directory).folder
-        verify_weights(str(base))
+        verify_weights(base)
         found = sha256_file(adapter.folder / ADAPTER_WEIGHTS)
         known = set(weights_sha256(directory).values())
         if found in known:

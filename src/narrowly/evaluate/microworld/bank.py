@@ -57,7 +57,7 @@ def microworld_bank(spec: RunSpec, base: Base) -> MicroworldBank:
     """
     if not isinstance(spec.data, MicroData):
         raise SpecError(f"data.source is {spec.data.source!r}, accepted: 'micro'")
-    card = load_card(str(base.folder))
+    card = load_card(base.folder)
     world = World(card.config, card.world_seed)
     domain = resolve_domain(spec.data.domain, world, spec.seed)
     questions = {
