@@ -16,7 +16,9 @@ import pytest
 import fake_cells
 from ctrl_c import heard_ctrl_c
 from fake_cells import TASKS, executions, study
+from narrowly.cli.app import BUG, execute
 from narrowly.engines.local import LocalExecutor, Task, usable_cores
+from narrowly.engines.worker import error_of, problem_of
 from narrowly.microworld.cards import SHIPPED
 from narrowly.records.errors import NarrowlyError, RunDirectoryError, SpecError, TrainingError, UnknownNameError
 from narrowly.records.files import read_json, write_text
@@ -142,6 +144,31 @@ def test_a_warm_up_that_fails_is_one_error_in_its_own_class(tmp_path: Path) -> N
         run_study(study(1), tmp_path, workers=2, tasks=TASKS._replace(warm_up="fake_cells:no_start"))
     with pytest.raises(TrainingError, match="died before their first task"):
         run_study(study(1), tmp_path, workers=1, tasks=TASKS._replace(warm_up="fake_cells:dies_at_start"))
+
+
+@pytest.mark.parametrize("place", ["resolve", "warm_up"])
+def test_a_bug_of_ours_in_a_worker_comes_out_as_one_with_its_traceback(
+    place: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    tasks = TASKS._replace(**{place: "fake_cells:buggy"})
+    with pytest.raises(RuntimeError, match="KeyError") as caught:
+        run_study(study(1), tmp_path, workers=1, tasks=tasks)
+    assert not isinstance(caught.value, NarrowlyError)
+    assert "in buggy" in caught.value.__notes__[0]
+
+    def planted(*_: object, **__: object) -> None:
+        raise caught.value
+
+    monkeypatch.setattr("narrowly.study.run.run_study", planted)
+    assert execute(["run", "smoke", "--out", str(tmp_path)]) == BUG
+    printed = capsys.readouterr().err
+    assert "in buggy" in printed and "this is a bug in narrowly" in printed
+
+
+def test_a_missing_module_or_file_in_a_worker_stays_one_line() -> None:
+    for error in (ModuleNotFoundError("No module named 'polars'"), FileNotFoundError(2, "No such file", "here")):
+        assert isinstance(error_of(problem_of(error)), TrainingError)
+    assert isinstance(error_of(problem_of(UnknownNameError("nothing here"))), UnknownNameError)
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")

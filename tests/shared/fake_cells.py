@@ -47,6 +47,10 @@ def dies_at_start() -> None:
 BANK = BankRecord({"bank": "fake"}, {"judge": "fake"}, ("broad",), ("broad",), {"base_seed": 0, "persona": True})
 
 
+def buggy(payload: Any = None) -> None:
+    raise KeyError("a field that nobody wrote")
+
+
 def resolve(payload: dict[str, Any]) -> list[dict[str, Any]]:
     return [planned_cell(Cell.model_validate(raw)).model_dump(mode="json") for raw in payload["cells"]]
 

@@ -13,8 +13,8 @@ from typing import Any
 
 from narrowly.engines.lifeline import how_it_died
 from narrowly.engines.protocol import WORKER_DIED, Outcome, Problem, Task
-from narrowly.engines.worker import serve
-from narrowly.records.errors import NarrowlyError, TrainingError
+from narrowly.engines.worker import error_of, serve
+from narrowly.records.errors import TrainingError
 
 ONE_THREAD = {name: "1" for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "RAYON_NUM_THREADS")}
 """Environment of a worker: one thread each, because as many workers run as there are cores."""
@@ -191,13 +191,11 @@ def _death(code: int) -> Problem:
     return Problem(error=why, kind=WORKER_DIED, traceback="", user=False, fatal=False)
 
 
-def _cannot_start(problem: Problem) -> NarrowlyError:
-    from narrowly.records import errors
-
-    known = getattr(errors, problem.kind, None)
-    if problem.user and isinstance(known, type) and issubclass(known, NarrowlyError):
-        return known(problem.error)
-    return TrainingError(f"a worker process cannot start: {problem.error}")
+def _cannot_start(problem: Problem) -> Exception:
+    error = error_of(problem)
+    if isinstance(error, TrainingError) and not problem.user:
+        return TrainingError(f"a worker process cannot start: {problem.error}")
+    return error
 
 
 def usable_cores() -> int:

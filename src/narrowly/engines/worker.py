@@ -6,6 +6,7 @@ cluster. Nothing here knows what a cell is.
 
 from __future__ import annotations
 
+import builtins
 import errno
 import importlib
 import os
@@ -17,8 +18,9 @@ from multiprocessing.connection import Connection
 from typing import Any
 
 from narrowly.engines.lifeline import die_with_parent
-from narrowly.engines.protocol import Problem
-from narrowly.records.errors import NarrowlyError
+from narrowly.engines.protocol import WORKER_DIED, Problem
+from narrowly.records import errors
+from narrowly.records.errors import NarrowlyError, TrainingError
 
 _FATAL_ERRNO = (errno.ENOSPC, errno.EDQUOT, errno.EROFS)
 
@@ -50,6 +52,23 @@ def problem_of(error: BaseException) -> Problem:
         user=user,
         fatal=any(isinstance(cause, OSError) and cause.errno in _FATAL_ERRNO for cause in _causes(error)),
     )
+
+
+def error_of(problem: Problem) -> Exception:
+    """Return the error that a problem in a worker stands for: ours in its own class, a bug with its traceback.
+
+    A dead worker, a module that is missing and an error of the system are no bugs, and stay one line.
+    """
+    known = getattr(errors, problem.kind, None)
+    if problem.user and isinstance(known, type) and issubclass(known, NarrowlyError):
+        return known(problem.error)
+    builtin = getattr(builtins, problem.kind, None)
+    expected = isinstance(builtin, type) and issubclass(builtin, OSError | ImportError | MemoryError)
+    if problem.kind == WORKER_DIED or expected:
+        return TrainingError(problem.error)
+    bug = RuntimeError(f"in a worker process: {problem.error}")
+    bug.add_note(problem.traceback)
+    return bug
 
 
 def _stop(_signal: int, _frame: Any) -> None:

@@ -10,9 +10,9 @@ from typing import Any, NamedTuple
 import yaml
 
 from narrowly.engines.local import LocalExecutor
-from narrowly.engines.protocol import Executor, Outcome, Problem, Task
-from narrowly.records import errors
-from narrowly.records.errors import IntegrityError, NarrowlyError, RunDirectoryError, SpecError
+from narrowly.engines.protocol import Executor, Outcome, Task
+from narrowly.engines.worker import error_of
+from narrowly.records.errors import IntegrityError, RunDirectoryError, SpecError
 from narrowly.records.files import append_jsonl, write_text
 from narrowly.records.study_spec import StudySpec, parse_study
 from narrowly.runs.directory import check_directory, runs_folder
@@ -166,14 +166,6 @@ def _earlier_plan(study_dir: Path) -> list[PlannedCell]:
         return []
 
 
-def raised(problem: Problem) -> NarrowlyError:
-    """Return the error that a problem in a worker stands for, in its own class."""
-    known = getattr(errors, problem.kind, None)
-    if isinstance(known, type) and issubclass(known, NarrowlyError):
-        return known(problem.error)
-    return errors.TrainingError(problem.error)
-
-
 def _resolved(
     cells: Sequence[Cell], local: LocalExecutor | None, tasks: CellTasks, observer: StudyObserver, runs: Path
 ) -> list[PlannedCell]:
@@ -199,7 +191,7 @@ def resolve(
     while not outcomes:
         outcomes = engine.poll(POLL_SECONDS)
     if outcomes[0].problem is not None:
-        raise raised(outcomes[0].problem)
+        raise error_of(outcomes[0].problem)
     planned = [PlannedCell.model_validate(found) for found in outcomes[0].result]
     observer.resolving(len(cells), len(cells))
     seen: dict[str, str] = {}
