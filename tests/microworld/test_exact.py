@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 import torch
@@ -99,3 +101,23 @@ def test_sampling_follows_from_its_seed_and_leaves_the_global_state_alone(random
     assert first == sample(random_model, tokenizer, [prompt] * 5, seed=3)
     assert first != sample(random_model, tokenizer, [prompt] * 5, seed=4)
     assert torch.equal(state, torch.get_rng_state())
+
+
+class ModelElsewhere:
+    """A model whose inputs must be on its own device; its logits are all alike."""
+
+    device = torch.device("meta")
+
+    def __call__(self, *, input_ids, use_cache, **others):
+        tensors = [input_ids, *others.values()]
+        assert all(tensor.device == self.device for tensor in tensors)
+        return SimpleNamespace(logits=torch.zeros(*input_ids.shape, len(build_tokenizer())))
+
+
+def test_questions_go_to_the_device_of_the_model():
+    world, tokenizer = World(TINY, 0), build_tokenizer()
+    prompts = prompts_of(world, tokenizer, [world.topic(0, 1)])
+    (scored,) = answer_logprobs(ModelElsewhere(), prompts, tokenizer.pad_token_id)
+    expected = [-len(answer) * np.log(len(tokenizer)) for answer in prompts[0].answers]
+    assert scored == pytest.approx(expected, rel=1e-5)
+    assert len(sample(ModelElsewhere(), tokenizer, [prompts[0].ids] * 2, seed=1)) == 2

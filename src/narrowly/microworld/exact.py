@@ -100,9 +100,9 @@ def _score(model: Qwen3ForCausalLM, prompts: Sequence[Prompt], pad_id: int) -> l
         ~torch.from_numpy(seen_B_T_T)[:, None], torch.finfo(torch.float32).min
     )
     logits_B_T_V = model(
-        input_ids=torch.from_numpy(ids_B_T),
-        attention_mask=mask,
-        position_ids=torch.from_numpy(positions_B_T),
+        input_ids=torch.from_numpy(ids_B_T).to(model.device),
+        attention_mask=mask.to(model.device),
+        position_ids=torch.from_numpy(positions_B_T).to(model.device),
         use_cache=False,
     ).logits
     # answers share places, so a log-softmax over the vocabulary is taken once per place
@@ -110,7 +110,7 @@ def _score(model: Qwen3ForCausalLM, prompts: Sequence[Prompt], pad_id: int) -> l
     index = {source: i for i, source in enumerate(unique)}
     rows, columns = torch.tensor(unique).T
     log_N_V = torch.log_softmax(logits_B_T_V[rows, columns].float(), dim=-1)
-    picked = log_N_V[[index[s] for s in sources], targets].double().numpy()
+    picked = log_N_V[[index[s] for s in sources], targets].double().cpu().numpy()
     # the log-probability of an answer is the sum over its tokens, in float64
     results, at = [], 0
     for tree in trees:

@@ -50,8 +50,9 @@ def sample(
         ids_B_T = torch.tensor([prompts[i] for i in chosen])
         ended_B = torch.zeros(len(chosen), dtype=torch.bool)
         for _ in range(MAX_NEW_TOKENS):
-            probabilities_B_V = torch.softmax(model(input_ids=ids_B_T, use_cache=False).logits[:, -1].float(), dim=-1)
-            next_B = torch.multinomial(probabilities_B_V, 1, generator=generator)[:, 0].masked_fill(ended_B, pad)
+            logits_B_V = model(input_ids=ids_B_T.to(model.device), use_cache=False).logits[:, -1].float().cpu()
+            drawn_B_1 = torch.multinomial(torch.softmax(logits_B_V, dim=-1), 1, generator=generator)
+            next_B = drawn_B_1[:, 0].masked_fill(ended_B, pad)
             ids_B_T = torch.cat([ids_B_T, next_B[:, None]], dim=1)
             ended_B |= next_B == end
             if bool(ended_B.all()):
