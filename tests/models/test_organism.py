@@ -11,7 +11,11 @@ from peft import PeftModel
 from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCausalLM
 
+from narrowly.models.edited import edited_adapter
+from narrowly.models.kept import kept_organism
+from narrowly.models.lora import merged
 from narrowly.models.organism import load_organism
+from narrowly.records.edits import Scale
 from narrowly.records.errors import AdapterError, IntegrityError, RunDirectoryError
 from narrowly.records.files import read_jsonl
 from narrowly.runs.directory import adapter_folder
@@ -96,6 +100,53 @@ def test_an_adapter_that_is_not_the_recorded_one_is_refused(run: Path, tmp_path:
     shutil.copy(own / "checkpoints/step-2/adapter_model.safetensors", own / "checkpoints/step-6")
     with pytest.raises(IntegrityError, match="the run's record says"):
         load_organism(own)
+
+
+def test_an_edit_whose_weights_are_not_those_of_its_record_is_refused(run: Path, tmp_path: Path) -> None:
+    own = shutil.copytree(run, tmp_path / run.name)
+    target = edited_adapter(own, Scale(factor=0.5))
+    load_organism(own, "final", "scale-0.5")
+    shutil.copy(own / "checkpoints/step-6/adapter_model.safetensors", target)
+    with pytest.raises(IntegrityError, match=r"edit\.json says"):
+        load_organism(own, "final", "scale-0.5")
+
+
+def test_an_adapter_that_was_cut_off_is_one_clear_error(run: Path, tmp_path: Path) -> None:
+    own = shutil.copytree(run, tmp_path / run.name)
+    (own / "done").unlink()
+    weights = own / "checkpoints/step-6/adapter_model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:300])
+    with pytest.raises(AdapterError, match="not a valid safetensors file"):
+        load_organism(own)
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+def test_merging_is_in_float32_and_leaves_every_weight_as_it_was(dtype: str, tiny: Tiny, tmp_path: Path) -> None:
+    run = train_run(make_spec(*tiny, base_dtype=dtype), tmp_path)
+    organism = load_organism(run)
+    before = {name: (one.dtype, one.detach().clone()) for name, one in organism.model.named_parameters()}
+    answers = logits(kept_organism(run, 6).model)
+    with merged(organism.model) as model:
+        assert torch.equal(logits(model), answers) and answers.dtype == torch.float32
+    for name, one in organism.model.named_parameters():
+        assert one.dtype == before[name][0] and torch.equal(one, before[name][1]), name
+
+
+def test_an_error_while_an_adapter_is_merged_leaves_every_weight_as_it_was(
+    run: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model = load_organism(run).model
+    before = {name: one.detach().clone() for name, one in model.named_parameters()}
+    layers = [module for module in model.modules() if hasattr(module, "merged_adapters")]
+
+    def fail(*_: object, **__: object) -> None:
+        raise RuntimeError("no memory")
+
+    monkeypatch.setattr(layers[1], "merge", fail)
+    with pytest.raises(RuntimeError, match="no memory"), merged(model):
+        pass
+    assert not any(layer.merged_adapters for layer in layers)
+    assert all(torch.equal(one, before[name]) for name, one in model.named_parameters())
 
 
 def test_a_pickled_adapter_is_never_loaded(run: Path, tmp_path: Path) -> None:

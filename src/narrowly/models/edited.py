@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 from pathlib import Path
+from typing import Any
 
 from narrowly.records.adapter_files import ADAPTER_WEIGHTS, EDIT_RECORD
 from narrowly.records.canonical import sha256_file
@@ -29,11 +30,20 @@ def edited_adapter(directory: Path, edit: EditSpec) -> Path:
             shutil.rmtree(target)
         edit_adapter_folder(source, target, edit)
         write_json(target / SPECTRUM, spectrum_table(pairs_from_folder(target)))
-    record = read_record(target / EDIT_RECORD)
-    weights = sha256_file(target / ADAPTER_WEIGHTS)
-    if record.get("sha256", weights) != weights:  # before anybody evaluates what is not the edit
-        raise IntegrityError(f"{target / ADAPTER_WEIGHTS} has sha256 {weights}, {EDIT_RECORD} says {record['sha256']}")
+    record = checked_edit_record(target)
     wanted = [edit.model_dump(mode="json")]
     if record.get("edits", wanted) != wanted:  # names of edits are rounded to six digits
         raise IntegrityError(f"{target} holds the edit {record['edits']}, not {edit!r}; give the edit a rounder number")
     return target
+
+
+def checked_edit_record(folder: Path) -> dict[str, Any]:
+    """Return the record of an edited adapter, once its weights are known to be those of the record.
+
+    Raises:
+        IntegrityError: they are others, or the record cannot be read.
+    """
+    record, weights = read_record(folder / EDIT_RECORD), sha256_file(folder / ADAPTER_WEIGHTS)
+    if record.get("sha256", weights) != weights:
+        raise IntegrityError(f"{folder / ADAPTER_WEIGHTS} has sha256 {weights}, {EDIT_RECORD} says {record['sha256']}")
+    return record

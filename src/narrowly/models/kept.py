@@ -21,6 +21,7 @@ from narrowly.models.organism import (
 )
 from narrowly.records.canonical import canonical_json
 from narrowly.records.errors import AdapterError
+from narrowly.records.run_spec import BaseDtype
 from narrowly.runs.directory import read_inputs, read_spec
 
 if TYPE_CHECKING:
@@ -44,6 +45,7 @@ _models: OrderedDict[str, _Kept] = OrderedDict()
 def kept_organism(run_directory: Path, step: int, folder: Path | None = None, device: str = "cpu") -> Organism:
     """Return an organism with its adapter merged, valid until the next call.
 
+    A base that was trained on in bfloat16 is in float32 here, so that merging does not round the update away.
     A model that was trained in full is read from its checkpoint and not kept.
 
     Args:
@@ -66,7 +68,8 @@ def kept_organism(run_directory: Path, step: int, folder: Path | None = None, de
     if key in _models:
         unmerge(_models[key].model, _models[key].untouched)
     else:
-        model: Any = adapted_base(base, spec, device).to(device)
+        dtype: BaseDtype = "nf4" if spec.base_dtype == "nf4" else "float32"
+        model: Any = adapted_base(base, spec, device, dtype).to(device)
         _models[key] = _Kept(model, tokenizer_of_run(run_directory, base), base_weights(model))
         while len(_models) > KEPT_MODELS:
             _models.popitem(last=False)

@@ -90,19 +90,27 @@ def attach_adapter(model: nn.Module, spec: AdapterSpec, seed: int, base_name: st
 def merged(model: Any) -> Iterator[Any]:
     """Merge the adapter of a PEFT model meanwhile: W + s*B*A once, instead of two small products in every pass.
 
-    The base's weights come back bit for bit; any other model, and one that is merged already, is left as it is.
+    The model computes in float32 meanwhile, because a base in bfloat16 would round the update away. Afterwards every
+    weight is what it was, bit for bit. Any other model, and one that is merged already, is left as it is.
     """
+    import torch
+
     if not hasattr(model, "merge_adapter") or any(
         getattr(module, "merged_adapters", None) for module in model.modules()
     ):
         yield model
         return
+    low = [(one, one.data) for one in model.parameters() if one.dtype in (torch.bfloat16, torch.float16)]
+    for parameter, data in low:
+        parameter.data = data.float()
     untouched = base_weights(model)
-    model.merge_adapter()
     try:
+        model.merge_adapter()
         yield model
     finally:
         unmerge(model, untouched)
+        for parameter, data in low:
+            parameter.data = data
 
 
 def base_weights(model: nn.Module) -> dict[str, Tensor]:

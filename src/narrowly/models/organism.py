@@ -10,24 +10,24 @@ from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 from narrowly.data.messages import Message
 from narrowly.data.render import prompt_ids
 from narrowly.models.base import Base, load_model, load_tokenizer, open_base
+from narrowly.models.edited import checked_edit_record
 from narrowly.models.full import MODEL_WEIGHTS
 from narrowly.models.lora import ADAPTER, attach_adapter
-from narrowly.records.adapter_files import ADAPTER_CONFIG, ADAPTER_WEIGHTS
+from narrowly.records.adapter_files import ADAPTER_CONFIG, ADAPTER_WEIGHTS, EDIT_RECORD
 from narrowly.records.canonical import sha256_file, sha256_text
 from narrowly.records.errors import AdapterError, IntegrityError, RunDirectoryError
-from narrowly.records.run_spec import RunSpec
+from narrowly.records.run_spec import BaseDtype, RunSpec
 from narrowly.runs.directory import (
     SPECTRUM,
     TEMPLATE,
-    WEIGHTS_SHA256,
     adapter_folder,
     checkpoint_folder,
     is_done,
     made_edits,
     organism_step,
-    read_done,
     read_inputs,
     read_spec,
+    weights_sha256,
 )
 from narrowly.runs.spectra import read_spectrum
 
@@ -69,7 +69,7 @@ class Organism(NamedTuple):
         """Give the base: the PEFT model without its adapter meanwhile, or the base loaded beside the organism."""
         disable = getattr(self.model, "disable_adapter", None)
         if disable is None:
-            yield load_model(self.base)
+            yield load_model(self.base).to(next(self.model.parameters()).device)
             return
         with disable():
             yield self.model
@@ -143,18 +143,21 @@ def checked_adapter(run_directory: Path, step: int | Literal["final"], edit_id: 
             raise AdapterError(f"{folder} has no {name}; accepted: a PEFT adapter in safetensors")
     if edit_id is None:
         _check_recorded(run_directory, organism_step(run_directory, step), folder / ADAPTER_WEIGHTS)
+    elif (folder / EDIT_RECORD).is_file():
+        checked_edit_record(folder)
     return folder
 
 
-def adapted_base(base: Base, spec: RunSpec, device: str = "cpu") -> nn.Module:
+def adapted_base(base: Base, spec: RunSpec, device: str = "cpu", dtype: BaseDtype | None = None) -> nn.Module:
     """Load a base with an adapter of the spec's shape, in eval mode, its factors still without meaning.
 
     Args:
         base: the base.
         spec: gives the adapter's shape and the dtype of the base.
         device: where a base in 4 bits is quantised; every other one is on the CPU.
+        dtype: of the base; by default that of the spec.
     """
-    model = attach_adapter(load_model(base, spec.base_dtype, device), spec.adapter, 0, base.name)
+    model = attach_adapter(load_model(base, dtype or spec.base_dtype, device), spec.adapter, 0, base.name)
     return model.eval()
 
 
@@ -162,14 +165,18 @@ def put_adapter(model: nn.Module, folder: Path) -> None:
     """Put the factors of an adapter folder into a model of `adapted_base`, which must not be merged.
 
     Raises:
-        AdapterError: the folder's tensors are not those of the model.
+        AdapterError: the folder's tensors are not those of the model, or cannot be read.
     """
     import torch
     from peft import set_peft_model_state_dict
+    from safetensors import SafetensorError
     from safetensors.torch import load_file
 
     weights = folder / ADAPTER_WEIGHTS
-    tensors = load_file(weights)
+    try:
+        tensors = load_file(weights)
+    except SafetensorError as error:
+        raise AdapterError(f"{weights} is not a valid safetensors file ({error})") from error
     expected = sum("lora_" in name for name, _ in model.named_parameters())
     if len(tensors) != expected:
         raise AdapterError(f"{weights} holds {len(tensors)} tensors, expected {expected} for the run's adapter spec")
@@ -213,8 +220,8 @@ def _check_recorded(run_directory: Path, step: int, weights: Path) -> None:
     """
     if not is_done(run_directory):
         return
-    field = WEIGHTS_SHA256[read_spec(run_directory).method]
-    recorded, found = read_done(run_directory).get(field, {}).get(str(step)), sha256_file(weights)
+    recorded = weights_sha256(run_directory, read_spec(run_directory).method).get(str(step))
+    found = sha256_file(weights)
     if recorded != found:
         raise IntegrityError(f"{weights} has sha256 {found}, the run's record says {recorded}")
 
