@@ -136,7 +136,10 @@ def test_no_import_goes_round_in_a_circle_inside_or_between_rooms() -> None:
         raise AssertionError(" -> ".join(error.args[1])) from None
 
 
-RUN_FILES = {"spec.json", "inputs.json", "trajectory.jsonl", "failed.json", "stage.json", "resume.json", "resume.pt"}
+RUN_FILES = {
+    "spec.json", "inputs.json", "environment.json", "trajectory.jsonl", "speed.jsonl", "tracked.jsonl", "spectrum.json",
+    "data.json", "failed.json", "stage.json", "resume.json", "resume.pt",
+}  # fmt: skip
 RUN_FOLDERS = {"checkpoints", "edits", "evals", "verdicts", "done", "claimed"}
 """Names in a run directory; those of folders and markers are words of other meanings too, and count in paths only."""
 

@@ -63,6 +63,7 @@ def command(
     from narrowly.cli.progress import StepProgress
 
     with StepProgress("training") as progress:
+        from narrowly.runs.directory import TRAJECTORY, runs_folder
         from narrowly.train.run import train_run
 
         def on_step(step: int, total: int, row: dict[str, Any]) -> None:
@@ -70,14 +71,13 @@ def command(
 
         directory = train_run(
             run_spec,
-            out / "runs",
+            runs_folder(out),
             processes=processes,
             on_step=on_step,
             reporting=reporting,
             allow_version_change=allow_version_change,
         )
     from narrowly.records.files import read_jsonl
-    from narrowly.runs.directory import TRAJECTORY
 
     rows = [row for row in read_jsonl(directory / TRAJECTORY) if row.get("update_norm") is not None]
     columns = ("step", "loss", "lr", "update_norm", "stable_rank", "frobenius_nuclear")

@@ -17,7 +17,7 @@ from narrowly.report.narrative import number, percent, span
 from narrowly.report.page import StudyFiles, page
 from narrowly.report.training_page import training_drawings
 from narrowly.report.visible import preformatted, shortened, shown
-from narrowly.runs.directory import runs_folder
+from narrowly.runs.directory import ENVIRONMENT, runs_folder
 from narrowly.study.layout import PLAN_FILE, STUDY_FILE, SUMMARY_FILE, TABLES
 from narrowly.study.results import collect, summarise_study
 
@@ -111,7 +111,7 @@ def _write(study_dir: Path, frames: Frames, summary: Summary) -> Path:
 
 def _files(study_dir: Path) -> StudyFiles:
     """Read what is shown beside tables and summary, as far as it is there."""
-    path, record = study_dir / STUDY_FILE, study_dir / "environment.json"
+    path, record = study_dir / STUDY_FILE, study_dir / ENVIRONMENT
     environment = read_record(record) if record.is_file() else {}
     if not path.is_file():
         return StudyFiles(study_dir, "", {}, environment)
