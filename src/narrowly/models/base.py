@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from narrowly.models.hub import hub_folder, is_hub_name
+from narrowly.records.adapter_files import ADAPTER_CONFIG
 from narrowly.records.canonical import cached_sha256, canonical_json, sha256_text
 from narrowly.records.errors import IntegrityError, SpecError
 from narrowly.records.files import read_json
@@ -102,16 +103,20 @@ def open_base(name_or_path: str) -> Base:
 
     Raises:
         UnknownNameError: neither a folder nor a shipped base; the message names the nearest match.
-        SpecError: a model of the hub without a pinned commit, or one that is not in the local cache.
+        SpecError: a model of the hub without a pinned commit, or one that is not in the local cache; a folder that
+            also holds an adapter.
         IntegrityError: the weights are not those of the base's card; both hashes are named.
     """
     folder = Path(name_or_path).expanduser()
     if not folder.exists() and is_hub_name(name_or_path):
-        return Base(*hub_folder(name_or_path))
+        found = Base(*hub_folder(name_or_path))
+        _refuse_adapter(found.folder)
+        return found
     if folder.name == name_or_path or not (folder / "config.json").is_file():
         from narrowly.microworld.cards import base_folder
 
         folder = base_folder(name_or_path)
+    _refuse_adapter(folder)
     file = folder / "card.json"
     card = _read_object(file) if file.is_file() else {}
     base = Base(str(card.get("name") or folder.resolve().name), folder)
@@ -131,6 +136,19 @@ def open_tokenizer(name_or_path: str) -> Any:
         NarrowlyError: as `open_base`.
     """
     return open_base(name_or_path).tokenizer()
+
+
+def _refuse_adapter(folder: Path) -> None:
+    """Refuse a base folder that also holds an adapter, which Transformers would load on top without a word.
+
+    Its adapter_config.json alone decides (`find_adapter_config_file`, Transformers 5.23); others stay unread.
+    """
+    if (folder / ADAPTER_CONFIG).is_file():
+        found = sorted(path.name for path in folder.iterdir() if path.name.startswith("adapter_"))
+        raise SpecError(
+            f"base {folder} also holds an adapter ({', '.join(found)}), which would be loaded on top of its weights; "
+            "accepted: a folder without adapter files (a copy without them, or the adapter merged into the weights)"
+        )
 
 
 def _read_object(file: Path) -> dict[str, Any]:
@@ -173,7 +191,8 @@ def model_config(folder: Path) -> dict[str, Any]:
     """Return config.json without the fields that say only where it came from.
 
     Raises:
-        SpecError: no config.json, or one that asks for code outside of transformers.
+        SpecError: no config.json, or one that asks for code outside of transformers, for another weights file or for
+            weights that are quantised already.
     """
     file = folder / "config.json"
     if not file.is_file():
@@ -181,6 +200,11 @@ def model_config(folder: Path) -> dict[str, Any]:
     config = _read_object(file)
     if "auto_map" in config:
         raise SpecError(f"base {folder} needs code of its own (auto_map in config.json); it is never run")
+    if "transformers_weights" in config:
+        raise SpecError(
+            f"base {folder} names a weights file of its own (transformers_weights in config.json: "
+            f"{config['transformers_weights']!r}), accepted: {WEIGHTS} or {WEIGHTS_INDEX}, and no such field"
+        )
     if "quantization_config" in config:
         raise SpecError(
             f"base {folder} is quantised already (quantization_config in config.json), accepted: the weights that it "
@@ -212,13 +236,14 @@ def load_model(base: Base, dtype: BaseDtype = "float32", device: str = "cpu") ->
         device: where nf4 is quantised, and stays; every other base is on the CPU.
 
     Raises:
-        SpecError: transformers cannot load the base, or its config asks for dropout, which no field of a RunSpec
-            would show.
+        SpecError: transformers cannot load the base, its folder also holds an adapter, or its config asks for dropout,
+            which no field of a RunSpec would show.
         MissingExtraError: nf4 without bitsandbytes.
         IntegrityError: the stored weights are incomplete.
     """
     from transformers import AutoModelForCausalLM
 
+    _refuse_adapter(base.folder)  # here too: a checkpoint's folder never went through open_base
     config = base.config
     noisy = {
         key: value
