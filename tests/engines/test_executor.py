@@ -20,7 +20,14 @@ from narrowly.cli.app import BUG, execute
 from narrowly.engines.local import LocalExecutor, Task, usable_cores
 from narrowly.engines.worker import error_of, problem_of
 from narrowly.microworld.cards import SHIPPED
-from narrowly.records.errors import NarrowlyError, RunDirectoryError, SpecError, TrainingError, UnknownNameError
+from narrowly.records.errors import (
+    IntegrityError,
+    NarrowlyError,
+    RunDirectoryError,
+    SpecError,
+    TrainingError,
+    UnknownNameError,
+)
 from narrowly.records.files import read_json, write_text
 from narrowly.runs.claims import claimed, is_claimed
 from narrowly.runs.directory import claim_file, runs_folder
@@ -257,6 +264,15 @@ def test_planned_cells_survive_the_way_through_the_plan_file(tmp_path: Path) -> 
     (plan,) = read_plan(tmp_path / "fake")
     assert isinstance(plan, PlannedCell)
     assert plan.cell.spec.optimiser.lr == 1e-3
+
+
+def test_a_plan_that_was_cut_off_is_damaged_and_no_study_with_fewer_cells(tmp_path: Path) -> None:
+    run_study(study(2), tmp_path, workers=1, tasks=TASKS)
+    plan = tmp_path / "fake" / "plan.jsonl"
+    plan.write_bytes(plan.read_bytes()[:-100])
+    with pytest.raises(IntegrityError, match="cut off in its last line; run the study again"):
+        read_plan(tmp_path / "fake")
+    assert run_study(study(2), tmp_path, workers=1, tasks=TASKS).done == len(read_plan(tmp_path / "fake"))
 
 
 class Replaced(StudyObserver):

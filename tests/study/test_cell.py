@@ -22,7 +22,7 @@ from narrowly.models.organism import load_organism
 from narrowly.records.errors import AdapterError, IntegrityError, SpecError, TrainingError
 from narrowly.records.files import read_json
 from narrowly.records.study_spec import parse_study
-from narrowly.study.cell import execute_cells, resolve_cell
+from narrowly.study.cell import execute_cells, resolve_cell, resolve_cells
 from narrowly.study.layout import PlannedCell, failure_file, is_complete
 from narrowly.study.plan import expand
 
@@ -92,6 +92,22 @@ def run_cell(planned: PlannedCell, out: Path, **more: Any) -> str:
     (result,) = execute_cells({**payload, **more})
     status: str = result["status"]
     return status
+
+
+def test_cells_of_one_base_are_resolved_together_and_come_back_in_order(monkeypatch: pytest.MonkeyPatch) -> None:
+    raw = {**raw_study(Path("micro-0")), "grid": {"base": ["micro-0", "micro-1"], "seed": [0, 1]}}
+    del raw["run"]["base"]
+    cells = expand(parse_study(raw, "one.yaml"))
+    seen: list[str] = []
+
+    def resolved(cell: Any, runs: Path) -> PlannedCell:
+        seen.append(cell.spec.base)
+        return PlannedCell(cell=cell, run_id=cell.cell_id, base=cell.spec.base, stages=())
+
+    monkeypatch.setattr("narrowly.study.cell.resolve_cell", resolved)
+    found = resolve_cells({"cells": [cell.model_dump(mode="json") for cell in cells], "runs": "runs"})
+    assert [row["run_id"] for row in found] == [cell.cell_id for cell in cells]
+    assert seen == sorted(seen) != [cell.spec.base for cell in cells]
 
 
 def test_a_cell_is_reported_as_a_run_of_its_study(base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -17,6 +17,7 @@ from narrowly.engines.protocol import Problem
 from narrowly.engines.worker import problem_of
 from narrowly.evaluate.banks import bank_of
 from narrowly.evaluate.stage import stages_of
+from narrowly.records.canonical import canonical_json
 from narrowly.records.errors import IntegrityError
 from narrowly.records.files import write_json
 from narrowly.records.run_spec import run_id
@@ -51,11 +52,19 @@ def resolve_cells(payload: Mapping[str, Any]) -> list[dict[str, Any]]:
         payload: {"cells": Cells as JSON, "runs": folder of all runs}.
 
     Raises:
-        NarrowlyError: of the first cell with an unknown base, a base whose sha256 is not its card's, data that cannot
+        NarrowlyError: of one cell with an unknown base, a base whose sha256 is not its card's, data that cannot
             be read or rendered, or a GPU that is not there for a run that is not done.
     """
     cells = [Cell.model_validate(raw) for raw in payload["cells"]]
-    return [resolve_cell(cell, Path(payload["runs"])).model_dump(mode="json") for cell in cells]
+    planned = {}
+    for cell in sorted(cells, key=_what_is_read):
+        planned[cell.cell_id] = resolve_cell(cell, Path(payload["runs"])).model_dump(mode="json")
+    return [planned[cell.cell_id] for cell in cells]
+
+
+def _what_is_read(cell: Cell) -> str:
+    """Return what brings cells of one base and data together, because the rows of a few data are kept in memory."""
+    return canonical_json([cell.spec.base, cell.spec.data.model_dump(mode="json")])
 
 
 def resolve_cell(cell: Cell, runs: Path) -> PlannedCell:

@@ -95,11 +95,13 @@ def read_plan(study_dir: Path) -> list[PlannedCell]:
 
     Raises:
         RunDirectoryError: where the folder holds no plan.
-        IntegrityError: where a line is not a planned cell of this version.
+        IntegrityError: where a line is not a planned cell of this version, or the last one is cut off.
     """
     path = study_dir / PLAN_FILE
     if not path.is_file():
         raise RunDirectoryError(f"{study_dir} is no study folder (no {PLAN_FILE}); `narrowly run` makes one")
+    if not path.read_bytes().endswith(b"\n"):  # it was written whole: no killed writer leaves a torn line
+        raise IntegrityError(f"{path} is cut off in its last line; run the study again")
     try:
         return [PlannedCell.model_validate(row) for row in read_jsonl(path)]
     except ValidationError as error:
