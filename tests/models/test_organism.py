@@ -16,7 +16,7 @@ from narrowly.models.kept import kept_organism
 from narrowly.models.lora import merged
 from narrowly.models.organism import load_organism
 from narrowly.records.edits import Scale
-from narrowly.records.errors import AdapterError, IntegrityError, RunDirectoryError
+from narrowly.records.errors import AdapterError, IntegrityError, RunDirectoryError, SpecError
 from narrowly.records.files import read_jsonl
 from narrowly.runs.directory import adapter_folder
 from narrowly.train.observe import ObserverContext
@@ -147,6 +147,13 @@ def test_an_error_while_an_adapter_is_merged_leaves_every_weight_as_it_was(
         pass
     assert not any(layer.merged_adapters for layer in layers)
     assert all(torch.equal(one, before[name]) for name, one in model.named_parameters())
+
+
+def test_a_device_that_is_not_there_is_one_clear_error(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    for device in ("cuda", "cuda:1", "gpu"):
+        with pytest.raises(SpecError, match=f"device is '{device}'.*accepted: cpu"):
+            load_organism(run, device=device)
 
 
 def test_a_pickled_adapter_is_never_loaded(run: Path, tmp_path: Path) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from pydantic import TypeAdapter
 
-from narrowly.records.edits import Clip, DropTop, EditSpec, Flatten, KeepTop, Scale, parse_edit
+from narrowly.records.edits import Clip, DropTop, EditSpec, Flatten, KeepTop, Scale, edit_specs, parse_edit
 from narrowly.records.errors import SpecError, UnknownNameError
 
 
@@ -64,3 +64,8 @@ def test_the_ids_of_edits_made_before_there_was_a_strength_stay() -> None:
 @pytest.mark.parametrize("edit", [Flatten(), Flatten(t=0.25), Clip(limit=1.5), DropTop(k=2), Scale(factor=0.1)])
 def test_an_edit_comes_back_from_its_json(edit) -> None:
     assert TypeAdapter(EditSpec).validate_python(edit.model_dump(mode="json")) == edit
+
+
+def test_no_edit_at_all_is_refused() -> None:
+    with pytest.raises(SpecError, match=r"edits is \[\], accepted: at least one edit"):
+        edit_specs([])

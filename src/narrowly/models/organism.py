@@ -15,7 +15,7 @@ from narrowly.models.full import MODEL_WEIGHTS
 from narrowly.models.lora import ADAPTER, attach_adapter
 from narrowly.records.adapter_files import ADAPTER_CONFIG, ADAPTER_WEIGHTS, EDIT_RECORD
 from narrowly.records.canonical import sha256_file, sha256_text
-from narrowly.records.errors import AdapterError, IntegrityError, RunDirectoryError
+from narrowly.records.errors import AdapterError, IntegrityError, RunDirectoryError, SpecError
 from narrowly.records.run_spec import BaseDtype, RunSpec
 from narrowly.runs.directory import (
     SPECTRUM,
@@ -114,7 +114,9 @@ def load_organism(
         RunDirectoryError: no such run, step or edit.
         IntegrityError: base or adapter are not those of the run.
         AdapterError: the folder holds no safetensors adapter; other formats are never loaded.
+        SpecError: no such device on this machine.
     """
+    _check_device(device)
     run = Path(run_directory)
     spec, base = read_spec(run), base_of_run(run)
     if spec.method == "full" and edit_id is None:
@@ -124,6 +126,17 @@ def load_organism(
         model = adapted_base(base, spec, device)
         put_adapter(model, folder)
     return Organism(model.to(device), tokenizer_of_run(run, base), base, spec)
+
+
+def _check_device(device: str) -> None:
+    import torch
+
+    try:
+        kind = torch.device(device).type
+    except RuntimeError as error:
+        raise SpecError(f"device is {device!r}, accepted: cpu or cuda") from error
+    if kind == "cuda" and not torch.cuda.is_available():
+        raise SpecError(f"device is {device!r}, but torch finds no GPU; accepted: cpu, or a machine with one")
 
 
 def checked_adapter(run_directory: Path, step: int | Literal["final"], edit_id: str | None = None) -> Path:

@@ -108,9 +108,11 @@ def edit_specs(
     """Return one edit, or several in their order, as typed edits.
 
     Raises:
-        UnknownNameError, SpecError: as `edit_spec`.
+        UnknownNameError, SpecError: as `edit_spec`; no edit at all.
     """
     if isinstance(values, Sequence) and not isinstance(values, str):
+        if not values:
+            raise SpecError(f"edits is {values!r}, accepted: at least one edit")
         return [edit_spec(value) for value in values]
     return [edit_spec(values)]
 
