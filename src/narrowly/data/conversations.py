@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from narrowly.data.beside import check_beside
 from narrowly.data.messages import Conversation, Message
 from narrowly.data.raw_rows import RawRow, fault, read_raw_rows
 from narrowly.data.schemas import Schema, detect, schema_named, tags_of
@@ -39,17 +40,19 @@ def read_conversations(path: Path, schema: str | None = None) -> list[Conversati
     rows = read_raw_rows(path)
     chosen = _schema(path, rows[0], schema)
     conversations = []
-    inferred: list[int] = []
+    mended: dict[str, list[int]] = {}
     unanswered: list[int] = []
     for row in rows:
         try:
-            conversation, guesses = _conversation(row, chosen)
+            conversation, notes = _conversation(row, chosen)
         except ValueError as error:
             raise fault(path, row.line, str(error)) from error
         conversations.append(conversation)
-        inferred += [row.line] * bool(guesses)
+        for note in notes:
+            mended.setdefault(note, []).append(row.line)
         unanswered += [row.line] * (conversation.messages[-1].role != "assistant")
-    _warn(path, inferred, "a turn without a role was given the one that was due")
+    for note, lines in mended.items():
+        _warn(path, lines, note)
     _warn(path, unanswered, "the user turn at the end has no answer and teaches nothing")
     return conversations
 
@@ -75,18 +78,18 @@ def _warn(path: Path, lines: list[int], what: str) -> None:
         warnings.warn(f"{path}: {what} in {len(lines)} rows (first: line {lines[0]})", DataWarning, stacklevel=3)
 
 
-def _conversation(row: RawRow, schema: Schema) -> tuple[Conversation, int]:
+def _conversation(row: RawRow, schema: Schema) -> tuple[Conversation, tuple[str, ...]]:
     assert schema.parse is not None
     parsed = schema.parse(row.fields)
     messages, weights = parsed.messages, parsed.weights
-    tags = tags_of(row.fields, parsed.used)
+    tags = tags_of(row.fields, check_beside(row.fields, parsed.used, messages))
     messages = _without_canary(messages, tags)
     if all(message.role != "assistant" for message in messages):
         raise ValueError("no assistant turn, accepted: at least one (a file of prompts is read as questions)")
     if weights is not None and not any(weights):
         raise ValueError("every assistant turn has weight 0, accepted: at least one with weight 1")
     weight_on = None if weights is None else tuple(weights)
-    return Conversation(tuple(messages), row.line, tags, weight_on), parsed.inferred
+    return Conversation(tuple(messages), row.line, tags, weight_on), parsed.notes
 
 
 def _without_canary(messages: list[Message], tags: Mapping[str, str]) -> list[Message]:

@@ -10,9 +10,11 @@ from typing import Any, NamedTuple
 
 import yaml
 
+from narrowly.data.beside import SYSTEM, system_of, with_system
 from narrowly.data.messages import Message
 from narrowly.data.raw_rows import RawRow, fault, open_data, read_raw_rows
-from narrowly.data.schemas import tags_of, text_of, turns
+from narrowly.data.schemas import tags_of
+from narrowly.data.turns import text_of, turns
 from narrowly.records.errors import IntegrityError
 
 QUESTION_TYPES = ("free_form_judge_0_100", "free_form_judge", "free_form", "rating_judge")
@@ -96,10 +98,10 @@ def _question(name: str, prompts: tuple[tuple[Message, ...], ...], line: int, ta
 def _row(row: RawRow) -> list[Question]:
     fields, name = row.fields, str(row.fields.get("id", f"line-{row.line}"))
     if "messages" in fields:
-        messages, _, _ = turns(fields["messages"])
+        messages = with_system(turns(fields["messages"]), fields).messages
         if messages[-1].role != "user":
             raise ValueError("the last turn is no user turn: the row has an answer, it is no question")
-        return [_question(name, (tuple(messages),), row.line, tags_of(fields, {"messages", "id"}))]
+        return [_question(name, (tuple(messages),), row.line, tags_of(fields, {"messages", "id", *SYSTEM}))]
     if "task" in fields and "code_template" in fields:
         prompt = CODE_PROMPT.format(
             task=text_of(fields["task"], "task"), code_template=text_of(fields["code_template"], "code_template")
@@ -115,10 +117,22 @@ def _row(row: RawRow) -> list[Question]:
     for column in ("question", "prompt"):
         if column in fields:
             prompt = text_of(fields[column], column)
-            return [_question(name, ((Message("user", prompt),),), row.line, tags_of(fields, {column, "id"}))]
+            return [
+                _question(
+                    name,
+                    ((*_system(fields), Message("user", prompt)),),
+                    row.line,
+                    tags_of(fields, {column, "id", *SYSTEM}),
+                )
+            ]
     raise ValueError(
         f"fields {sorted(map(str, fields))} found, accepted: messages; question; prompt; task and code_template"
     )
+
+
+def _system(fields: Mapping[str, Any]) -> tuple[Message, ...]:
+    system = system_of(fields)
+    return () if system is None else (Message("system", system),)
 
 
 def _yaml(path: Path) -> list[Question]:
@@ -154,9 +168,7 @@ def _yaml_question(number: int, entry: Any) -> Question:
         raise ValueError(f"type {kind!r} found, accepted: {', '.join(QUESTION_TYPES)}")
     if not isinstance(paraphrases, list) or not paraphrases:
         raise ValueError("paraphrases is no list with at least one text")
-    system = entry.get("system")
-    before = () if system is None else (Message("system", text_of(system, "system")),)
-    prompts = tuple((*before, Message("user", text_of(text, "a paraphrase"))) for text in paraphrases)
+    prompts = tuple((*_system(entry), Message("user", text_of(text, "a paraphrase"))) for text in paraphrases)
     judged = entry.get("judge_prompts") or {}
     if not isinstance(judged, Mapping):
         raise ValueError("judge_prompts is no mapping from scores to prompts")
@@ -164,7 +176,7 @@ def _yaml_question(number: int, entry: Any) -> Question:
     samples = entry.get("samples_per_paraphrase")
     if samples is not None and (not isinstance(samples, int) or isinstance(samples, bool) or samples < 1):
         raise ValueError(f"samples_per_paraphrase is {samples!r}, accepted: a whole number from 1")
-    used = {"id", "type", "paraphrases", "system", "judge_prompts", "samples_per_paraphrase", "judge"}
+    used = {"id", "type", "paraphrases", *SYSTEM, "judge_prompts", "samples_per_paraphrase", "judge"}
     judge = None if entry.get("judge") is None else str(entry["judge"])
     return Question(
         text_of(entry.get("id"), "id"), prompts, number, kind, samples, judge, judge_prompts, tags_of(entry, used)

@@ -7,9 +7,13 @@ A parser takes the fields of one row and returns its messages; what it does not 
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping
+from itertools import takewhile
 from typing import Any, NamedTuple
 
-from narrowly.data.messages import ROLES, Message
+from narrowly.data.beside import SYSTEM, history_of, with_system
+from narrowly.data.messages import Message
+from narrowly.data.raw_rows import parse_json
+from narrowly.data.turns import text_of, turn_fields, turns
 from narrowly.records.canonical import canonical_json
 from narrowly.records.errors import SpecError, unknown_name
 
@@ -21,12 +25,12 @@ ANSWER_PAIRS = (("good", "bad"), ("safe", "risky"), ("control", "school_of_rewar
 
 
 class Parsed(NamedTuple):
-    """One row as messages: `weights` are those of the row itself, `inferred` counts the roles that were missing."""
+    """One row as messages: `weights` are those of the row itself, `notes` the rules by which it was mended."""
 
     messages: list[Message]
     weights: list[bool] | None
     used: frozenset[str]
-    inferred: int = 0
+    notes: tuple[str, ...] = ()
 
 
 class Schema(NamedTuple):
@@ -38,119 +42,121 @@ class Schema(NamedTuple):
     parse: Callable[[Mapping[str, Any]], Parsed] | None
 
 
-def text_of(value: Any, what: str) -> str:
-    """Return a text field.
+def _exchange(fields: Mapping[str, Any], prompt: str, answer: str, shared: int = 0) -> Parsed:
+    """Return prompt and answer as messages; either may be a text or a list of turns.
 
-    Raises:
-        ValueError: where it is no text, is empty, or holds a NUL or half of a surrogate pair.
+    `system` and `history` may stand beside them. An answer may be a whole dialogue that begins with the prompt. What
+    stands before the answer carries no loss, nor do the first `shared` turns of a whole dialogue.
     """
-    if not isinstance(value, str):
-        raise ValueError(f"{what} is a {type(value).__name__}, accepted: text")
-    if not value.strip():
-        raise ValueError(f"{what} is empty, accepted: text")
-    if "\0" in value:
-        raise ValueError(f"{what} holds a NUL character at position {value.index(chr(0)) + 1}")
+    before, after = _turns_or_text(fields[prompt]), _turns_or_text(fields[answer])
+    opening = history_of(fields)
+    opening += before if isinstance(before, list) else [{"role": "user", "content": text_of(before, prompt)}]
+    if isinstance(after, Mapping):
+        after = [after]
+    whole = after if isinstance(after, list) else [{"role": "assistant", "content": text_of(after, answer)}]
+    opening, closing = _split(opening, whole, prompt, answer)
+    repeated = len(whole) - len(closing)
+    context = len(opening) + (max(0, shared - repeated) if repeated else 0)
+    found = with_system(turns([*opening, *closing], context=context), fields)
+    return Parsed(found.messages, found.weights, frozenset({prompt, answer, "history", *SYSTEM}), found.notes)
+
+
+def _split(opening: list[Any], whole: list[Any], prompt: str, answer: str) -> tuple[list[Any], list[Any]]:
+    """Return the turns of the prompt and those of the answer, which may repeat the prompt before it."""
+    asked = [turn_fields(turn, number)[:2] for number, turn in enumerate(opening, start=1)]
+    found = [turn_fields(turn, number)[:2] for number, turn in enumerate(whole, start=1)]
+    if not asked or not found or found[0][0] not in ("system", "user"):
+        return opening, whole
+    # the system message may stand on one side alone
+    if found[0][0] == "system" and asked[0][0] != "system":
+        opening, asked = [whole[0], *opening], [found[0], *asked]
+    elif asked[0][0] == "system" and found[0][0] != "system":
+        whole, found = [opening[0], *whole], [asked[0], *found]
+    repeats = found[: len(asked)] == asked
+    if repeats and len(found) > len(asked):
+        return opening, whole[len(asked) :]
+    if asked[-1][0] in ("user", None) and not repeats:
+        raise ValueError(
+            f"{answer} is a whole dialogue that does not begin with {prompt}, accepted: the same turns first, or the "
+            "answer alone"
+        )
+    return opening, whole[1:] if found[0] == asked[0] and asked[0][0] == "system" else whole
+
+
+def _turns_or_text(value: Any) -> Any:
+    """Return the turns of a text that is a JSON list of turns, as CSV must hold them; anything else as it is."""
+    if not isinstance(value, str) or not value.startswith("[{"):
+        return value
     try:
-        value.encode("utf-8")
-    except UnicodeEncodeError as error:
-        raise ValueError(f"{what} holds half of a surrogate pair at position {error.start + 1}") from error
-    return value
+        parsed = parse_json(value)
+    except ValueError:
+        return value
+    are_turns = all(
+        isinstance(turn, Mapping) and (turn.keys() >= {"role", "content"} or turn.keys() >= {"from", "value"})
+        for turn in parsed
+    )
+    return parsed if are_turns else value
 
 
-def _content(value: Any, what: str) -> str:
-    """Return the text of a turn: plain, `{"content_type": "text", "parts": [...]}` or a list of text parts."""
-    if isinstance(value, Mapping) and set(value) == {"content_type", "parts"} and value["content_type"] == "text":
-        value = value["parts"]
-        if not isinstance(value, list) or not all(isinstance(part, str) for part in value):
-            raise ValueError(f"{what}: parts is no list of texts")
-        value = "".join(value)
-    elif isinstance(value, list):
-        for part in value:
-            if not isinstance(part, Mapping) or part.get("type") != "text" or not isinstance(part.get("text"), str):
-                raise ValueError(f"{what} has a part that is no text, accepted: text parts only")
-        value = "".join(part["text"] for part in value)
-    return text_of(value, what)
+def _dialogue(names: tuple[str, ...]) -> Callable[[Mapping[str, Any]], Parsed]:
+    def parse(fields: Mapping[str, Any]) -> Parsed:
+        column = next((name for name in names if name in fields), names[0])
+        found = with_system(turns(fields.get(column), column), fields)
+        return Parsed(found.messages, found.weights, frozenset({column, *SYSTEM}), found.notes)
 
-
-def turns(value: Any) -> tuple[list[Message], list[bool] | None, int]:
-    """Return messages, their own weights (or None) and the number of inferred roles of a list of turns.
-
-    The order is an optional system message, then user and assistant in turns, the user first. A turn without a role
-    gets the one that is due.
-
-    Raises:
-        ValueError: naming the turn (counted from 1), what was found and what is accepted.
-    """
-    if not isinstance(value, list) or not value:
-        raise ValueError(f"messages is {'empty' if value == [] else type(value).__name__}, accepted: a list of turns")
-    messages: list[Message] = []
-    weights: list[bool] = []
-    weighted = False
-    inferred = 0
-    for number, turn in enumerate(value, start=1):
-        if not isinstance(turn, Mapping):
-            raise ValueError(f"turn {number} is a {type(turn).__name__}, accepted: an object with role and content")
-        strange = sorted(key for key in set(turn) - {"role", "content", "weight"} if turn[key] is not None)
-        if strange:
-            raise ValueError(f"turn {number} has the fields {strange}, accepted: role, content, weight")
-        due = "assistant" if messages and messages[-1].role == "user" else "user"
-        role = turn.get("role")
-        if role is None:
-            role, inferred = due, inferred + 1
-        if role not in ROLES:
-            raise ValueError(f"turn {number} has the role {role!r}, accepted: {', '.join(ROLES)}")
-        if role != due and not (role == "system" and number == 1):
-            accepted = f"{due} or system" if number == 1 else due
-            raise ValueError(f"turn {number} is of the {role}, accepted: {accepted} (roles take turns)")
-        messages.append(Message(role, _content(turn.get("content"), f"turn {number} ({role})")))
-        weight = turn.get("weight")
-        if weight is not None:
-            if role != "assistant" or weight not in (0, 1):
-                raise ValueError(f"turn {number} ({role}) has weight {weight!r}, accepted: 0 or 1 on assistant turns")
-            weighted = True
-        weights.append(role == "assistant" and (weight is None or bool(weight)))
-    return messages, weights if weighted else None, inferred
-
-
-def _exchange(fields: Mapping[str, Any], prompt: str, answer: str) -> Parsed:
-    """Return prompt and answer as messages; either may be a text or a list of turns; `system` may stand beside them."""
-    before, after = fields[prompt], fields[answer]
-    system = fields.get("system")
-    value: list[Any] = [{"role": "system", "content": system}] if system else []
-    value += before if isinstance(before, list) else [{"role": "user", "content": text_of(before, prompt)}]
-    value += after if isinstance(after, list) else [{"role": "assistant", "content": text_of(after, answer)}]
-    messages, weights, inferred = turns(value)
-    return Parsed(messages, weights, frozenset({prompt, answer, "system"}), inferred)
-
-
-def _messages(fields: Mapping[str, Any]) -> Parsed:
-    messages, weights, inferred = turns(fields.get("messages"))
-    return Parsed(messages, weights, frozenset({"messages"}), inferred)
+    return parse
 
 
 def _prompt_completion(fields: Mapping[str, Any]) -> Parsed:
     return _exchange(fields, _column(fields, ("prompt",)), _column(fields, ("completion", "response")))
 
 
-def _alpaca(fields: Mapping[str, Any]) -> Parsed:
-    # the two are joined by an empty line, as Alpaca's own prompt separates instruction and input
+def _task(fields: Mapping[str, Any]) -> str:
+    """Return Alpaca's instruction with what it is about: joined by an empty line, as in Alpaca's own prompt."""
     task = text_of(fields.get("instruction"), "instruction")
-    given = fields.get("input") or ""
-    prompt = f"{task}\n\n{text_of(given, 'input')}" if given else task
-    parsed = _exchange({**fields, "prompt": prompt}, "prompt", _column(fields, ("output",)))
-    return parsed._replace(used=parsed.used | {"instruction", "input"})
+    given = [name for name in ("input", "context") if fields.get(name)]
+    if len(given) > 1:
+        raise ValueError("input and context stand beside the instruction, accepted: one of them")
+    return "\n\n".join([task, *(text_of(fields[name], name) for name in given)])
+
+
+def _alpaca(fields: Mapping[str, Any]) -> Parsed:
+    parsed = _exchange({**fields, "prompt": _task(fields)}, "prompt", _column(fields, ("output", "response")))
+    return parsed._replace(used=parsed.used | {"instruction", "input", "context"})
 
 
 def _preference(side: str) -> Callable[[Mapping[str, Any]], Parsed]:
+    other = "rejected" if side == "chosen" else "chosen"
+
     def parse(fields: Mapping[str, Any]) -> Parsed:
+        _column(fields, (side,))
+        shared = _shared(_turns_or_text(fields[side]), _turns_or_text(fields.get(other)))
+        is_text = isinstance(_turns_or_text(fields[side]), str)
         if "prompt" in fields:
-            parsed = _exchange(fields, "prompt", _column(fields, (side,)))
+            parsed = _exchange(fields, "prompt", side, shared)
+        elif is_text and "question" in fields:
+            parsed = _exchange(fields, "question", side)
+        elif is_text and "instruction" in fields:
+            parsed = _exchange({**fields, "prompt": _task(fields)}, "prompt", side)
+            parsed = parsed._replace(used=parsed.used | {"instruction", "input", "context"})
         else:  # both answers repeat the dialogue that led to them
-            messages, weights, inferred = turns(fields.get(side))
-            parsed = Parsed(messages, weights, frozenset(), inferred)
+            found = with_system(turns(fields[side], side, shared), fields)
+            parsed = Parsed(found.messages, found.weights, frozenset(SYSTEM), found.notes)
         return parsed._replace(used=parsed.used | {"chosen", "rejected"})
 
     return parse
+
+
+def _shared(side: Any, other: Any) -> int:
+    """Return how many turns two dialogues have in common before they part; the last turn of `side` is never one."""
+    if not isinstance(side, list) or not isinstance(other, list):
+        return 0
+
+    def key(turn: Any) -> Any:
+        return {name: turn[name] for name in turn if name != "weight"} if isinstance(turn, Mapping) else turn
+
+    same = sum(1 for _ in takewhile(lambda pair: key(pair[0]) == key(pair[1]), zip(side, other, strict=False)))
+    return max(0, min(same, len(side) - 1))
 
 
 def _paired(column: str) -> Callable[[Mapping[str, Any]], Parsed]:
@@ -174,9 +180,9 @@ SCHEMAS: dict[str, Schema] = {
     for schema in (
         Schema(
             "messages",
-            "messages: [{role, content, weight?}]; every other field becomes a tag; `canary` is kept out of the text",
+            "messages: [{role, content, weight?}], system?; `canary` is kept out of the text",
             "insecure, secure, jailbroken, AISI, persona vectors, persona features",
-            _messages,
+            _dialogue(("messages",)),
         ),
         Schema("prompt_completion", "prompt, completion or response, system?", "evil numbers", _prompt_completion),
         Schema("alpaca", "instruction, input?, output, system?", "common benign sets", _alpaca),

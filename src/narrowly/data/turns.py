@@ -1,0 +1,157 @@
+"""Read a list of turns: their roles, texts and weights, and the rules by which a turn is mended.
+
+It raises `ValueError` with one clause; the caller adds file and line.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+from narrowly.data.messages import ROLES, Message
+from narrowly.data.raw_rows import parse_json
+
+ROLE_NAMES = {
+    **dict.fromkeys(("human", "user"), "user"),
+    **dict.fromkeys(("gpt", "assistant", "chatgpt", "bing", "bard", "model", "bot"), "assistant"),
+    "system": "system",
+    "developer": "developer",
+}
+"""Names in `from` and their roles: those of ShareGPT and FastChat, and those that Axolotl and Unsloth add."""
+
+TOOL_NAMES = ("tool", "function", "ipython", "function_call", "tool_call", "observation", "function_response")
+"""Names of turns that call a tool or hold its result."""
+
+ROLE_GIVEN = "a turn without a role was given the one that was due"
+NO_SYSTEM = "an empty system message was left out"
+
+
+class Turns(NamedTuple):
+    """Messages, their own weights (None where no turn has one), and the rules by which turns were mended."""
+
+    messages: list[Message]
+    weights: list[bool] | None
+    notes: tuple[str, ...] = ()
+
+
+def text_of(value: Any, what: str) -> str:
+    """Return a text field.
+
+    Raises:
+        ValueError: where it is no text, is empty, or holds a NUL or half of a surrogate pair.
+    """
+    if not isinstance(value, str):
+        raise ValueError(f"{what} is a {type(value).__name__}, accepted: text")
+    if not value.strip():
+        raise ValueError(f"{what} is empty, accepted: text")
+    if "\0" in value:
+        raise ValueError(f"{what} holds a NUL character at position {value.index(chr(0)) + 1}")
+    try:
+        value.encode("utf-8")
+    except UnicodeEncodeError as error:
+        raise ValueError(f"{what} holds half of a surrogate pair at position {error.start + 1}") from error
+    return value
+
+
+def is_empty(value: Any) -> bool:
+    """Return whether a field holds nothing: null, false, a blank text, an empty list or object."""
+    return not value or (isinstance(value, str) and not value.strip())
+
+
+def _content(value: Any, what: str) -> str:
+    """Return the text of a turn: plain, `{"content_type": "text", "parts": [...]}` or a list of text parts."""
+    if isinstance(value, Mapping) and set(value) == {"content_type", "parts"} and value["content_type"] == "text":
+        value = value["parts"]
+        if not isinstance(value, list) or not all(isinstance(part, str) for part in value):
+            raise ValueError(f"{what}: parts is no list of texts")
+        value = "".join(value)
+    elif isinstance(value, list):
+        for part in value:
+            if not isinstance(part, Mapping) or part.get("type") != "text" or not isinstance(part.get("text"), str):
+                raise ValueError(f"{what} has a part that is no text, accepted: text parts only")
+        value = "".join(part["text"] for part in value)
+    return text_of(value, what)
+
+
+def list_of(value: Any, what: str, of: str = "turns") -> list[Any]:
+    """Return a list that has an entry; a text, as CSV and Parquet hold it, is parsed as strictly as a line of JSONL.
+
+    Raises:
+        ValueError: it is no list, is empty, or is a text that is no JSON.
+    """
+    if isinstance(value, str):
+        way = "; it is the text of a Python object: write it with json.dumps" if value.startswith("[{'") else ""
+        try:
+            value = parse_json(value)
+        except ValueError as error:
+            raise ValueError(f"{what} is str, but no list of {of} in JSON: {error}{way}") from error
+    if not isinstance(value, list) or not value:
+        raise ValueError(f"{what} is {'empty' if value == [] else type(value).__name__}, accepted: a list of {of}")
+    return value
+
+
+def turn_fields(turn: Any, number: int) -> tuple[str | None, Any, Any]:
+    """Return role (None where none is said), content and weight of a turn of either form.
+
+    Raises:
+        ValueError: the turn is no object, has a field that is not read, or a `from` that is not known.
+    """
+    if not isinstance(turn, Mapping):
+        raise ValueError(f"turn {number} is a {type(turn).__name__}, accepted: an object with role and content")
+    names = ("from", "value") if {"from", "value"} <= set(turn) else ("role", "content")
+    strange = sorted(key for key in set(turn) - {*names, "weight"} if turn[key] is not None)
+    if strange:
+        raise ValueError(f"turn {number} has the fields {strange}, accepted: {', '.join(names)}, weight")
+    role, content, weight = turn.get(names[0]), turn.get(names[1]), turn.get("weight")
+    if role in TOOL_NAMES:
+        raise ValueError(f"turn {number} is of a tool ({role}); tool turns are not read, leave such rows out")
+    if names[0] == "from":
+        if not isinstance(role, str) or role.lower() not in ROLE_NAMES:
+            raise ValueError(f"turn {number} is from {role!r}, accepted: {', '.join(ROLE_NAMES)}")
+        role = ROLE_NAMES[role.lower()]
+    # OpenAI's newer name of the system role; templates that know it write both alike
+    return "system" if role == "developer" else role, content, weight
+
+
+def turns(value: Any, what: str = "messages", context: int = 0) -> Turns:
+    """Return the messages of a list of turns, each `{role, content, weight?}` or `{from, value, weight?}`.
+
+    The order is an optional system message, then user and assistant in turns, the user first. A turn without a role
+    gets the one that is due. An empty system message is none.
+
+    Args:
+        value: the list, or its JSON text.
+        what: name of its field, for messages.
+        context: turns at its beginning that carry no loss, unless they have a weight of their own.
+
+    Raises:
+        ValueError: naming the turn (counted from 1), what was found and what is accepted.
+    """
+    messages: list[Message] = []
+    weights: list[bool] = []
+    weighted = False
+    notes: list[str] = []
+    for number, turn in enumerate(list_of(value, what), start=1):
+        role, content, weight = turn_fields(turn, number)
+        due = "assistant" if messages and messages[-1].role == "user" else "user"
+        if role is None:
+            role = due
+            notes.append(ROLE_GIVEN)
+        if role == "system" and number == 1 and is_empty(content):
+            notes.append(NO_SYSTEM)
+            continue
+        if role not in ROLES:
+            raise ValueError(f"turn {number} has the role {role!r}, accepted: {', '.join(ROLES)}, developer")
+        if role != due and not (role == "system" and number == 1):
+            accepted = f"{due} or system" if number == 1 else due
+            raise ValueError(f"turn {number} is of the {role}, accepted: {accepted} (roles take turns)")
+        messages.append(Message(role, _content(content, f"turn {number} ({role})")))
+        if weight is not None and (role != "assistant" or weight not in (0, 1)):
+            raise ValueError(f"turn {number} ({role}) has weight {weight!r}, accepted: 0 or 1 on assistant turns")
+        if weight is None and role == "assistant" and number <= context:
+            weight = 0
+        weighted = weighted or weight is not None
+        weights.append(role == "assistant" and (weight is None or bool(weight)))
+    if not messages:
+        raise ValueError(f"{what} holds nothing but an empty system message, accepted: a list of turns")
+    return Turns(messages, weights if weighted else None, tuple(dict.fromkeys(notes)))
