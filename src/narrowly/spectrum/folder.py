@@ -21,10 +21,8 @@ from narrowly.records.errors import AdapterError, MissingExtraError
 from narrowly.records.install import install_hint
 from narrowly.spectrum.pairs import (
     ACCEPTED,
-    DORA,
     EMBEDDING,
     EXPERTS,
-    LORA_BIAS,
     LoraPair,
     Skipped,
     Survey,
@@ -34,6 +32,7 @@ from narrowly.spectrum.pairs import (
     refuse_changed_base,
     some_pairs,
 )
+from narrowly.spectrum.peft_fields import DORA, KASA, LORA_BIAS, not_plain
 
 PICKLE_SUFFIXES = (".bin", ".pt", ".pth", ".pkl", ".pickle", ".ckpt")
 
@@ -54,25 +53,33 @@ _KINDS = (
     (re.compile(r"^(.+)\.lora_magnitude_vector(?:\..+)?$"), DORA),
     (re.compile(r"^(.+)\.lora_embedding_[AB](?:\..+)?$"), EMBEDDING),
     (re.compile(r"^(.+)\.lora_[AB](?:\.[^.]+)?\.bias$"), LORA_BIAS),
+    (re.compile(r"^(.+)\.lora_diag(?:\..+)?$"), KASA),
+    (re.compile(r"^(.+\.lora_velora_embed)(?:\..+)?$"), "VeLoRA's projection, for the backward pass alone; no factor"),
+    (re.compile(r"^(.+)\.lora_(?![AB]\.)\w+(?:\..+)?$"), "a tensor of a kind of LoRA that is not known here"),
 )
 _BASE_COPY = "a copy of the base's own weight, as PEFT saves it beside adapted embeddings; no factor"
 _NO_FACTOR = "no LoRA factor: a module saved in full beside the adapter, or a kind of adapter that is not known here"
 
 
 class _Layout(NamedTuple):
-    """What the keys of a file say, before any tensor is read: modules with the keys of their factors, and the rest."""
+    """What the keys of a file say, before any tensor is read: modules with the keys of their factors, and the rest.
+
+    `parameters` has the whole name of the parameter where an adapted module is one of `target_parameters`.
+    """
 
     config: dict[str, Any]
     file: Path
     modules: dict[str, dict[str, str]]
     reasons: dict[str, str]
+    parameters: dict[str, str]
 
 
 def survey_folder(path: Path | str) -> Survey:
     """Return the pairs of a saved PEFT adapter, and by name what has no usable pair.
 
     The pairs are in the file's order, on the CPU, in the dtype of the file. Reads `adapter_config.json` (r, lora_alpha,
-    use_rslora, rank_pattern, alpha_pattern, use_dora, target_parameters) and the safetensors file.
+    use_rslora, rank_pattern, alpha_pattern, target_parameters, and what must be empty: `peft_fields`) and the
+    safetensors file.
 
     Raises:
         AdapterError: no such folder, no or broken config, a pickle, a corrupt file, not one pair.
@@ -150,14 +157,24 @@ def _layout(folder: Path) -> _Layout:
         if side in modules.setdefault(module, {}):
             reasons[module] = f"two tensors for lora_{side}, accepted: one adapter per folder"
         modules[module][side] = key
-    parents = {str(name).rpartition(".")[0] for name in config.get("target_parameters") or ()}
+    variant = not_plain(config)
+    parameters: dict[str, str] = {}
     for module in modules:
-        owner = module.removesuffix(".base_layer")
-        if any(owner == parent or owner.endswith(f".{parent}") for parent in parents):
+        if variant:  # says more than a tensor that is not known
+            reasons[module] = variant
+        owner = re.sub(r"(\.base_layer)+$", "", module)
+        found = [name for name in _target_parameters(config) if f".{owner}".endswith(f".{name[0]}")]
+        if len(found) > 1:  # nested wrappers, in an order that the file does not say
             reasons[module] = EXPERTS
-        elif config.get("use_dora"):
-            reasons.setdefault(module, DORA)
-    return _Layout(config, file, modules, reasons)
+        elif found:
+            parameters[module] = f"{owner}.{found[0][1]}"
+    return _Layout(config, file, modules, reasons, parameters)
+
+
+def _target_parameters(config: Mapping[str, Any]) -> list[tuple[str, str]]:
+    """Return module and parameter of every entry of `target_parameters`."""
+    parts = [str(name).rpartition(".") for name in config.get("target_parameters") or ()]
+    return [(module, parameter) for module, _, parameter in parts]
 
 
 def _kind(key: str) -> tuple[str, str]:
@@ -173,10 +190,13 @@ def _folder_pair(layout: _Layout, module: str, tensors: Any) -> LoraPair | Skipp
     for side in ("A", "B"):
         if side not in keys:
             return Skipped(module, f"no lora_{side}.weight, needed are both factors of a module")
-    rank = _number(folder, layout.config, "r", "rank_pattern", module)
-    alpha = _number(folder, layout.config, "lora_alpha", "alpha_pattern", module)
+    name = layout.parameters.get(module, module)
+    rank = _number(folder, layout.config, "r", "rank_pattern", name)
+    alpha = _number(folder, layout.config, "lora_alpha", "alpha_pattern", name)
     A_R_I, B_O_R = (_tensor(layout.file, tensors, keys[side]) for side in ("A", "B"))
     if A_R_I.ndim == 2 and A_R_I.shape[0] != rank:
+        if module in layout.parameters and A_R_I.shape[0] % rank == 0:  # one block of rows for each expert
+            return Skipped(module, EXPERTS)
         return Skipped(
             module, f"rank mismatch, {ADAPTER_CONFIG} says r = {rank:g} but lora_A has {A_R_I.shape[0]} rows"
         )

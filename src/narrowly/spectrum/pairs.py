@@ -23,19 +23,18 @@ import torch
 from torch import Tensor, nn
 
 from narrowly.records.errors import AdapterError
+from narrowly.spectrum.peft_fields import DORA, LORA_BIAS, PLAIN_STARTS, STARTS_THAT_CHANGE_THE_BASE
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
 _WRAPPERS = re.compile(r"^(?:(?:module|_orig_mod)\.)*(?:base_model\.model\.)?(?:(?:module|_orig_mod)\.)*")
-_STARTS_THAT_CHANGE_THE_BASE = ("pissa", "olora", "corda", "loftq", "lora_ga")
-"""Values of `init_lora_weights` under which PEFT 0.21 subtracts from, or quantises, the base weight."""
-
-DORA = "DoRA: a magnitude vector rescales the weight, so s*B*A is not the update"
 EMBEDDING = "LoRA on an embedding: its factors are looked up by token, not multiplied"
 EXPERTS = "LoRA on a 3-D parameter of experts: the factors of all experts are stacked in two matrices"
-LORA_BIAS = "lora_bias: the adapter adds a bias beside s*B*A"
 ACCEPTED = "accepted: plain LoRA or rsLoRA on linear layers"
+
+_PLAIN_VARIANTS = ("MiCALinearVariant", "VeloraLinearVariant")
+"""Variants of PEFT 0.21 whose update is s*B*A: one fixes B, the other changes the backward pass alone."""
 
 _BESIDE = {
     "ModulesToSaveWrapper": "trained in full beside the adapter (modules_to_save), so there are no factors",
@@ -223,10 +222,11 @@ def _unsupported_kind(layer: Any, adapter: str) -> str | None:
         return DORA
     if hasattr(layer, "lora_E"):
         return "AdaLoRA: a vector of its own scales every direction"
-    if hasattr(layer, "parameter_name"):
+    if getattr(layer, "num_experts", 1) > 1:  # of a router, whose parameter is a matrix, it is 1
         return EXPERTS
-    if getattr(layer, "lora_variant", {}).get(adapter) is not None:
-        return f"the LoRA variant {type(layer.lora_variant[adapter]).__name__}"
+    variant = getattr(layer, "lora_variant", {}).get(adapter)
+    if variant is not None and type(variant).__name__ not in _PLAIN_VARIANTS:
+        return f"the LoRA variant {type(variant).__name__}"
     if getattr(layer, "lora_bias", {}).get(adapter):
         return LORA_BIAS
     return None
@@ -239,16 +239,22 @@ def _refuse_changed_bases(model: nn.Module) -> None:
 
 
 def refuse_changed_base(start: object) -> None:
-    """Refuse an adapter whose start changed the base weights too.
+    """Refuse an adapter whose start changed the base weights too, or of whose start nothing is known.
 
     Args:
         start: `init_lora_weights` of its config.
 
     Raises:
-        AdapterError: the value is one of PiSSA, OLoRA, CorDA, LoftQ, LoRA-GA.
+        AdapterError: the value is one of PiSSA, OLoRA, CorDA, LoftQ, LoRA-GA, or a word that PEFT 0.21 does not have.
     """
-    if isinstance(start, str) and start.lower().startswith(_STARTS_THAT_CHANGE_THE_BASE):
-        raise AdapterError(
-            f"init_lora_weights is {start!r}, which changes the base weights too: B @ A is not the update; "
-            "accepted: adapters saved after conversion to plain LoRA"
-        )
+    if not isinstance(start, str) or start.lower() in PLAIN_STARTS:
+        return
+    what = (
+        "changes the base weights too: B @ A is not the update"
+        if start.lower().startswith(STARTS_THAT_CHANGE_THE_BASE)
+        else "is not known here"
+    )
+    raise AdapterError(
+        f"init_lora_weights is {start!r}, which {what}; accepted: true, false, {', '.join(sorted(PLAIN_STARTS))}, and "
+        "adapters saved after conversion to plain LoRA"
+    )
