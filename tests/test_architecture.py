@@ -223,6 +223,28 @@ def test_one_claim_keeps_runs_apart() -> None:
     assert taking == {"runs/claims.py"} | locks_of_other_things
 
 
+ONE_PLACE = {
+    "AutoModelForCausalLM": {"models/base.py"},
+    "get_peft_model": {"models/lora.py"},
+    "set_peft_model_state_dict": {"models/lora.py", "models/organism.py"},
+    "PeftModel": set(),
+    "flock": {"data/cache.py", "integrations/reporting.py"},
+}
+"""Names by which others load a model, put factors into one or lock a file (a download, a tracker's record: no run)."""
+
+
+@pytest.mark.parametrize("name", ONE_PLACE)
+def test_there_is_one_loader_of_organisms_and_no_lock_of_runs_beside_the_claim(name: str) -> None:
+    using = {
+        shown(path)
+        for path in modules()
+        for node in ast.walk(tree(path))
+        if name in (getattr(node, "id", None), getattr(node, "attr", None))
+        or (isinstance(node, ast.ImportFrom) and name in {alias.name for alias in node.names})
+    }
+    assert using == ONE_PLACE[name]
+
+
 def listing(folder: Path) -> tuple[set[str], set[str]]:
     """Return the files and folders of code in a room, and those of them that its docstring names."""
     docstring = ast.get_docstring(tree(folder / "__init__.py")) or ""
