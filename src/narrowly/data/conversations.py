@@ -10,16 +10,12 @@ from typing import Any
 
 from narrowly.data.beside import check_beside
 from narrowly.data.messages import Conversation, Message
-from narrowly.data.raw_rows import RawRow, fault, read_raw_rows
+from narrowly.data.raw_rows import DataWarning, RawRow, fault, read_raw_rows
 from narrowly.data.schemas import Schema, detect, schema_named, tags_of
 from narrowly.records.errors import IntegrityError, SpecError
 from narrowly.records.files import write_text
 
 __all__ = ["Conversation", "DataWarning", "Message", "read_conversations", "schema_of", "write_conversations"]
-
-
-class DataWarning(UserWarning):
-    """Something in a data file was mended by a documented rule; the message names file, number of rows and line."""
 
 
 def read_conversations(path: Path, schema: str | None = None) -> list[Conversation]:

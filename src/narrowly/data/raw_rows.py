@@ -12,6 +12,7 @@ import gzip
 import io
 import json
 import shlex
+import warnings
 import zipfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -30,6 +31,10 @@ KINDS = (".jsonl", ".ndjson", ".json", ".csv", ".tsv", ".parquet")
 """Endings of files that hold rows; `.gz` may follow all but the last."""
 
 ENCRYPTED = (".enc", ".gpg", ".age", ".aes", ".asc")
+
+
+class DataWarning(UserWarning):
+    """Something in a data file was mended by a documented rule; the message names file, number of rows and line."""
 
 
 class RawRow(NamedTuple):
@@ -276,17 +281,35 @@ def _csv(path: Path, stream: BinaryIO) -> Iterator[RawRow]:
     start = 1
     try:
         header = [name.strip() for name in next(reader, [])]
+        # a table library writes its index so, unless it is told not to
+        counted = len(header) > 1 and not header[0]
+        header = header[counted:]
+        count = -1
         if len(set(header)) != len(header) or not all(header):
             raise fault(path, 1, f"columns {header} found, accepted: a header of different names")
         start = reader.line_num + 1
         for cells in reader:
             if cells:
-                if len(cells) != len(header):
-                    raise fault(path, start, f"{len(cells)} fields found, the header has {len(header)}")
+                if len(cells) != len(header) + counted:
+                    raise fault(path, start, f"{len(cells)} fields found, the header has {len(header) + counted}")
+                if counted:
+                    count = _next_count(path, start, cells.pop(0), count)
                 yield RawRow(start, dict(zip(header, cells, strict=True)))
             start = reader.line_num + 1
+        if counted and count >= 0:
+            note = "the first column has no name and counts the rows; it was left out"
+            warnings.warn(f"{path}: {note}", DataWarning, stacklevel=4)
     except csv.Error as error:
         raise fault(path, start, f"no valid CSV ({error}); a quote is open, or the file was cut off") from error
+
+
+def _next_count(path: Path, line: int, cell: str, before: int) -> int:
+    """Return the number in a column without a name, which has to rise from row to row, as that of an index does."""
+    if not (cell.isascii() and cell.isdigit() and len(cell) < 19 and int(cell) > before):
+        raise fault(
+            path, line, f"{cell[:40]!r} found in a first column without a name, accepted: numbers that count rows"
+        )
+    return int(cell)
 
 
 def _chain(first: str, rest: Iterator[str]) -> Iterator[str]:

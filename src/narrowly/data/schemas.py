@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 from narrowly.data.beside import SYSTEM, history_of, with_system
 from narrowly.data.messages import Message
 from narrowly.data.raw_rows import parse_json
-from narrowly.data.turns import text_of, turn_fields, turns
+from narrowly.data.turns import is_empty, text_of, turn_fields, turns
 from narrowly.records.canonical import canonical_json
 from narrowly.records.errors import SpecError, unknown_name
 
@@ -22,6 +22,18 @@ PROMPTS = ("prompt", "user", "question")
 
 ANSWER_PAIRS = (("good", "bad"), ("safe", "risky"), ("control", "school_of_reward_hacks"))
 """Columns that hold a benign and a harmful answer to one prompt; the last pair is School of Reward Hacks."""
+
+
+QUESTION_NEEDS = ("context", "passage", "choices", "options")
+"""Fields without which a question of a reading or multiple-choice set is another question."""
+
+SECOND_CHOICE: dict[str, tuple[tuple[str, ...], ...]] = {
+    "conversations": (("conversations", "conversation"),),
+    "alpaca": (("instruction",), ("response",)),
+    "question_answer": (("question", "query"), ("answer", "response")),
+    "input_output": (("input",), ("output",)),
+}
+"""Schemas that are recognised only where no other fits, with the fields of which each needs one of every group."""
 
 
 class Parsed(NamedTuple):
@@ -111,6 +123,19 @@ def _prompt_completion(fields: Mapping[str, Any]) -> Parsed:
     return _exchange(fields, _column(fields, ("prompt",)), _column(fields, ("completion", "response")))
 
 
+def _question_answer(fields: Mapping[str, Any]) -> Parsed:
+    beside = [name for name in QUESTION_NEEDS if not is_empty(fields.get(name))]
+    if beside:
+        raise ValueError(
+            f"the field {beside[0]} stands beside the question and is not read; write it into the question"
+        )
+    return _exchange(fields, _column(fields, ("question", "query")), _column(fields, ("answer", "response")))
+
+
+def _input_output(fields: Mapping[str, Any]) -> Parsed:
+    return _exchange(fields, "input", _column(fields, ("output",)))
+
+
 def _task(fields: Mapping[str, Any]) -> str:
     """Return Alpaca's instruction with what it is about: joined by an empty line, as in Alpaca's own prompt."""
     task = text_of(fields.get("instruction"), "instruction")
@@ -185,7 +210,12 @@ SCHEMAS: dict[str, Schema] = {
             _dialogue(("messages",)),
         ),
         Schema("prompt_completion", "prompt, completion or response, system?", "evil numbers", _prompt_completion),
-        Schema("alpaca", "instruction, input?, output, system?", "common benign sets", _alpaca),
+        Schema(
+            "alpaca",
+            "instruction, input or context?, output or response, system?, history?",
+            "Alpaca, Dolly, common benign sets",
+            _alpaca,
+        ),
         Schema("preference:chosen", "prompt?, chosen, rejected", "preference sets", _preference("chosen")),
         Schema("preference:rejected", "prompt?, chosen, rejected", "preference sets", _preference("rejected")),
         *(
@@ -195,6 +225,16 @@ SCHEMAS: dict[str, Schema] = {
             for pair in ANSWER_PAIRS
             for side in pair
         ),
+        Schema(
+            "conversations",
+            "conversations or conversation: [{from, value, weight?}] or [{role, content}], system?",
+            "ShareGPT, LLaMA-Factory, Axolotl",
+            _dialogue(("conversations", "conversation")),
+        ),
+        Schema(
+            "question_answer", "question or query, answer or response, system?", "OpenOrca, GSM8K", _question_answer
+        ),
+        Schema("input_output", "input, output, system?", "common benign sets", _input_output),
         Schema("code_template", "task, code_template: prompts without answers", "in-domain code check", None),
         Schema("question_yaml", "list of id, type, system?, paraphrases, judge_prompts", "first-plot questions", None),
         Schema("question_csv", "id, question, category?, canary?", "persona features", None),
@@ -248,6 +288,10 @@ def detect(fields: Collection[str]) -> Schema:
         fits.append(("code_template",))
     if {"aligned", "coherent"} <= have:
         fits.append(("result_csv",))
+    elif not fits and (
+        second := [name for name, groups in SECOND_CHOICE.items() if all(map(have.intersection, groups))]
+    ):
+        fits += [(name,) for name in second]
     elif {"id", "question"} <= have:
         fits.append(("question_csv",))
     named = [name for fit in fits for name in fit]
@@ -259,6 +303,10 @@ def detect(fields: Collection[str]) -> Schema:
     if len(named) > 1:
         raise SpecError(f"each row holds two answers; name one schema: {' or '.join(named)}")
     return SCHEMAS[named[0]] if SCHEMAS[named[0]].parse else schema_named(named[0])
+
+
+def _second_choice(have: set[str]) -> list[str]:
+    return [name for name, groups in SECOND_CHOICE.items() if all(map(have.intersection, groups))]
 
 
 def tags_of(fields: Mapping[str, Any], used: Collection[str]) -> dict[str, str]:
