@@ -22,7 +22,8 @@ Examples:
 
 Overlap: mean squared cosine of the principal angles, 0 to 1; chance is what random subspaces of these dimensions have.
 Two adapters that were trained from one start of A read from overlapping directions for that reason alone. Ranks may
-differ; the norms and spectra are those of s*B*A.
+differ; the norms and spectra are those of s*B*A. Adapters of two bases get a note: their directions mean nothing to
+each other.
 """
 COLUMNS = (
     "module", "rank A", "rank B", "norm A", "norm B", "stable rank A", "stable rank B", "cosine", "writes",
@@ -46,8 +47,11 @@ def command(
     from narrowly.spectrum.compare import as_row, compare_adapters, difference_summary
     from narrowly.spectrum.folder import survey_folder
     from narrowly.workbench.names import find_adapter
+    from narrowly.workbench.two_bases import base_note
 
-    folders = [find_adapter(text, DEFAULT_OUT).folder for text in (a, b)]
+    adapters = [find_adapter(text, DEFAULT_OUT) for text in (a, b)]
+    folders = [one.folder for one in adapters]
+    note = base_note(*adapters)
     surveys = [survey_folder(folder) for folder in folders]
     found = compare_adapters(surveys[0].pairs, surveys[1].pairs, top)
     summary = difference_summary(found.modules)
@@ -56,6 +60,7 @@ def command(
         record = {
             "a": str(folders[0]),
             "b": str(folders[1]),
+            "note": note,
             "summary": summary,
             "modules": [as_row(row) for row in found.modules],
             "skipped": {name: [one._asdict() for one in listed] for name, listed in skipped.items()},
@@ -77,6 +82,14 @@ def command(
     modules = len(found.modules)
     rest = "" if modules == 1 else "s"
     say(f"A: {safe(folders[0])}; B: {safe(folders[1])}; compared: {modules} module{rest} that both have")
+    _say_whole(summary, top)
+    if note:
+        say(f"note: {safe(note)}", "yellow")
+    say("writes: column space of s*B*A, reads: its row space; angles in degrees, of the column spaces")
+    return 0
+
+
+def _say_whole(summary: dict[str, float | None], top: int) -> None:
     say(
         f"whole updates: norms {_number(summary['update_norm_a'])} and {_number(summary['update_norm_b'])}, "
         f"cosine {_number(summary['cosine'])}; mean overlaps (chance): "
@@ -90,8 +103,6 @@ def command(
             )
         )
     )
-    say("writes: column space of s*B*A, reads: its row space; angles in degrees, of the column spaces")
-    return 0
 
 
 def _overlap(space: SpaceAngles | Overlap | None) -> float | None:
