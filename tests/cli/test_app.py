@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 import typer
+from pydantic import TypeAdapter
 
 from narrowly.cli import terminal
 from narrowly.cli.app import BUG, app, execute
@@ -199,6 +200,14 @@ def test_a_bug_of_ours_shows_its_traceback_and_says_that_it_is_one(
     assert "this is a bug in narrowly, not a mistake of yours; please report it" in lines[-1]
     assert "\x1b" not in printed.err
     assert printed.out == ""
+
+
+def test_a_fault_that_only_pydantic_has_put_into_words_is_a_bug(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("narrowly.cli.run.need_extra", lambda *_: TypeAdapter(int).validate_python("x"))
+    assert execute(["run", "micro"]) == BUG
+    assert "this is a bug" in capsys.readouterr().err
 
 
 def test_a_module_of_ours_that_is_missing_is_a_bug_and_no_missing_extra(

@@ -142,10 +142,6 @@ def _explained(error: Exception, debug: bool) -> int:
     if isinstance(error, OSError):  # a missing, unreadable or exchanged file that no room has put into its own words
         place = f"{error.filename}: " if error.filename else ""
         return _fail(f"{place}{error.strerror or error}", debug, 2)
-    from pydantic import ValidationError
-
-    if isinstance(error, ValidationError):
-        return _fail(str(error), debug, 2)
     for line in "".join(traceback.format_exception(error)).splitlines():
         complain(line)
     complain(
