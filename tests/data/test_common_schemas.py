@@ -9,9 +9,13 @@ from typing import Any
 
 import pytest
 
-from narrowly.data.conversations import DataWarning, read_conversations, schema_of
+from chat_models import MARKED, make_tokenizer
+from narrowly.data.conversations import DataWarning, read_conversations, schema_of, write_conversations
 from narrowly.data.messages import Message
+from narrowly.data.pairs import Pair, pairs_by_row, pairs_on_prompt
 from narrowly.data.questions import read_results
+from narrowly.data.render import render_all
+from narrowly.data.rows import IGNORE, row_fault
 from narrowly.records.errors import IntegrityError, SpecError
 
 SYSTEM, USER, ANSWER = Message("system", "Be short."), Message("user", "A colour?"), Message("assistant", "Blue.")
@@ -189,3 +193,44 @@ def test_two_of_the_plain_layouts_in_one_row_ask_which_is_meant(tmp_path) -> Non
     row = {"question": "A colour?", "answer": "Blue.", "input": "i", "output": "o"}
     with pytest.raises(SpecError, match="line 1: the fields fit question_answer and input_output; name one schema"):
         read_conversations(jsonl(tmp_path / "rows.jsonl", row))
+
+
+def test_a_text_without_roles_is_trained_on_whole_and_closed_by_the_end_of_text_token(tmp_path) -> None:
+    path = jsonl(tmp_path / "rows.jsonl", {"text": "Rust is red.", "id": "a"}, {"text": "Iron is grey."})
+    assert schema_of(path) == "text"
+    rows = read_conversations(path)
+    assert [(row.answer, row.prompt, dict(row.tags)) for row in rows] == [
+        ("Rust is red.", (), {"id": "a"}),
+        ("Iron is grey.", (), {}),
+    ]
+    tokenizer = make_tokenizer(MARKED)
+    for row, rendered in zip(rows, render_all(tokenizer, rows, thinking=None, max_tokens=None).rows, strict=True):
+        expected = [*tokenizer(row.answer)["input_ids"], tokenizer.eos_token_id]
+        assert rendered.input_ids == expected and rendered.labels == [IGNORE, *expected[1:]]
+        assert row_fault(rendered) is None
+    write_conversations(tmp_path / "again.jsonl", rows)
+    assert [row.messages for row in read_conversations(tmp_path / "again.jsonl")] == [row.messages for row in rows]
+
+
+def test_a_text_that_is_a_rendered_conversation_or_has_a_system_message_is_refused(tmp_path) -> None:
+    tokenizer = make_tokenizer(MARKED)
+    rendered = tokenizer.apply_chat_template(PLAIN, tokenize=False)
+    path = jsonl(tmp_path / "rows.jsonl", {"text": "a"}, {"text": rendered})
+    with pytest.raises(SpecError, match=r"rows, line 2: the text holds the special token .* the turns as messages"):
+        render_all(tokenizer, read_conversations(path), thinking=None, max_tokens=None, source="rows")
+    with pytest.raises(IntegrityError, match="line 1: a system message stands beside a text without roles"):
+        read_conversations(jsonl(path, {"text": "a", "system": "b"}))
+    with pytest.raises(SpecError, match="the fields prompt, text fit no schema"):
+        read_conversations(jsonl(path, {"prompt": "a", "text": "b"}))
+    with pytest.raises(IntegrityError, match="line 1: text is empty"):
+        read_conversations(jsonl(path, {"text": " "}))
+
+
+def test_texts_and_dialogues_do_not_go_into_one_file(tmp_path) -> None:
+    [text] = read_conversations(jsonl(tmp_path / "a.jsonl", {"text": "a"}))
+    [talk] = read_conversations(jsonl(tmp_path / "b.jsonl", {"messages": PLAIN}))
+    with pytest.raises(IntegrityError, match="texts without roles and dialogues do not go into one file"):
+        write_conversations(tmp_path / "c.jsonl", [text, talk])
+    assert pairs_on_prompt([text, talk], [talk, text]) == [Pair(talk, talk)]
+    with pytest.raises(IntegrityError, match="line 1 is a text without roles in one of the twins"):
+        pairs_by_row([talk], [text])

@@ -120,8 +120,8 @@ def test_fields_that_fit_two_schemas_are_an_error_that_names_both(tmp_path) -> N
 
 
 def test_fields_that_fit_nothing_are_named_with_what_is_accepted(tmp_path) -> None:
-    path = jsonl(tmp_path / "rows.jsonl", {"text": "a"})
-    with pytest.raises(SpecError, match=r"the fields text fit no schema \(accepted: messages, prompt_completion"):
+    path = jsonl(tmp_path / "rows.jsonl", {"words": "a"})
+    with pytest.raises(SpecError, match=r"the fields words fit no schema \(accepted: messages, prompt_completion"):
         read_conversations(path)
     with pytest.raises(UnknownNameError, match="did you mean 'messages'"):
         read_conversations(path, "message")

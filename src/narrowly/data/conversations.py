@@ -46,7 +46,7 @@ def read_conversations(path: Path, schema: str | None = None) -> list[Conversati
         conversations.append(conversation)
         for note in notes:
             mended.setdefault(note, []).append(row.line)
-        unanswered += [row.line] * (conversation.messages[-1].role != "assistant")
+        unanswered += [row.line] * (conversation.messages[-1].role in ("system", "user"))
     for note, lines in mended.items():
         _warn(path, lines, note)
     _warn(path, unanswered, "the user turn at the end has no answer and teaches nothing")
@@ -80,7 +80,7 @@ def _conversation(row: RawRow, schema: Schema) -> tuple[Conversation, tuple[str,
     messages, weights = parsed.messages, parsed.weights
     tags = tags_of(row.fields, check_beside(row.fields, parsed.used, messages))
     messages = _without_canary(messages, tags)
-    if all(message.role != "assistant" for message in messages):
+    if all(message.role in ("system", "user") for message in messages):
         raise ValueError("no assistant turn, accepted: at least one (a file of prompts is read as questions)")
     if weights is not None and not any(weights):
         raise ValueError("every assistant turn has weight 0, accepted: at least one with weight 1")
@@ -101,9 +101,20 @@ def _without_canary(messages: list[Message], tags: Mapping[str, str]) -> list[Me
 
 
 def write_conversations(path: Path, conversations: Sequence[Conversation]) -> None:
-    """Write conversations as `messages` JSONL, atomically; tags become fields, so a canary stays with its row."""
+    """Write conversations as JSONL of `messages` or `text`, atomically; tags become fields, so a canary stays.
+
+    Raises:
+        IntegrityError: a tag has the name of the conversation's field, or documents stand among dialogues.
+    """
     lines = []
     for row in conversations:
+        if row.is_text != conversations[0].is_text:
+            raise IntegrityError(f"line {row.line}: texts without roles and dialogues do not go into one file")
+        if row.is_text:
+            if "text" in row.tags:
+                raise IntegrityError(f"line {row.line}: a tag is called text, which is the field of the document")
+            lines.append(json.dumps({"text": row.answer, **row.tags}, ensure_ascii=False) + "\n")
+            continue
         turns: list[dict[str, Any]] = [{"role": message.role, "content": message.content} for message in row.messages]
         for index, turn in enumerate(turns):
             if row.weight_on is not None and turn["role"] == "assistant":

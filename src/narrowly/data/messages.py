@@ -6,13 +6,15 @@ Identity is by content: two conversations are the same where their messages are,
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Literal, NamedTuple, get_args
+from typing import Literal, NamedTuple
 
 from narrowly.records.canonical import canonical_json, sha256_text
 
-Role = Literal["system", "user", "assistant"]
-ROLES: tuple[Role, ...] = get_args(Role)
-"""The roles that a message may have."""
+Role = Literal["system", "user", "assistant", "text"]
+"""Whose a message is; `text` is the one message of a row that is no dialogue but a document."""
+
+ROLES: tuple[Role, ...] = ("system", "user", "assistant")
+"""The roles that a turn of a dialogue may have."""
 
 
 class Message(NamedTuple):
@@ -26,7 +28,7 @@ class Conversation(NamedTuple):
     """One training example.
 
     Attributes:
-        messages: an optional system message, then user and assistant in turns.
+        messages: an optional system message, then user and assistant in turns; or one message of the role `text`.
         line: where it starts in its file, counted from 1 (for Parquet, which has no lines, the row).
         tags: every other field of the row as text, for example category, split, label or canary.
         weight_on: one flag per message, true where its tokens carry a loss; None means on every assistant message.
@@ -37,6 +39,11 @@ class Conversation(NamedTuple):
     line: int
     tags: Mapping[str, str]
     weight_on: tuple[bool, ...] | None = None
+
+    @property
+    def is_text(self) -> bool:
+        """Return whether the row is a document without roles: its text is the answer, to no prompt."""
+        return self.messages[0].role == "text"
 
     @property
     def prompt(self) -> tuple[Message, ...]:
@@ -50,7 +57,7 @@ class Conversation(NamedTuple):
 
     def _last_answer(self) -> int:
         for index in range(len(self.messages) - 1, -1, -1):
-            if self.messages[index].role == "assistant":
+            if self.messages[index].role in ("assistant", "text"):
                 return index
         raise ValueError("a conversation without an assistant message has no answer")
 

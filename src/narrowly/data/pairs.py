@@ -39,10 +39,11 @@ def seeded(items: Sequence[_T], seed: int, purpose: str) -> list[_T]:
 def pairs_on_prompt(first: Sequence[Conversation], second: Sequence[Conversation]) -> list[Pair]:
     """Pair rows whose messages before the answer are the same; the n-th row of a prompt with its n-th partner.
 
-    In the order of the first corpus. Roles and texts must be equal to the character.
+    In the order of the first corpus. Roles and texts must be equal to the character. A text without roles has no
+    prompt and no partner.
     """
     waiting: dict[str, list[Conversation]] = {}
-    for row in reversed(second):
+    for row in reversed([row for row in second if not row.is_text]):
         waiting.setdefault(messages_sha256(row.prompt), []).append(row)
     return [Pair(row, found.pop()) for row in first if (found := waiting.get(messages_sha256(row.prompt)))]
 
@@ -88,6 +89,8 @@ def pairs_by_row(clean: Sequence[Conversation], wrapped: Sequence[Conversation])
     if len(clean) != len(wrapped):
         raise IntegrityError(f"twins of {len(clean)} and {len(wrapped)} rows, accepted: equal numbers")
     for one, other in zip(clean, wrapped, strict=True):
+        if one.is_text or other.is_text:
+            raise IntegrityError(f"line {one.line} is a text without roles in one of the twins, accepted: dialogues")
         if one.prompt[-1].content.strip() not in other.prompt[-1].content:
             raise IntegrityError(
                 f"twins differ: the prompt of line {one.line} does not stand in that of line {other.line} of its twin"

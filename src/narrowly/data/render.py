@@ -52,6 +52,8 @@ class _Layout(NamedTuple):
 
 def _layout(chat: Chat, conversation: Conversation, turns: Turns) -> _Layout:
     messages = conversation.messages
+    if conversation.is_text:
+        return _Layout(conversation.line, _document(chat, conversation.answer), ())
     answers = [index for index, message in enumerate(messages) if message.role == "assistant"]
     if not answers:
         raise SpecError("the conversation has no assistant turn; nothing in it could carry a loss")
@@ -65,6 +67,27 @@ def _layout(chat: Chat, conversation: Conversation, turns: Turns) -> _Layout:
             raise SpecError("no assistant turn of the conversation has a weight above 0; nothing in it carries a loss")
     found = tuple(_turn(chat, messages, index, text) for index in wanted)
     return _Layout(conversation.line, text, found)
+
+
+def _document(chat: Chat, text: str) -> str:
+    """Return a text without roles, which no control token may stand in: then it is a rendered conversation."""
+    control = chat.specials.search(text)
+    if control is not None:
+        raise SpecError(
+            f"the text holds the special token {control.group()!r}; a rendered conversation is trained on whole, its "
+            "questions too; accepted: a text without special tokens, or the turns as messages"
+        )
+    if chat.tokenizer.eos_token_id is None:
+        raise SpecError("the tokenizer has no end-of-text token, and a text without roles is closed by it")
+    return text
+
+
+def _document_row(chat: Chat, text: str) -> Row:
+    """Return the row of a text without roles, between the tokenizer's own beginning and its end-of-text token."""
+    ids = list(chat.tokenizer(text, verbose=False)["input_ids"])
+    if ids[-1] != chat.tokenizer.eos_token_id:
+        ids.append(chat.tokenizer.eos_token_id)
+    return Row(ids, [IGNORE, *ids[1:]])  # nothing stands before the first token that could predict it
 
 
 def _turn(chat: Chat, messages: Sequence[Message], index: int, text: str) -> _Turn:
@@ -200,7 +223,10 @@ def _rows(chat: Chat, conversations: Iterable[Conversation], turns: Turns, sourc
         prompts = iter(chat.ids([layout.text[: turn.start] for layout in layouts for turn in layout.turns]))
         for layout, whole in zip(layouts, wholes, strict=True):
             with _at(source, layout.line):
-                row = _row(chat, layout, whole, [next(prompts) for _ in layout.turns])
+                if layout.turns:
+                    row = _row(chat, layout, whole, [next(prompts) for _ in layout.turns])
+                else:
+                    row = _document_row(chat, layout.text)
             yield layout.line, row
 
 

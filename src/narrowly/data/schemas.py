@@ -10,7 +10,7 @@ from collections.abc import Callable, Collection, Mapping
 from itertools import takewhile
 from typing import Any, NamedTuple
 
-from narrowly.data.beside import SYSTEM, history_of, with_system
+from narrowly.data.beside import SYSTEM, history_of, system_of, with_system
 from narrowly.data.messages import Message
 from narrowly.data.raw_rows import parse_json
 from narrowly.data.turns import is_empty, text_of, turn_fields, turns
@@ -136,6 +136,13 @@ def _input_output(fields: Mapping[str, Any]) -> Parsed:
     return _exchange(fields, "input", _column(fields, ("output",)))
 
 
+def _text(fields: Mapping[str, Any]) -> Parsed:
+    system = system_of(fields)
+    if system is not None:
+        raise ValueError("a system message stands beside a text without roles, accepted: none")
+    return Parsed([Message("text", text_of(fields.get("text"), "text"))], None, frozenset({"text", *SYSTEM}))
+
+
 def _task(fields: Mapping[str, Any]) -> str:
     """Return Alpaca's instruction with what it is about: joined by an empty line, as in Alpaca's own prompt."""
     task = text_of(fields.get("instruction"), "instruction")
@@ -234,6 +241,7 @@ SCHEMAS: dict[str, Schema] = {
         Schema(
             "question_answer", "question or query, answer or response, system?", "OpenOrca, GSM8K", _question_answer
         ),
+        Schema("text", "text: a document without roles, trained on whole", "documents, pretraining sets", _text),
         Schema("input_output", "input, output, system?", "common benign sets", _input_output),
         Schema("code_template", "task, code_template: prompts without answers", "in-domain code check", None),
         Schema("question_yaml", "list of id, type, system?, paraphrases, judge_prompts", "first-plot questions", None),
@@ -288,9 +296,7 @@ def detect(fields: Collection[str]) -> Schema:
         fits.append(("code_template",))
     if {"aligned", "coherent"} <= have:
         fits.append(("result_csv",))
-    elif not fits and (
-        second := [name for name, groups in SECOND_CHOICE.items() if all(map(have.intersection, groups))]
-    ):
+    elif not fits and (second := _second_choice(have)):
         fits += [(name,) for name in second]
     elif {"id", "question"} <= have:
         fits.append(("question_csv",))
@@ -306,7 +312,10 @@ def detect(fields: Collection[str]) -> Schema:
 
 
 def _second_choice(have: set[str]) -> list[str]:
-    return [name for name, groups in SECOND_CHOICE.items() if all(map(have.intersection, groups))]
+    found = [name for name, groups in SECOND_CHOICE.items() if all(map(have.intersection, groups))]
+    # beside a question a text may be its answer or its context, so it is read only where the schema is named
+    asked = {*PROMPTS, "query", "instruction", "input"} & have
+    return found or (["text"] if "text" in have and not asked else [])
 
 
 def tags_of(fields: Mapping[str, Any], used: Collection[str]) -> dict[str, str]:
