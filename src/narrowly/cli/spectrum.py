@@ -14,6 +14,7 @@ from narrowly.cli.terminal import console, need_extra, safe, say, table
 from narrowly.records.install import install_hint, missing_requirements
 
 if TYPE_CHECKING:
+    from narrowly.spectrum.metrics import RankMeans
     from narrowly.spectrum.pairs import Skipped
 
 EXAMPLES = """\b
@@ -25,8 +26,8 @@ Examples:
   narrowly spectrum out/runs/RUN-ID          the final adapter of a run; W - W0 after method full
 
 An adapter is a PEFT folder with adapter_config.json and adapter_model.safetensors; pickles are refused. The numbers
-describe the update s*B*A; modules whose update is something else (DoRA, embeddings, experts) are skipped by name. A
-flat spectrum says nothing about safety.
+describe the update s*B*A; modules whose update is something else (DoRA, embeddings, experts) are skipped by name. Means
+are over the modules of one rank, because the metrics' bounds depend on it. A flat spectrum says nothing about safety.
 """
 COLUMNS = (
     "module",
@@ -61,7 +62,7 @@ def command(
     from narrowly.spectrum.metrics import LEADING
     from narrowly.workbench.spectra import spectrum_of
 
-    rows, summary, skipped = spectrum_of(adapter)
+    rows, summary, by_rank, skipped = spectrum_of(adapter)
     if figure is None and not no_figure and not as_json:
         if not missing_requirements("lab"):
             figure = Path(f"spectrum-{adapter.resolve().name}.svg")
@@ -75,7 +76,9 @@ def command(
         _save_figure(rows, adapter.resolve().name, figure)
     if as_json:
         listed = [one._asdict() for one in skipped]
-        typer.echo(json.dumps({"adapter": str(adapter), "summary": summary, "modules": rows, "skipped": listed}))
+        means_of = [one._asdict() for one in by_rank]
+        record = {"adapter": str(adapter), "summary": summary, "by_rank": means_of, "modules": rows, "skipped": listed}
+        typer.echo(json.dumps(record))
         return 0
     short = [f"{row['layer']} {row['kind']}" for row in rows]
     names = short if len(set(short)) == len(rows) else [row["module"] for row in rows]
@@ -88,8 +91,9 @@ def command(
             "only: what needs all of them is left out (-), also from the means",
             "yellow",
         )
-    means = ", ".join(f"{name} {value:.4g}" if value is not None else f"{name} -" for name, value in summary.items())
-    say(f"{covered(len(rows), skipped)}; means: {means}")
+    say(f"{covered(len(rows), skipped)}; update_norm {summary['update_norm']:.4g}")
+    for group in by_rank:
+        say(_means(group))
     if figure is not None:
         say(f"figure: {figure}")
     return 0
@@ -108,6 +112,19 @@ def covered(found: int, skipped: Sequence[Skipped]) -> str:
         if skipped
         else f"{found} module{'s' * (found != 1)}"
     )
+
+
+def _means(group: RankMeans) -> str:
+    """Return the means over the modules of one rank, each with its number of modules where that is another."""
+    moved = group.modules - group.idle
+    idle = f" ({group.idle} of {group.modules} are idle, B = 0)" if group.idle else ""
+    parts = [
+        f"{name} -"
+        if value is None
+        else f"{name} {value:.4g}" + f" (over {group.over[name]})" * (group.over[name] != moved)
+        for name, value in group.means.items()
+    ]
+    return f"means over {moved} module{'s' * (moved != 1)} of rank {group.rank}{idle}: {', '.join(parts)}"
 
 
 def _save_figure(rows: list[dict[str, Any]], name: str, path: Path) -> None:

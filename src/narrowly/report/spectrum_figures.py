@@ -37,21 +37,29 @@ EDIT_STYLES = {
 
 
 def normalised(spectra: pl.DataFrame) -> pl.DataFrame:
-    """Return one row per module and index: arm, base, index (from 1), share of the nuclear norm, rank."""
+    """Return one row per module and index: arm, base, index (from 1), share of the nuclear norm, flat, rank.
+
+    A module of smaller rank than the largest of its arm has shares of 0 beyond its own, so that means at every index
+    are over the same modules and add up to 1. `flat` is the share that a flat spectrum of its rank would have.
+    """
+    total, rank = pl.col("singular_values").list.sum(), pl.col("singular_values").list.len()
+    moved = spectra.filter(total > 0).with_columns(rank.alias("rank"), rank.max().over("arm").alias("width"))
+    beyond = pl.lit(0.0).repeat_by(pl.col("width") - pl.col("rank"))
     return (
-        spectra.filter(pl.col("singular_values").list.sum() > 0)
-        .with_columns(
-            (pl.col("singular_values") / pl.col("singular_values").list.sum()).alias("share"),
-            pl.int_ranges(1, pl.col("singular_values").list.len() + 1).alias("index"),
-            pl.col("singular_values").list.len().alias("rank"),
+        moved.with_columns(
+            pl.concat_list(pl.col("singular_values") / total, beyond).alias("share"),
+            pl.int_ranges(1, pl.col("width") + 1).alias("index"),
         )
         .select("arm", "base", "module", "index", "share", "rank")
         .explode("index", "share")
+        .with_columns(pl.when(pl.col("index") <= pl.col("rank")).then(1 / pl.col("rank")).otherwise(0.0).alias("flat"))
     )
 
 
 def spectra_by_optimiser(spectra: pl.DataFrame) -> Figure:
     """Draw the mean normalised spectrum of every optimiser with the band of the middle 90 % over modules and runs.
+
+    Where ranks differ, a module counts as 0 beyond its own, and the flat line is the mean of the flat spectra.
 
     Args:
         spectra: final unedited organisms: arm, base, module, singular_values (list, descending).
@@ -62,13 +70,14 @@ def spectra_by_optimiser(spectra: pl.DataFrame) -> Figure:
     curve = (
         shares.group_by("arm", "index")
         .agg(
-            pl.col("share").mean(),
+            pl.col("share", "flat").mean(),
             pl.col("share").quantile(0.05, "linear").alias("low"),
             pl.col("share").quantile(0.95, "linear").alias("high"),
         )
         .sort("arm", "index")
     )
     rank = int(shares["rank"].max() or 1) if not shares.is_empty() else 1  # type: ignore[arg-type]
+    flat = f"flat: 1/{rank}" if shares["rank"].n_unique() < 2 else "flat: mean of 1/rank; 0 beyond a module's rank"
     with styled():
         figure, axes = new_figure(1, max(1, len(arms)), 3.5, sharey=True, sharex=True)
         for axis, arm in zip(axes, arms, strict=False):
@@ -80,7 +89,10 @@ def spectra_by_optimiser(spectra: pl.DataFrame) -> Figure:
             axis.fill_between(
                 mine["index"], 100 * mine["low"], 100 * mine["high"], color=style.colour, alpha=0.22, linewidth=0
             )
-            axis.axhline(100 / rank, color=INK, linestyle=(0, (4, 3)), linewidth=1)
+            if shares.filter(pl.col("arm") == arm)["rank"].n_unique() == 1:
+                axis.axhline(100 / mine.height, color=INK, linestyle=(0, (4, 3)), linewidth=1)
+            else:
+                axis.step(mine["index"], 100 * mine["flat"], INK, where="mid", linestyle=(0, (4, 3)), linewidth=1)
             axis.plot(
                 mine["index"], 100 * mine["share"], color=style.colour, marker=style.marker, markersize=5.5,
                 markeredgecolor="white", markeredgewidth=0.5, linewidth=1.8,
@@ -96,7 +108,7 @@ def spectra_by_optimiser(spectra: pl.DataFrame) -> Figure:
             [
                 Line2D([], [], color=GREY, marker="o", label="mean"),
                 Patch(facecolor=GREY, alpha=0.3, label="middle 90 %"),
-                Line2D([], [], color=INK, linestyle=(0, (4, 3)), label=f"flat: 1/{rank}"),
+                Line2D([], [], color=INK, linestyle=(0, (4, 3)), label=flat),
                 *[Line2D([], [], color=FAINT, linewidth=2, label="the other optimisers")][: len(arms) - 1],
             ],
         )

@@ -164,3 +164,39 @@ def spectrum_summary(table: Sequence[Mapping[str, Any]]) -> dict[str, float | No
         summary[metric] = math.fsum(known) / len(known) if known else None
     summary["update_norm"] = math.hypot(*(float(row["frobenius_norm"]) for row in table))
     return summary
+
+
+class RankMeans(NamedTuple):
+    """Hold the means over the modules of one rank, which alone share the bounds of the metrics.
+
+    Attributes:
+        rank: number of singular values of each module; stable rank reaches from 1 to it, Frobenius/nuclear from 1
+            over its root to 1, entropy from 0 to its logarithm.
+        modules: how many there are.
+        idle: those without an update (B = 0), which are in no mean.
+        means: plain mean of each metric, None where no module has it, or some have their leading values only.
+        over: how many modules each mean is over.
+    """
+
+    rank: int
+    modules: int
+    idle: int
+    means: dict[str, float | None]
+    over: dict[str, int]
+
+
+def rank_means(table: Sequence[Mapping[str, Any]]) -> list[RankMeans]:
+    """Return the means of the metrics for each rank by itself, smallest first, from the rows of `spectrum_table`."""
+    groups: dict[int, list[Mapping[str, Any]]] = {}
+    for row in table:
+        # a rank beyond a side of the module has no further singular values
+        groups.setdefault(len(row.get("singular_values", ())) or int(row["rank"]), []).append(row)
+    found = []
+    for rank, rows in sorted(groups.items()):
+        summary = spectrum_summary(rows)
+        means = {metric: summary[metric] for metric in METRICS}
+        known = {metric: sum(row[metric] is not None for row in rows) for metric in METRICS}
+        over = {metric: known[metric] if means[metric] is not None else 0 for metric in METRICS}
+        idle = sum(float(row["frobenius_norm"]) <= ZERO_UPDATE for row in rows)
+        found.append(RankMeans(rank, len(rows), idle, means, over))
+    return found

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from narrowly.records.errors import AdapterError
 
 if TYPE_CHECKING:
+    from narrowly.spectrum.metrics import RankMeans
     from narrowly.spectrum.pairs import Skipped
 
 
@@ -16,12 +17,15 @@ class FolderSpectrum(NamedTuple):
 
     Attributes:
         modules: one row per module, as `narrowly.spectrum.spectrum_table` describes them.
-        summary: the plain mean over modules of each metric, and `update_norm`.
+        summary: the plain mean over modules of each metric, and `update_norm`. The means are None where the ranks of
+            the modules differ, and with them the bounds of the metrics; `by_rank` has them.
+        by_rank: the means over the modules of each rank.
         skipped: modules and tensors that have no spectrum, each with its reason.
     """
 
     modules: list[dict[str, Any]]
     summary: dict[str, float | None]
+    by_rank: list[RankMeans]
     skipped: list[Skipped]
 
 
@@ -38,7 +42,7 @@ def spectrum_of(folder: str | Path) -> FolderSpectrum:
         IntegrityError: records of the run that are broken.
     """
     from narrowly.runs.directory import SPEC, adapter_folder, read_spec
-    from narrowly.spectrum.metrics import folder_spectrum, spectrum_summary
+    from narrowly.spectrum.metrics import METRICS, folder_spectrum, rank_means, spectrum_summary
 
     path = Path(folder)
     if not path.is_dir():
@@ -54,4 +58,7 @@ def spectrum_of(folder: str | Path) -> FolderSpectrum:
         from narrowly.models.organism import recorded_spectrum
 
         modules = recorded_spectrum(path)
-    return FolderSpectrum(modules, spectrum_summary(modules), skipped)
+    summary, by_rank = spectrum_summary(modules), rank_means(modules)
+    if len(by_rank) > 1:
+        summary |= dict.fromkeys(METRICS)
+    return FolderSpectrum(modules, summary, by_rank, skipped)
