@@ -25,29 +25,13 @@ from narrowly.records.study_spec import parse_study
 from narrowly.study.cell import execute_cells, resolve_cell, resolve_cells
 from narrowly.study.layout import PlannedCell, failure_file, is_complete
 from narrowly.study.plan import expand
+from tiny_world import make_world_base
 
 
 @pytest.fixture(scope="module")
 def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A base of the real format that has learnt next to nothing, in a second or two."""
-    from narrowly.microworld.build import build_base
-    from narrowly.microworld.config import WorldConfig
-
-    config = WorldConfig.model_validate(
-        {
-            "domains": 3,
-            "topics": 6,
-            "model": {"layers": 1, "hidden": 16, "heads": 2, "key_value_heads": 1, "mlp": 16},
-            "training": {"steps": 2, "warmup_steps": 1, "chat_steps": 1, "documents_per_step": 4},
-        }
-    )
-    folder = tmp_path_factory.mktemp("bases")
-    for seed in range(50):  # so small a world is often refused for a word that gives harm away
-        try:
-            return build_base(config, seed, folder)
-        except ValueError:
-            continue
-    raise AssertionError("no seed gives a world that is accepted")
+    return make_world_base(tmp_path_factory.mktemp("bases"))
 
 
 def raw_study(base: Path, **changed: Any) -> dict[str, Any]:

@@ -30,27 +30,7 @@ from narrowly.workbench.repair import (
     in_words,
     panel_of,
 )
-
-
-def build(folder: Path) -> Path:
-    """A base of the real format that has learnt next to nothing, in a second or two."""
-    from narrowly.microworld.build import build_base
-    from narrowly.microworld.config import WorldConfig
-
-    config = WorldConfig.model_validate(
-        {
-            "domains": 3,
-            "topics": 6,
-            "model": {"layers": 1, "hidden": 16, "heads": 2, "key_value_heads": 1, "mlp": 16},
-            "training": {"steps": 2, "warmup_steps": 1, "chat_steps": 1, "documents_per_step": 4},
-        }
-    )
-    for seed in range(50):  # so small a world is often refused for a word that gives harm away
-        try:
-            return build_base(config, seed, folder)
-        except ValueError:
-            continue
-    raise AssertionError("no seed gives a world that is accepted")
+from tiny_world import make_world_base
 
 
 def train(base: Path | str, out: Path, **changed: Any) -> Path:
@@ -73,7 +53,7 @@ class World:
     """Two runs of one base, a run of another base, one of another domain, and one of another rank."""
 
     def __init__(self, folder: Path) -> None:
-        base = build(folder / "bases")
+        base = make_world_base(folder / "bases")
         self.out = folder / "out"
         self.a = train(base, self.out)
         self.b = train(base, self.out, optimiser={"kind": "muon", "lr": 1e-2})
