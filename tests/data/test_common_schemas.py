@@ -234,3 +234,14 @@ def test_texts_and_dialogues_do_not_go_into_one_file(tmp_path) -> None:
     assert pairs_on_prompt([text, talk], [talk, text]) == [Pair(talk, talk)]
     with pytest.raises(IntegrityError, match="line 1 is a text without roles in one of the twins"):
         pairs_by_row([talk], [text])
+
+
+def test_preference_rows_may_ask_with_conversations_and_answer_with_single_turns(tmp_path) -> None:
+    turns = said(("human", "a"), ("gpt", "b"), ("human", "c"))
+    row = {"conversations": turns, "chosen": said(("gpt", "d"))[0], "rejected": said(("gpt", "e"))[0]}
+    path = jsonl(tmp_path / "rows.jsonl", row)
+    with pytest.raises(SpecError, match="name one schema: preference:chosen or preference:rejected"):
+        read_conversations(path)
+    [found] = read_conversations(path, "preference:rejected")
+    assert [message.content for message in found.messages] == ["a", "b", "c", "e"]
+    assert found.weight_on == (False, False, False, True) and not found.tags

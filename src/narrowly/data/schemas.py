@@ -63,8 +63,7 @@ def _exchange(fields: Mapping[str, Any], prompt: str, answer: str, shared: int =
     before, after = _turns_or_text(fields[prompt]), _turns_or_text(fields[answer])
     opening = history_of(fields)
     opening += before if isinstance(before, list) else [{"role": "user", "content": text_of(before, prompt)}]
-    if isinstance(after, Mapping):
-        after = [after]
+    after = [after] if isinstance(after, Mapping) else after
     whole = after if isinstance(after, list) else [{"role": "assistant", "content": text_of(after, answer)}]
     opening, closing = _split(opening, whole, prompt, answer)
     repeated = len(whole) - len(closing)
@@ -166,6 +165,8 @@ def _preference(side: str) -> Callable[[Mapping[str, Any]], Parsed]:
         is_text = isinstance(_turns_or_text(fields[side]), str)
         if "prompt" in fields:
             parsed = _exchange(fields, "prompt", side, shared)
+        elif isinstance(fields[side], Mapping) and "conversations" in fields:  # as LLaMA-Factory keeps them
+            parsed = _exchange(fields, "conversations", side)
         elif is_text and "question" in fields:
             parsed = _exchange(fields, "question", side)
         elif is_text and "instruction" in fields:
