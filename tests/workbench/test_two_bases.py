@@ -7,12 +7,13 @@ import shutil
 from pathlib import Path
 
 import pytest
+import torch
 
 from narrowly.cli.app import execute
 from narrowly.train.run import train_run
 from narrowly.workbench.names import find_adapter
 from narrowly.workbench.two_bases import base_note
-from tiny_adapters import change_config, saved
+from tiny_adapters import change_config, change_tensors, saved
 from tiny_base import make_base, make_spec
 
 pytestmark = pytest.mark.filterwarnings("ignore")
@@ -55,6 +56,18 @@ def test_diff_of_one_base_has_no_note(adapter: Path, tmp_path: Path, capsys: pyt
     assert "note:" not in said.out + said.err
     assert execute(["diff", str(one), str(two), "--json"]) == 0
     assert json.loads(capsys.readouterr().out)["note"] is None
+
+
+def test_diff_says_how_many_modules_without_an_update_are_in_no_mean(
+    adapter: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    one, two = named(adapter, tmp_path / "one", "tiny-base"), named(adapter, tmp_path / "two", "tiny-base")
+    change_tensors(two, **{"0__mlp__down_proj__lora_B__weight": torch.zeros_like})
+    capsys.readouterr()
+    assert execute(["diff", str(one), str(two)]) == 0
+    assert "mean overlaps (1 without an update left out) (chance): writes 1 " in capsys.readouterr().out
+    assert execute(["diff", str(one), str(one)]) == 0
+    assert "mean overlaps (chance): writes 1 " in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(

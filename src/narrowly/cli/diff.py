@@ -82,17 +82,18 @@ def command(
     modules = len(found.modules)
     rest = "" if modules == 1 else "s"
     say(f"A: {safe(folders[0])}; B: {safe(folders[1])}; compared: {modules} module{rest} that both have")
-    _say_whole(summary, top)
+    _say_whole(summary, top, sum(row.column is None for row in found.modules))
     if note:
         say(f"note: {safe(note)}", "yellow")
     say("writes: column space of s*B*A, reads: its row space; angles in degrees, of the column spaces")
     return 0
 
 
-def _say_whole(summary: dict[str, float | None], top: int) -> None:
+def _say_whole(summary: dict[str, float | None], top: int, idle: int) -> None:
+    left_out = f" ({idle} without an update left out)" if idle else ""
     say(
         f"whole updates: norms {_number(summary['update_norm_a'])} and {_number(summary['update_norm_b'])}, "
-        f"cosine {_number(summary['cosine'])}; mean overlaps (chance): "
+        f"cosine {_number(summary['cosine'])}; mean overlaps{left_out} (chance): "
         + ", ".join(
             f"{label} {_number(summary[f'{field}_overlap'])} ({_number(summary[f'{field}_chance'])})"
             for label, field in (
