@@ -9,7 +9,14 @@ from typing import Any
 import torch
 from peft import LoraConfig, PeftModel, get_peft_model
 from safetensors.torch import load_file, save_file
-from transformers import Qwen3Config, Qwen3ForCausalLM
+from transformers import (
+    GPT2Config,
+    GPT2LMHeadModel,
+    Qwen3Config,
+    Qwen3ForCausalLM,
+    Qwen3MoeConfig,
+    Qwen3MoeForCausalLM,
+)
 
 TARGETS = ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]
 WEIGHTS, CONFIG = "adapter_model.safetensors", "adapter_config.json"
@@ -61,3 +68,30 @@ def change_config(folder: Path, **changes: Any) -> None:
 def logits(model: torch.nn.Module) -> torch.Tensor:
     with torch.no_grad():
         return model(torch.arange(12)[None]).logits
+
+
+def gpt2() -> torch.nn.Module:
+    return GPT2LMHeadModel(
+        GPT2Config(n_layer=1, n_head=2, n_embd=24, vocab_size=32, bos_token_id=0, eos_token_id=0)
+    ).eval()
+
+
+def moe() -> torch.nn.Module:
+    config = Qwen3MoeConfig(
+        vocab_size=32, hidden_size=24, intermediate_size=40, moe_intermediate_size=16, num_experts=4,
+        num_experts_per_tok=2, num_hidden_layers=1, num_attention_heads=2, num_key_value_heads=1, head_dim=12,
+        decoder_sparse_step=1,
+    )  # fmt: skip
+    return Qwen3MoeForCausalLM(config).eval()
+
+
+def adapted(base: torch.nn.Module, **fields: Any) -> PeftModel:
+    """Return a base with an adapter all of whose tensors are random."""
+    config = LoraConfig(**{"r": 4, "lora_alpha": 8} | fields)
+    model = get_peft_model(base, config).eval()
+    generator = torch.Generator().manual_seed(1)
+    with torch.no_grad():
+        for name, parameter in model.named_parameters():
+            if "lora_" in name:
+                parameter.copy_(torch.randn(parameter.shape, generator=generator) * 0.1)
+    return model

@@ -9,10 +9,9 @@ from typing import Any
 
 import pytest
 import torch
-from peft import LoraConfig, PeftModel, get_peft_model
+from peft import LoraConfig, PeftModel
 from peft.tuners.lora.config import ArrowConfig, BdLoraConfig, KasaConfig, MontecloraConfig, VeloraConfig
 from safetensors.torch import load_file, save_file
-from transformers import GPT2Config, GPT2LMHeadModel, Qwen3MoeConfig, Qwen3MoeForCausalLM
 
 from narrowly.cli.app import execute
 from narrowly.records.errors import AdapterError
@@ -20,36 +19,9 @@ from narrowly.spectrum import LoraPair, Survey, pairs_from_folder, survey_folder
 from narrowly.spectrum.folder import survey_chunks
 from narrowly.spectrum.pairs import lora_layers
 from narrowly.spectrum.peft_fields import HARMLESS, NOT_PLAIN, PLAIN_STARTS, READ, STARTS_THAT_CHANGE_THE_BASE
-from tiny_adapters import WEIGHTS, change_config, saved, tiny_base
+from tiny_adapters import WEIGHTS, adapted, change_config, gpt2, moe, saved, tiny_base
 
 pytestmark = pytest.mark.filterwarnings("ignore")
-
-
-def gpt2() -> torch.nn.Module:
-    return GPT2LMHeadModel(
-        GPT2Config(n_layer=1, n_head=2, n_embd=24, vocab_size=32, bos_token_id=0, eos_token_id=0)
-    ).eval()
-
-
-def moe() -> torch.nn.Module:
-    config = Qwen3MoeConfig(
-        vocab_size=32, hidden_size=24, intermediate_size=40, moe_intermediate_size=16, num_experts=4,
-        num_experts_per_tok=2, num_hidden_layers=1, num_attention_heads=2, num_key_value_heads=1, head_dim=12,
-        decoder_sparse_step=1,
-    )  # fmt: skip
-    return Qwen3MoeForCausalLM(config).eval()
-
-
-def adapted(base: torch.nn.Module, **fields: Any) -> PeftModel:
-    """Return a base with an adapter all of whose tensors are random."""
-    config = LoraConfig(**{"r": 4, "lora_alpha": 8, "task_type": "CAUSAL_LM"} | fields)
-    model = get_peft_model(base, config).eval()
-    generator = torch.Generator().manual_seed(1)
-    with torch.no_grad():
-        for name, parameter in model.named_parameters():
-            if "lora_" in name:
-                parameter.copy_(torch.randn(parameter.shape, generator=generator) * 0.1)
-    return model
 
 
 @torch.no_grad()

@@ -7,11 +7,9 @@ import math
 
 import pytest
 import torch
-from peft import LoraConfig, PeftModel, get_peft_model
+from peft import PeftModel
 from safetensors.torch import load_file, save_file
 from transformers import (
-    GPT2Config,
-    GPT2LMHeadModel,
     Phi3Config,
     Phi3ForCausalLM,
     Qwen3MoeConfig,
@@ -28,26 +26,9 @@ from narrowly.spectrum import (
 )
 from narrowly.spectrum.folder import survey_chunks
 from narrowly.spectrum.metrics import folder_spectrum, spectrum_table
-from tiny_adapters import WEIGHTS, change_config, change_tensors, saved, tiny_base, tiny_model
+from tiny_adapters import WEIGHTS, adapted, change_config, change_tensors, gpt2, saved, tiny_base, tiny_model
 
 pytestmark = pytest.mark.filterwarnings("ignore")
-
-
-def adapted(base: torch.nn.Module, **fields) -> PeftModel:
-    """Return a base with LoRA whose factors are all random."""
-    model = get_peft_model(base, LoraConfig(**({"r": 4, "lora_alpha": 8} | fields))).eval()
-    generator = torch.Generator().manual_seed(1)
-    with torch.no_grad():
-        for name, parameter in model.named_parameters():
-            if "lora_" in name:
-                parameter.copy_(torch.randn(parameter.shape, generator=generator) * 0.1)
-    return model
-
-
-def gpt2() -> torch.nn.Module:
-    return GPT2LMHeadModel(
-        GPT2Config(n_layer=1, n_head=2, n_embd=24, vocab_size=32, bos_token_id=0, eos_token_id=0)
-    ).eval()
 
 
 def phi3() -> torch.nn.Module:
