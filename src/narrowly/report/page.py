@@ -220,6 +220,13 @@ class StudyFiles(NamedTuple):
     environment: Mapping[str, Any]
 
 
+def _happened(summary: Summary, judged: bool) -> list[str]:
+    """Return the account of a study: answers first, unless some cells have none, which is said before anything else."""
+    training, answers = training_sentences(summary), _of_answers(summary, judged)
+    account = [*training, *answers] if summary.not_evaluated.cells else [*answers, *training]
+    return [cells_finished(summary), *account]
+
+
 def page(
     study: StudyFiles, frames: Frames, summary: Summary, figures: Sequence[Drawing], training: Sequence[Drawing]
 ) -> dict[str, Any]:
@@ -242,7 +249,7 @@ def page(
         "title": str(summary.title or study.spec.get("title") or f"Study {name}"),
         "demonstration": summary.demonstration,
         "summary": summary,
-        "happened": [cells_finished(summary), *training_sentences(summary), *_of_answers(summary, judged)],
+        "happened": _happened(summary, judged),
         "judged": judged,
         "unjudged": unjudged,
         "not_evaluated": NO_JUDGE,
