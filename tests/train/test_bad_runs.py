@@ -147,18 +147,12 @@ def test_microworld_data_need_a_base_with_a_world(tiny: Tiny, tmp_path: Path) ->
         train_run(make_spec(*tiny, data={"source": "micro"}), tmp_path / "runs")
 
 
-def test_a_base_with_dropout_of_its_own_is_refused(tiny: Tiny, tmp_path: Path) -> None:
-    base = shutil.copytree(tiny[0], tmp_path / "base")
-    config = read_json(base / "config.json")
-    write_json(base / "config.json", {**config, "attention_dropout": 0.1})
-    with pytest.raises(SpecError, match=r"attention_dropout 0\.1 in config\.json, accepted: 0"):
-        train_run(make_spec(base, tiny[1]), tmp_path / "runs")
-
-
 def test_a_base_that_wants_its_own_code_run_or_has_pickled_weights_is_refused(tiny: Tiny, tmp_path: Path) -> None:
     base = shutil.copytree(tiny[0], tmp_path / "base")
     config = read_json(base / "config.json")
-    write_json(base / "config.json", {**config, "auto_map": {"AutoModelForCausalLM": "evil.Model"}})
+    write_json(
+        base / "config.json", {**config, "model_type": "evil", "auto_map": {"AutoModelForCausalLM": "evil.Model"}}
+    )
     with pytest.raises(SpecError, match="code of its own"):
         train_run(make_spec(base, tiny[1]), tmp_path / "runs")
     write_json(base / "config.json", config)

@@ -6,19 +6,26 @@ and where a card gives a sha256 the weights must match it.
 
 from __future__ import annotations
 
-import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from narrowly.models.hub import hub_folder, is_hub_name
-from narrowly.records.adapter_files import ADAPTER_CONFIG
+from narrowly.models.base_files import (
+    GGUF,
+    GGUF_WAY_OUT,
+    model_config,
+    read_object,
+    refuse_adapter,
+    template_text,
+    weights_sha256,
+)
+from narrowly.models.hub import cached_models, hub_folder, is_hub_name
+from narrowly.models.noise import switch_off_noise
 from narrowly.records.canonical import cached_sha256, canonical_json, sha256_text
-from narrowly.records.errors import IntegrityError, SpecError
-from narrowly.records.files import read_json
+from narrowly.records.errors import IntegrityError, SpecError, UnknownNameError, nearest
 from narrowly.records.run_spec import BaseDtype
 
 if TYPE_CHECKING:
@@ -27,13 +34,6 @@ if TYPE_CHECKING:
 
     from narrowly.microworld.cards import BaseCard
     from narrowly.microworld.world import World
-
-
-WEIGHTS = "model.safetensors"
-WEIGHTS_INDEX = "model.safetensors.index.json"
-
-LOCAL_CONFIG_FIELDS = frozenset({"_name_or_path", "transformers_version", "dtype", "torch_dtype"})
-"""Fields of config.json that say where a file came from or how it is stored, not what the model computes in float32."""
 
 
 @dataclass(frozen=True)
@@ -56,7 +56,7 @@ class Base:
     @cached_property
     def sha256(self) -> str:
         """Sha256 of the weights file, or of the names and hashes of all shards."""
-        return _weights_sha256(self.folder)
+        return weights_sha256(self.folder)
 
     @cached_property
     def config_sha256(self) -> str:
@@ -74,7 +74,7 @@ class Base:
     @cached_property
     def template_sha256(self) -> str:
         """Sha256 of the chat template as it is stored."""
-        return sha256_text(_template(self.folder))
+        return sha256_text(template_text(self.folder))
 
     @property
     def vocabulary(self) -> int | None:
@@ -108,17 +108,20 @@ def open_base(name_or_path: str) -> Base:
         IntegrityError: the weights are not those of the base's card; both hashes are named.
     """
     folder = Path(name_or_path).expanduser()
-    if not folder.exists() and is_hub_name(name_or_path):
-        found = Base(*hub_folder(name_or_path))
-        _refuse_adapter(found.folder)
-        return found
     if folder.name == name_or_path or not (folder / "config.json").is_file():
-        from narrowly.microworld.cards import base_folder
+        from narrowly.microworld.cards import base_folder, shipped_names
 
-        folder = base_folder(name_or_path)
-    _refuse_adapter(folder)
+        if name_or_path in shipped_names():
+            folder = base_folder(name_or_path)
+        elif is_hub_name(name_or_path) and not _means_a_folder(folder):
+            found = Base(*hub_folder(name_or_path))
+            refuse_adapter(found.folder)
+            return found
+        elif not (folder / "config.json").is_file():
+            raise _no_base(name_or_path, folder, shipped_names())
+    refuse_adapter(folder)
     file = folder / "card.json"
-    card = _read_object(file) if file.is_file() else {}
+    card = read_object(file) if file.is_file() else {}
     base = Base(str(card.get("name") or folder.resolve().name), folder)
     recorded = card.get("sha256")
     if recorded is not None and recorded != base.sha256:
@@ -129,6 +132,26 @@ def open_base(name_or_path: str) -> Base:
     return base
 
 
+def _means_a_folder(folder: Path) -> bool:
+    """Return whether a text that reads as a name of the hub is meant as a folder: its parent is one on this machine."""
+    return folder.exists() or ("@" not in folder.name and folder.parent.is_dir())
+
+
+def _no_base(name: str, folder: Path, shipped: Sequence[str]) -> SpecError | UnknownNameError:
+    """Build the error for a text that means no base: what was found there, the three kinds accepted, the nearest."""
+    kinds = (
+        f"accepted: a shipped base ({', '.join(shipped)}), a folder with config.json and safetensors (as "
+        "save_pretrained or `narrowly world build` writes), or a model of the hub with its commit (NAME/MODEL@COMMIT)"
+    )
+    if folder.suffix == GGUF or (folder.is_dir() and any(folder.glob(f"*{GGUF}"))):
+        return SpecError(f"base {name!r} is in GGUF, accepted: safetensors; {GGUF_WAY_OUT}")
+    if folder.exists():
+        what = "is a folder without config.json" if folder.is_dir() else "is a file"
+        return UnknownNameError(f"unknown base {name!r}, which {what}; {kinds}")
+    beside = [str(path.parent) for path in folder.parent.glob("*/config.json")]
+    return UnknownNameError(f"unknown base {name!r}{nearest(name, [*shipped, *beside, *cached_models()])}; {kinds}")
+
+
 def open_tokenizer(name_or_path: str) -> Any:
     """Load the tokenizer of the base that a name means.
 
@@ -136,81 +159,6 @@ def open_tokenizer(name_or_path: str) -> Any:
         NarrowlyError: as `open_base`.
     """
     return open_base(name_or_path).tokenizer()
-
-
-def _refuse_adapter(folder: Path) -> None:
-    """Refuse a base folder that also holds an adapter, which Transformers would load on top without a word.
-
-    Its adapter_config.json alone decides (`find_adapter_config_file`, Transformers 5.23); others stay unread.
-    """
-    if (folder / ADAPTER_CONFIG).is_file():
-        found = sorted(path.name for path in folder.iterdir() if path.name.startswith("adapter_"))
-        raise SpecError(
-            f"base {folder} also holds an adapter ({', '.join(found)}), which would be loaded on top of its weights; "
-            "accepted: a folder without adapter files (a copy without them, or the adapter merged into the weights)"
-        )
-
-
-def _read_object(file: Path) -> dict[str, Any]:
-    value = read_json(file)
-    if not isinstance(value, dict):
-        raise IntegrityError(f"{file} holds a {type(value).__name__}, accepted: a JSON object")
-    return value
-
-
-def _weights_sha256(folder: Path) -> str:
-    """Return the sha256 of the weights file, or of the names and hashes of all shards."""
-    if (folder / WEIGHTS).is_file():
-        return cached_sha256(folder / WEIGHTS)
-    if (folder / WEIGHTS_INDEX).is_file():
-        index = _read_object(folder / WEIGHTS_INDEX)
-        shards = sorted(set(index.get("weight_map", {}).values()))
-        if any(Path(shard).name != shard for shard in shards):
-            raise IntegrityError(f"{folder / WEIGHTS_INDEX} names files outside of its folder; it is refused")
-        missing = [shard for shard in shards if not (folder / shard).is_file()]
-        if missing or not shards:
-            raise IntegrityError(f"{folder} lacks {', '.join(missing) or 'every shard'} of {WEIGHTS_INDEX}")
-        return sha256_text(canonical_json({shard: cached_sha256(folder / shard) for shard in shards}))
-    found = sorted(path.name for path in folder.iterdir())
-    raise SpecError(
-        f"base {folder} has no {WEIGHTS} (found: {', '.join(found)}); other weight formats are never loaded"
-    )
-
-
-def _template(folder: Path) -> str:
-    file = folder / "chat_template.jinja"
-    if file.is_file():
-        return file.read_text(encoding="utf-8")
-    settings = folder / "tokenizer_config.json"
-    template = _read_object(settings).get("chat_template") if settings.is_file() else None
-    # older folders hold a list of named templates inside the settings; its JSON is as good a text to hash as any
-    return template if isinstance(template, str) else json.dumps(template or "")
-
-
-def model_config(folder: Path) -> dict[str, Any]:
-    """Return config.json without the fields that say only where it came from.
-
-    Raises:
-        SpecError: no config.json, or one that asks for code outside of transformers, for another weights file or for
-            weights that are quantised already.
-    """
-    file = folder / "config.json"
-    if not file.is_file():
-        raise SpecError(f"base {folder} has no config.json; accepted: a folder that save_pretrained wrote")
-    config = _read_object(file)
-    if "auto_map" in config:
-        raise SpecError(f"base {folder} needs code of its own (auto_map in config.json); it is never run")
-    if "transformers_weights" in config:
-        raise SpecError(
-            f"base {folder} names a weights file of its own (transformers_weights in config.json: "
-            f"{config['transformers_weights']!r}), accepted: {WEIGHTS} or {WEIGHTS_INDEX}, and no such field"
-        )
-    if "quantization_config" in config:
-        raise SpecError(
-            f"base {folder} is quantised already (quantization_config in config.json), accepted: the weights that it "
-            "was made from; base_dtype nf4 quantises them"
-        )
-    return {key: value for key, value in config.items() if key not in LOCAL_CONFIG_FIELDS}
 
 
 @contextmanager
@@ -228,7 +176,7 @@ def no_progress_bars() -> Iterator[None]:
 
 
 def load_model(base: Base, dtype: BaseDtype = "float32", device: str = "cpu") -> nn.Module:
-    """Load a base as a causal language model, in eval mode, without dropout of its own.
+    """Load a base as a causal language model, in eval mode, without dropout or other noise of its own.
 
     Args:
         base: the base.
@@ -236,36 +184,25 @@ def load_model(base: Base, dtype: BaseDtype = "float32", device: str = "cpu") ->
         device: where nf4 is quantised, and stays; every other base is on the CPU.
 
     Raises:
-        SpecError: transformers cannot load the base, its folder also holds an adapter, or its config asks for dropout,
-            which no field of a RunSpec would show.
+        SpecError: transformers cannot load the base, or its folder also holds an adapter.
         MissingExtraError: nf4 without bitsandbytes.
         IntegrityError: the stored weights are incomplete.
     """
-    from transformers import AutoModelForCausalLM
-
-    _refuse_adapter(base.folder)  # here too: a checkpoint's folder never went through open_base
-    config = base.config
-    noisy = {
-        key: value
-        for key, value in config.items()
-        if ("dropout" in key or key.endswith("pdrop")) and isinstance(value, int | float) and value > 0
-    }
-    if noisy:
-        found = ", ".join(f"{key} {value}" for key, value in sorted(noisy.items()))
-        raise SpecError(
-            f"base {base.name} has {found} in config.json, accepted: 0; dropout belongs to the adapter "
-            "(adapter.dropout)"
-        )
     import torch
     from safetensors import SafetensorError
+    from transformers import AutoModelForCausalLM
 
     from narrowly.models.nf4 import nf4_options, settle_quantised
 
+    refuse_adapter(base.folder)  # here too: a checkpoint's folder never went through open_base
+    base.config  # noqa: B018  # refuses what must not be loaded, before transformers reads the folder
     options = nf4_options(device) if dtype == "nf4" else {"dtype": getattr(torch, dtype)}
     try:
+        config, _ = _quiet_config(base)
         with no_progress_bars():
             model, found = AutoModelForCausalLM.from_pretrained(
                 base.folder,
+                config=config,
                 **options,
                 local_files_only=True,
                 use_safetensors=True,
@@ -286,11 +223,35 @@ def load_model(base: Base, dtype: BaseDtype = "float32", device: str = "cpu") ->
     return model  # type: ignore[no-any-return]
 
 
+def _quiet_config(base: Base) -> tuple[Any, dict[str, float]]:
+    """Read a base's config as transformers does, without noise of its own; return it and what was switched off."""
+    from transformers import AutoConfig
+
+    config = AutoConfig.from_pretrained(base.folder, local_files_only=True, trust_remote_code=False)
+    return config, switch_off_noise(config)
+
+
+def noise_switched_off(base: Base) -> dict[str, float]:
+    """Return the dropout and other noise that a base asks for and is trained without, by field of its config."""
+    return _quiet_config(base)[1]
+
+
 def load_tokenizer(base: Base) -> Any:
-    """Load the tokenizer of a base; no code of its folder is run."""
+    """Load the tokenizer of a base; no code of its folder is run.
+
+    Raises:
+        SpecError: transformers cannot load it.
+    """
     from transformers import AutoTokenizer
 
-    return AutoTokenizer.from_pretrained(base.folder, local_files_only=True, trust_remote_code=False)
+    try:
+        return AutoTokenizer.from_pretrained(base.folder, local_files_only=True, trust_remote_code=False)
+    except (OSError, RuntimeError, ValueError, KeyError, TypeError) as error:
+        reason = " ".join(str(error).split())
+        raise SpecError(
+            f"the tokenizer of base {base.name} in {base.folder} cannot be loaded: {reason[:400]}; accepted: a "
+            "tokenizer that transformers knows, whose folder needs no code of its own"
+        ) from error
 
 
 class WorldBase(NamedTuple):

@@ -11,7 +11,8 @@ import shutil
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from narrowly.models.base import WEIGHTS, WEIGHTS_INDEX, Base
+from narrowly.models.base import Base
+from narrowly.models.base_files import WEIGHTS, WEIGHTS_INDEX
 from narrowly.models.lora import target_matrices
 from narrowly.records.errors import IntegrityError, SpecError
 from narrowly.records.files import read_json

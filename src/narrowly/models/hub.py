@@ -54,11 +54,20 @@ def hub_folder(reference: str) -> tuple[str, Path]:
     return name, folder
 
 
-def _known_commit(name: str, branch: str) -> str:
-    """Return a clause that names the commit of a branch as it is in the cache, or nothing."""
+def cached_models() -> list[str]:
+    """Return the names of the models in the local cache of the hub, sorted."""
+    return sorted(path.name[8:].replace("--", "/") for path in _cache().glob("models--*--*"))
+
+
+def _cache() -> Path:
     from huggingface_hub.constants import HF_HUB_CACHE
 
-    reference = Path(HF_HUB_CACHE) / f"models--{name.replace('/', '--')}" / "refs" / branch
+    return Path(HF_HUB_CACHE)
+
+
+def _known_commit(name: str, branch: str) -> str:
+    """Return a clause that names the commit of a branch as it is in the cache, or nothing."""
+    reference = _cache() / f"models--{name.replace('/', '--')}" / "refs" / branch
     commit = reference.read_text(encoding="utf-8").strip() if reference.is_file() else ""
     return f" ({branch} in the local cache is {commit})" if _COMMIT.fullmatch(commit) else ""
 

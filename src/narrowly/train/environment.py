@@ -7,6 +7,7 @@ import platform
 from collections.abc import Mapping
 from typing import Any
 
+from narrowly.models.base import Base, noise_switched_off
 from narrowly.models.nf4 import check_nf4
 from narrowly.records.errors import ResumeError, SpecError
 from narrowly.records.install import PACKAGE, installed_version, with_todays_name
@@ -87,10 +88,14 @@ def check_processes(spec: RunSpec, processes: int) -> None:
             )
 
 
-def environment(spec: RunSpec, processes: int = 1) -> dict[str, Any]:
-    """Return the content of environment.json: versions, platform, processes of the run and threads of each."""
+def environment(spec: RunSpec, base: Base, processes: int = 1) -> dict[str, Any]:
+    """Return the content of environment.json: versions, platform, processes of the run and threads of each.
+
+    Where the base asks for dropout or other noise, `base_noise_off` names what it was trained without.
+    """
     import torch
 
+    noise = noise_switched_off(base)
     more = NF4_PACKAGES if spec.base_dtype == "nf4" else ()
     return {
         "versions": {**versions(), **{package: _version(package) for package in more}},
@@ -100,6 +105,7 @@ def environment(spec: RunSpec, processes: int = 1) -> dict[str, Any]:
         "cores": os.cpu_count(),
         "processes": processes,
         "threads": torch.get_num_threads(),
+        **({"base_noise_off": noise} if noise else {}),
     }
 
 

@@ -172,7 +172,7 @@ def _resume(job: Job, state: TrainState, processes: int) -> int | None:
 
     Everything is checked before the first file is changed.
     """
-    folder, now = job.folder, environment(job.spec, processes)
+    folder, now = job.folder, environment(job.spec, job.inputs.base, processes)
     if checkpoints.resume_hashes(folder) is None:
         directory.truncate_trajectory(folder, None)
         checkpoints.discard_after(folder, -1)
