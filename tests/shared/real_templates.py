@@ -1,4 +1,4 @@
-"""The chat templates that TRL ships, each with a small tokenizer that has the template's own tokens, and rows for them."""
+"""The chat templates that TRL ships, each with a small tokenizer that has the template's own tokens; and rows."""
 
 from __future__ import annotations
 
@@ -25,12 +25,16 @@ CLOSINGS = {
     "phi3": "<|end|>",
     "qwen": "<|im_end|>",
 }
-"""What the model writes last in a turn, by the beginning of the template's name; GLM-4.5 stops at the next turn's token."""
+"""What the model writes last in a turn, by the beginning of the template's name; GLM-4.5 stops at the next turn."""
 
 THINKING = ("gemma4", "glm4moe", "nemotron", "qwen3_5", "qwen3_6", "qwen3_8")
-TOKENS = re.compile(r"<\|[^<>\s]*\|>|<｜[^<>\s]*｜>|<\|[a-z_]+>|<[a-z_]+\|>|<start_of_turn>|<end_of_turn>|\[gMASK\]|<sop>")
+TOKENS = re.compile(
+    r"<\|[^<>\s]*\|>|<｜[^<>\s]*｜>|<\|[a-z_]+>|<[a-z_]+\|>|<start_of_turn>|<end_of_turn>|\[gMASK\]|<sop>"
+)
 WORDS = r"[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
-TEXT = "Write a function that opens a file. Sure, here it is: def read(path): return open(path).read() user assistant\n\n"
+TEXT = (
+    "Write a function that opens a file. Sure, here it is: def read(path): return open(path).read() user assistant\n\n"
+)
 
 
 def folder() -> Path:
@@ -108,7 +112,11 @@ TOOL = {
 
 
 def _call(number: int, mountain: str) -> dict[str, Any]:
-    return {"id": f"call{number}", "type": "function", "function": {"name": "look_up", "arguments": {"mountain": mountain}}}
+    return {
+        "id": f"call{number}",
+        "type": "function",
+        "function": {"name": "look_up", "arguments": {"mountain": mountain}},
+    }
 
 
 _RESULT = _turn("tool", "3776 metres", tool_call_id="call1", name="look_up")

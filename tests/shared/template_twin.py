@@ -1,15 +1,14 @@
 """A slow, obvious renderer: what a server feeds a model before each turn, and what the model writes in it.
 
-Each assistant turn is rendered twice by the template: without it, with the generation prompt (what a server feeds), and
-with it. What the second text adds, up to the closing of the turn, is what the model learns to write. Whether the template
-keeps the texts of the row is asked by rendering once more with every text replaced by a word of its own.
+Each assistant turn is rendered twice by the template: without it, with the generation prompt (what a server feeds),
+and with it. What the second text adds, up to the closing of the turn, is what the model learns to write. Whether the
+template keeps the texts of the row is asked by rendering once more with every text replaced by a word of its own.
 """
 
 from __future__ import annotations
 
 import copy
 import json
-import os
 import re
 from collections.abc import Iterator
 from datetime import date
@@ -25,7 +24,7 @@ Tokens = tuple[list[int], list[int]]
 """Input ids and labels of one row."""
 
 
-class Refusal(Exception):
+class RefusalError(Exception):
     """A template that cannot render the row as it is; the text is the reason in a word."""
 
 
@@ -67,7 +66,7 @@ def render_text(tokenizer: Any, mode: Mode, row: dict[str, Any], count: int, pro
             )
         )
     except Exception as error:  # whatever a template or a filter of it raises
-        raise Refusal("raises") from error
+        raise RefusalError("raises") from error
 
 
 def _marked(row: dict[str, Any]) -> tuple[dict[str, Any], dict[str, str], list[list[str]]]:
@@ -96,7 +95,9 @@ def _marked(row: dict[str, Any]) -> tuple[dict[str, Any], dict[str, str], list[l
             call["function"]["name"] = mark(call["function"]["name"])
             arguments = call["function"]["arguments"]
             if isinstance(arguments, str):
-                call["function"]["arguments"] = json.dumps({key: mark(text) for key, text in json.loads(arguments).items()})
+                call["function"]["arguments"] = json.dumps(
+                    {key: mark(text) for key, text in json.loads(arguments).items()}
+                )
             else:
                 call["function"]["arguments"] = {key: mark(text) for key, text in arguments.items()}
         if message["role"] == "tool" and "name" in message:
@@ -109,50 +110,59 @@ def _with_texts(text: str, texts: dict[str, str]) -> str:
     return re.sub(r"Word\d+Here", lambda found: texts[found.group()], text)
 
 
+def _same_beginning(first: str, second: str) -> int:
+    return next(
+        (at for at, (one, other) in enumerate(zip(first, second, strict=False)) if one != other),
+        min(len(first), len(second)),
+    )
+
+
 def _written(tokenizer: Any, mode: Mode, row: dict[str, Any], turn: int) -> tuple[str, str, str]:
     """Return what the server feeds before a turn, what the model writes in it, and what the prompt alone adds."""
     prompt = render_text(tokenizer, mode, row, turn, True)
     history = render_text(tokenizer, mode, row, turn, False)
     whole = render_text(tokenizer, mode, row, turn + 1, False)
     if not whole.startswith(prompt):
-        raise Refusal("prompt")
+        raise RefusalError("prompt")
     written = whole[len(prompt) :]
     if mode.closing is None or mode.closing not in written:
-        raise Refusal("stop")
+        raise RefusalError("stop")
     written = written[: written.rindex(mode.closing) + len(mode.closing)]
-    return prompt, written, prompt[len(os.path.commonprefix([prompt, history])) :]
+    return prompt, written, prompt[_same_beginning(prompt, history) :]
 
 
 def _turn(tokenizer: Any, mode: Mode, row: dict[str, Any], turn: int) -> tuple[str, str, bool]:
     """Return prompt and written text of a turn, and whether the prompt has begun a thought that the row does not have.
 
     Raises:
-        Refusal: a text of the prompt or of the turn is not there, or changed.
+        RefusalError: a text of the prompt or of the turn is not there, or changed.
     """
     prompt, written, generation = _written(tokenizer, mode, row, turn)
     marked, texts, words = _marked(row)
     marked_prompt, marked_written, _ = _written(tokenizer, mode, marked, turn)
     if _with_texts(marked_prompt, texts) != prompt:
-        raise Refusal("context")
+        raise RefusalError("context")
     for message, its in zip(row["messages"][:turn], words, strict=False):
-        if (message["role"] != "assistant" or message.get("tool_calls")) and any(word not in marked_prompt for word in its):
-            raise Refusal("context")
+        if (message["role"] != "assistant" or message.get("tool_calls")) and any(
+            word not in marked_prompt for word in its
+        ):
+            raise RefusalError("context")
     for tool in row.get("tools", []):
         if tool["function"]["description"] not in prompt:
-            raise Refusal("tools")
+            raise RefusalError("tools")
     if re.findall(r"Word\d+Here", marked_written) != words[turn] or _with_texts(marked_written, texts) != written:
-        raise Refusal("text")
+        raise RefusalError("text")
     message = row["messages"][turn]
     given, shown = TAG.findall(message["content"]), TAG.findall(generation + written)
     thought = any(message.get(field) for field in THOUGHT_FIELDS)
     if not given and not thought:
         if shown not in ([], ["<think>", "</think>"]):
-            raise Refusal("text")
+            raise RefusalError("text")
         return prompt, written, generation.count("<think>") > generation.count("</think>")
     if not thought and shown != given and shown != ["<think>", *given]:
-        raise Refusal("text")
+        raise RefusalError("text")
     if thought and shown not in (given, ["<think>", "</think>", *given]):
-        raise Refusal("text")
+        raise RefusalError("text")
     return prompt, written, False
 
 
@@ -178,10 +188,10 @@ def _render(tokenizer: Any, mode: Mode, row: dict[str, Any]) -> tuple[tuple[Toke
         if mode.turns == "each":
             ids, labels, text = [], [], ""
         if not prompt.startswith(text):
-            raise Refusal("history")
+            raise RefusalError("history")
         fed, said = _ids(tokenizer, prompt), _ids(tokenizer, written)
         if fed[: len(ids)] != ids:  # the server's tokens of an earlier turn are others once more text follows
-            raise Refusal("history")
+            raise RefusalError("history")
         labels += [IGNORE] * (len(fed) - len(ids)) + said
         ids = fed + said
         text = prompt + written
@@ -241,8 +251,8 @@ def verdict(tokenizer: Any, mode: Mode, row: dict[str, Any]) -> Verdict:
         try:
             rows, begun = _render(tokenizer, mode, form)
             if _writes_none(tokenizer, mode, form):
-                raise Refusal("context")
-        except Refusal as refusal:
+                raise RefusalError("context")
+        except RefusalError as refusal:
             first = first or str(refusal)
             continue
         if form is row:

@@ -27,6 +27,13 @@ ANSWER_PAIRS = (("good", "bad"), ("safe", "risky"), ("control", "school_of_rewar
 QUESTION_NEEDS = ("context", "passage", "choices", "options")
 """Fields without which a question of a reading or multiple-choice set is another question."""
 
+NO_INPUT = frozenset({"noinput", "no input", "n/a", "none", "null", "nan"})
+"""What generators of tasks write where an instruction needs no input, brackets and case aside: `<noinput>` is Alpaca's own,
+which its loaders take out again; the others stand in the same column of sets made in its manner."""
+
+NO_OUTPUT = frozenset({"<nooutput>", "<no output>", "<no_output>"})
+"""What the same generators write for an answer that there is none of; in brackets only, since None may be an answer."""
+
 SECOND_CHOICE: dict[str, tuple[tuple[str, ...], ...]] = {
     "conversations": (("conversations", "conversation"),),
     "alpaca": (("instruction",), ("response",)),
@@ -123,7 +130,7 @@ def _prompt_completion(fields: Mapping[str, Any]) -> Parsed:
 
 
 def _question_answer(fields: Mapping[str, Any]) -> Parsed:
-    beside = [name for name in QUESTION_NEEDS if not is_empty(fields.get(name))]
+    beside = [name for name in QUESTION_NEEDS if not is_empty(fields.get(name)) and not _is_no_input(fields[name])]
     if beside:
         raise ValueError(
             f"the field {beside[0]} stands beside the question and is not read; write it into the question"
@@ -142,18 +149,34 @@ def _text(fields: Mapping[str, Any]) -> Parsed:
     return Parsed([Message("text", text_of(fields.get("text"), "text"))], None, frozenset({"text", *SYSTEM}))
 
 
-def _task(fields: Mapping[str, Any]) -> str:
-    """Return Alpaca's instruction with what it is about: joined by an empty line, as in Alpaca's own prompt."""
+def _is_no_input(value: Any) -> bool:
+    """Return whether a field holds a word for nothing, as `<noinput>`."""
+    return isinstance(value, str) and value.strip().lower().replace("_", " ").strip("<>[]() .") in NO_INPUT
+
+
+def _task(fields: Mapping[str, Any]) -> tuple[str, tuple[str, ...]]:
+    """Return Alpaca's instruction and its input, joined by an empty line as in Alpaca's own prompt, and notes."""
     task = text_of(fields.get("instruction"), "instruction")
-    given = [name for name in ("input", "context") if fields.get(name)]
+    given = [name for name in ("input", "context") if not is_empty(fields.get(name))]
+    nothing = [name for name in given if _is_no_input(fields[name])]
+    given = [name for name in given if name not in nothing]
     if len(given) > 1:
         raise ValueError("input and context stand beside the instruction, accepted: one of them")
-    return "\n\n".join([task, *(text_of(fields[name], name) for name in given)])
+    notes = tuple(f"the {name} {fields[name].strip()!r} says that there is none, and was left out" for name in nothing)
+    return "\n\n".join([task, *(text_of(fields[name], name) for name in given)]), notes
+
+
+def _with_task(fields: Mapping[str, Any], answer: str) -> Parsed:
+    """Return an instruction with its answer as messages."""
+    task, notes = _task(fields)
+    if isinstance(fields[answer], str) and fields[answer].strip().lower() in NO_OUTPUT:
+        raise ValueError(f"{answer} is {fields[answer].strip()!r}, which says that there is none, accepted: text")
+    parsed = _exchange({**fields, "prompt": task}, "prompt", answer)
+    return parsed._replace(used=parsed.used | {"instruction", "input", "context"}, notes=parsed.notes + notes)
 
 
 def _alpaca(fields: Mapping[str, Any]) -> Parsed:
-    parsed = _exchange({**fields, "prompt": _task(fields)}, "prompt", _column(fields, ("output", "response")))
-    return parsed._replace(used=parsed.used | {"instruction", "input", "context"})
+    return _with_task(fields, _column(fields, ("output", "response")))
 
 
 def _preference(side: str) -> Callable[[Mapping[str, Any]], Parsed]:
@@ -170,8 +193,7 @@ def _preference(side: str) -> Callable[[Mapping[str, Any]], Parsed]:
         elif is_text and "question" in fields:
             parsed = _exchange(fields, "question", side)
         elif is_text and "instruction" in fields:
-            parsed = _exchange({**fields, "prompt": _task(fields)}, "prompt", side)
-            parsed = parsed._replace(used=parsed.used | {"instruction", "input", "context"})
+            parsed = _with_task(fields, side)
         else:  # both answers repeat the dialogue that led to them
             found = with_system(turns(fields[side], side, shared), fields)
             parsed = Parsed(found.messages, found.weights, frozenset(SYSTEM), found.notes)
