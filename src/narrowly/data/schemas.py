@@ -28,7 +28,7 @@ QUESTION_NEEDS = ("context", "passage", "choices", "options")
 """Fields without which a question of a reading or multiple-choice set is another question."""
 
 NO_INPUT = frozenset({"noinput", "no input", "n/a", "none", "null", "nan"})
-"""What generators of tasks write where an instruction needs no input, brackets and case aside: `<noinput>` is Alpaca's own,
+"""What generators of tasks write where an instruction needs no input, brackets and case aside. `<noinput>` is Alpaca's,
 which its loaders take out again; the others stand in the same column of sets made in its manner."""
 
 NO_OUTPUT = frozenset({"<nooutput>", "<no output>", "<no_output>"})
