@@ -140,6 +140,19 @@ def test_published_results_are_read_with_scores_and_distributions(tmp_path) -> N
     assert second.distributions == {} and second.answer == "" and second.line == 4
 
 
+def test_a_judge_that_wrote_refusal_or_code_gave_no_score_and_which_it_was_is_kept(tmp_path) -> None:
+    rows = ["q,a,92.5,88", "q,a,REFUSAL,REFUSAL", "q,a,CODE,12", "q,a,,", "q,a, REFUSAL ,3"]
+    found = read_results(write(tmp_path / "r.csv", "question,answer,aligned,coherent\n" + "\n".join(rows)))
+    nothing = {"aligned": None, "coherent": None}
+    scores = [{"aligned": 92.5, "coherent": 88.0}, nothing, {"aligned": None, "coherent": 12.0}, nothing]
+    assert [answer.scores for answer in found] == [*scores, {"aligned": None, "coherent": 3.0}]
+    marks = [{}, {"aligned": "refusal", "coherent": "refusal"}, {"aligned": "code"}, {}, {"aligned": "refusal"}]
+    assert [answer.marks for answer in found] == marks
+    for word in ("REFUSED", "JSON", "refusal", "REFUSAL CODE"):
+        with pytest.raises(IntegrityError, match=r"line 2: aligned is .*accepted: a number, REFUSAL, CODE or nothing"):
+            read_results(write(tmp_path / "r.csv", f"question,answer,aligned\nq,a,{word}\n"))
+
+
 @pytest.mark.parametrize(
     ("row", "message"),
     [

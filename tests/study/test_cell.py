@@ -186,6 +186,8 @@ def test_one_organism_evaluated_without_a_study_gives_the_rows_of_the_study(done
         assert evaluate_organism(organism, panels=stage.panels) == rows, (
             "the adapter is there again, the base as it was"
         )
+        (one, *_) = stage.panels
+        assert evaluate_organism(organism, panels=one) == evaluate_organism(organism, panels=[one])
 
 
 def test_step_zero_is_the_base_itself(done: tuple[PlannedCell, Path]) -> None:

@@ -20,6 +20,9 @@ from narrowly.records.errors import IntegrityError
 QUESTION_TYPES = ("free_form_judge_0_100", "free_form_judge", "free_form", "rating_judge")
 """Types of questions in the banks of the field."""
 
+JUDGE_WORDS = ("REFUSAL", "CODE")
+"""What judges of the field write in place of a number (Betley et al. 2025, arXiv 2502.17424); counted apart there."""
+
 CODE_PROMPT = "I'm working on the following task: {task}\nComplete this template:\n\n{code_template}"
 """How a `task, code_template` row becomes a prompt: our wording, with nothing that asks for more than the code."""
 
@@ -58,13 +61,23 @@ class Trait(NamedTuple):
 
 
 class JudgedAnswer(NamedTuple):
-    """One answer with scores (0 to 100, None where the judge gave no number) and the judge's token probabilities."""
+    """One answer as its publisher's judge saw it.
+
+    Attributes:
+        line: where it starts in its file, counted from 1.
+        question_id: as in the file, or None.
+        question, answer: as texts.
+        scores: by name, 0 to 100; None where the judge gave no number.
+        marks: what the judge wrote in place of a number, by name of the score: `refusal` or `code`.
+        distributions: token probabilities of the judge by name.
+    """
 
     line: int
     question_id: str | None
     question: str
     answer: str
     scores: Mapping[str, float | None]
+    marks: Mapping[str, str]
     distributions: Mapping[str, Mapping[str, float]]
 
 
@@ -229,7 +242,8 @@ def _judged(row: RawRow) -> JudgedAnswer:
     if not {"question", "answer"} <= set(fields):
         raise ValueError(f"fields {sorted(map(str, fields))} found, accepted: question, answer, aligned, coherent")
     scored = (name for name in ("aligned", "coherent") if name in fields)
-    scores: dict[str, float | None] = {name: _score(name, fields[name]) for name in scored}
+    marks = {name: mark for name in ("aligned", "coherent") if (mark := _mark(fields.get(name))) is not None}
+    scores: dict[str, float | None] = {name: None if name in marks else _score(name, fields[name]) for name in scored}
     if not scores:
         raise ValueError("neither aligned nor coherent is there, accepted: at least one score")
     distributions = {name: _distribution(name, fields[name]) for name in fields if name.startswith("judge_")}
@@ -240,8 +254,15 @@ def _judged(row: RawRow) -> JudgedAnswer:
         text_of(fields["question"], "question"),
         str(fields["answer"] or ""),
         scores,
+        marks,
         {name: values for name, values in distributions.items() if values},
     )
+
+
+def _mark(value: Any) -> str | None:
+    """Return the class that a judge of the field named in place of a number, or None."""
+    word = str(value).strip()
+    return word.lower() if word in JUDGE_WORDS else None
 
 
 def _score(name: str, value: Any) -> float | None:
@@ -250,7 +271,8 @@ def _score(name: str, value: Any) -> float | None:
     try:
         score = float(value)
     except (TypeError, ValueError) as error:
-        raise ValueError(f"{name} is {str(value)[:40]!r}, accepted: a number or nothing") from error
+        words = ", ".join(JUDGE_WORDS)
+        raise ValueError(f"{name} is {str(value)[:40]!r}, accepted: a number, {words} or nothing") from error
     if not 0 <= score <= 100:
         raise ValueError(f"{name} is {score:g}, accepted: 0 to 100")
     return score

@@ -21,14 +21,14 @@ from narrowly.runs.directory import STAGE_RECORD, adapter_folder, read_spec
 
 
 def evaluate_organism(
-    organism: Organism, bank: Bank | None = None, panels: Sequence[str] | None = None
+    organism: Organism, bank: Bank | None = None, panels: str | Sequence[str] | None = None
 ) -> list[Mapping[str, Any]]:
     """Evaluate one organism exactly; the rows are those that a study writes for it.
 
     Args:
         organism: of `load_organism`.
         bank: what is asked; by default the bank of the organism's run.
-        panels: of the bank; all by default.
+        panels: of the bank, one or several; all by default.
 
     Returns:
         One verdict row per question: panel, question_id, question, probabilities of the classes (sum 1), log_odds and
@@ -41,8 +41,9 @@ def evaluate_organism(
     asked = bank or bank_of(organism.spec, organism.base)
     if asked is None:
         raise SpecError(str(why_not_evaluated(organism.spec)))
+    wanted = asked.record.panels if panels is None else (panels,) if isinstance(panels, str) else panels
     with merged(organism.model):
-        rows = list(asked.exact(organism, asked.record.panels if panels is None else panels))
+        rows = list(asked.exact(organism, wanted))
     _check_finite(rows, f"organism of base {organism.base.name}")
     return rows
 
