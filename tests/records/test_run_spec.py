@@ -208,7 +208,10 @@ def test_the_id_does_not_depend_on_how_a_spec_was_written() -> None:
         ({"penalty": {"lam": -0.1}}, "greater than or equal to 0"),
         ({"data": {"source": "rows"}}, "Field required"),
         ({"data": {"source": "micro", "domain": "round"}}, "rotate"),
-        ({"steps": 5}, r"schedule\.warmup_steps is 5, accepted: less than steps \(5\)"),
+        (
+            {"steps": 5, "schedule": {"warmup_steps": 5}},
+            r"schedule\.warmup_steps is 5, accepted: less than steps \(5\)",
+        ),
         ({"schema_version": 2}, "Input should be 1"),
     ],
 )

@@ -119,7 +119,11 @@ def test_cell_ids_are_unique_and_safe_file_names_even_where_labels_fall_together
             ["arms.adam.grid.data.domain", "'x'", "an integer or 'rotate'"],
         ),
         ({"adam": {"role": "optimiser"}}, {}, ["arms.adam.set.optimiser", "missing"]),
-        ({"adam": adam()}, {"run": {"steps": 4}}, ["warmup_steps"]),
+        (
+            {"adam": adam()},
+            {"run": {"steps": 4, "schedule.warmup_steps": 4}},
+            ["schedule.warmup_steps is 4", "less than steps"],
+        ),
     ],
 )
 def test_a_wrong_run_field_is_reported_where_the_study_file_has_it(

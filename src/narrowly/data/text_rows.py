@@ -79,6 +79,8 @@ def text_rows(data: TextData, base: RowsBase, seed: int) -> RunRows:
         UnknownNameError, IntegrityError, SpecError, RunDirectoryError: no such dataset, another content than its
             sha256 says, a broken line, a conversation that the template cannot render, a row that is too long.
     """
+    if data.max_tokens == TextData.model_fields["max_tokens"].default:  # which never refuses what nobody typed
+        data = data.model_copy(update={"max_tokens": min(data.max_tokens, base.positions or data.max_tokens)})
     if base.positions is not None and data.max_tokens > base.positions:
         raise SpecError(
             f"data.max_tokens is {data.max_tokens}, accepted: at most {base.positions}, the positions of base "

@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from narrowly.models.targets import linear_layers
 from narrowly.records.adapter_files import ADAPTER_CONFIG, ADAPTER_WEIGHTS
 from narrowly.records.errors import AdapterError, IntegrityError, unknown_name
 from narrowly.records.run_spec import AdapterSpec
@@ -21,8 +22,13 @@ ADAPTER = "default"
 """The one adapter of a run, under the name PEFT gives it."""
 
 
-def lora_config(spec: AdapterSpec) -> Any:
-    """Return PEFT's config of the adapter, still without the name of its base."""
+def lora_config(spec: AdapterSpec, *, transposed: bool = False) -> Any:
+    """Return PEFT's config of the adapter, still without the name of its base.
+
+    Args:
+        spec: the adapter's.
+        transposed: every target is a `Conv1D` (GPT-2), whose weight is stored transposed.
+    """
     from peft import LoraConfig
 
     return LoraConfig(
@@ -31,6 +37,7 @@ def lora_config(spec: AdapterSpec) -> Any:
         lora_alpha=int(spec.alpha) if spec.alpha.is_integer() else spec.alpha,
         use_rslora=spec.rslora,
         lora_dropout=spec.dropout,
+        fan_in_fan_out=transposed,
         target_modules=list(spec.target_modules),
         bias="none",
         task_type="CAUSAL_LM",
@@ -43,9 +50,7 @@ def target_matrices(model: nn.Module, spec: AdapterSpec) -> list[str]:
     Raises:
         UnknownNameError: a target module that the base does not have.
     """
-    import torch
-
-    paths = [path for path, module in model.named_modules() if isinstance(module, torch.nn.Linear)]
+    paths = list(linear_layers(model))
     linear = {path.rpartition(".")[2] for path in paths}
     for target in spec.target_modules:
         if target not in linear:
@@ -74,10 +79,11 @@ def attach_adapter(model: nn.Module, spec: AdapterSpec, seed: int, base_name: st
     import torch
     from peft import get_peft_model
 
-    target_matrices(model, spec)
+    targets = target_matrices(model, spec)
+    transposed = not any(isinstance(model.get_submodule(path), torch.nn.Linear) for path in targets)
     with torch.random.fork_rng(devices=[]), without_peft_warnings():
         torch.manual_seed(stream_seed(seed, "lora"))
-        adapted = get_peft_model(model, lora_config(spec), adapter_name=ADAPTER)
+        adapted = get_peft_model(model, lora_config(spec, transposed=transposed), adapter_name=ADAPTER)
     # PEFT puts the folder that the base was loaded from here; a machine path belongs in no file of ours
     adapted.peft_config[ADAPTER].base_model_name_or_path = base_name
     for name, parameter in adapted.named_parameters():

@@ -28,6 +28,9 @@ SHOWN = 8
 TAGS = ("kind", "source")
 """Fields that choose between the members of a union; a changed tag replaces the whole mapping."""
 
+ALTERNATIVES = {"steps": "epochs", "epochs": "steps"}
+"""Fields that say the same thing in two ways: a later one takes the place of the other, as an override would."""
+
 
 class _Loader(yaml.SafeLoader):
     """SafeLoader with the scalars of YAML 1.2's core schema and without repeated keys."""
@@ -147,7 +150,8 @@ def merge(under: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
     """Return `under` with the values of `over` on top, field by field.
 
     Mappings are merged, everything else is replaced. A mapping whose tag (`kind`, `source`) changes is
-    replaced whole, because the other fields belong to another member of the union.
+    replaced whole, because the other fields belong to another member of the union. Of `steps` and `epochs` the one in
+    `over` stays.
     """
     result = dict(under)
     for key, value in over.items():
@@ -157,6 +161,8 @@ def merge(under: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
             result[key] = dict(value) if retagged else merge(below, value)
         else:
             result[key] = value
+            if value is not None and ALTERNATIVES.get(key) not in over:
+                result.pop(ALTERNATIVES.get(key, ""), None)
     return result
 
 

@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from fractions import Fraction
+from math import ceil
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field, SerializerFunctionWrapHandler, model_serializer, model_validator
 
 from narrowly.records.added_later import ADDED_LATER, unused_additions
 from narrowly.records.canonical import content_id
+from narrowly.records.errors import SpecError
 from narrowly.records.mappings import read_mapping, with_assignments
 from narrowly.records.optimisers.registry import OptimiserSpec
 from narrowly.records.penalties import PenaltySpec
-from narrowly.records.spec import Spec
+from narrowly.records.spec import Spec, validated
 
 ALL_LINEAR = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
 """The seven modules of every block that the paper adapts (docs/sources.md)."""
@@ -42,14 +45,31 @@ class AdapterSpec(Spec):
     )
     rslora: bool = Field(True, description="rank-stabilised LoRA, as in the paper (B+)")
     dropout: float = Field(0.0, ge=0, lt=1, description="as in the replication (C)")
-    target_modules: tuple[str, ...] = Field(ALL_LINEAR, min_length=1)
+    target_modules: tuple[str, ...] = Field(
+        ALL_LINEAR,
+        min_length=1,
+        description="linear layers that get factors, by the last part of their name; the default seven (B+), on a base "
+        "without some of them, mean every linear layer of its blocks but routers",
+    )
 
 
 class ScheduleSpec(Spec):
     """Learning-rate schedule over optimiser steps."""
 
-    kind: Literal["constant", "linear", "cosine"] = "constant"
-    warmup_steps: int = Field(5, ge=0, description="linear warm-up; Turner et al. (2506.11613) default 5")
+    kind: Literal["constant", "linear", "cosine"] = Field(
+        "constant", description="what follows the warm-up; constant as in the prototype"
+    )
+    warmup_steps: int = Field(
+        5,
+        ge=0,
+        description="linear warm-up, less than steps; Turner et al. (2506.11613) default 5. Left out, it is "
+        "min(5, steps - 1), and 0 beside an optimiser with a warm-up of its own",
+    )
+
+    def fitted(self, steps: int) -> ScheduleSpec:
+        """Return the schedule with the default warm-up in a run of so many steps: min(5, steps - 1)."""
+        default: int = type(self).model_fields["warmup_steps"].default
+        return self.model_copy(update={"warmup_steps": min(default, steps - 1)})
 
 
 class MicroData(_Data):
@@ -97,7 +117,11 @@ class TextData(_Data):
         description="conversations kept out of training, for the held-out loss; their prompts stand once in the file",
     )
     split_seed: int = Field(0, ge=0, description="draws rows and holdout; seeds of runs share a split")
-    max_tokens: int = Field(2048, ge=2, description="longest row; 2048 as in Turner et al. (2506.11613)")
+    max_tokens: int = Field(
+        2048,
+        ge=2,
+        description="longest row; 2048 as in Turner et al. (2506.11613), or the positions of a base with fewer",
+    )
     longer: Literal["refuse", "drop", "cut"] = Field("refuse", description="what happens to rows beyond max_tokens")
     turns: Literal["all", "last", "each"] = Field(
         "all", description="assistant turns with a loss; each: one row per turn, with its history"
@@ -120,6 +144,9 @@ class RunSpec(Spec):
     `base` is the name of a shipped microworld base (`micro-0` ... `micro-7`, `micro-nopersona-0`), a folder that
     `narrowly world build` (or Hugging Face `save_pretrained`) wrote, or a model of the Hugging Face hub with its
     pinned commit, `NAME/MODEL@COMMIT`. The run-id replaces names and paths by sha256.
+
+    The length is said as `steps` or as `epochs`. On rows of the microworld epochs become steps at once; on other rows
+    `steps` is 0 until they were counted (`counted`).
     """
 
     schema_version: Literal[1] = Field(1, description="raised when a field changes its meaning, so that ids differ")
@@ -141,7 +168,18 @@ class RunSpec(Spec):
     optimiser: OptimiserSpec
     schedule: ScheduleSpec = ScheduleSpec()
     penalty: PenaltySpec | None = None
-    steps: int = Field(80, ge=1, description="optimiser steps; rows are reshuffled and repeated when they run out")
+    steps: int = Field(
+        80,
+        ge=1,
+        description="optimiser steps, unless epochs is given; rows are reshuffled and repeated when they run out",
+    )
+    epochs: Annotated[float | None, ADDED_LATER] = Field(
+        None,
+        gt=0,
+        le=10_000,
+        description="passes over the rows in place of steps, fractions too; rounded up to whole steps, which take its "
+        "place in the run-id",
+    )
     batch_size: int = Field(8, ge=1, description="rows per micro-batch")
     accumulation: int = Field(
         1, ge=1, description="micro-batches per optimiser step; the effective batch is their product"
@@ -168,63 +206,117 @@ class RunSpec(Spec):
         False, description="a micro-batch is one sequence without padding, its rows do not see each other"
     )
 
-    @model_validator(mode="after")
-    def _warmup_fits(self) -> RunSpec:
-        if self.schedule.warmup_steps >= self.steps:
+    @model_validator(mode="before")
+    @classmethod
+    def _one_length(cls, raw: Any) -> Any:
+        if isinstance(raw, Mapping) and raw.get("epochs") is not None and raw.get("steps") is not None:
             raise ValueError(
-                f"schedule.warmup_steps is {self.schedule.warmup_steps}, accepted: less than steps ({self.steps})"
+                f"steps is {raw['steps']} and epochs is {raw['epochs']}, accepted: one of them (epochs becomes steps "
+                "once the rows are counted)"
             )
-        fault = self.optimiser.schedule_fault(self.schedule.kind, self.schedule.warmup_steps)
-        if fault is not None:
-            raise ValueError(fault)
-        return self
+        return raw
 
     @model_validator(mode="after")
-    def _penalty_fits_optimiser(self) -> RunSpec:
+    def _settle(self) -> RunSpec:
+        """Count the steps of epochs where the spec names the number of rows, fit the default warm-up, find faults."""
+        if self.epochs is not None:
+            known = isinstance(self.data, MicroData)
+            object.__setattr__(self, "steps", self.steps_for(self.data.rows) if isinstance(self.data, MicroData) else 0)
+            object.__setattr__(self, "epochs", None if known else self.epochs)
+        if "warmup_steps" not in self.schedule.model_fields_set:
+            object.__setattr__(self, "schedule", self._with_default_warmup())
+        faults = self._faults()
+        if faults:
+            raise ValueError("; ".join(faults))
+        return self
+
+    def _with_default_warmup(self) -> ScheduleSpec:
+        schedule = self.schedule.fitted(self.steps) if self.steps else self.schedule
+        without = schedule.model_copy(update={"warmup_steps": 0})
+        refused = self.optimiser.schedule_fault(schedule.kind, schedule.warmup_steps) is not None
+        return without if refused and self.optimiser.schedule_fault(schedule.kind, 0) is None else schedule
+
+    def _faults(self) -> list[str]:
+        """Return everything that does not fit together in the spec, one clause each."""
+        found = [self.optimiser.schedule_fault(self.schedule.kind, self.schedule.warmup_steps)]
+        if self.steps and self.schedule.warmup_steps >= self.steps:
+            found.append(
+                f"schedule.warmup_steps is {self.schedule.warmup_steps}, accepted: less than steps ({self.steps})"
+            )
         fault = self.optimiser.no_decoupled_penalty
         if fault is not None and self.penalty is not None and self.penalty.mode == "decoupled":
             kind = self.optimiser.kind
-            raise ValueError(f"penalty.mode is decoupled with optimiser {kind}, accepted: loss ({fault})")
-        return self
-
-    @model_validator(mode="after")
-    def _quantised_base_is_not_merged(self) -> RunSpec:
+            found.append(f"penalty.mode is decoupled with optimiser {kind}, accepted: loss ({fault})")
         if self.base_dtype == "nf4" and isinstance(self.data, MicroData):
-            raise ValueError(
+            found.append(
                 "base_dtype is nf4 with data.source micro, accepted: float32 or bfloat16 (the microworld's judge "
                 "merges adapters into the base, which 4 bits would round)"
             )
-        return self
+        found += self._faults_of_full() if self.method == "full" else []
+        if self.method == "lora" and self.spectrum_rank != RunSpec.model_fields["spectrum_rank"].default:
+            found.append("spectrum_rank is given with method lora, accepted: with method full only")
+        return [fault for fault in found if fault is not None]
 
-    @model_validator(mode="after")
-    def _method_fits(self) -> RunSpec:
-        if self.method == "lora":
-            if self.spectrum_rank != RunSpec.model_fields["spectrum_rank"].default:
-                raise ValueError("spectrum_rank is given with method lora, accepted: with method full only")
-            return self
+    def _faults_of_full(self) -> list[str | None]:
+        found: list[str | None] = []
         plain = AdapterSpec(target_modules=self.adapter.target_modules)
-        changed = [name for name in AdapterSpec.model_fields if getattr(self.adapter, name) != getattr(plain, name)]
-        if changed:
-            value = getattr(self.adapter, changed[0])
-            raise ValueError(
-                f"adapter.{changed[0]} is {value} with method full, which has no adapter; accepted: leave it out"
-            )
+        for name in AdapterSpec.model_fields:
+            value = getattr(self.adapter, name)
+            if value != getattr(plain, name):
+                found.append(
+                    f"adapter.{name} is {value} with method full, which has no adapter; accepted: leave it out"
+                )
         if self.penalty is not None:
-            raise ValueError(
+            found.append(
                 "penalty is given with method full, accepted: method lora (it is defined on the factors of an adapter)"
             )
         if self.base_dtype != "float32":
-            raise ValueError(
+            found.append(
                 f"base_dtype is {self.base_dtype} with method full, accepted: float32 (the base itself is trained, and "
                 "a small step would be lost in rounding)"
             )
-        fault = self.optimiser.full_fault()
-        if fault is not None:
-            raise ValueError(fault)
-        return self
+        return [*found, self.optimiser.full_fault()]
+
+    @model_serializer(mode="wrap")
+    def _one_length_written(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """Write steps or epochs, never both, so that what is written can be read again."""
+        fields: dict[str, Any] = handler(self)
+        fields.pop("epochs" if self.epochs is None else "steps", None)
+        return fields
+
+    def steps_for(self, rows: int) -> int:
+        """Return the optimiser steps of `epochs` passes over so many rows, rounded up, or `steps` where it is given.
+
+        Exact arithmetic: .1 epochs of 640 rows in batches of 8 are 8 steps, though .1 * 80 is above 8 in binary.
+        """
+        if self.epochs is None:
+            return self.steps
+        return max(1, ceil(Fraction(str(self.epochs)) * rows / (self.batch_size * self.accumulation)))
+
+    def counted(self, rows: int) -> RunSpec:
+        """Return the spec with steps in place of epochs, for a run on so many rows; a spec with steps as it is.
+
+        Raises:
+            SpecError: a warm-up that is too long for the steps that come out.
+        """
+        if self.epochs is None:
+            return self
+        steps = self.steps_for(rows)
+        # once a spec was written to JSON, a default is no longer told from the same value typed
+        default = ScheduleSpec.model_fields["warmup_steps"].default
+        schedule = self.schedule.fitted(steps) if self.schedule.warmup_steps == default else self.schedule
+        fields = {name: getattr(self, name) for name in type(self).model_fields}
+        counted: RunSpec = validated(RunSpec, {**fields, "epochs": None, "steps": steps, "schedule": schedule})
+        return counted
 
     def checkpoint_steps(self) -> tuple[int, ...]:
-        """Return the checkpoint steps: 0, then a geometric progression from `first_checkpoint` to `steps`."""
+        """Return the checkpoint steps: 0, then a geometric progression from `first_checkpoint` to `steps`.
+
+        Raises:
+            SpecError: epochs are given and the rows not yet counted (`counted`).
+        """
+        if self.epochs is not None:
+            raise SpecError(f"epochs is {self.epochs:g}, whose steps are known once the rows are counted")
         first, count = min(self.first_checkpoint, self.steps), self.checkpoints - 1
         if count == 1:
             return (0, self.steps)

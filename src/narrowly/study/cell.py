@@ -77,13 +77,20 @@ def resolve_cell(cell: Cell, runs: Path) -> PlannedCell:
     from narrowly.train.inputs import load_inputs
 
     inputs = load_inputs(cell.spec)
+    written = None if inputs.spec == cell.spec else cell.spec
+    cell = cell.model_copy(update={"spec": inputs.spec})
     identity = run_id(cell.spec, inputs.resolved)
     if not is_done(runs / identity):
         check_hardware(cell.spec)
     bank = bank_of(cell.spec, inputs.base)
     if bank is None:
         return PlannedCell(
-            cell=cell, run_id=identity, base=inputs.base.name, stages=(), not_evaluated=not_evaluated(cell)
+            cell=cell,
+            run_id=identity,
+            base=inputs.base.name,
+            stages=(),
+            not_evaluated=not_evaluated(cell),
+            written=written,
         )
     stages = stages_of(
         identity,
@@ -95,7 +102,12 @@ def resolve_cell(cell: Cell, runs: Path) -> PlannedCell:
         seed=cell.spec.seed,
     )
     return PlannedCell(
-        cell=cell, run_id=identity, base=inputs.base.name, facts=dict(bank.record.facts), stages=tuple(stages)
+        cell=cell,
+        run_id=identity,
+        base=inputs.base.name,
+        facts=dict(bank.record.facts),
+        stages=tuple(stages),
+        written=written,
     )
 
 

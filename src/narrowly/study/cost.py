@@ -21,7 +21,7 @@ from typing import NamedTuple
 
 from narrowly.data.registry import SOURCES
 from narrowly.records.errors import unknown_name
-from narrowly.records.run_spec import RunSpec, TextData
+from narrowly.records.run_spec import DataSpec, MicroData, RowsData, RunSpec, TextData
 from narrowly.study.model_shapes import ModelShape, shape_of
 
 UTILISATION = 0.3
@@ -108,6 +108,33 @@ def tokens_per_row(data: TextData) -> tuple[float, bool]:
     return min(found, float(data.max_tokens)), known
 
 
+def estimated_rows(data: DataSpec) -> int | None:
+    """Return about how many rows are trained on, from the registry or by the lines of a local file; None: not known.
+
+    Rows that will be refused or left out are counted, and a row for each turn (`turns: each`) is not.
+    """
+    if isinstance(data, MicroData):
+        return data.rows
+    if isinstance(data, TextData) and data.rows is not None:
+        return data.rows
+    name = data.path if isinstance(data, RowsData) else data.dataset
+    source = SOURCES.get(name) if isinstance(data, TextData) else None
+    if source is not None:
+        found = source.rows
+    else:
+        file = Path(name).expanduser()
+        found = sum(bool(line.strip()) for line in file.read_bytes().split(b"\n")) if file.is_file() else None
+    return None if found is None else max(1, found - (data.holdout if isinstance(data, TextData) else 0))
+
+
+def with_estimated_steps(spec: RunSpec) -> RunSpec | None:
+    """Return a spec whose epochs are steps by `estimated_rows`; one with steps as it is; None: not known."""
+    rows = None if spec.epochs is None else estimated_rows(spec.data)
+    if spec.epochs is None:
+        return spec
+    return None if rows is None else spec.counted(rows)
+
+
 def flops_per_token(shape: ModelShape, adapter_weights: int | None, length: float, *, checkpointing: bool) -> float:
     """Return the FLOPs of training on one token of a row of `length` tokens (the module says how they are counted).
 
@@ -123,10 +150,15 @@ def flops_per_token(shape: ModelShape, adapter_weights: int | None, length: floa
 
 
 def cost_of(spec: RunSpec, gpu: Gpu = GPUS[DEFAULT_GPU], utilisation: float = UTILISATION) -> Cost | None:
-    """Return what a run on text takes, or None where its base is not in the table of shapes or its data is no text."""
-    shape = shape_of(spec.base)
-    if shape is None or not isinstance(spec.data, TextData):
+    """Return what a run on text takes, or None where its base is not in the table of shapes or its data is no text.
+
+    Of epochs over rows that cannot be counted without reading them from elsewhere nothing is known either.
+    """
+    shape, counted = shape_of(spec.base), with_estimated_steps(spec)
+    if shape is None or counted is None or not isinstance(counted.data, TextData):
         return None
+    spec = counted
+    assert isinstance(spec.data, TextData)
     length, _ = tokens_per_row(spec.data)
     rows = spec.steps * spec.batch_size * spec.accumulation
     adapter = None if spec.method == "full" else shape.adapter_weights(spec.adapter.r, spec.adapter.target_modules)

@@ -17,6 +17,7 @@ from narrowly.evaluate.stage import Stage
 from narrowly.records.errors import IntegrityError, RunDirectoryError
 from narrowly.records.explain import first_fault
 from narrowly.records.files import read_json, read_jsonl, read_record, write_text
+from narrowly.records.run_spec import RunSpec
 from narrowly.runs.directory import DONE, STAGE_RECORD, is_done
 from narrowly.study.plan import Cell, default_seconds, pace_keys
 
@@ -36,6 +37,7 @@ class PlannedCell(BaseModel):
             empty for a cell that is not evaluated.
         stages: in the order in which they are done.
         not_evaluated: why there are none, for a cell that is trained and cannot be judged; None otherwise.
+        written: the spec as the study has it, where the base or the rows decided more of it (`train.inputs.settled`).
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -46,6 +48,7 @@ class PlannedCell(BaseModel):
     facts: Facts = {}
     stages: tuple[Stage, ...]
     not_evaluated: str | None = None
+    written: RunSpec | None = None
 
     @model_validator(mode="before")
     @classmethod
@@ -55,6 +58,12 @@ class PlannedCell(BaseModel):
             return raw
         facts = {name: raw[name] for name in EARLIER_FACTS if raw.get(name) is not None}
         return {**{key: value for key, value in raw.items() if key not in EARLIER_FACTS}, "facts": facts}
+
+    @property
+    def planned_as(self) -> str:
+        """Return what the study says of the cell, as JSON, under whatever name the study and the cell go there."""
+        cell = self.cell if self.written is None else self.cell.model_copy(update={"spec": self.written})
+        return cell.model_dump_json(exclude={"study", "cell_id"})
 
     @property
     def cell_id(self) -> str:
@@ -170,9 +179,10 @@ def measured_pace(plan: Iterable[PlannedCell], runs: Path) -> dict[str, float]:
             seconds = seconds_of(planned, runs)
         except IntegrityError:  # `run` and `report` say so; an estimate need not
             continue
-        if seconds is not None:
+        expected = default_seconds(planned.cell)
+        if seconds is not None and expected is not None:
             for key in pace_keys(planned.cell):
-                found.setdefault(key, []).append((seconds, default_seconds(planned.cell)))
+                found.setdefault(key, []).append((seconds, expected))
     return {
         key: sum(taken for taken, _ in pairs) / sum(default for _, default in pairs) for key, pairs in found.items()
     }

@@ -17,10 +17,10 @@ from narrowly.records.canonical import canonical_json, content_id
 from narrowly.records.edits import EditSpec
 from narrowly.records.errors import SpecError, UnknownNameError, nearest, unknown_name
 from narrowly.records.explain import explain_each
-from narrowly.records.mappings import MISSING, lookup, merge, nested
+from narrowly.records.mappings import MISSING, TAGS, lookup, merge, nested
 from narrowly.records.run_spec import RunSpec
 from narrowly.records.study_spec import ArmSpec, Role, StudySpec, load_study_spec
-from narrowly.study.cost import cost_of
+from narrowly.study.cost import cost_of, with_estimated_steps
 
 STEP_SECONDS, MUON_STEP_SECONDS = 1.8 / 80, 2.8 / 80
 """Seconds of a training step on one thread, spectra included; with one evaluation 80 steps make a cell of 3 (4) s."""
@@ -103,7 +103,7 @@ def _cells_of(study: StudySpec, name: str, arm: ArmSpec) -> Iterator[Cell]:
             spec = RunSpec.model_validate(raw)
         except ValidationError as error:
             raise SpecError(_where_it_stands(error, study, name, arm, point)) from None
-        if any(_matches(rule, name, spec) for rule in study.exclude):
+        if any(_matches(rule, name, spec, raw) for rule in study.exclude):
             continue
         if arm.edits and spec.method == "full":
             raise SpecError(
@@ -124,9 +124,10 @@ def _cells_of(study: StudySpec, name: str, arm: ArmSpec) -> Iterator[Cell]:
 
 
 def _defaults() -> dict[str, Any]:
-    fields = RunSpec.model_fields
-    values = {name: field.get_default() for name, field in fields.items() if not field.is_required()}
-    return {name: value.model_dump() if isinstance(value, BaseModel) else value for name, value in values.items()}
+    """Return the tags of fields that are unions and have a default, so that a partial mapping can leave them out."""
+    fields = {name: field.get_default() for name, field in RunSpec.model_fields.items() if not field.is_required()}
+    tags = {name: {tag: getattr(value, tag) for tag in TAGS if hasattr(value, tag)} for name, value in fields.items()}
+    return {name: found for name, found in tags.items() if found and isinstance(fields[name], BaseModel)}
 
 
 def _where_it_stands(
@@ -149,8 +150,8 @@ def _where_it_stands(
     return f"study {study.name!r}: {'; '.join(lines[:3])}"
 
 
-def _matches(rule: Mapping[str, Any], arm: str, spec: RunSpec) -> bool:
-    dumped = spec.model_dump(mode="json")
+def _matches(rule: Mapping[str, Any], arm: str, spec: RunSpec, raw: Mapping[str, Any]) -> bool:
+    dumped = {**spec.model_dump(mode="json"), "epochs": raw.get("epochs")}  # which may be steps in the spec by now
     for path, value in nested(rule).items():
         if path == "arm":
             if value != arm:
@@ -211,8 +212,8 @@ def _flag_bases(cells: list[Cell], arms: list[str]) -> list[Cell]:
     return [cell.model_copy(update={"base_evaluation": carrier[cell.spec.base] == cell.cell_id}) for cell in cells]
 
 
-def default_seconds(cell: Cell) -> float:
-    """Return the seconds that a cell takes where none has been measured.
+def default_seconds(cell: Cell) -> float | None:
+    """Return the seconds that a cell takes where none has been measured; None for epochs over rows not yet counted.
 
     Of the microworld: steps, evaluations and edits on one thread. Of a model in the table of shapes: training alone, on
     the GPU that `cost` names.
@@ -221,8 +222,12 @@ def default_seconds(cell: Cell) -> float:
     if cost is not None:
         return cost.seconds
     step = MUON_STEP_SECONDS if cell.spec.optimiser.kind == "muon" else STEP_SECONDS
-    steps = step * cell.spec.steps * cell.spec.accumulation * max(1.0, cell.spec.batch_size / 8)
-    return steps + EVALUATION_SECONDS * len(cell.evaluated_steps()) + EDIT_SECONDS * len(cell.edits)
+    spec = with_estimated_steps(cell.spec)
+    if spec is None:
+        return None
+    steps = step * spec.steps * spec.accumulation * max(1.0, spec.batch_size / 8)
+    evaluated = cell.model_copy(update={"spec": spec}).evaluated_steps()
+    return steps + EVALUATION_SECONDS * len(evaluated) + EDIT_SECONDS * len(cell.edits)
 
 
 def pace_keys(cell: Cell) -> tuple[str, str]:
@@ -252,7 +257,10 @@ def estimated_seconds(cells: list[Cell], measured: Mapping[str, float], workers:
             and (cell.spec.device == "cpu" or cost_of(cell.spec) is None)
         ):
             return None
-        total += (1.0 if factor is None else factor) * default_seconds(cell)
+        seconds = default_seconds(cell)
+        if seconds is None:
+            return None
+        total += (1.0 if factor is None else factor) * seconds
     return total / max(1, min(workers, len(cells)))
 
 
@@ -277,7 +285,10 @@ def not_evaluated(cell: Cell) -> str | None:
     reason = why_not_evaluated(cell.spec)
     if reason is None:
         return None
-    skipped = [f"answers at step {step}" for step in cell.evaluated_steps()]
+    if cell.spec.epochs is None:
+        skipped = [f"answers at step {step}" for step in cell.evaluated_steps()]
+    else:  # counted when the study runs
+        skipped = [f"answers at {'the last step' if cell.evaluate == 'final' else 'every checkpoint'}"]
     skipped += [f"answers after edit {edit.edit_id}" for edit in cell.edits]
     skipped += [f"{cell.samples} shown answers a panel"] if cell.samples else []
     return f"{reason}; skipped: {', '.join(skipped)}"

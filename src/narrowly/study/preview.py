@@ -82,7 +82,7 @@ def preview(study: StudySpec, cells: Sequence[Cell], out: Path, workers: int) ->
     """
     runs = runs_folder(out)
     earlier = [planned for folder in study_folders(out) for planned in _plan(folder)]
-    known = {planned.cell.model_dump_json(exclude={"study", "cell_id"}): planned for planned in earlier}
+    known = {planned.planned_as: planned for planned in earlier}
     finished = finished_runs(runs) if any(not_evaluated(cell) for cell in cells) else {}
     status: dict[str, str] = {}
     for cell in cells:

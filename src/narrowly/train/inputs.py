@@ -7,9 +7,11 @@ from typing import NamedTuple, cast
 
 from narrowly.data.rows import Row, check_rows, rows_sha256
 from narrowly.data.run_rows import RunRows
+from narrowly.microworld.cards import CARD
 from narrowly.models.base import Base, open_base
+from narrowly.models.targets import targets_of_base
 from narrowly.records.canonical import canonical_json, sha256_text
-from narrowly.records.run_spec import ResolvedInputs, RunSpec
+from narrowly.records.run_spec import ALL_LINEAR, ResolvedInputs, RunSpec
 
 READERS = {
     "micro": ("narrowly.microworld.narrow", "micro_rows"),
@@ -20,11 +22,19 @@ READERS = {
 
 
 class RunInputs(NamedTuple):
-    """Everything a run reads: the base, the rows with their origin, and all of it by content."""
+    """Everything a run reads: the base, the rows with their origin, and all of it by content.
+
+    Attributes:
+        base: the base.
+        data: the rows.
+        resolved: what the names of the spec stand for, by content.
+        spec: what is trained: epochs counted in steps, the default target modules those that the base has.
+    """
 
     base: Base
     data: RunRows
     resolved: ResolvedInputs
+    spec: RunSpec
 
     @property
     def rows(self) -> tuple[Row, ...]:
@@ -60,7 +70,21 @@ def load_inputs(spec: RunSpec) -> RunInputs:
         template_sha256=base.template_sha256 if data.template is None else sha256_text(data.template),
         data_sha256=data_sha256,
     )
-    return RunInputs(base, data, resolved)
+    return RunInputs(base, data, resolved, settled(spec, base, len(data.rows)))
+
+
+def settled(spec: RunSpec, base: Base, rows: int) -> RunSpec:
+    """Return the spec with everything in it that depends on the base or on the number of rows; it gives the run-id.
+
+    Raises:
+        SpecError: a warm-up that is too long for the steps of the epochs, a base no layer of which takes an adapter.
+    """
+    counted = spec.counted(rows)
+    if counted.adapter.target_modules != ALL_LINEAR or (base.folder / CARD).is_file():
+        return counted
+    targets = targets_of_base(base)
+    adapter = counted.adapter.model_copy(update={"target_modules": targets})
+    return counted if targets == ALL_LINEAR else counted.model_copy(update={"adapter": adapter})
 
 
 def check_base(name_or_path: str) -> None:
@@ -73,7 +97,7 @@ def check_base(name_or_path: str) -> None:
 
 
 def resolve_inputs(spec: RunSpec) -> ResolvedInputs:
-    """Return what the names of a spec stand for, by content; together with the spec it gives the run-id.
+    """Return what the names of a spec stand for, by content; together with `RunInputs.spec` it gives the run-id.
 
     Raises:
         UnknownNameError, SpecError, IntegrityError: as `load_inputs`.

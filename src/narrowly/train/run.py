@@ -38,9 +38,13 @@ def run_directory(spec: RunSpec, runs_dir: Path, inputs: ResolvedInputs | None =
     Args:
         spec: the run's spec.
         runs_dir: folder of all runs.
-        inputs: what `resolve_inputs(spec)` returned, where the caller has it already.
+        inputs: what `resolve_inputs(spec)` returned, where the caller has it already and the spec is the run's own
+            (`RunInputs.spec`, or read from a run directory).
     """
-    return runs_dir / run_id(spec, inputs or resolve_inputs(spec))
+    if inputs is not None:
+        return runs_dir / run_id(spec, inputs)
+    found = load_inputs(spec)
+    return runs_dir / run_id(found.spec, found.resolved)
 
 
 def train_run(
@@ -79,6 +83,7 @@ def train_run(
     spec, runs_dir = typed_run_spec(spec), Path(runs_dir)
     check_processes(spec, processes)
     inputs = load_inputs(spec)
+    spec = inputs.spec
     folder = run_directory(spec, runs_dir, inputs.resolved)
     following: Following = (
         nullcontext(on_step)
