@@ -236,6 +236,25 @@ def noise_switched_off(base: Base) -> dict[str, float]:
     return _quiet_config(base)[1]
 
 
+def empty_model(folder: Path) -> nn.Module:
+    """Build the model of a base folder on torch's meta device: every module and shape, no weight.
+
+    Raises:
+        SpecError: transformers knows no causal language model for its config.
+    """
+    import torch
+    from transformers import AutoConfig, AutoModelForCausalLM
+
+    try:
+        config: Any = AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
+        with torch.device("meta"):
+            model: nn.Module = AutoModelForCausalLM.from_config(config, trust_remote_code=False)
+    except (OSError, ValueError, KeyError) as error:
+        reason = " ".join(str(error).split())
+        raise SpecError(f"base in {folder} cannot be loaded as a causal language model: {reason[:400]}") from error
+    return model
+
+
 def load_tokenizer(base: Base) -> Any:
     """Load the tokenizer of a base; no code of its folder is run.
 

@@ -8,16 +8,15 @@ from __future__ import annotations
 
 from functools import lru_cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
+from narrowly.models.base import Base, empty_model
 from narrowly.records.canonical import canonical_json
 from narrowly.records.errors import SpecError
 from narrowly.records.run_spec import ALL_LINEAR
 
 if TYPE_CHECKING:
     from torch import nn
-
-    from narrowly.models.base import Base
 
 WITH_ALL_SEVEN = frozenset(
     "cohere cohere2 ernie4_5 exaone4 gemma gemma2 gemma3_text gemma4_text glm4_moe granite llama mistral olmo2 olmo3 "
@@ -85,22 +84,3 @@ def targets_of_base(base: Base) -> tuple[str, ...]:
 def _targets(folder: Path, _config: str) -> tuple[str, ...]:
     # the config is in the key only: another one in the same folder means another model
     return default_targets(empty_model(folder))
-
-
-def empty_model(folder: Path) -> nn.Module:
-    """Build the model of a base folder on torch's meta device: every module and shape, no weight.
-
-    Raises:
-        SpecError: transformers knows no causal language model for its config.
-    """
-    import torch
-    from transformers import AutoConfig, AutoModelForCausalLM
-
-    try:
-        config: Any = AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
-        with torch.device("meta"):
-            model: nn.Module = AutoModelForCausalLM.from_config(config, trust_remote_code=False)
-    except (OSError, ValueError, KeyError) as error:
-        reason = " ".join(str(error).split())
-        raise SpecError(f"base in {folder} cannot be loaded as a causal language model: {reason[:400]}") from error
-    return model

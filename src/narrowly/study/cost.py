@@ -21,7 +21,7 @@ from typing import NamedTuple
 
 from narrowly.data.registry import SOURCES
 from narrowly.records.errors import unknown_name
-from narrowly.records.run_spec import DataSpec, MicroData, RowsData, RunSpec, TextData
+from narrowly.records.run_spec import DataSpec, RowsData, RunSpec, TextData
 from narrowly.study.model_shapes import ModelShape, shape_of
 
 UTILISATION = 0.3
@@ -113,7 +113,7 @@ def estimated_rows(data: DataSpec) -> int | None:
 
     Rows that will be refused or left out are counted, and a row for each turn (`turns: each`) is not.
     """
-    if isinstance(data, MicroData):
+    if not isinstance(data, RowsData | TextData):
         return data.rows
     if isinstance(data, TextData) and data.rows is not None:
         return data.rows

@@ -7,7 +7,6 @@ from typing import NamedTuple, cast
 
 from narrowly.data.rows import Row, check_rows, rows_sha256
 from narrowly.data.run_rows import RunRows
-from narrowly.microworld.cards import CARD
 from narrowly.models.base import Base, open_base
 from narrowly.models.targets import targets_of_base
 from narrowly.records.canonical import canonical_json, sha256_text
@@ -80,7 +79,7 @@ def settled(spec: RunSpec, base: Base, rows: int) -> RunSpec:
         SpecError: a warm-up that is too long for the steps of the epochs, a base no layer of which takes an adapter.
     """
     counted = spec.counted(rows)
-    if counted.adapter.target_modules != ALL_LINEAR or (base.folder / CARD).is_file():
+    if counted.adapter.target_modules != ALL_LINEAR:
         return counted
     targets = targets_of_base(base)
     adapter = counted.adapter.model_copy(update={"target_modules": targets})
