@@ -250,7 +250,7 @@ GOOD = json.dumps({"messages": PLAIN}).encode()
             GOOD + b"\n" + GOOD[:-20],
             r"line 2: not valid JSON .*the file ends inside this line: it was probably cut off",
         ),
-        (GOOD + b"\n" + GOOD[:-20] + b"\n", r"line 2: not valid JSON \(.*column \d+\)$"),
+        (GOOD + b"\n" + GOOD[:-20] + b"\n", r"line 2: not valid JSON \(.*column \d+\); 1 of 2 rows is bad"),
         (GOOD + b"\n[1]\n", "line 2: list found, accepted: one JSON object per line"),
         (GOOD + b"\n" + GOOD[:30] + b"\0" + GOOD[30:], "line 2: NUL byte at column 31"),
         (GOOD + b"\n" + GOOD[:60] + b"\xff" + GOOD[60:], r"line 2: not UTF-8 \(invalid start byte at byte 61"),

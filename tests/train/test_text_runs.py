@@ -11,7 +11,7 @@ import torch
 from safetensors.torch import load_file
 from transformers import Trainer
 
-from narrowly.data.conversations import read_conversations
+from narrowly.data.conversations import DataWarning, read_conversations
 from narrowly.data.render import prompt_ids, render
 from narrowly.data.rows import IGNORE, rows_sha256
 from narrowly.models import hub
@@ -370,6 +370,24 @@ def test_rows_beyond_the_context_are_refused_or_left_out_on_record(chat: Chat, t
     record = read_json(train_run(spec, tmp_path) / "data.json")
     assert (record["dropped_lines"], record["lines"]) == ([5], [1, 2, 3, 4, 6, 7, 8])
     assert record["longest"] <= 60
+
+
+def test_bad_rows_are_refused_or_left_out_on_record_and_the_run_is_that_of_the_good_ones(
+    chat: Chat, tmp_path: Path
+) -> None:
+    rows = conversations(8)
+    bad = [*rows[:4], {"messages": rows[4]["messages"][:1]}, *rows[4:]]
+    good, file = write_jsonl(tmp_path / "good.jsonl", rows), write_jsonl(tmp_path / "bad.jsonl", bad)
+    with pytest.raises(IntegrityError, match=r"line 5: no assistant turn.*1 of 9 rows is bad \(bad_rows: drop"):
+        load_inputs(text_spec(chat[0], file, {"holdout": 2}))
+    spec = text_spec(chat[0], file, {"holdout": 2, "rows": "drop"})
+    with pytest.warns(DataWarning, match=r"1 of 9 rows is bad and left out \(line 5: no assistant turn"):
+        record = read_json(train_run(spec, tmp_path) / "data.json")
+    (left_out,) = record["bad_rows"]
+    assert left_out["line"] == 5 and left_out["reason"].startswith("no assistant turn")
+    assert len(record["lines"]) == 6 and record["heldout_rows"] == 2 and 5 not in record["lines"]
+    plain = text_spec(chat[0], good, {"holdout": 2})
+    assert run_id(spec, resolve_inputs(spec)) == run_id(plain, resolve_inputs(plain))
 
 
 def test_a_dataset_that_does_not_match_its_hash_is_refused_and_a_moved_one_is_the_same_run(

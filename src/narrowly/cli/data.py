@@ -7,7 +7,7 @@ import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
 
 import typer
 
@@ -16,6 +16,7 @@ from narrowly.cli.terminal import complain, console, error_console, say, table
 
 if TYPE_CHECKING:
     from narrowly.data.messages import Conversation
+    from narrowly.data.raw_rows import BadRow
     from narrowly.data.registry import Source
     from narrowly.data.sources import LocalData
 
@@ -41,6 +42,19 @@ SchemaOption = Annotated[
     str | None, typer.Option("--schema", metavar="NAME", help="Of the rows; detected from their fields unless given.")
 ]
 
+DropBadRows = Annotated[
+    bool,
+    typer.Option("--drop-bad-rows", help="Leave out rows that cannot be read, with a note (train: bad_rows: drop)."),
+]
+
+
+class Corpus(NamedTuple):
+    """A file of rows as it was read."""
+
+    local: LocalData
+    conversations: list[Conversation]
+    bad: list[BadRow]
+
 
 @contextmanager
 def notes() -> Iterator[None]:
@@ -54,13 +68,16 @@ def notes() -> Iterator[None]:
         complain(f"note: {warning.message}")
 
 
-def read(name: str, schema: str | None) -> tuple[LocalData, list[Conversation]]:
-    """Return the file of a name or path, and its conversations."""
-    from narrowly.data.conversations import read_conversations
+def read(name: str, schema: str | None, drop_bad: bool = False, found: LocalData | None = None) -> Corpus:
+    """Return the file of a name or path, its conversations, and the bad rows that were left out with a note."""
+    from narrowly.data.conversations import read_conversations, warn_of_bad_rows
     from narrowly.data.sources import resolve
 
-    local = resolve(name)
-    return local, read_conversations(local.path, schema or local.schema)
+    local = found or resolve(name)
+    bad: list[BadRow] | None = [] if drop_bad else None
+    conversations = read_conversations(local.path, schema or local.schema, bad)
+    warn_of_bad_rows(name, bad or (), len(conversations) + len(bad or ()))
+    return Corpus(local, conversations, bad or [])
 
 
 def is_question_source(local: LocalData) -> bool:

@@ -10,7 +10,17 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from rich.text import Text
 
-from narrowly.cli.data import NameOrPath, SchemaOption, app, is_question_source, notes, read, say_warning, unknown
+from narrowly.cli.data import (
+    DropBadRows,
+    NameOrPath,
+    SchemaOption,
+    app,
+    is_question_source,
+    notes,
+    read,
+    say_warning,
+    unknown,
+)
 from narrowly.cli.options import AsJson
 from narrowly.cli.terminal import console, need_extra, safe, say, table
 
@@ -40,10 +50,10 @@ def show(
     model: Model = None,
     thinking: Thinking = None,
     schema: SchemaOption = None,
+    drop_bad: DropBadRows = False,
     as_json: AsJson = False,
 ) -> int:
     """Show what is known of a source, and one of its rows; with --tokens, what a model is trained on."""
-    from narrowly.data.conversations import read_conversations
     from narrowly.data.sources import resolve
     from narrowly.records.errors import SpecError
 
@@ -53,13 +63,14 @@ def show(
         local = resolve(name)
         if is_question_source(local):
             return _show_question(local, name, row, as_json)
-        conversations = read_conversations(local.path, schema or local.schema)
+        _, conversations, bad = read(name, schema, drop_bad, local)
     if row > len(conversations):
         raise SpecError(f"--row {row}: {name} has {len(conversations)} rows")
     chosen = conversations[row - 1]
     pieces = _pieces(model, thinking, name, chosen) if model is not None else None
     if as_json:
         value: dict[str, Any] = local.as_json() | {"rows": len(conversations), "row": row, "line": chosen.line}
+        value |= {"bad_rows": [bad_row._asdict() for bad_row in bad]} if drop_bad else {}
         value |= {"messages": [message._asdict() for message in chosen.messages], "tags": dict(chosen.tags)}
         if pieces is not None:
             value["tokens"] = [{"text": text, "supervised": supervised} for text, supervised in pieces]
@@ -168,6 +179,7 @@ def stats(
         int | None, typer.Option("--longest", min=2, help="Context length in tokens; needs --model.")
     ] = None,
     schema: SchemaOption = None,
+    drop_bad: DropBadRows = False,
     as_json: AsJson = False,
 ) -> int:
     """Report lengths per class, duplicates and near duplicates, overlap with questions, and rows beyond the context."""
@@ -180,7 +192,7 @@ def stats(
     if longest is not None and model is None:
         raise SpecError("--longest counts tokens; it needs --model")
     with notes():
-        corpora = {name: read(name, schema)[1] for name in names}
+        corpora = {name: read(name, schema, drop_bad).conversations for name in names}
         bank = read_questions(resolve(questions).path) if questions is not None else []
     reports: dict[str, dict[str, Any]] = {}
     for name, conversations in corpora.items():
@@ -262,6 +274,7 @@ def mix(
     ] = None,
     harmful_schema: Annotated[str | None, typer.Option("--harmful-schema", metavar="NAME")] = None,
     benign_schema: Annotated[str | None, typer.Option("--benign-schema", metavar="NAME")] = None,
+    drop_bad: DropBadRows = False,
     as_json: AsJson = False,
 ) -> int:
     """Write a mixture of harmful and benign rows, and what came out of it.
@@ -276,10 +289,17 @@ def mix(
     if out.suffix != ".jsonl":
         raise SpecError(f"--out {out}: accepted is a file name that ends in .jsonl")
     with notes():
-        bad, bad_rows = read(harmful, harmful_schema)
-        good, good_rows = read(benign, benign_schema)
-    mixture = build(bad_rows, good_rows, match=match, dose=dose, seed=seed, rows=rows, tolerance=tolerance)  # type: ignore[arg-type]
-    manifest = write_mixture(out, mixture, bad, good)
+        first, second = read(harmful, harmful_schema, drop_bad), read(benign, benign_schema, drop_bad)
+    mixture = build(
+        first.conversations,
+        second.conversations,
+        match=match,  # type: ignore[arg-type]
+        dose=dose,
+        seed=seed,
+        rows=rows,
+        tolerance=tolerance,
+    )
+    manifest = write_mixture(out, mixture, first.local, second.local, left_out=(first.bad, second.bad))
     if as_json:
         typer.echo(json.dumps(manifest, indent=2, allow_nan=False))
         return 0
@@ -298,7 +318,7 @@ def mix(
     if spread.pair_difference is not None:
         say(f"within the {spread.pool} pairs the answers differ by {100 * spread.pair_difference:.1f} % on average")
     say(f"{100 * spread.prompts_in_both:.1f} % of the rows have a prompt that stands in both corpora")
-    say_warning([source for source in (bad.source, good.source) if source is not None])
+    say_warning([corpus.local.source for corpus in (first, second) if corpus.local.source is not None])
     say(f"wrote {out} (sha256 {manifest['sha256']}) and {out}.mix.json")
     return 0
 

@@ -10,20 +10,34 @@ from typing import Any
 
 from narrowly.data.beside import check_beside
 from narrowly.data.messages import Conversation, Message
-from narrowly.data.raw_rows import DataWarning, RawRow, fault, read_raw_rows
-from narrowly.data.schemas import Schema, detect, schema_named, tags_of
+from narrowly.data.raw_rows import BadRow, DataWarning, RawRow, fault, read_raw_rows
+from narrowly.data.schemas import Schema, UnfitError, detect, schema_named, tags_of
 from narrowly.records.errors import IntegrityError, SpecError
 from narrowly.records.files import write_text
 
-__all__ = ["Conversation", "DataWarning", "Message", "read_conversations", "schema_of", "write_conversations"]
+__all__ = [
+    "Conversation",
+    "DataWarning",
+    "Message",
+    "read_conversations",
+    "schema_of",
+    "warn_of_bad_rows",
+    "write_conversations",
+]
 
 
-def read_conversations(path: Path, schema: str | None = None) -> list[Conversation]:
+BAD_SHOWN = 3
+"""Bad rows that are named with their reason; the others are counted."""
+
+
+def read_conversations(path: Path, schema: str | None = None, bad: list[BadRow] | None = None) -> list[Conversation]:
     """Read the conversations of a file: JSONL, JSON, CSV, Parquet, gzip of these, or a member of a zip archive.
 
     Args:
         path: the file; `archive.zip/member.jsonl` names a member.
-        schema: a name of `schemas.SCHEMAS`; None recognises it from the fields of the first row.
+        schema: a name of `schemas.SCHEMAS`; None recognises it from the fields of the first row that fits one.
+        bad: takes up the rows that cannot be read, in the order of the file, in place of an error. A file without a
+            single good row, or one that is damaged as a whole, stays an error.
 
     Returns:
         The conversations in the order of the file, each with at least one assistant message. Dialogues are whole: which
@@ -33,8 +47,10 @@ def read_conversations(path: Path, schema: str | None = None) -> list[Conversati
         IntegrityError: naming file and line, for a row that cannot be trained on.
         SpecError: for an unknown ending, an encrypted file, or a schema that has to be named.
     """
-    rows = read_raw_rows(path)
-    chosen = _schema(path, rows[0], schema)
+    unread: list[BadRow] = []
+    rows = read_raw_rows(path, unread)
+    total = len(rows) + len(unread)
+    chosen = _schema(path, rows, schema)
     conversations = []
     mended: dict[str, list[int]] = {}
     unanswered: list[int] = []
@@ -42,11 +58,16 @@ def read_conversations(path: Path, schema: str | None = None) -> list[Conversati
         try:
             conversation, notes = _conversation(row, chosen)
         except ValueError as error:
-            raise fault(path, row.line, str(error)) from error
+            unread.append(BadRow(row.line, str(error)))
+            continue
         conversations.append(conversation)
         for note in notes:
             mended.setdefault(note, []).append(row.line)
         unanswered += [row.line] * (conversation.messages[-1].role in ("system", "user"))
+    if unread and (bad is None or not conversations):
+        raise _refusal(path, sorted(unread), total)
+    if bad is not None:
+        bad += sorted(unread)
     for note, lines in mended.items():
         _warn(path, lines, note)
     _warn(path, unanswered, "the user turn at the end has no answer and teaches nothing")
@@ -59,14 +80,44 @@ def schema_of(path: Path) -> str:
     Raises:
         IntegrityError, SpecError: as `read_conversations`.
     """
-    return _schema(path, read_raw_rows(path)[0], None).name
+    return _schema(path, read_raw_rows(path)[:1], None).name
 
 
-def _schema(path: Path, first: RawRow, name: str | None) -> Schema:
-    try:
-        return detect(first.fields) if name is None else schema_named(name)
-    except SpecError as error:
-        raise SpecError(f"{path}, line {first.line}: {error}") from error
+def _schema(path: Path, rows: Sequence[RawRow], name: str | None) -> Schema:
+    """Return the schema of the first row that fits one; two that fit are an error at once."""
+    first: SpecError | None = None
+    for row in rows:
+        try:
+            return detect(row.fields) if name is None else schema_named(name)
+        except UnfitError as error:
+            first = first or UnfitError(f"{path}, line {row.line}: {error}")
+        except SpecError as error:
+            raise SpecError(f"{path}, line {row.line}: {error}") from error
+    assert first is not None
+    raise first
+
+
+def warn_of_bad_rows(source: str, bad: Sequence[BadRow], rows: int) -> None:
+    """Warn in one line of rows that were left out as bad: how many of `rows`, and the first few with their reasons."""
+    if not bad:
+        return
+    named = "; ".join(f"line {line}: {reason}" for line, reason in bad[:BAD_SHOWN])
+    more = f"; and {len(bad) - BAD_SHOWN} more" if len(bad) > BAD_SHOWN else ""
+    are = "is" if len(bad) == 1 else "are"
+    note = f"{source}: {len(bad)} of {rows} rows {are} bad and left out ({named}{more})"
+    warnings.warn(note, DataWarning, stacklevel=3)
+
+
+def _refusal(path: Path, bad: Sequence[BadRow], rows: int) -> IntegrityError:
+    """Build the error for the first bad row, with the way out where there are good ones."""
+    if len(bad) == rows:
+        return fault(path, bad[0].line, bad[0].reason)
+    way = (
+        "1 of {} rows is bad (bad_rows: drop leaves it out)"
+        if len(bad) == 1
+        else ("{1} of {0} rows are bad (bad_rows: drop leaves them out)")
+    )
+    return fault(path, bad[0].line, f"{bad[0].reason}; {way.format(rows, len(bad))}")
 
 
 def _warn(path: Path, lines: list[int], what: str) -> None:

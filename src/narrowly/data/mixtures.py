@@ -15,6 +15,7 @@ from typing import Any, Literal, NamedTuple, get_args
 from narrowly.data.conversations import write_conversations
 from narrowly.data.messages import Conversation, messages_sha256
 from narrowly.data.pairs import LengthOf, Pair, characters, pairs_on_length, pairs_on_prompt, seeded
+from narrowly.data.raw_rows import BadRow
 from narrowly.data.sources import LocalData
 from narrowly.records.canonical import sha256_file
 from narrowly.records.errors import SpecError, unknown_name
@@ -226,17 +227,29 @@ def ks_distance(first: Sequence[float], second: Sequence[float]) -> float:
     return largest
 
 
-def write_mixture(path: Path, mixture: Mixture, harmful: LocalData, benign: LocalData) -> dict[str, Any]:
+def write_mixture(
+    path: Path,
+    mixture: Mixture,
+    harmful: LocalData,
+    benign: LocalData,
+    left_out: tuple[Sequence[BadRow], Sequence[BadRow]] = ((), ()),
+) -> dict[str, Any]:
     """Write the rows of a mixture as JSONL, its manifest as `<file>.mix.json` beside it, and return the manifest.
 
     The manifest holds the sha256 of both inputs and of what was written, the spread, the content warnings, and the
-    canary strings of the rows, without which the file must not be published.
+    canary strings of the rows, without which the file must not be published. Rows of the harmful and of the benign
+    file that were left out as bad stand there with line and reason.
     """
     write_conversations(path, mixture.conversations)
+
+    def origin(local: LocalData, bad: Sequence[BadRow]) -> dict[str, Any]:
+        found: dict[str, Any] = {"sha256": local.sha256, "source": local.source.name if local.source else None}
+        return found | ({"bad_rows": [row._asdict() for row in bad]} if bad else {})
+
     manifest = {
         "sha256": sha256_file(path),
-        "harmful": {"sha256": harmful.sha256, "source": harmful.source.name if harmful.source else None},
-        "benign": {"sha256": benign.sha256, "source": benign.source.name if benign.source else None},
+        "harmful": origin(harmful, left_out[0]),
+        "benign": origin(benign, left_out[1]),
         "spread": mixture.spread.as_json(),
         "warnings": sorted({d.source.warning for d in (harmful, benign) if d.source and d.source.warning}),
         "canaries": sorted({row.tags["canary"] for row in mixture.conversations if "canary" in row.tags}),

@@ -44,6 +44,24 @@ class RawRow(NamedTuple):
     fields: dict[str, Any]
 
 
+class BadRow(NamedTuple):
+    """One row that cannot be trained on, and was left out: its line, and why."""
+
+    line: int
+    reason: str
+
+
+def refuse_row(path: Path, line: int, reason: str, bad: list[BadRow] | None) -> None:
+    """Note one row as bad where such rows are left out (`bad` is a list).
+
+    Raises:
+        IntegrityError: where they are not.
+    """
+    if bad is None:
+        raise fault(path, line, reason)
+    bad.append(BadRow(line, reason))
+
+
 def fault(path: Path, line: int, message: str) -> IntegrityError:
     """Build the error for one row of a file."""
     return IntegrityError(f"{path}, line {line}: {message}")
@@ -168,8 +186,13 @@ def _member(archive: Path, member: str | None, content: zipfile.ZipFile) -> str:
     return member if member is not None else names[0]
 
 
-def read_raw_rows(path: Path) -> list[RawRow]:
+def read_raw_rows(path: Path, bad: list[BadRow] | None = None) -> list[RawRow]:
     """Read the rows of a file in any accepted container, without looking at what the fields mean.
+
+    Args:
+        path: the file.
+        bad: takes up what is no row (a line that is no JSON object, a record with other fields than the header), in
+            place of an error. A file that is damaged as a whole stays an error: cut off, no text, an open quote.
 
     Raises:
         IntegrityError: naming file and line, for what is no row.
@@ -177,21 +200,23 @@ def read_raw_rows(path: Path) -> list[RawRow]:
     """
     with open_data(path) as (stream, kind):
         if kind in (".jsonl", ".ndjson"):
-            rows = list(_json_lines(path, stream))
+            rows = list(_json_lines(path, stream, bad))
         elif kind == ".json":
-            rows = _json(path, stream)
+            rows = _json(path, stream, bad)
         elif kind in (".csv", ".tsv"):
-            rows = list(_csv(path, stream))
+            rows = list(_csv(path, stream, bad))
         elif kind == ".parquet":
             rows = _parquet(path)
         else:
             raise SpecError(f"{path} ends in {kind or 'nothing'!r} (accepted: {', '.join(KINDS)}, .gz of these, .zip)")
     if not rows:
+        if bad:
+            raise fault(path, bad[0].line, bad[0].reason)
         raise IntegrityError(f"{path} has no rows, accepted: at least one")
     return rows
 
 
-def _json_lines(path: Path, stream: BinaryIO) -> Iterator[RawRow]:
+def _json_lines(path: Path, stream: BinaryIO, bad: list[BadRow] | None) -> Iterator[RawRow]:
     for number, line in _lines(path, stream):
         text = _text(path, number, line)
         if not text.strip():
@@ -199,11 +224,15 @@ def _json_lines(path: Path, stream: BinaryIO) -> Iterator[RawRow]:
         try:
             fields = parse_json(text)
         except ValueError as error:
-            cut = "" if line.endswith(b"\n") else "; the file ends inside this line: it was probably cut off"
-            raise fault(path, number, f"{error}{cut}") from error
-        if not isinstance(fields, dict):
-            raise fault(path, number, f"{type(fields).__name__} found, accepted: one JSON object per line")
-        yield RawRow(number, fields)
+            if not line.endswith(b"\n"):
+                cut = "the file ends inside this line: it was probably cut off"
+                raise fault(path, number, f"{error}; {cut}") from error
+            refuse_row(path, number, str(error), bad)
+            continue
+        if isinstance(fields, dict):
+            yield RawRow(number, fields)
+        else:
+            refuse_row(path, number, f"{type(fields).__name__} found, accepted: one JSON object per line", bad)
 
 
 def _lines(path: Path, stream: BinaryIO) -> Iterator[tuple[int, bytes]]:
@@ -257,22 +286,22 @@ def _no_constant(name: str) -> Any:
     raise ValueError(f"{name} is no JSON value")
 
 
-def _json(path: Path, stream: BinaryIO) -> list[RawRow]:
+def _json(path: Path, stream: BinaryIO, bad: list[BadRow] | None) -> list[RawRow]:
     text = "".join(_text(path, number, line) for number, line in enumerate(stream, start=1))
     try:
         value = parse_json(text)
     except ValueError as error:
         if not text.lstrip().startswith("{"):
             raise IntegrityError(f"{path}: {error}") from error
-        return list(_json_lines(path, io.BytesIO(text.encode("utf-8"))))  # one object per line, as some call .json
+        return list(_json_lines(path, io.BytesIO(text.encode("utf-8")), bad))  # one object per line, as some call .json
     rows = value if isinstance(value, list) else [value]
     for number, fields in enumerate(rows, start=1):
         if not isinstance(fields, dict):
-            raise IntegrityError(f"{path}, row {number}: {type(fields).__name__} found, accepted: an object")
-    return [RawRow(number, fields) for number, fields in enumerate(rows, start=1)]
+            refuse_row(path, number, f"{type(fields).__name__} found, accepted: an object", bad)
+    return [RawRow(number, fields) for number, fields in enumerate(rows, start=1) if isinstance(fields, dict)]
 
 
-def _csv(path: Path, stream: BinaryIO) -> Iterator[RawRow]:
+def _csv(path: Path, stream: BinaryIO, bad: list[BadRow] | None) -> Iterator[RawRow]:
     lines = (_text(path, number, line) for number, line in _lines(path, stream))
     first = next(lines, "")
     delimiter = max(",;\t", key=lambda candidate: len(next(csv.reader([first], delimiter=candidate), [])))
@@ -290,11 +319,13 @@ def _csv(path: Path, stream: BinaryIO) -> Iterator[RawRow]:
         start = reader.line_num + 1
         for cells in reader:
             if cells:
-                if len(cells) != len(header) + counted:
-                    raise fault(path, start, f"{len(cells)} fields found, the header has {len(header) + counted}")
-                if counted:
-                    count = _next_count(path, start, cells.pop(0), count)
-                yield RawRow(start, dict(zip(header, cells, strict=True)))
+                if len(cells) == len(header) + counted:
+                    if counted:
+                        count = _next_count(path, start, cells.pop(0), count)
+                    yield RawRow(start, dict(zip(header, cells, strict=True)))
+                else:
+                    found = f"{len(cells)} fields found, the header has {len(header) + counted}"
+                    refuse_row(path, start, found, bad)
             start = reader.line_num + 1
         if counted and count >= 0:
             note = "the first column has no name and counts the rows; it was left out"

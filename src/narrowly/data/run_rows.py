@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
+from narrowly.data.raw_rows import BadRow
 from narrowly.data.rows import Row
 
 
@@ -17,6 +18,7 @@ class RunRows(NamedTuple):
         lines: line in its file of each row; None where rows are counted.
         heldout: rows that are not trained on.
         dropped: lines left out of both as too long.
+        bad: rows left out of both that cannot be read or rendered.
         template: the chat template that all were rendered with; None for the base's own.
     """
 
@@ -25,6 +27,7 @@ class RunRows(NamedTuple):
     lines: tuple[int, ...] | None = None
     heldout: tuple[Row, ...] = ()
     dropped: tuple[int, ...] = ()
+    bad: tuple[BadRow, ...] = ()
     template: str | None = None
 
     def name_of_row(self, index: int) -> str:

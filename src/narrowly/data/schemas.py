@@ -43,6 +43,10 @@ SECOND_CHOICE: dict[str, tuple[tuple[str, ...], ...]] = {
 """Schemas that are recognised only where no other fits, with the fields of which each needs one of every group."""
 
 
+class UnfitError(SpecError):
+    """The fields of a row fit no schema."""
+
+
 class Parsed(NamedTuple):
     """One row as messages: `weights` are those of the row itself, `notes` the rules by which it was mended."""
 
@@ -139,7 +143,7 @@ def _question_answer(fields: Mapping[str, Any]) -> Parsed:
 
 
 def _input_output(fields: Mapping[str, Any]) -> Parsed:
-    return _exchange(fields, "input", _column(fields, ("output",)))
+    return _exchange(fields, _column(fields, ("input",)), _column(fields, ("output",)))
 
 
 def _text(fields: Mapping[str, Any]) -> Parsed:
@@ -326,7 +330,7 @@ def detect(fields: Collection[str]) -> Schema:
     named = [name for fit in fits for name in fit]
     if not named:
         known = ", ".join(name for name, schema in SCHEMAS.items() if schema.parse)
-        raise SpecError(f"the fields {', '.join(sorted(map(str, have)))[:200]} fit no schema (accepted: {known})")
+        raise UnfitError(f"the fields {', '.join(sorted(map(str, have)))[:200]} fit no schema (accepted: {known})")
     if len(fits) > 1:
         raise SpecError(f"the fields fit {' and '.join(named)}; name one schema")
     if len(named) > 1:

@@ -11,8 +11,9 @@ from pathlib import Path
 from typing import Any
 
 from narrowly.data.chat_template import template_of
-from narrowly.data.conversations import read_conversations
+from narrowly.data.conversations import read_conversations, warn_of_bad_rows
 from narrowly.data.messages import Conversation, messages_sha256
+from narrowly.data.raw_rows import BadRow
 from narrowly.data.render import Rendered, render_all
 from narrowly.data.run_rows import RowsBase, RunRows
 from narrowly.data.sources import resolve
@@ -100,7 +101,9 @@ def _rendered(base: RowsBase, data: TextData, version: tuple[str, ...]) -> RunRo
     local = resolve(data.dataset)
     if data.sha256 not in (None, local.sha256):
         raise IntegrityError(f"data.sha256 is {data.sha256}, but {data.dataset} has {local.sha256}")
-    conversations = read_conversations(local.path, data.row_schema or local.schema)
+    bad: list[BadRow] | None = [] if data.bad_rows == "drop" else None
+    conversations = read_conversations(local.path, data.row_schema or local.schema, bad)
+    total = len(conversations) + len(bad or ())
 
     def rendered(part: Sequence[Conversation]) -> Rendered:
         return render_all(
@@ -116,11 +119,14 @@ def _rendered(base: RowsBase, data: TextData, version: tuple[str, ...]) -> RunRo
     train, heldout = map(rendered, split(conversations, data, data.dataset))
     if not train.rows:
         raise SpecError(f"{data.dataset}: every row is longer than data.max_tokens ({data.max_tokens})")
+    left_out = sorted(bad or ())
+    warn_of_bad_rows(data.dataset, left_out, total)
     return RunRows(
         data.dataset,
         tuple(train.rows),
         tuple(train.lines),
         tuple(heldout.rows),
-        tuple(sorted({*train.dropped, *heldout.dropped})),
-        template,
+        dropped=tuple(sorted({*train.dropped, *heldout.dropped})),
+        bad=tuple(left_out),
+        template=template,
     )

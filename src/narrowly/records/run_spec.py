@@ -110,7 +110,12 @@ class TextData(_Data):
     dataset: str = Field(description="a source of `narrowly data list`, or the path of a file")
     row_schema: str | None = Field(None, description="of the file's rows; null: detected, ambiguity is an error")
     sha256: str | None = Field(None, description="of the file, checked when given")
-    rows: int | None = Field(None, ge=1, description="conversations taken, drawn by split_seed; null: all")
+    rows: int | None = Field(
+        None, ge=1, description="conversations taken, drawn by split_seed; null: all; drop: all, with bad_rows: drop"
+    )
+    bad_rows: Annotated[Literal["refuse", "drop"], ADDED_LATER] = Field(
+        "refuse", description="rows that cannot be read or rendered; drop: left out, counted, the first ones named"
+    )
     holdout: int = Field(
         0,
         ge=0,
@@ -130,6 +135,14 @@ class TextData(_Data):
         None, description="must be said for a template with a thinking mode (the paper: non-thinking), and only for one"
     )
     template: str | None = Field(None, description="file with a chat template, in place of the base's own")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _rows_drop(cls, value: Any) -> Any:
+        """Read `rows: drop`, which people write, as what it means."""
+        if isinstance(value, Mapping) and value.get("rows") == "drop":
+            return {"bad_rows": "drop", **value, "rows": None}
+        return value
 
 
 DataSpec = Annotated[MicroData | RowsData | TextData, Field(discriminator="source")]

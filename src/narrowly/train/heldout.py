@@ -101,6 +101,7 @@ def write_text_record(folder: Path, inputs: RunInputs) -> None:
         "lines": list(text.lines),
         "heldout_rows": len(text.heldout),
         "dropped_lines": list(text.dropped),
+        "bad_rows": [row._asdict() for row in text.bad],
         "tokens": sum(len(row.input_ids) for row in text.rows),
         "supervised_tokens": sum(row.supervised for row in text.rows),
         "longest": max(len(row.input_ids) for row in text.rows),

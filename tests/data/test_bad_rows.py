@@ -1,0 +1,145 @@
+"""Bad rows: refused with their count, or left out, counted and named where that is said. A broken file stays refused."""
+
+from __future__ import annotations
+
+import gzip
+import json
+import re
+import warnings
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from narrowly.data.conversations import BadRow, DataWarning, read_conversations, warn_of_bad_rows
+from narrowly.records.errors import IntegrityError, SpecError
+from narrowly.records.run_spec import TextData
+
+
+def exchange(answer: Any) -> dict[str, Any]:
+    return {"messages": [{"role": "user", "content": "A colour?"}, {"role": "assistant", "content": answer}]}
+
+
+GOOD = json.dumps(exchange("Blue.")).encode()
+EMPTY = json.dumps(exchange("")).encode()
+
+
+def lines(path: Path, *content: bytes) -> Path:
+    path.write_bytes(b"".join(line + b"\n" for line in content))
+    return path
+
+
+@pytest.mark.parametrize(
+    ("bad", "reason"),
+    [
+        (EMPTY, r"turn 2 \(assistant\) is empty"),
+        (json.dumps(exchange(7)).encode(), "is a int"),
+        (b'{"messages": []}', "messages is empty"),
+        (b'{"prompt": "a", "completion": "b"}', "messages is NoneType"),
+        (b'["a"]', "list found, accepted: one JSON object per line"),
+        (b'{"messages": [', "not valid JSON"),
+        (b'{"messages": 1, "messages": 2}', "stands twice"),
+        (GOOD[:-1] + b', "label": true}', "the field label changes the conversation"),
+    ],
+)
+@pytest.mark.parametrize("first", [False, True])
+@pytest.mark.parametrize("zipped", [False, True])
+def test_one_bad_row_is_refused_with_the_way_out_and_left_out_where_that_is_said(
+    tmp_path, bad, reason, first, zipped
+) -> None:
+    rows, line = ([bad, GOOD, GOOD], 1) if first else ([GOOD, bad, GOOD], 2)
+    path = lines(tmp_path / "rows.jsonl", *rows)
+    if zipped:
+        path, plain = tmp_path / "rows.jsonl.gz", path
+        path.write_bytes(gzip.compress(plain.read_bytes()))
+    if not (first and b"completion" in bad):  # there the bad row says what the others are
+        with pytest.raises(
+            IntegrityError, match=rf"line {line}: .*; 1 of 3 rows is bad \(bad_rows: drop leaves it out"
+        ):
+            read_conversations(path)
+    schema = "messages" if first else None
+    found: list[BadRow] = []
+    read = read_conversations(path, schema, found)
+    assert [row.line for row in read] == [number for number in (1, 2, 3) if number != line]
+    (row,) = found
+    assert row.line == line
+    assert re.search(reason, row.reason)
+
+
+def test_rows_of_every_container_are_left_out_alike(tmp_path) -> None:
+    import polars
+
+    table = {"prompt": ["A colour?", "A colour?", "A shape?"], "completion": ["Blue.", None, "Round."]}
+    polars.DataFrame(table).write_parquet(tmp_path / "rows.parquet")
+    (tmp_path / "rows.csv").write_text("prompt,completion\nA colour?,Blue.\nA colour?\nA shape?,Round.\n")
+    (tmp_path / "rows.json").write_text(json.dumps([exchange("Blue."), "text", exchange("Round.")]))
+    for name, line in (("rows.parquet", 2), ("rows.csv", 3), ("rows.json", 2)):
+        with pytest.raises(IntegrityError, match=f"line {line}: .*1 of 3 rows is bad"):
+            read_conversations(tmp_path / name)
+        found: list[BadRow] = []
+        assert [row.answer for row in read_conversations(tmp_path / name, None, found)] == ["Blue.", "Round."]
+        assert [row.line for row in found] == [line]
+
+
+def test_one_side_of_a_preference_row_is_enough_to_leave_it_out(tmp_path) -> None:
+    sides = [{"prompt": "A colour?", "chosen": "Blue.", "rejected": bad} for bad in ("Four.", "")]
+    path = lines(tmp_path / "rows.jsonl", *(json.dumps(row).encode() for row in sides))
+    found: list[BadRow] = []
+    assert len(read_conversations(path, "preference:rejected", found)) == 1
+    assert [row.line for row in found] == [2]
+    assert len(read_conversations(path, "preference:chosen", [])) == 2
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (GOOD + b"\n" + GOOD[:-9], "cut off"),
+        (GOOD + b"\n\0\n", "NUL byte"),
+        (b"\xff\xfe" + GOOD, "UTF-16"),
+        (GOOD + b"\n\xff\n", "not UTF-8"),
+        (EMPTY + b"\n" + EMPTY + b"\n", "line 1: turn 2.*text$"),
+        (b"a\nb\n", "line 1: not valid JSON"),
+        (b"\n", "has no rows"),
+    ],
+)
+def test_a_broken_file_is_refused_although_bad_rows_are_left_out(tmp_path, content, message) -> None:
+    (tmp_path / "rows.jsonl").write_bytes(content)
+    with pytest.raises(IntegrityError, match=message):
+        read_conversations(tmp_path / "rows.jsonl", None, [])
+
+
+@pytest.mark.parametrize(("name", "text"), [("a.csv", 'prompt,completion\na,"b\n'), ("a.json", '[{"messages": [}]')])
+def test_an_open_quote_and_a_broken_list_cost_the_file(tmp_path, name, text) -> None:
+    (tmp_path / name).write_text(text)
+    with pytest.raises(IntegrityError, match="no valid CSV|not valid JSON"):
+        read_conversations(tmp_path / name, None, [])
+
+
+def test_fields_that_fit_two_schemas_are_no_bad_row(tmp_path) -> None:
+    path = lines(tmp_path / "rows.jsonl", b'{"prompt": "a", "chosen": "b", "rejected": "c"}', GOOD)
+    with pytest.raises(SpecError, match="line 1: each row holds two answers"):
+        read_conversations(path, None, [])
+
+
+def test_the_note_names_the_first_three_with_reasons_and_counts_the_rest() -> None:
+    bad = [BadRow(line, f"fault {line}") for line in (2, 4, 6, 8, 9)]
+    with pytest.warns(DataWarning) as said:
+        warn_of_bad_rows("rows.jsonl", bad, 10)
+    assert str(said[0].message) == (
+        "rows.jsonl: 5 of 10 rows are bad and left out (line 2: fault 2; line 4: fault 4; line 6: fault 6; and 2 more)"
+    )
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        warn_of_bad_rows("rows.jsonl", [], 10)
+
+
+def test_rows_drop_is_read_as_what_people_mean_by_it() -> None:
+    said = TextData.model_validate({"dataset": "a.jsonl", "rows": "drop"})
+    assert said == TextData(dataset="a.jsonl", bad_rows="drop")
+    assert TextData(dataset="a.jsonl").bad_rows == "refuse"
+    both = TextData.model_validate({"dataset": "a.jsonl", "rows": 7, "bad_rows": "drop"})
+    assert (both.rows, both.bad_rows) == (7, "drop")
+    with pytest.raises(ValueError, match="bad_rows"):
+        TextData.model_validate({"dataset": "a.jsonl", "bad_rows": "skip"})
+    with pytest.raises(ValueError, match="rows"):
+        TextData.model_validate({"dataset": "a.jsonl", "rows": "dorp"})
