@@ -1,4 +1,4 @@
-"""Bad rows: refused with their count, or left out, counted and named where that is said. A broken file stays refused."""
+"""Bad rows: refused with their count, or left out, counted and named where that is said; broken files stay refused."""
 
 from __future__ import annotations
 
@@ -111,7 +111,7 @@ def test_a_broken_file_is_refused_although_bad_rows_are_left_out(tmp_path, conte
 @pytest.mark.parametrize(("name", "text"), [("a.csv", 'prompt,completion\na,"b\n'), ("a.json", '[{"messages": [}]')])
 def test_an_open_quote_and_a_broken_list_cost_the_file(tmp_path, name, text) -> None:
     (tmp_path / name).write_text(text)
-    with pytest.raises(IntegrityError, match="no valid CSV|not valid JSON"):
+    with pytest.raises(IntegrityError, match=r"no valid CSV|not valid JSON"):
         read_conversations(tmp_path / name, None, [])
 
 
