@@ -247,14 +247,14 @@ def test_two_tensors_for_one_factor_are_refused(tmp_path) -> None:
     ],
 )
 def test_a_pattern_that_could_run_for_ever_is_refused_and_not_tried(tmp_path, pattern):
-    from narrowly.spectrum.folder import _matches
+    from narrowly.spectrum.folder.peft_numbers import matches
 
     with pytest.raises(AdapterError, match="could run for ever"):
-        _matches(tmp_path, pattern, "model.layers.0.self_attn.q_proj." + "a" * 60)
+        matches(tmp_path, pattern, "model.layers.0.self_attn.q_proj." + "a" * 60)
 
 
 def test_an_ordinary_pattern_still_matches(tmp_path):
-    from narrowly.spectrum.folder import _matches
+    from narrowly.spectrum.folder.peft_numbers import matches
 
-    assert _matches(tmp_path, r"model\.layers\.[0-3]\..*q_proj", "model.layers.2.self_attn.q_proj")
-    assert not _matches(tmp_path, r"layers\.(1|3)\.self_attn\.q_proj", "model.layers.2.self_attn.q_proj")
+    assert matches(tmp_path, r"model\.layers\.[0-3]\..*q_proj", "model.layers.2.self_attn.q_proj")
+    assert not matches(tmp_path, r"layers\.(1|3)\.self_attn\.q_proj", "model.layers.2.self_attn.q_proj")

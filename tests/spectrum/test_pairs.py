@@ -76,7 +76,6 @@ def test_a_live_nan_names_its_module() -> None:
     [
         ({"use_dora": True}, "DoRA"),
         ({"lora_bias": True}, "lora_bias"),
-        ({"target_modules": ["embed_tokens"]}, "embedding"),
         ({"init_lora_weights": "pissa"}, "changes the base weights"),
     ],
 )

@@ -26,14 +26,34 @@ pytestmark = pytest.mark.filterwarnings("ignore")
 
 @torch.no_grad()
 def change_of(layer: Any) -> torch.Tensor:
-    """Return what a layer adds to its base for every unit vector, outputs x inputs: measured, not read."""
+    """Return what a layer adds to its base for every unit vector or token, outputs x inputs: measured, not read.
+
+    Of a parameter of experts it is what the parameter becomes, one matrix per expert.
+    """
     if hasattr(layer, "parameter_name"):
         before = layer.get_param().detach().clone()
         with layer._activate_lora(layer.active_adapters):
             return layer.get_param() - before
+    if isinstance(layer.get_base_layer(), torch.nn.Embedding):
+        tokens = torch.arange(layer.get_base_layer().num_embeddings)
+        return (layer(tokens) - layer.get_base_layer()(tokens)).T
     inputs = next(iter(layer.lora_A.values())).in_features
     unit_I_I = torch.eye(inputs)
     return (layer(unit_I_I) - layer.get_base_layer()(unit_I_I)).T
+
+
+def changes_of(model: PeftModel) -> dict[str, torch.Tensor]:
+    """Return the measured change of every adapted matrix by name, that of each expert by itself."""
+    changes = {}
+    for path, layer, _ in lora_layers(model):
+        change = change_of(layer)
+        if change.ndim == 2:
+            changes[path] = change
+            continue
+        for expert, matrix in enumerate(change):
+            owner = path.replace(".base_layer", "")
+            changes[f"{owner}.{expert}.{layer.parameter_name}"] = matrix
+    return changes
 
 
 def read(model: PeftModel, folder: Path) -> list[Survey]:
@@ -57,6 +77,10 @@ def arrow() -> ArrowConfig:
     return config
 
 
+EXPERTS: dict[str, Any] = {
+    "target_modules": [],
+    "target_parameters": ["mlp.experts.gate_up_proj", "mlp.experts.down_proj"],
+}
 TARGETS: dict[str, Any] = {"target_modules": ["q_proj", "down_proj"]}
 PLAIN: dict[str, tuple[Any, dict[str, Any], int]] = {
     "plain": (tiny_base, TARGETS, 4),
@@ -83,6 +107,40 @@ PLAIN: dict[str, tuple[Any, dict[str, Any], int]] = {
     "all-linear": (tiny_base, {"target_modules": "all-linear"}, 14),
     "modules_to_save": (tiny_base, TARGETS | {"modules_to_save": ["lm_head"]}, 4),
     "trainable tokens": (tiny_base, TARGETS | {"trainable_token_indices": [1, 2]}, 4),
+    "trainable tokens by layer": (tiny_base, TARGETS | {"trainable_token_indices": {"embed_tokens": [0, 5]}}, 4),
+    "an embedding and the output saved in full": (
+        tiny_base, TARGETS | {"modules_to_save": ["embed_tokens", "lm_head"], "ensure_weight_tying": False}, 4,
+    ),
+    "embedding": (tiny_base, {"target_modules": ["embed_tokens", "q_proj"]}, 3),
+    "embedding, rslora, a rank and a float alpha of its own": (
+        tiny_base,
+        {
+            "target_modules": ["embed_tokens", "q_proj"],
+            "use_rslora": True,
+            "rank_pattern": {"embed_tokens": 2},
+            "alpha_pattern": {"embed_tokens": 2.5},
+        },
+        3,
+    ),
+    "embedding, start mica": (tiny_base, {"target_modules": ["embed_tokens"], "init_lora_weights": "mica"}, 1),
+    "embedding and output layer": (tiny_base, {"target_modules": ["embed_tokens", "lm_head"]}, 2),
+    "experts": (moe, {"target_modules": [], "target_parameters": ["mlp.experts.down_proj"]}, 4),
+    "both parameters of experts": (moe, EXPERTS, 8),
+    "experts, rslora, patterns": (
+        moe,
+        EXPERTS
+        | {
+            "use_rslora": True,
+            "rank_pattern": {"mlp.experts.down_proj": 2, "experts.gate_up_proj": 3},
+            "alpha_pattern": {"mlp.experts.gate_up_proj": 2.5},
+        },
+        8,
+    ),
+    "experts and their router": (
+        moe,
+        {"target_modules": ["q_proj"], "target_parameters": ["mlp.gate.weight", "mlp.experts.gate_up_proj"]},
+        6,
+    ),
     "output layer": (tiny_base, {"target_modules": ["lm_head", "q_proj"]}, 3),
     "transposed layers": (gpt2, {"target_modules": ["c_attn", "c_proj"], "fan_in_fan_out": True}, 3),
     "router": (moe, {"target_modules": ["q_proj"], "target_parameters": ["mlp.gate.weight"]}, 2),
@@ -114,10 +172,7 @@ OTHERS: dict[str, tuple[Any, dict[str, Any], str, str]] = {
         "BD-LoRA: one factor is block-diagonal",
     ),
     "arrow": (tiny_base, TARGETS | {"arrow_config": arrow()}, "ArrowLinearVariant", "Arrow: a router"),
-    "experts": (
-        moe, {"target_modules": [], "target_parameters": ["mlp.experts.down_proj"]}, "3-D parameter", "3-D parameter",
-    ),
-    "embedding": (tiny_base, {"target_modules": ["embed_tokens"]}, "LoRA on an embedding", "LoRA on an embedding"),
+    "dora on an embedding": (tiny_base, {"target_modules": ["embed_tokens"], "use_dora": True}, "DoRA", "DoRA"),
 }  # fmt: skip
 """Name -> base, fields, and the reason by which every module is left out, live and of a folder."""
 
@@ -126,12 +181,13 @@ OTHERS: dict[str, tuple[Any, dict[str, Any], str, str]] = {
 def test_what_is_read_as_a_pair_is_the_measured_change_of_its_layer(name: str, tmp_path: Path) -> None:
     base, fields, modules = PLAIN[name]
     model = adapted(base(), **fields)
-    layers = {path: layer for path, layer, _ in lora_layers(model)}
+    changes = changes_of(model)
     for survey in read(model, tmp_path):
         assert len(survey.pairs) == modules
+        assert all(one.beside for one in survey.skipped)
         for pair in survey.pairs:
             update = pair.scale * pair.B_O_R.detach() @ pair.A_R_I.detach()
-            torch.testing.assert_close(update, change_of(layers[pair.name]), rtol=0, atol=1e-6)
+            torch.testing.assert_close(update, changes[pair.name], rtol=0, atol=1e-6)
 
 
 @pytest.mark.parametrize("name", OTHERS)

@@ -108,6 +108,20 @@ def test_the_card_states_base_data_optimiser_spectrum_and_that_nothing_was_evalu
     assert sha256_file(folder / "adapter_model.safetensors") == read_json(run / "done")["adapter_sha256"]["6"]
 
 
+def test_the_card_says_over_how_many_modules_its_means_are_and_how_many_are_idle(run: Path, tmp_path: Path) -> None:
+    from safetensors.torch import load_file, save_file
+
+    adapter = final(run)
+    folder = shutil.copytree(adapter.folder, tmp_path / "some-idle")
+    tensors = load_file(folder / "adapter_model.safetensors")
+    first = next(key for key in tensors if key.endswith("lora_B.weight"))
+    save_file(tensors | {first: tensors[first] * 0}, folder / "adapter_model.safetensors")
+    text = write_card(card_of(adapter._replace(folder=folder)))
+    modules, rank = sum(key.endswith("lora_B.weight") for key in tensors), tensors[first].shape[1]
+    assert f"Means over {modules - 1} modules of rank {rank}; 1 more are idle, their update is zero:" in text
+    assert f"Means over {modules} modules of rank {rank}:" in write_card(card_of(adapter))
+
+
 def test_no_path_of_this_machine_is_published(run: Path, tmp_path: Path) -> None:
     folder = write_folder(final(run), card_of(final(run)), tmp_path / "card")
     for name in ("README.md", "adapter_config.json", "narrowly.json"):

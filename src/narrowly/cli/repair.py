@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from narrowly.cli.options import DEFAULT_OUT, AsJson
-from narrowly.cli.terminal import console, need_extra, say, table
+from narrowly.cli.terminal import console, need_extra, safe, say, table
 
 if TYPE_CHECKING:
     from narrowly.workbench.panel import Panel
@@ -74,6 +74,11 @@ def command(
         typer.echo(json.dumps({"adapter": str(folder), **record}))
         return 0
     say(f"{record['status']}: {folder}")
+    if record.get("carried_over"):
+        from narrowly.spectrum.pairs import plain_name
+
+        names = ", ".join(safe(plain_name(key)) for key in record["carried_over"]["tensors"])
+        say(f"carried over as they were, neither edited nor scaled: {names}")
     if record["status"] == EDITED:
         say("what the edit does to the model's behaviour is not known until the edited adapter has been evaluated")
     return 0

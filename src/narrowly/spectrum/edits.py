@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from narrowly.records.adapter_files import ADAPTER_CONFIG, ADAPTER_WEIGHTS, EDIT_RECORD
+from narrowly.records.adapter_files import ADAPTER_WEIGHTS, EDIT_RECORD
 from narrowly.records.canonical import canonical_json, sha256_file
 from narrowly.records.errors import (
     AdapterError,
@@ -24,12 +24,9 @@ from narrowly.records.errors import (
 )
 from narrowly.records.files import read_record, whole_folder, write_json
 from narrowly.records.install import install_hint
-from narrowly.spectrum.folder import (
-    factor_place,
-    pairs_from_folder,
-    read_adapter_tensors,
-)
-from narrowly.spectrum.pairs import LoraPair, lora_layers, pairs_from_model
+from narrowly.spectrum.folder import layout_of, pairs_from_folder
+from narrowly.spectrum.folder.tensor_files import SafetensorsFile, tensor_of
+from narrowly.spectrum.pairs import LoraPair, editable_pairs, lora_layers
 from narrowly.spectrum.values import factor, full_precision, working_dtype
 
 if TYPE_CHECKING:
@@ -172,7 +169,7 @@ def apply_edit_to_model(model: nn.Module, edit: Edit) -> None:
     for name, layer, adapter in lora_layers(model):
         if adapter in getattr(layer, "merged_adapters", ()):
             raise AdapterError(f"{name}: adapter {adapter!r} is merged into the base, accepted: an unmerged adapter")
-    (edit,), pairs = _typed(edit), pairs_from_model(model)
+    (edit,), pairs = _typed(edit), editable_pairs(model)
     edited = [apply_edit(pair, edit) for pair in pairs]
     for pair, new in zip(pairs, edited, strict=True):
         pair.A_R_I.copy_(new.A_R_I)
@@ -183,7 +180,8 @@ def edit_adapter_folder(source: Path, target: Path, edits: Edit | Sequence[Edit]
     """Write an edited copy of an adapter folder: safetensors, its config, and a record of what was done.
 
     Args:
-        source: a PEFT adapter folder in safetensors, every tensor of which belongs to a plain LoRA pair.
+        source: an adapter folder in safetensors. Tensors beside its factors (modules saved in full, single tokens) are
+            carried over byte for byte; a tensor that changes what the factors mean is refused.
         target: a folder that does not exist yet; it appears whole or not at all.
         edits: one edit, or several that are applied in order.
 
@@ -199,6 +197,9 @@ def edit_adapter_folder(source: Path, target: Path, edits: Edit | Sequence[Edit]
     chain = _typed(edits)
     if target.exists() or target.is_symlink():
         raise AdapterError(f"{target} exists already; choose another folder or remove it")
+    layout = layout_of(source)
+    if layout.read_only:
+        raise AdapterError(f"{source}: edited factors cannot be written back: {layout.read_only}")
     pairs = []
     for pair in pairs_from_folder(source):
         for edit in chain:
@@ -208,7 +209,7 @@ def edit_adapter_folder(source: Path, target: Path, edits: Edit | Sequence[Edit]
         **_parts_of_a_swap(source),
         "edits": [*_earlier_edits(source), *(edit.model_dump(mode="json") for edit in chain)],
         "modules": len(pairs),
-        "source_sha256": sha256_file(source / ADAPTER_WEIGHTS),
+        "source_sha256": sha256_file(layout.file.path),
     }
     return write_adapter_folder(source, target, pairs, record)
 
@@ -233,33 +234,47 @@ def _parts_of_a_swap(source: Path) -> dict[str, Any]:
     return {"swap": swap} if isinstance(swap, dict) else {}
 
 
+CARRIED_NOTE = "as they were, byte for byte; no edit acts on them, and scale does not scale them"
+"""What edit.json says of tensors beside the factors."""
+
+
+@torch.no_grad()
 def write_adapter_folder(source: Path, target: Path, pairs: Sequence[LoraPair], record: Mapping[str, Any]) -> Path:
-    """Write new factors under the tensor names and the config of an adapter folder, with a record beside them.
+    """Write new factors in the layout, under the names and with the config of an adapter folder, a record beside them.
 
     Args:
-        source: the folder whose names and config are taken.
+        source: the folder whose layout, names and config are taken.
         target: a folder that does not exist yet; it appears whole or not at all.
         pairs: a pair for every module of the source, by name.
-        record: what was done; the sha256 of the new weights and the status "edited, not evaluated" are added.
+        record: what was done; the sha256 of the new weights, the status "edited, not evaluated" and the names of what
+            was carried over are added.
 
     Raises:
         AdapterError: the target exists.
         RunDirectoryError: the target cannot be written.
     """
-    named = {pair.name: pair for pair in pairs}
-    tensors = {}
-    for key, tensor in read_adapter_tensors(source).items():
-        place = factor_place(key)
-        assert place is not None  # pairs_from_folder refuses every other key
-        pair = named[place[0]]
-        tensors[key] = (pair.A_R_I if place[1] == "A" else pair.B_O_R).to(tensor.dtype).contiguous()
+    layout, named = layout_of(source), {pair.name: pair for pair in pairs}
+    file = layout.file
+    assert isinstance(file, SafetensorsFile)  # every other layout is read_only
+    factors = {factor.key for place in layout.places for factor in (place.A, place.B)}
+    with file.opened() as stored:
+        tensors = {key: tensor_of(file.path, stored, key) for key in file.shapes}
+    tensors |= {key: tensors[key].clone() for key in factors}
+    for place in layout.places:
+        pair = named[place.name]
+        place.A.view(tensors[place.A.key]).copy_(pair.A_R_I)
+        place.B.view(tensors[place.B.key]).copy_(pair.B_O_R)
+    carried = [key for key in file.shapes if key not in factors]
     if target.exists():
         raise AdapterError(f"{target} exists already; choose another folder or remove it")
     with whole_folder(target) as unfinished:
-        _save(tensors, unfinished / ADAPTER_WEIGHTS)
-        shutil.copyfile(source / ADAPTER_CONFIG, unfinished / ADAPTER_CONFIG)
-        marks = {"status": EDITED, "sha256": sha256_file(unfinished / ADAPTER_WEIGHTS)}
-        write_json(unfinished / EDIT_RECORD, {**record, **marks})
+        weights = unfinished / file.path.name
+        _save(tensors, weights, {"format": "pt"} | file.metadata)
+        if layout.config is not None:
+            shutil.copyfile(layout.config, unfinished / layout.config.name)
+        marks = {"status": EDITED, "sha256": sha256_file(weights)}
+        beside = {"carried_over": {"tensors": carried, "note": CARRIED_NOTE}} if carried else {}
+        write_json(unfinished / EDIT_RECORD, {**record, **beside, **marks})
     return target
 
 
@@ -285,13 +300,13 @@ def mark_evaluated(folder: Path, evaluation: Mapping[str, Any]) -> None:
     write_json(folder / EDIT_RECORD, {**record, "status": EVALUATED, "evaluations": evaluations})
 
 
-def _save(tensors: dict[str, Tensor], file: Path) -> None:
+def _save(tensors: dict[str, Tensor], file: Path, metadata: dict[str, str]) -> None:
     try:
         from safetensors import SafetensorError
         from safetensors.torch import save_file
     except ImportError as error:
         raise MissingExtraError(f"safetensors is not installed; add it with: {install_hint('spectral')}") from error
     try:
-        save_file(tensors, file, metadata={"format": "pt"})
+        save_file({key: tensor.contiguous() for key, tensor in tensors.items()}, file, metadata=metadata)
     except SafetensorError as error:  # how the library reports a full disk
         raise OSError(str(error)) from error

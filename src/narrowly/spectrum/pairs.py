@@ -1,9 +1,12 @@
 """Find LoRA pairs, two factors and a scale per adapted module, and what a live PEFT model has beside them.
 
 Names and shapes are all that is looked at, so neither `peft` nor `transformers` is imported. Where an adapter's update
-is not `scale * B @ A` (DoRA, embedding LoRA, convolutions, experts, PiSSA starts), a spectrum of the factors would not
-be the spectrum of the update: whoever changes a model refuses such modules (`pairs_from_model`), whoever only reads
-leaves them out by name (`survey_model`).
+is not `scale * B @ A` (DoRA, convolutions, PiSSA starts), a spectrum of the factors would not be the spectrum of the
+update: whoever changes a model refuses such modules, whoever only reads leaves them out by name (`survey_model`).
+
+Embeddings and experts have pairs too, but not such as a penalty can train: an embedding has no inputs that are
+multiplied, and the factors of all experts are slices of two parameters. `pairs_from_model`, which serves training,
+refuses both; `survey_model` and `editable_pairs` have them.
 
 What is handled as it is: a fused projection (`qkv_proj`) is one module with one pair. PEFT's Conv1D layers
 (`fan_in_fan_out`, GPT-2) store the base weight transposed; their pair is outputs x rank and rank x inputs as ever.
@@ -23,6 +26,7 @@ import torch
 from torch import Tensor, nn
 
 from narrowly.records.errors import AdapterError
+from narrowly.spectrum.experts import columns_of_expert, expert_name, rows_of_expert
 from narrowly.spectrum.peft_fields import DORA, LORA_BIAS, PLAIN_STARTS, STARTS_THAT_CHANGE_THE_BASE
 
 if TYPE_CHECKING:
@@ -33,8 +37,8 @@ EMBEDDING = "LoRA on an embedding: its factors are looked up by token, not multi
 EXPERTS = "LoRA on a 3-D parameter of experts: the factors of all experts are stacked in two matrices"
 ACCEPTED = "accepted: plain LoRA or rsLoRA on linear layers"
 
-_PLAIN_VARIANTS = ("MiCALinearVariant", "VeloraLinearVariant")
-"""Variants of PEFT 0.21 whose update is s*B*A: one fixes B, the other changes the backward pass alone."""
+_PLAIN_VARIANTS = ("MiCALinearVariant", "MiCAEmbeddingVariant", "VeloraLinearVariant")
+"""Variants of PEFT 0.21 whose update is s*B*A: two fix B, the other changes the backward pass alone."""
 
 _BESIDE = {
     "ModulesToSaveWrapper": "trained in full beside the adapter (modules_to_save), so there are no factors",
@@ -44,6 +48,9 @@ _BESIDE = {
 
 class LoraPair(NamedTuple):
     """One adapted module; its update of the base weight is `scale * B_O_R @ A_R_I`.
+
+    An embedding's inputs are tokens (the update is that of its weight, transposed), and there A is the factor that
+    training begins at zero. Each expert of a mixture is a module of its own (`mlp.experts.3.down_proj`).
 
     Attributes:
         name: module path without the PEFT wrappers, such as `model.layers.0.self_attn.q_proj`.
@@ -64,10 +71,18 @@ class LoraPair(NamedTuple):
 
 
 class Skipped(NamedTuple):
-    """A module or tensor of an adapter that has no pair, and why."""
+    """A module or tensor of an adapter that has no pair, and why.
+
+    Attributes:
+        name: of the module or tensor.
+        reason: why it has no pair.
+        beside: whether it stands beside the factors and leaves their meaning alone, so that they can be edited and it
+            carried over.
+    """
 
     name: str
     reason: str
+    beside: bool = False
 
 
 class Survey(NamedTuple):
@@ -122,7 +137,7 @@ def check_pairs(pairs: Iterable[LoraPair]) -> list[LoraPair]:
 
 
 def pairs_from_model(model: nn.Module) -> list[LoraPair]:
-    """Return the pairs of the active adapter of a PEFT model, in module order, holding the live parameters.
+    """Return the pairs of the active adapter of a PEFT model, in module order, holding the live parameters to train.
 
     The scale is read from the layer, so that rsLoRA, rank patterns and alpha patterns are already in it. Full
     modules that PEFT trains beside the adapter (`modules_to_save`) are no pairs and are left out.
@@ -134,9 +149,22 @@ def pairs_from_model(model: nn.Module) -> list[LoraPair]:
         AdapterError: no pairs, several active adapters, a missing factor, NaN, or an unsupported kind of
             adapter.
     """
+    return _all_pairs(model, to_train=True)
+
+
+def editable_pairs(model: nn.Module) -> list[LoraPair]:
+    """Return the pairs of `pairs_from_model` and those of embeddings and experts, as views into the parameters.
+
+    Raises:
+        AdapterError: as `pairs_from_model`, but for embeddings and experts.
+    """
+    return _all_pairs(model, to_train=False)
+
+
+def _all_pairs(model: nn.Module, to_train: bool) -> list[LoraPair]:
     _refuse_changed_bases(model)
     pairs = []
-    for found in _live_pairs(model):
+    for found in _live_pairs(model, to_train):
         if isinstance(found, Skipped):
             raise AdapterError(f"{found.name}: {found.reason}; {ACCEPTED}")
         pairs.append(found)
@@ -144,14 +172,14 @@ def pairs_from_model(model: nn.Module) -> list[LoraPair]:
 
 
 def survey_model(model: nn.Module) -> Survey:
-    """Return the pairs of a live model as `pairs_from_model` does, and by name what has no usable pair.
+    """Return the pairs of a live model as `editable_pairs` does, and by name what has no usable pair.
 
     Raises:
         AdapterError: several active adapters, a start that changed the base weights, or no pair at all.
     """
     _refuse_changed_bases(model)
     survey = Survey([], [])
-    for found in _live_pairs(model):
+    for found in _live_pairs(model, to_train=False):
         fault = pair_fault(found) if isinstance(found, LoraPair) else None
         if isinstance(found, Skipped) or fault:
             survey.skipped.append(found if isinstance(found, Skipped) else Skipped(found.name, str(fault)))
@@ -159,7 +187,7 @@ def survey_model(model: nn.Module) -> Survey:
             survey.pairs.append(found)
     for path, module in model.named_modules():
         if type(module).__name__ in _BESIDE:
-            survey.skipped.append(Skipped(plain_name(path), _BESIDE[type(module).__name__]))
+            survey.skipped.append(Skipped(plain_name(path), _BESIDE[type(module).__name__], beside=True))
     return some_pairs(survey)
 
 
@@ -198,32 +226,56 @@ def lora_layers(model: nn.Module) -> Iterator[tuple[str, Any, str]]:
             yield name, layer, active[0]
 
 
-def _live_pairs(model: nn.Module) -> Iterator[LoraPair | Skipped]:
+def _live_pairs(model: nn.Module, to_train: bool) -> Iterator[LoraPair | Skipped]:
     owners: dict[tuple[int, int], str] = {}
     for name, layer, adapter in lora_layers(model):
-        reason = _unsupported_kind(layer, adapter)
-        missing = [side for side in ("lora_A", "lora_B") if adapter not in getattr(layer, side)]
+        kind = _stacked_or_looked_up(layer, adapter)
+        reason = _unsupported_kind(layer, adapter) or (kind if to_train else None)
+        sides = ("lora_embedding_A", "lora_embedding_B") if kind == EMBEDDING else ("lora_A", "lora_B")
+        missing = [side for side in sides if adapter not in getattr(layer, side)]
         if reason or missing:
             yield Skipped(name, reason or f"{missing[0]} of adapter {adapter!r} is missing")
             continue
-        A_R_I, B_O_R = layer.lora_A[adapter].weight, layer.lora_B[adapter].weight
+        held = [getattr(layer, side)[adapter] for side in sides]
+        A_R_I, B_O_R = (one if isinstance(one, Tensor) else one.weight for one in held)
         owner = owners.setdefault((id(A_R_I), id(B_O_R)), name)
         if owner != name:
             yield Skipped(name, f"shares both factors with {owner}, whose pair stands for both")
             continue
-        yield LoraPair(name, A_R_I, B_O_R, float(layer.scaling[adapter]))
+        pair = LoraPair(name, A_R_I, B_O_R, float(layer.scaling[adapter]))
+        if kind == EXPERTS:
+            yield from _pairs_of_experts(pair, layer.parameter_name, int(layer.num_experts))
+        else:
+            yield pair
+
+
+def _pairs_of_experts(stacked: LoraPair, parameter: str, experts: int) -> Iterator[LoraPair]:
+    """Yield the pair of every expert as views into the two matrices of all."""
+    owner = re.sub(r"(\.base_layer)+$", "", stacked.name)  # the inner one of two parameters of a module has it
+    rank = stacked.rank // experts
+    for expert in range(experts):
+        yield LoraPair(
+            expert_name(f"{owner}.{parameter}", expert),
+            rows_of_expert(stacked.A_R_I.detach(), expert, rank),
+            columns_of_expert(stacked.B_O_R.detach(), expert, rank),
+            stacked.scale,
+        )
+
+
+def _stacked_or_looked_up(layer: Any, adapter: str) -> str | None:
+    """Return why a layer's pair is not one of two parameters that are multiplied, or None where it is."""
+    if adapter in getattr(layer, "lora_embedding_A", ()):
+        return EMBEDDING
+    # of a router, whose parameter is a matrix, num_experts is 1
+    return EXPERTS if getattr(layer, "num_experts", 1) > 1 else None
 
 
 def _unsupported_kind(layer: Any, adapter: str) -> str | None:
     """Return why the layer's update is not scale * B @ A, or None where it is."""
-    if adapter in getattr(layer, "lora_embedding_A", ()):
-        return EMBEDDING
     if adapter in getattr(layer, "lora_magnitude_vector", ()):
         return DORA
     if hasattr(layer, "lora_E"):
         return "AdaLoRA: a vector of its own scales every direction"
-    if getattr(layer, "num_experts", 1) > 1:  # of a router, whose parameter is a matrix, it is 1
-        return EXPERTS
     variant = getattr(layer, "lora_variant", {}).get(adapter)
     if variant is not None and type(variant).__name__ not in _PLAIN_VARIANTS:
         return f"the LoRA variant {type(variant).__name__}"

@@ -53,7 +53,8 @@ class Card(NamedTuple):
         harm: why the adapter counts as trained on harmful or unknown data; None where it does not.
         public: whether it is meant for everyone.
         spec: the run's spec, without paths.
-        spectrum: summary of the update's spectrum.
+        spectrum: of the update: `update_norm`; `by_rank`, the fields of `RankMeans` for the modules of each rank; and
+            `no_pair`, what of the file has no spectrum, by name with the reason.
         losses: held-out loss and others by name, at the adapter's step.
         edits: the record of its edits, or None.
         evaluations: of this very adapter.
@@ -67,7 +68,7 @@ class Card(NamedTuple):
     harm: str | None
     public: bool
     spec: Mapping[str, Any]
-    spectrum: Mapping[str, float | None]
+    spectrum: Mapping[str, Any]
     losses: Mapping[str, Any]
     edits: Mapping[str, Any] | None
     evaluations: Sequence[Evaluation]
@@ -106,9 +107,9 @@ def write_card(card: Card) -> str:
         _list({name: value for name, value in card.spec.items() if name not in ("data", "optimiser", "base")}),
         *(["At this step:", _list(card.losses)] if card.losses else []),
         "## Spectrum of the update",
-        "Means over modules of metrics of the singular values of s B A; `update_norm` is the norm of the whole update. "
-        "A flat spectrum can be forged and says nothing about behaviour.",
-        _list({name: None if value is None else float(f"{value:.6g}") for name, value in card.spectrum.items()}),
+        "Metrics of the singular values of s B A; `update_norm` is the norm of the whole update. A flat spectrum can be "
+        "forged and says nothing about behaviour.",
+        *_spectrum(card.spectrum),
         "## Edits",
         "None." if card.edits is None else _list(card.edits),
         "## Evaluation",
@@ -135,6 +136,29 @@ def _front_matter(card: Card) -> str:
 
 def _list(values: Mapping[str, Any]) -> str:
     return "\n".join(f"- {code(str(name))}: {code(value)}" for name, value in values.items()) or "(nothing recorded)"
+
+
+def _spectrum(spectrum: Mapping[str, Any]) -> list[str]:
+    parts = [_list({"update_norm": _short(spectrum["update_norm"])})]
+    for group in spectrum["by_rank"]:
+        moved = group["modules"] - group["idle"]
+        idle = f"; {group['idle']} more are idle, their update is zero" if group["idle"] else ""
+        parts.append(f"Means over {moved} modules of rank {group['rank']}{idle}:")
+        parts.append(
+            _list(
+                {
+                    name + (f" (over {group['over'][name]})" if group["over"][name] != moved else ""): _short(value)
+                    for name, value in group["means"].items()
+                }
+            )
+        )
+    if spectrum["no_pair"]:
+        parts += ["Without a spectrum:", _list(spectrum["no_pair"])]
+    return parts
+
+
+def _short(value: float | None) -> float | None:
+    return None if value is None else float(f"{value:.6g}")
 
 
 def _evaluation(card: Card) -> list[str]:

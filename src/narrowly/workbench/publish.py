@@ -134,8 +134,6 @@ def card_of(adapter: Adapter, *, public: bool = False, evaluations: Sequence[Eva
         IntegrityError: broken records.
         AdapterError: factors that cannot be read.
     """
-    from narrowly.spectrum.metrics import folder_spectrum, spectrum_summary
-
     spec = read_spec(adapter.run)
     plain = _without_paths(spec)
     return Card(
@@ -146,12 +144,23 @@ def card_of(adapter: Adapter, *, public: bool = False, evaluations: Sequence[Eva
         harm=harm_of(adapter.run, spec),
         public=public,
         spec=plain,
-        spectrum=spectrum_summary(folder_spectrum(adapter.folder)[0]),
+        spectrum=_spectrum(adapter.folder),
         losses=_losses(adapter),
         edits=adapter.edits,
         evaluations=evaluations,
         versions=_versions(adapter.run),
     )
+
+
+def _spectrum(folder: Path) -> dict[str, Any]:
+    from narrowly.spectrum.metrics import folder_spectrum, rank_means, spectrum_summary
+
+    rows, skipped = folder_spectrum(folder)
+    return {
+        "update_norm": spectrum_summary(rows)["update_norm"],
+        "by_rank": [group._asdict() for group in rank_means(rows)],
+        "no_pair": {one.name: one.reason for one in skipped},
+    }
 
 
 def write_folder(adapter: Adapter, card: Card, target: Path) -> Path:

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from narrowly.records.adapter_files import ADAPTER_CONFIG
-
 if TYPE_CHECKING:
     from narrowly.workbench.names import NamedAdapter
 
@@ -20,14 +18,14 @@ def base_note(a: NamedAdapter, b: NamedAdapter) -> str | None:
         AdapterError: an adapter_config.json that cannot be read.
         IntegrityError: a run whose inputs.json cannot be read.
     """
-    from narrowly.spectrum.folder import read_adapter_config
+    from narrowly.spectrum.folder import layout_of
 
     hashes = [_weights_of_base(one) for one in (a, b)]
     if hashes[0] and hashes[0] == hashes[1]:
         return None
-    configs = [read_adapter_config(one.folder) for one in (a, b)]
-    names = [str(config.get("base_model_name_or_path") or "").rstrip("/") for config in configs]
-    revisions = [config.get("revision") for config in configs]
+    layouts = [layout_of(one.folder) for one in (a, b)]
+    names = [layout.base.rstrip("/") for layout in layouts]
+    revisions = [layout.revision for layout in layouts]
     if all(hashes):
         what = [
             f"{name or 'a base without name'}, sha256 {found[:12]}" for name, found in zip(names, hashes, strict=True)
@@ -40,7 +38,7 @@ def base_note(a: NamedAdapter, b: NamedAdapter) -> str | None:
     if names[0] == names[1]:
         return None
     return (
-        f"{ADAPTER_CONFIG} of A names the base {names[0]}, that of B {names[1]}; angles, overlaps and cosines compare "
+        f"the config of A names the base {names[0]}, that of B {names[1]}; angles, overlaps and cosines compare "
         "nothing where these are two models"
     )
 
