@@ -107,8 +107,8 @@ def write_card(card: Card) -> str:
         _list({name: value for name, value in card.spec.items() if name not in ("data", "optimiser", "base")}),
         *(["At this step:", _list(card.losses)] if card.losses else []),
         "## Spectrum of the update",
-        "Metrics of the singular values of s B A; `update_norm` is the norm of the whole update. A flat spectrum can be "
-        "forged and says nothing about behaviour.",
+        "Metrics of the singular values of s B A; `update_norm` is the norm of the whole update. A flat spectrum can "
+        "be forged and says nothing about behaviour.",
         *_spectrum(card.spectrum),
         "## Edits",
         "None." if card.edits is None else _list(card.edits),
