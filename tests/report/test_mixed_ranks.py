@@ -70,7 +70,7 @@ def test_spectrum_of_mixed_ranks_prints_means_for_each_rank_and_none_over_both(
     capsys.readouterr()
     assert execute(["spectrum", str(folder), "--no-figure"]) == 0
     lines = [line for line in capsys.readouterr().out.splitlines() if "means over" in line]
-    assert lines[0].startswith("means over 1 module of rank 2 (1 of 2 are idle, B = 0): stable_rank 1.")
+    assert lines[0].startswith("means over 1 module of rank 2 (1 of 2 are idle, s*B*A = 0): stable_rank 1.")
     assert lines[1].startswith("means over 2 modules of rank 4: stable_rank ")
     assert execute(["spectrum", str(folder), "--json"]) == 0
     said = json.loads(capsys.readouterr().out)

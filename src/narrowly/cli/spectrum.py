@@ -27,7 +27,8 @@ Examples:
 
 An adapter is a PEFT folder with adapter_config.json and adapter_model.safetensors; pickles are refused. The numbers
 describe the update s*B*A; modules whose update is something else (DoRA) are skipped by name. Each expert of a mixture
-is a module. Means are over the modules of one rank, because the metrics' bounds depend on it. A flat spectrum says nothing about safety.
+is a module. Means are over the modules of one rank, because the metrics' bounds depend on it. A flat spectrum says
+nothing about safety.
 """
 COLUMNS = (
     "module",
@@ -117,7 +118,7 @@ def covered(found: int, skipped: Sequence[Skipped]) -> str:
 def _means(group: RankMeans) -> str:
     """Return the means over the modules of one rank, each with its number of modules where that is another."""
     moved = group.modules - group.idle
-    idle = f" ({group.idle} of {group.modules} are idle, A or B = 0)" if group.idle else ""
+    idle = f" ({group.idle} of {group.modules} are idle, s*B*A = 0)" if group.idle else ""
     parts = [
         f"{name} -"
         if value is None
