@@ -1,7 +1,7 @@
 """Adapters on disk, whichever tool wrote them: one reader per layout, all of them giving pairs of s*B*A.
 
-`layout_of` finds the reader: `peft` (also torchtune's and Tinker's folders), `mlx` (mlx-lm), `gguf` (llama.cpp). A
-reader opens no tensor: it says where each factor lies (`layout`), so that what is read can also be written back.
+A reader opens no tensor: it says where each factor lies, as a key and a view of that tensor, so that what is read can
+also be written back. `layout_of` finds the reader by what the files hold.
 """
 
 from narrowly.spectrum.folder.detect import layout_of
