@@ -22,6 +22,15 @@ ReportTo = Annotated[
     str | None,
     typer.Option("--report-to", metavar="NAMES", help="Trackers, with commas: trackio, wandb, mlflow, tensorboard."),
 ]
+SaveEvery = Annotated[
+    float | None,
+    typer.Option(
+        "--save-every",
+        min=0,
+        metavar="MINUTES",
+        help="Save the state to resume from this often (default 2).",
+    ),
+]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 
 DEFAULT_OUT = Path("out")

@@ -35,6 +35,14 @@ class _Display:
 
     _live: Progress | None
 
+    def stopping(self, number: int) -> None:
+        """Show that a signal was heard; safe to call in its handler, which may interrupt a line that is written."""
+        if self._live:
+            # a second Ctrl-C leaves no time to bring the cursor back
+            self._live.console.show_cursor(True)
+            for task in self._live.task_ids:
+                self._live.update(task, description="stopping after this step; Ctrl-C again ends at once")
+
     def __enter__(self) -> Self:
         if self._live:
             self._live.start()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from narrowly.cli.options import DEFAULT_OUT, Assignments, Out, ReportTo, StudyName, Workers, tracker_names
+from narrowly.cli.options import DEFAULT_OUT, Assignments, Out, ReportTo, SaveEvery, StudyName, Workers, tracker_names
 from narrowly.cli.terminal import complain, duration, need_extra, safe, say
 
 EXAMPLES = """\b
@@ -13,8 +13,9 @@ Examples:
   narrowly run my-study.yaml --set arms.adam.set.optimiser.lr=1e-3
   narrowly run smoke --report-to trackio       a run of the tracker per cell that is trained now, grouped by study
 
-A run that was stopped, or killed, goes on with the same command: finished cells are never repeated, failed ones are
-tried again. Several commands may work on the same study at once.
+Ctrl-C and SIGTERM let each worker finish and save its step (exit 130, 143); a second Ctrl-C ends at once. A study that
+was stopped, or killed, goes on with the same command: finished cells are never repeated, failed ones are tried again,
+and a cell that was stopped half way goes on from there. Several commands may work on the same study at once.
 
 Real models (data.source text or rows) are trained like any other; this version has no judge for their answers, so their
 broad alignment is not evaluated. A version with a judge evaluates the same runs and trains nothing anew.
@@ -27,6 +28,7 @@ def command(
     out: Out = DEFAULT_OUT,
     workers: Workers = 0,
     report_to: ReportTo = None,
+    save_every: SaveEvery = None,
 ) -> int:
     """Do a study: train and evaluate all its cells, then write tables, summary and report."""
     from narrowly.records.outcome import NO_JUDGE
@@ -41,19 +43,21 @@ def command(
         check_trackers(names)
     from narrowly.cli.progress import StudyProgress
     from narrowly.cli.report import rebuilt
+    from narrowly.engines import stopping
     from narrowly.study.run import run_study
 
     if spec.demonstration:
         say(f"{spec.name} is a demonstration: it shows a mechanism in a made-up world, no evidence about large models")
-    with StudyProgress() as progress:
-        try:
-            result = run_study(spec, out, workers=workers, observer=progress, report_to=names)
-        except KeyboardInterrupt:
-            stopped = f"narrowly: stopped; {progress.state}; the same command goes on from there"
-            result = None
-    if result is None:
-        complain(stopped)
-        return 130
+    try:
+        with (
+            stopping.hear_signals(second_kills=True),
+            StudyProgress() as progress,
+            stopping.telling(progress.stopping),
+        ):
+            result = run_study(spec, out, workers=workers, observer=progress, report_to=names, save_every=save_every)
+    except stopping.Stopped as stop:
+        complain(f"narrowly: stopped; {progress.state}; the same command goes on from there")
+        return stop.exit_code
     target = rebuilt(result.study_dir)
     took = f"{duration(result.seconds)} ({result.executed} by this command)"
     say(f"{result.done} of {result.planned} cells done in {took}")

@@ -7,7 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
-from narrowly.cli.options import DEFAULT_OUT, Assignments, Out, ReportTo, tracker_names
+from narrowly.cli.options import DEFAULT_OUT, Assignments, Out, ReportTo, SaveEvery, tracker_names
 from narrowly.cli.terminal import complain, console, need_extra, safe, say, table
 
 EXAMPLES = """\b
@@ -29,7 +29,8 @@ To trackers (accounts, servers and offline modes from their own environment vari
   narrowly train run.yaml --report-to trackio,tensorboard
   WANDB_MODE=offline narrowly train run.yaml --report-to wandb
 
-A run that was killed goes on from its last checkpoint with the same command: bit for bit on the CPU of the same
+Ctrl-C and SIGTERM finish the step, save and stop (exit 130, 143); a second Ctrl-C ends at once. A run that was stopped
+or killed goes on with the same command, from a state saved every two minutes: bit for bit on the CPU of the same
 machine, with the same versions and the same number of threads.
 """
 
@@ -49,6 +50,7 @@ def command(
             "--allow-version-change", help="Resume although library versions changed; the result is no longer exact."
         ),
     ] = False,
+    save_every: SaveEvery = None,
 ) -> int:
     """Fine-tune one model as a spec says and print where the run directory is."""
     from narrowly.records.run_spec import load_run_spec
@@ -61,22 +63,33 @@ def command(
 
         reporting = Reporting(tracker_names(report_to), out, lambda line: complain(f"narrowly: {safe(line)}"))
     from narrowly.cli.progress import StepProgress
+    from narrowly.engines import stopping
 
-    with StepProgress("training") as progress:
-        from narrowly.runs.directory import TRAJECTORY, runs_folder
-        from narrowly.train.run import train_run
+    try:
+        with (
+            stopping.hear_signals(second_kills=True),
+            StepProgress("training") as progress,
+            stopping.telling(progress.stopping),
+        ):
+            from narrowly.runs.directory import TRAJECTORY, runs_folder
+            from narrowly.train.run import train_run
 
-        def on_step(step: int, total: int, row: dict[str, Any]) -> None:
-            progress.on_step(step, total, f"loss {row['loss']:.3f}, {_speed(row)}")
+            def on_step(step: int, total: int, row: dict[str, Any]) -> None:
+                progress.on_step(step, total, f"loss {row['loss']:.3f}, {_speed(row)}")
 
-        directory = train_run(
-            run_spec,
-            runs_folder(out),
-            processes=processes,
-            on_step=on_step,
-            reporting=reporting,
-            allow_version_change=allow_version_change,
-        )
+            directory = train_run(
+                run_spec,
+                runs_folder(out),
+                processes=processes,
+                on_step=on_step,
+                reporting=reporting,
+                allow_version_change=allow_version_change,
+                save_every=save_every,
+                say=lambda line: complain(f"narrowly: {safe(line, 2000)}"),
+            )
+    except stopping.Stopped as stop:
+        complain(f"narrowly: {safe(stop)}")
+        return stop.exit_code
     from narrowly.records.files import read_jsonl
 
     rows = [row for row in read_jsonl(directory / TRAJECTORY) if row.get("update_norm") is not None]

@@ -169,6 +169,21 @@ class LocalExecutor:
                     f"{self._deaths} worker processes died before their first task: {_death(code).error}"
                 )
 
+    def stop(self) -> None:
+        """Ask every process to stop (SIGTERM), and wait until all have: those that train finish and save their step."""
+        self._waiting.clear()
+        for worker in self._pool:
+            with suppress(OSError, ValueError):
+                worker.process.terminate()
+        for worker in self._pool:
+            with suppress(EOFError, OSError):
+                while worker.process.is_alive():  # a process that sends waits until its pipe is read
+                    if worker.connection.poll(0.1):
+                        worker.connection.recv()
+            worker.process.join()
+            worker.close()
+        self._pool.clear()
+
     def cancel(self) -> None:
         """Stop every process: SIGTERM, then SIGKILL after `GRACE_SECONDS`."""
         self._waiting.clear()

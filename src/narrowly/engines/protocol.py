@@ -54,5 +54,8 @@ class Executor(Protocol):
     def in_flight(self) -> list[str]:
         """Return the keys of the tasks that are running now."""
 
+    def stop(self) -> None:
+        """Let running tasks stop where they lose nothing, and wait for that, however long it takes."""
+
     def cancel(self) -> None:
         """Stop everything now; running tasks are lost. Safe to call twice."""

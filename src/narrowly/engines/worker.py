@@ -10,13 +10,13 @@ import builtins
 import errno
 import importlib
 import os
-import signal
 import sys
 import traceback
 from collections.abc import Callable, Iterator
 from multiprocessing.connection import Connection
 from typing import Any
 
+from narrowly.engines import stopping
 from narrowly.engines.lifeline import die_with_parent
 from narrowly.engines.protocol import WORKER_DIED, Problem
 from narrowly.records import errors
@@ -71,12 +71,8 @@ def error_of(problem: Problem) -> Exception:
     return bug
 
 
-def _stop(_signal: int, _frame: Any) -> None:
-    raise SystemExit(1)
-
-
 def serve(connection: Connection, lifeline: Connection, parent: int, warm_up: str | None) -> None:
-    """Run tasks from `connection` until it closes.
+    """Run tasks from `connection` until it closes, or until SIGTERM, which a run in training answers after its step.
 
     Receives (key, function, payload); sends ("ready", None, None) once, then for each task ("done", key, result) or
     ("failed", key, Problem); ("cannot start", None, Problem) where the warm-up fails.
@@ -88,8 +84,15 @@ def serve(connection: Connection, lifeline: Connection, parent: int, warm_up: st
         warm_up: a function to call first, once (slow imports).
     """
     die_with_parent(parent, lifeline)
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C goes to the whole group; the parent decides
-    signal.signal(signal.SIGTERM, _stop)
+    stopping.leave_to_parent(sigterm=False)
+    try:
+        with stopping.hear_signals():
+            _serve(connection, warm_up)
+    except stopping.Stopped as stop:
+        sys.exit(stop.exit_code)
+
+
+def _serve(connection: Connection, warm_up: str | None) -> None:
     try:
         if warm_up is not None:
             find_function(warm_up)()

@@ -7,6 +7,7 @@ spec.json  inputs.json  environment.json  trajectory.jsonl  checkpoints/  done |
 
 from __future__ import annotations
 
+import json
 from contextlib import suppress
 from pathlib import Path
 from typing import Any, Literal
@@ -167,9 +168,23 @@ def truncate_trajectory(directory: Path, step: int | None) -> None:
     write_text(file, "".join(lines[: len(kept)]))
 
 
+def truncate_speed(directory: Path, step: int) -> None:
+    """Cut speed.jsonl back to the rows of steps 1 ... `step`; torn rows are left out, as readers do."""
+    file = directory / SPEED
+    if not file.is_file():
+        return
+    kept = []
+    for line in file.read_bytes().split(b"\n"):
+        with suppress(ValueError):
+            row = json.loads(line)
+            if isinstance(row, dict) and isinstance(row.get("step"), int) and row["step"] <= step:
+                kept.append(line.decode() + "\n")
+    write_text(file, "".join(kept))
+
+
 def sweep(directory: Path) -> None:
     """Remove the half-written temporary files (`.<name>.<random>`) that a killed writer left behind."""
-    for name in (SPEC, INPUTS, ENVIRONMENT, TRAJECTORY, DONE, FAILED, DATA_RECORD, TEMPLATE, RESUME_RECORD):
+    for name in (SPEC, INPUTS, ENVIRONMENT, TRAJECTORY, SPEED, DONE, FAILED, DATA_RECORD, TEMPLATE, RESUME_RECORD):
         for path in directory.glob(f".{name}.*"):
             path.unlink(missing_ok=True)
 

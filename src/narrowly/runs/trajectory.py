@@ -78,13 +78,13 @@ def read_trajectory(directory: Path, steps: int) -> list[dict[str, Any]]:
             TrajectoryRow.model_validate(row)
         except ValidationError as error:
             raise IntegrityError(
-                f"{file}, row {number}: {first_fault(error)}; move {directory} away and run the study again"
+                f"{file}, row {number}: {first_fault(error)}; move {directory} away and give the same command again"
             ) from None
     last = rows[-1]["step"] if rows else "nothing"
     if last != steps:  # the reader leaves a torn last line out, which of a finished run would be a wrong number
         raise IntegrityError(
-            f"{file} ends at step {last}, expected {steps}: the file was cut off; move {directory} away and run the "
-            "study again"
+            f"{file} ends at step {last}, expected {steps}: the file was cut off; move {directory} away and give the "
+            "same command again"
         )
     return rows
 

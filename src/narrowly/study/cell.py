@@ -116,14 +116,14 @@ def execute_cells(payload: Mapping[str, Any]) -> list[dict[str, Any]]:
 
     Args:
         payload: {"cells": PlannedCells as JSON, "runs": folder of all runs, "study_dir": folder of the study,
-            "report_to": names of trackers, if any}.
+            "report_to": names of trackers, if any, "save_every": minutes between two resume states, or None}.
 
     Returns:
         For each cell that was tried {"cell_id", "status", "seconds" (of this attempt), "problem"}: done, busy (another
         process is at it), found (done already) or failed, with a `Problem` as a mapping.
     """
     runs, study_dir = Path(payload["runs"]), Path(payload["study_dir"])
-    work = partial(_execute, report_to=payload.get("report_to", ()))
+    work = partial(_execute, report_to=payload.get("report_to", ()), save_every=payload.get("save_every"))
     results = []
     for raw in payload["cells"]:
         planned = PlannedCell.model_validate(raw)
@@ -184,7 +184,7 @@ def write_failure(study_dir: Path, planned: PlannedCell, problem: Problem) -> No
         return
 
 
-def _execute(planned: PlannedCell, runs: Path, report_to: Sequence[str]) -> None:
+def _execute(planned: PlannedCell, runs: Path, report_to: Sequence[str], save_every: float | None) -> None:
     from narrowly.evaluate.run_stage import run_stage
     from narrowly.integrations.reporting import Reporting
     from narrowly.models.kept import forget_models
@@ -195,9 +195,9 @@ def _execute(planned: PlannedCell, runs: Path, report_to: Sequence[str]) -> None
     if spec.device == "cuda":
         forget_models()
     # a worker's own way to the terminal: warnings are not part of what becomes of a cell
-    warn = partial(print, f"{planned.cell_id}:", file=sys.stderr, flush=True)
-    reporting = Reporting(report_to, runs.parent, warn, group=planned.cell.study) if report_to else None
-    directory = train_run(spec, runs, reporting=reporting)
+    say = partial(print, f"{planned.cell_id}:", file=sys.stderr, flush=True)
+    reporting = Reporting(report_to, runs.parent, say, group=planned.cell.study) if report_to else None
+    directory = train_run(spec, runs, reporting=reporting, save_every=save_every, say=say)
     if directory.name != planned.run_id:
         raise IntegrityError(
             f"the inputs of cell {planned.cell_id!r} changed while the study ran: "

@@ -58,9 +58,10 @@ class Execution:
         runs: Path,
         study_dir: Path,
         report_to: Sequence[str],
+        save_every: float | None = None,
     ) -> None:
         self.engine, self.function, self.observer = engine, function, observer
-        self.runs, self.study_dir, self.report_to = runs, study_dir, list(report_to)
+        self.runs, self.study_dir, self.report_to, self.save_every = runs, study_dir, list(report_to), save_every
         self.began = time.time()
         self.open: dict[str, PlannedCell] = {}
         self.elsewhere: dict[str, float] = {}
@@ -75,6 +76,7 @@ class Execution:
             "runs": str(self.runs),
             "study_dir": str(self.study_dir),
             "report_to": self.report_to,
+            "save_every": self.save_every,
         }
         self.open.update({cell.cell_id: cell for cell in cells})
         self.tasks[cells[0].cell_id] = list(cells)

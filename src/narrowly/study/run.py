@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 
 import yaml
 
+from narrowly.engines import stopping
 from narrowly.engines.local import LocalExecutor
 from narrowly.engines.protocol import Executor, Outcome, Task
 from narrowly.engines.worker import error_of
@@ -61,6 +62,7 @@ class StudyRun(NamedTuple):
     not_evaluated: int = 0
 
 
+@stopping.hear_signals(text="stopped; the same command goes on from there")
 def run_study(
     study: StudySpec | Mapping[str, Any] | str | Path,
     out: str | Path,
@@ -70,6 +72,7 @@ def run_study(
     tasks: CellTasks | None = None,
     executor: Executor | None = None,
     report_to: Sequence[str] = (),
+    save_every: float | None = None,
 ) -> StudyRun:
     """Do all cells of a study that are not done; failed ones are tried again, finished ones never.
 
@@ -83,10 +86,12 @@ def run_study(
         tasks: the functions that do the work.
         executor: another engine than local processes; it is cancelled at the end.
         report_to: trackers that each cell's training is reported to, a run of their own each, grouped by study.
+        save_every: as of `train_run`; part of no id.
 
     Raises:
         NarrowlyError: bad input, a full disk, a foreign folder; what is on disk stays valid.
-        KeyboardInterrupt: Ctrl-C; all workers are stopped first.
+        Stopped: Ctrl-C (then also a KeyboardInterrupt), SIGTERM or SIGHUP (also a SystemExit); workers that train have
+            finished and saved their step.
     """
     start, observer, tasks = time.monotonic(), observer or StudyObserver(), tasks or CellTasks()
     study, out = _study_spec(study), Path(out)
@@ -110,12 +115,15 @@ def run_study(
         count = local.workers if local is not None else max(1, workers)
         estimate = estimated_seconds([cell.cell for cell in todo], pace, count)
         observer.planned(len(planned), len(planned) - len(todo), estimate, count)
-        execution = Execution(engine, tasks.execute, observer, runs, study_dir, report_to)
+        execution = Execution(engine, tasks.execute, observer, runs, study_dir, report_to, save_every)
         for cell in todo:
             execution.submit([cell])
         while execution.open:
             execution.advance()
         executed, failed = execution.executed, execution.failed
+    except (stopping.Stopped, KeyboardInterrupt):
+        engine.stop()
+        raise
     finally:
         engine.cancel()
     seconds = time.monotonic() - start

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from narrowly.data.rows import Row, collate
+from narrowly.engines import stopping
 from narrowly.records.errors import TrainingError
 from narrowly.records.files import write_json, write_text
 from narrowly.runs.directory import DATA_RECORD, TEMPLATE
@@ -33,6 +34,7 @@ def mean_nll(model: nn.Module, rows: Sequence[Row], batch_size: int, pad_id: int
 
     Raises:
         TrainingError: a single row is too much.
+        Stopped: a signal asked for it between two batches.
     """
     import torch
 
@@ -41,6 +43,7 @@ def mean_nll(model: nn.Module, rows: Sequence[Row], batch_size: int, pad_id: int
     total, tokens, start = 0.0, 0, 0
     with torch.no_grad():
         while start < len(by_length):
+            stopping.check()
             some = by_length[start : start + batch_size]
             try:
                 total += _nll_of_batch(model, at_supervised(collate(some, pad_id), keeps), device)

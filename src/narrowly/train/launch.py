@@ -1,7 +1,7 @@
 """Start the processes of one task on this machine, receive what they send, and end all of them when one fails.
 
-The parent does no work. It ends all processes when one fails or when it is stopped itself; they die with it, however
-it ends. Nothing is sent to them once they run.
+The parent does no work. It ends all processes when one fails; they die with it, however it ends. A signal that asks it
+to stop is handed on to the first process, which stops where nothing is lost.
 """
 
 from __future__ import annotations
@@ -10,19 +10,18 @@ import multiprocessing
 import os
 import signal
 import tempfile
-import threading
 import time
 import traceback
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from multiprocessing import resource_tracker
 from multiprocessing.connection import Connection, wait
 from multiprocessing.context import SpawnProcess
 from multiprocessing.reduction import ForkingPickler
 from pathlib import Path
-from types import FrameType
 from typing import Any, Literal
 
+from narrowly.engines import stopping
 from narrowly.engines.lifeline import die_with_parent, how_it_died
 from narrowly.records.errors import NarrowlyError, TrainingError
 from narrowly.train.process_group import PeerLostError, ProcessGroup, join_group
@@ -47,18 +46,19 @@ def run_processes(work: Work, size: int, device: Device, on_message: Callable[[A
             be picklable, and returns in every process.
         size: number of processes, at least 2.
         device: with cuda, each process sees one GPU of its own.
-        on_message: called in this process with every message; what it raises ends the processes.
+        on_message: called in this process with every message; what it raises ends the processes. From the first
+            message on, a signal is left to the first process; before, it ends all at once.
 
     Raises:
         NarrowlyError: what the failing process has raised; an error that cannot be pickled comes as a RuntimeError.
         TrainingError: a process was killed, or all lost contact and none says why.
+        Stopped: a signal asked for it.
     """
     with tempfile.TemporaryDirectory(prefix="narrowly-") as folder:
         children = _ChildProcesses(size, Path(folder))
         try:
             children.start(work, device)
-            with _sigint_kept() as check_sigint:
-                children.receive(on_message, check_sigint)
+            children.receive(on_message)
         except BaseException:
             children.end(0.0)
             raise
@@ -102,17 +102,35 @@ class _ChildProcesses:
             self._lifelines.append(lifeline)
             self._rank_of_receiver[receiver] = rank
 
-    def receive(self, on_message: Callable[[Any], None], check_sigint: Callable[[], None]) -> None:
+    def receive(self, on_message: Callable[[Any], None]) -> None:
         """Pass messages on until the first process is done.
 
         Raises:
             NarrowlyError: what ended a process.
+            Stopped: a signal asked for it.
         """
+        with ExitStack() as stack:
+            for content in self._messages():
+                if not stopping.is_patient():
+                    stack.enter_context(self._signals_handed_on())
+                on_message(content)
+
+    @contextmanager
+    def _signals_handed_on(self) -> Iterator[None]:
+        """Leave it to the first process to stop; one that was told already, as one of a group, goes on doing so."""
+        first = self._processes[0]
+        with stopping.telling(lambda number: first.terminate()), stopping.patient("stopped when all was done"):
+            if stopping.requested() is not None:
+                first.terminate()
+            yield
+
+    def _messages(self) -> Iterator[Any]:
         receivers = self._rank_of_receiver
         lost: Exception | None = None
         deadline = 0.0
         while receivers:
-            check_sigint()
+            if not stopping.is_patient():  # Python drops what is raised in a finaliser
+                stopping.check()
             ready = wait(list(receivers), None if lost is None else max(0.0, deadline - time.monotonic()))
             if not ready:
                 break
@@ -122,7 +140,9 @@ class _ChildProcesses:
                 except (EOFError, OSError):
                     raise self._death_of(rank) from None
                 if kind == "message":
-                    on_message(content)
+                    yield content
+                elif kind == "stopped":
+                    raise stopping.stopped(stopping.requested() or content[0], content[1])
                 elif kind == "failed" and not isinstance(content, PeerLostError):
                     raise content
                 else:
@@ -142,7 +162,7 @@ class _ChildProcesses:
             last_line = f": {lines[-1]}" if lines else ""
         return TrainingError(
             f"process {rank} of {self.size} ended ({how_it_died(process.exitcode)}{last_line}); the run goes on from "
-            "its last checkpoint with the same command"
+            "its last saved state with the same command"
         )
 
     def end(self, grace: float) -> None:
@@ -170,37 +190,6 @@ def _sigint_blocked() -> Iterator[None]:
         yield
     finally:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
-
-
-@contextmanager
-def _sigint_kept() -> Iterator[Callable[[], None]]:
-    """Yield a function that raises KeyboardInterrupt if Ctrl-C was pressed in here.
-
-    The signal's handler raises it too, but Python drops what is raised while a finaliser or the callback of a weak
-    reference runs, and garbage collection may run one at any time. (Python's documentation of `signal`, "Note on
-    Signal Handlers and Exceptions".)
-    """
-    pressed = False
-
-    def on_sigint(number: int, frame: FrameType | None) -> None:
-        nonlocal pressed
-        pressed = True
-        signal.default_int_handler(number, frame)
-
-    def check() -> None:
-        if pressed:
-            raise KeyboardInterrupt
-
-    before = signal.getsignal(signal.SIGINT)
-    # a program that has its own handler, or ignores the signal, keeps its way; other threads may set none
-    ours = before is signal.default_int_handler and threading.current_thread() is threading.main_thread()
-    if ours:
-        signal.signal(signal.SIGINT, on_sigint)
-    try:
-        yield check
-    finally:
-        if ours:
-            signal.signal(signal.SIGINT, before)
 
 
 @contextmanager
@@ -245,8 +234,7 @@ def _run_child(
 ) -> None:
     """Do the work of one process, and report to the parent how it ended."""
     die_with_parent(parent, lifeline)
-    with suppress(ValueError, OSError):
-        signal.signal(signal.SIGINT, signal.SIG_IGN)
+    stopping.leave_to_parent(sigterm=rank > 0)
     if rank > 0:  # otherwise each warning would come once from every process
         os.dup2(os.open(_stderr_of(folder, rank), os.O_WRONLY | os.O_CREAT, 0o600), 2)
     try:
@@ -254,12 +242,17 @@ def _run_child(
 
         torch.set_num_threads(threads)
         group = join_group(rank, size, folder / "rendezvous", device)
-        work(group, lambda message: sender.send(("message", message)))
+        with stopping.hear_signals():
+            work(group, lambda message: sender.send(("message", message)))
         if group.is_first:
             sender.send(("done", None))
         group.barrier()  # the others may not leave earlier
         if not group.is_first:
             sender.send(("done", None))
+    except stopping.Stopped as stop:
+        with suppress(OSError):
+            sender.send(("stopped", (stop.number, str(stop))))
+        os._exit(stop.exit_code)
     except Exception as error:
         with suppress(OSError):
             sender.send(("failed", _picklable(error)))

@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from narrowly.engines import stopping
 from narrowly.records.errors import SpecError
 
 if TYPE_CHECKING:
@@ -77,9 +78,11 @@ def call_observers(
 
     Raises:
         SpecError: two observers, or an observer and the run itself, use the same name.
+        Stopped: a signal asked for it between two of them.
     """
     values: dict[str, float | None] = {}
     for observer in observers:
+        stopping.check()
         for key, value in observer(context).items():
             if key in values or key in taken:
                 raise SpecError(

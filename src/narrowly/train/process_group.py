@@ -41,11 +41,11 @@ class StepSum(NamedTuple):
 
     Attributes:
         loss: of all rows of the step.
-        micro_batch: the smallest number of rows that a process takes at once.
+        micro_batches: rows that each process takes at once, by rank.
     """
 
     loss: float
-    micro_batch: int
+    micro_batches: tuple[int, ...]
 
 
 @contextmanager
@@ -131,7 +131,7 @@ class ProcessGroup:
             for one, gradient, total_N in zip(bucket, gradients, totals, strict=True):
                 gradient.copy_(total_N.view_as(gradient))
                 one.grad = gradient
-        return StepSum(sums[0], int(min(sums[1 : 1 + self.size])))
+        return StepSum(sums[0], tuple(int(one) for one in sums[1 : 1 + self.size]))
 
     def check_equal(self, parameters: Sequence[Tensor], step: int) -> None:
         """Check that every process holds the same parameters, bit for bit.

@@ -1,19 +1,25 @@
-"""Write what a run leaves step by step: rows of trajectory.jsonl and speed.jsonl, spectra and checkpoints."""
+"""Write what a run leaves step by step: rows of trajectory.jsonl and speed.jsonl, spectra, checkpoints, resume state.
+
+A signal is answered here, between two steps or in the middle of an evaluation, once the state to go on from is saved.
+"""
 
 from __future__ import annotations
 
 import sys
 import time
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, TypedDict
 
+from narrowly.engines import stopping
 from narrowly.records.files import append_jsonl
 from narrowly.records.run_spec import RunSpec
 from narrowly.runs.directory import SPEED, TRAJECTORY
 from narrowly.runs.trajectory import OnStep
 from narrowly.train.checkpoint import save_checkpoint
 from narrowly.train.observe import Observer, ObserverContext, call_observers, finite_or_none, undisturbed
+from narrowly.train.resume import Progress, ResumeKeeper
 
 if TYPE_CHECKING:
     from narrowly.train.state import TrainState
@@ -27,21 +33,21 @@ class FinishedStep(NamedTuple):
         loss: of the step's rows, before the update and without the penalty.
         lr: that the step used.
         grad_norm: before clipping, penalty included.
-        micro_batch: rows per forward pass, the smallest number of all processes.
+        micro_batches: rows per forward pass of each process, by rank.
     """
 
     step: int
     loss: float
     lr: float
     grad_norm: float
-    micro_batch: int
+    micro_batches: tuple[int, ...]
 
 
 class SpeedRow(TypedDict):
     """Hold the speed of one optimiser step: tokens read, without padding; seconds, without those of a checkpoint.
 
     `memory_bytes` is the largest amount so far: allocated on the GPU, or resident for a run on the CPU.
-    `micro_batch` is smaller than the spec's `batch_size` where memory did not suffice for that.
+    `micro_batch` is the smallest of all processes, below the spec's `batch_size` where memory did not suffice for that.
     """
 
     step: int
@@ -55,13 +61,14 @@ class SpeedRow(TypedDict):
 class Recorder:
     """Write the row of every step; at checkpoint steps also spectrum, observers' values and checkpoint.
 
-    The row is written before the checkpoint: a run killed between the two resumes from the checkpoint before and
-    truncates the row, so that a row never goes missing.
+    The resume state of a step is saved last: a run killed before resumes from an older one, and what was written since
+    is removed and done again, so that no row is missing or double.
 
     Args:
         directory: the run directory.
         spec: the run's spec.
         state: what the run trains.
+        keeper: saves the resume state: at checkpoint steps, when it is due, and before a stop.
         observers: called at checkpoint steps.
         on_step: called after each optimiser step, or None.
     """
@@ -71,18 +78,33 @@ class Recorder:
         directory: Path,
         spec: RunSpec,
         state: TrainState,
+        keeper: ResumeKeeper,
         observers: Sequence[Observer],
         on_step: OnStep | None,
     ) -> None:
-        self.directory, self.spec, self.state = directory, spec, state
+        self.directory, self.spec, self.state, self.keeper = directory, spec, state, keeper
         self.observers, self.on_step = observers, on_step
         self.checkpoint_steps = frozenset(spec.checkpoint_steps())
         self._speed: list[SpeedRow] = []
         self._step_began = 0.0
 
     def begin(self) -> None:
-        """Record step 0: the base, with a fresh adapter where one is trained."""
-        self._record({"step": 0, "loss": None, "lr": None, "penalty": None, "grad_norm": None})
+        """Record step 0: the base, with a fresh adapter where one is trained.
+
+        Raises:
+            Stopped: a signal asked for it.
+        """
+        self._measure({"step": 0, "loss": None, "lr": None, "penalty": None, "grad_norm": None})
+        self.keeper.save(Progress(0))
+
+    def finish_pending(self, progress: Progress) -> None:
+        """Record the step that a stop has left without its row and checkpoint.
+
+        Raises:
+            Stopped: a signal asked for it.
+        """
+        assert progress.pending is not None
+        self._finish(progress, progress.pending["row"], progress.pending["speed"])
 
     def start_clock(self) -> None:
         """Begin the time of the first step, and on a GPU the record of its memory."""
@@ -99,8 +121,11 @@ class Recorder:
             finished: its numbers.
             penalty: before lambda; None without one.
             tokens: read in the step by all processes, padding left out.
+
+        Raises:
+            Stopped: a signal asked for it; the state is saved.
         """
-        step, loss, lr, grad_norm, micro_batch = finished
+        step, loss, lr, grad_norm, micro_batches = finished
         seconds = time.perf_counter() - self._step_began
         speed: SpeedRow = {
             "step": step,
@@ -108,16 +133,44 @@ class Recorder:
             "seconds": round(seconds, 6),
             "tokens_per_second": round(tokens / max(seconds, 1e-9), 1),
             "memory_bytes": peak_memory(self.spec.device),
-            "micro_batch": micro_batch,
+            "micro_batch": min(micro_batches),
         }
         self._speed.append(speed)
         row = {"step": step, "loss": loss, "lr": lr, "penalty": penalty, "grad_norm": grad_norm}
-        self._record(row)
-        if step in self.checkpoint_steps:
-            self.write_speed()
+        self._finish(Progress(step, micro_batches), row, speed)
+        self._step_began = time.perf_counter()  # what is recorded at a checkpoint is no training
+
+    def _finish(self, progress: Progress, row: dict[str, Any], speed: Mapping[str, Any]) -> None:
+        step, measured = progress.step, progress.step in self.checkpoint_steps
+        if measured:
+            unmeasured = replace(progress, pending={"row": dict(row), "speed": dict(speed)})
+            if self.keeper.is_due():  # an evaluation may take long
+                self._save(unmeasured)
+            try:
+                self._measure(row)
+            except stopping.Stopped:
+                self._save(unmeasured)
+                self.check_stop(step)
+        else:
+            append_jsonl(self.directory / TRAJECTORY, row)
+        if measured or self.keeper.is_due() or stopping.requested() is not None:
+            self._save(replace(progress, pending=None))
         if self.on_step is not None:
             self.on_step(step, self.spec.steps, {**speed, **row})
-        self._step_began = time.perf_counter()  # what is recorded at a checkpoint is no training
+        if step < self.spec.steps:  # a run that has taken its last step is finished instead
+            self.check_stop(step)
+
+    def check_stop(self, step: int) -> None:
+        """Stop after a step, where a signal asks for it.
+
+        Raises:
+            Stopped: says where the run goes on.
+        """
+        stopping.check(f"stopped at step {step}; the same command goes on from {self.keeper.falls_back_to}")
+
+    def _save(self, progress: Progress) -> None:
+        self.write_speed()
+        self.keeper.save(progress)
 
     def write_speed(self) -> None:
         """Append what is known of the steps' speed to speed.jsonl; steps done again after a kill stand there twice."""
@@ -125,37 +178,29 @@ class Recorder:
         if rows:
             append_jsonl(self.directory / SPEED, *rows)
 
-    def _record(self, row: dict[str, Any]) -> None:
-        step: int = row["step"]
-        if step not in self.checkpoint_steps:
-            append_jsonl(self.directory / TRAJECTORY, row)
-            return
+    def _measure(self, row: dict[str, Any]) -> None:
+        """Write the row and the checkpoint of a step, with spectrum and observers' values.
+
+        Raises:
+            Stopped: a signal asked for it; nothing is written.
+        """
         from narrowly.optim.modes import evaluation_mode
 
-        state = self.state
-        with evaluation_mode(state.optimizer) as training_point:
+        with evaluation_mode(self.state.optimizer):
             spectrum = self._observe(row)
             append_jsonl(self.directory / TRAJECTORY, row)
-            save_checkpoint(
-                self.directory,
-                step,
-                state.weights,
-                spectrum,
-                state.optimizer,
-                state.scheduler,
-                training_point,
-                state.penalty,
-            )
+            save_checkpoint(self.directory, row["step"], self.state.weights, spectrum)
 
     def _observe(self, row: dict[str, Any]) -> list[Mapping[str, Any]]:
         """Add spectrum summary and observers' values to the row; return the spectrum by module."""
         from narrowly.spectrum.metrics import spectrum_summary
 
-        model = self.state.model
+        model, step = self.state.model, row["step"]
         with undisturbed(model):
+            self.check_stop(step)
             table = self.state.weights.spectrum()
             row.update({key: finite_or_none(value) for key, value in spectrum_summary(table).items()})
-            context = ObserverContext(row["step"], model, self.state.tokenizer, self.directory)
+            context = ObserverContext(step, model, self.state.tokenizer, self.directory)
             row.update(call_observers(self.observers, context, frozenset(row)))
         return list(table)
 

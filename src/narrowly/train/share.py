@@ -8,22 +8,24 @@ from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
 from typing import NamedTuple
 
+from narrowly.engines import stopping
 from narrowly.records.canonical import sha256_file
-from narrowly.records.errors import IntegrityError, TrainingError
+from narrowly.records.errors import IntegrityError, ResumeError, TrainingError
 from narrowly.records.files import read_json, write_json
 from narrowly.records.run_spec import RunSpec
-from narrowly.runs import checkpoints, directory
+from narrowly.runs import directory
 from narrowly.runs.claims import hold_run
-from narrowly.runs.trajectory import OnStep
-from narrowly.train.checkpoint import load_resume_state
+from narrowly.runs.resume import discard_after, drop_state, named_state, way_out
+from narrowly.runs.trajectory import OnStep, read_trajectory
 from narrowly.train.environment import check_versions, environment
 from narrowly.train.heldout import heldout_observer, write_text_record
 from narrowly.train.inputs import RunInputs
 from narrowly.train.observe import Observer, same_random_state
 from narrowly.train.process_group import SINGLE, ProcessGroup
 from narrowly.train.recorder import Recorder
+from narrowly.train.resume import Progress, ResumeKeeper, Say, load_state
 from narrowly.train.state import TrainState, build_state, pad_id
-from narrowly.train.steps import Progress, train_steps
+from narrowly.train.steps import train_steps
 
 
 class Job(NamedTuple):
@@ -36,6 +38,7 @@ class Job(NamedTuple):
         observers: called at checkpoint steps.
         allow_version_change: resume although library versions changed.
         claimed: the parent of the processes holds the run's claim already.
+        save_every: minutes between two resume states, or None for the default.
     """
 
     spec: RunSpec
@@ -44,6 +47,7 @@ class Job(NamedTuple):
     observers: tuple[Observer, ...]
     allow_version_change: bool
     claimed: bool = False
+    save_every: float | None = None
 
 
 Following = AbstractContextManager[OnStep | None]
@@ -52,20 +56,24 @@ Following = AbstractContextManager[OnStep | None]
 OnBegin = Callable[[int], None]
 
 _FRESH = -1
-"""Broadcast by the first process where there is no checkpoint to resume from."""
+"""Broadcast by the first process where there is no state to resume from."""
 
 
-def train_share(job: Job, following: Following, group: ProcessGroup = SINGLE, on_begin: OnBegin | None = None) -> None:
+def train_share(
+    job: Job, following: Following, say: Say, group: ProcessGroup = SINGLE, on_begin: OnBegin | None = None
+) -> None:
     """Train a run, or this process's share of it; in the first process hold its claim and write its directory.
 
     Args:
         job: the same in every process.
         following: entered by the first process.
+        say: called in the first process with one line: where a resumed run goes on, a state that could not be saved.
         group: the processes of the run.
         on_begin: called in the first process, before the first step, with the number of steps done.
 
     Raises:
         NarrowlyError: as `train_run`.
+        Stopped: a signal asked for it; once the run has begun, its state is saved.
         PeerLostError: another process of the group has ended.
     """
     with _out_of_memory_in_one_line(), same_random_state(), _deterministic(job.spec.device):
@@ -78,19 +86,38 @@ def train_share(job: Job, following: Following, group: ProcessGroup = SINGLE, on
                 group.broadcast(job.spec.steps)
                 finish_again(job.folder)
             else:
-                with following as on_step:
-                    _lead(job, state, group, on_begin, on_step)
+                end = f"stopped at step {job.spec.steps}, the last one; the run is finished"
+                with following as on_step, stopping.patient(end):
+                    _lead(job, state, group, say, on_begin, on_step)
 
 
 def finish_again(folder: Path) -> Path:
     """Check and return the directory of a finished run, and tidy it where its process was killed after `done`.
 
     Raises:
-        RunDirectoryError, IntegrityError: it is not that of the run it is named after.
+        RunDirectoryError: it is not that of the run it is named after.
+        IntegrityError: its records are broken or cut off, or a checkpoint is missing.
     """
     directory.check_identity(folder)
-    checkpoints.drop_resume_state(folder)
+    done, spec = directory.read_done(folder), directory.read_spec(folder)
+    if (done.get("run_id"), done.get("steps")) != (folder.name, spec.steps):
+        raise IntegrityError(
+            f"{folder / directory.DONE} does not say that {spec.steps} steps of run {folder.name} are done; move "
+            f"{folder} away and give the same command again"
+        )
+    read_trajectory(folder, spec.steps)
+    _check_checkpoints(folder, spec)
+    drop_state(folder)
     return folder
+
+
+def _check_checkpoints(folder: Path, spec: RunSpec) -> None:
+    steps = directory.checkpoint_steps(folder)
+    if steps != list(spec.checkpoint_steps()):
+        raise IntegrityError(
+            f"{folder} has checkpoints of steps {', '.join(map(str, steps))}, expected "
+            f"{', '.join(map(str, spec.checkpoint_steps()))}; remove the directory to train the run anew"
+        )
 
 
 @contextmanager
@@ -128,7 +155,9 @@ def _out_of_memory_in_one_line() -> Iterator[None]:
         ) from error
 
 
-def _lead(job: Job, state: TrainState, group: ProcessGroup, on_begin: OnBegin | None, on_step: OnStep | None) -> None:
+def _lead(
+    job: Job, state: TrainState, group: ProcessGroup, say: Say, on_begin: OnBegin | None, on_step: OnStep | None
+) -> None:
     """Begin or resume the run in its directory, train it as the first process, and mark it as done."""
     spec, inputs, folder, observers = job.spec, job.inputs, job.folder, job.observers
     began = time.perf_counter()
@@ -140,14 +169,18 @@ def _lead(job: Job, state: TrainState, group: ProcessGroup, on_begin: OnBegin | 
             padding = pad_id(state.tokenizer)
             observers = (heldout_observer(inputs.data.heldout, spec.batch_size, padding), *observers)
     resumed = _resume(job, state, group.size)
-    recorder = Recorder(folder, spec, state, observers, on_step)
-    progress = Progress(resumed or 0)
+    progress = resumed or Progress(0)
+    if resumed is not None:
+        say(f"goes on from step {progress.step} of {spec.steps}")
+    recorder = Recorder(folder, spec, state, ResumeKeeper(folder, state, job.save_every, say), observers, on_step)
     if on_begin is not None:
         on_begin(progress.step)
-    group.broadcast(_FRESH if resumed is None else resumed)
+    group.broadcast(_FRESH if resumed is None else progress.step)
     try:
         if resumed is None:
             recorder.begin()
+        elif progress.pending is not None:
+            recorder.finish_pending(progress)
         if progress.step < spec.steps:
             train_steps(spec, inputs, state, folder, progress, recorder, group)
     except Exception as error:
@@ -162,20 +195,20 @@ def _follow(job: Job, state: TrainState, group: ProcessGroup) -> None:
     first_step = group.broadcast(_FRESH)
     if first_step >= job.spec.steps:
         return
-    if first_step != _FRESH:
-        load_resume_state(job.folder, state.weights, state.optimizer, state.scheduler, state.penalty)
-    train_steps(job.spec, job.inputs, state, job.folder, Progress(max(first_step, 0)), None, group)
+    progress = Progress(0) if first_step == _FRESH else load_state(job.folder, state)
+    train_steps(job.spec, job.inputs, state, job.folder, progress, None, group)
 
 
-def _resume(job: Job, state: TrainState, processes: int) -> int | None:
-    """Bring state and files back to the newest checkpoint and return its step, or None for a start from the base.
+def _resume(job: Job, state: TrainState, processes: int) -> Progress | None:
+    """Bring state and files back to the newest state; return how far it is, or None for a start from the base.
 
     Everything is checked before the first file is changed.
     """
     folder, now = job.folder, environment(job.spec, job.inputs.base, processes)
-    if checkpoints.resume_hashes(folder) is None:
+    if named_state(folder) is None:
         directory.truncate_trajectory(folder, None)
-        checkpoints.discard_after(folder, -1)
+        directory.truncate_speed(folder, 0)
+        discard_after(folder, -1)
         (folder / directory.FAILED).unlink(missing_ok=True)
         write_json(folder / directory.ENVIRONMENT, {**now, "resumed": []})
         return None
@@ -185,25 +218,36 @@ def _resume(job: Job, state: TrainState, processes: int) -> int | None:
     last = (recorded.get("resumed") or [recorded])[-1]
     if not job.allow_version_change:
         check_versions(last["versions"], now["versions"])
-    loaded = load_resume_state(folder, state.weights, state.optimizer, state.scheduler, state.penalty)
-    directory.truncate_trajectory(folder, loaded)
-    checkpoints.discard_after(folder, loaded)
+    loaded = _loaded(folder, state, mixed=last["versions"] != now["versions"])
+    directory.truncate_trajectory(folder, loaded.recorded)
+    directory.truncate_speed(folder, loaded.step)
+    discard_after(folder, loaded.recorded)
     (folder / directory.FAILED).unlink(missing_ok=True)
     # processes, threads and machine may differ without an error, but not without a trace
-    resumed = [*recorded.get("resumed", []), {"step": loaded, **now}]
+    resumed = [*recorded.get("resumed", []), {"step": loaded.step, **now}]
     write_json(folder / directory.ENVIRONMENT, {**recorded, "resumed": resumed})
     return loaded
 
 
+def _loaded(folder: Path, state: TrainState, *, mixed: bool) -> Progress:
+    try:
+        return load_state(folder, state)
+    except (IntegrityError, OSError):
+        raise
+    except Exception as error:
+        if not mixed:  # a bug of ours
+            raise
+        raise ResumeError(
+            f"the libraries of today cannot use the state that those of the run's first part have written "
+            f"({type(error).__name__}: {' '.join(str(error).split())[:300]}); accepted: the versions in "
+            f"{directory.ENVIRONMENT}; or {way_out(folder)}"
+        ) from error
+
+
 def _finish(folder: Path, spec: RunSpec, state: TrainState, seconds: float) -> None:
     """Check that all checkpoints are there, write the `done` marker, and drop what only a resume needs."""
-    steps = directory.checkpoint_steps(folder)
-    if steps != list(spec.checkpoint_steps()):
-        raise IntegrityError(
-            f"{folder} has checkpoints of steps {', '.join(map(str, steps))}, expected "
-            f"{', '.join(map(str, spec.checkpoint_steps()))}; remove the directory to train the run anew"
-        )
-    files = {step: state.weights.file(step) for step in steps}
+    _check_checkpoints(folder, spec)
+    files = {step: state.weights.file(step) for step in spec.checkpoint_steps()}
     done = {
         "run_id": folder.name,
         "steps": spec.steps,
@@ -215,4 +259,4 @@ def _finish(folder: Path, spec: RunSpec, state: TrainState, seconds: float) -> N
         },
     }
     write_json(folder / directory.DONE, done)
-    checkpoints.drop_resume_state(folder)
+    drop_state(folder)

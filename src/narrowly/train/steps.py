@@ -5,7 +5,6 @@ from __future__ import annotations
 import gc
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 
 from narrowly.records.errors import TrainingError
@@ -14,14 +13,8 @@ from narrowly.train.inputs import RunInputs
 from narrowly.train.objectives.build import build_objective
 from narrowly.train.process_group import SINGLE, ProcessGroup
 from narrowly.train.recorder import FinishedStep, Recorder
+from narrowly.train.resume import Progress
 from narrowly.train.state import TrainState, pad_id
-
-
-@dataclass
-class Progress:
-    """Count the optimiser steps of a run that are done; the count holds where an error ends the run, too."""
-
-    step: int
 
 
 @contextmanager
@@ -60,6 +53,7 @@ def train_steps(
 
     Raises:
         TrainingError: the loss is not finite, memory does not suffice for one row, or processes differ.
+        Stopped: a signal asked for it; the first process has saved the state.
     """
     from narrowly.integrations.penalty_callback import PenaltyCallback
     from narrowly.train.trainer import RecordCallback, RunTrainer
@@ -72,7 +66,7 @@ def train_steps(
     group.check_equal(trained, first_step)
 
     def finish_step(finished: FinishedStep) -> None:
-        progress.step = finished.step
+        progress.step, progress.micro_batches = finished.step, finished.micro_batches
         value = None
         if state.penalty is not None and penalty is not None and penalty.value is not None:
             value = state.penalty.checked(penalty.value)
@@ -90,8 +84,11 @@ def train_steps(
     )
     optimizers = state.optimizer, state.scheduler
     steps = spec.steps - first_step
-    trainer = RunTrainer(state.model, spec, objective, steps, folder, optimizers, record, penalty, group)
+    trainer = RunTrainer(
+        state.model, spec, objective, steps, folder, optimizers, record, penalty, group, progress.micro_batches
+    )
     if recorder is not None:
+        recorder.check_stop(progress.step)
         recorder.start_clock()
     try:
         with _garbage_frozen():

@@ -88,7 +88,7 @@ class RecordCallback(TrainerCallback):  # type: ignore[misc]
                 f"the gradient's norm is {grad_norm} in step {step} (loss {self.loss:g}, lr {self.lr:g}; batch: "
                 f"{self.names_of_step(state.global_step - 1)}); a lower learning rate may help"
             )
-        self.finish_step(FinishedStep(step, self.loss, self.lr, grad_norm, self.trainer.smallest_micro_batch))
+        self.finish_step(FinishedStep(step, self.loss, self.lr, grad_norm, self.trainer.micro_batches))
 
 
 class RunTrainer(Trainer):  # type: ignore[misc]
@@ -104,10 +104,11 @@ class RunTrainer(Trainer):  # type: ignore[misc]
         record: the callback that sees every step.
         penalty: the penalty's callback, or None.
         group: the processes that share every step.
+        micro_batches: of a run that is resumed, by rank; empty for one that begins.
 
     Attributes:
         micro_batch: rows of the next forward pass.
-        smallest_micro_batch: of all processes, in the last step.
+        micro_batches: of all processes, in the last step.
     """
 
     def __init__(
@@ -121,11 +122,15 @@ class RunTrainer(Trainer):  # type: ignore[misc]
         record: RecordCallback,
         penalty: PenaltyCallback | None,
         group: ProcessGroup = SINGLE,
+        micro_batches: tuple[int, ...] = (),
     ) -> None:
         self._objective, self._penalty, self._group = objective, penalty, group
         self._step_loss: Tensor | None = None
         self._trainable = [parameter for parameter in model.parameters() if parameter.requires_grad]
-        self.micro_batch = self.smallest_micro_batch = spec.batch_size
+        # what did not fit before the stop does not fit after it
+        known = micro_batches[group.rank] if len(micro_batches) == group.size else min(micro_batches, default=None)
+        self.micro_batch = spec.batch_size if known is None else known
+        self.micro_batches: tuple[int, ...] = (self.micro_batch,)
         record.trainer = self
         super().__init__(
             model=model,
@@ -210,13 +215,13 @@ class RunTrainer(Trainer):  # type: ignore[misc]
             if self.args.device.type == "cuda":
                 torch.cuda.empty_cache()
         self._step_loss = loss if self._step_loss is None else self._step_loss + loss
-        self.smallest_micro_batch = self.micro_batch
+        self.micro_batches = (self.micro_batch,)
         if self._group.size > 1 and self.accelerator.sync_gradients:
             self._sum_over_processes(float(self._step_loss))
         return loss
 
     def _sum_over_processes(self, loss: float) -> None:
-        total, self.smallest_micro_batch = self._group.sum_step(self._trainable, loss, self.micro_batch)
+        total, self.micro_batches = self._group.sum_step(self._trainable, loss, self.micro_batch)
         self._step_loss = torch.tensor(total, dtype=torch.float64)
         if self._penalty is not None and self._penalty.penalty is not None:
             self._penalty.penalty.measure_task_gradient()
