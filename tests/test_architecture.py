@@ -140,7 +140,7 @@ RUN_FILES = {
     "spec.json", "inputs.json", "environment.json", "trajectory.jsonl", "speed.jsonl", "tracked.jsonl", "spectrum.json",
     "data.json", "failed.json", "stage.json", "resume.json", "resume.pt",
 }  # fmt: skip
-RUN_FOLDERS = {"checkpoints", "edits", "evals", "verdicts", "done", "claimed"}
+RUN_FOLDERS = {"checkpoints", "resume", "edits", "evals", "verdicts", "done", "claimed"}
 """Names in a run directory; those of folders and markers are words of other meanings too, and count in paths only."""
 
 

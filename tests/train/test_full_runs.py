@@ -284,7 +284,7 @@ def test_a_stopped_full_run_resumes_bit_for_bit(
         train_run(spec, tmp_path / "a", on_step=on_step)
     resumed, whole = train_run(spec, tmp_path / "a"), train_run(spec, tmp_path / "b")
     assert files(resumed) == files(whole)
-    assert not list(resumed.rglob("resume.*")) and not list(resumed.rglob(".unfinished-*"))
+    assert not list(resumed.rglob("resume*")) and not list(resumed.rglob(".unfinished-*"))
     recorded = read_json(whole / "done")["model_sha256"]
     assert sorted(recorded) == ["2", "6"] and recorded == read_json(resumed / "done")["model_sha256"]
 

@@ -105,16 +105,16 @@ def test_the_state_of_every_optimiser_is_resumed_exactly(optimiser: dict[str, An
     assert files(train_run(spec, tmp_path / "a")) == files(train_run(spec, tmp_path / "b"))
 
 
-def test_the_resume_state_is_kept_for_the_newest_checkpoint_only_and_goes_with_the_end(
+def test_only_the_newest_resume_state_is_kept_apart_from_the_checkpoints_and_goes_with_the_end(
     tiny: Tiny, tmp_path: Path
 ) -> None:
     spec = make_spec(*tiny)
     with pytest.raises(StopError):
         train_run(spec, tmp_path, on_step=stop_after(4))
     run = only_run(tmp_path)
-    assert [path.parent.name for path in run.rglob("resume.pt")] == ["step-2"]
+    assert [str(path.relative_to(run)) for path in run.rglob("*.pt")] == ["resume/step-2.pt"]
     train_run(spec, tmp_path)
-    assert not list(run.rglob("resume.*"))
+    assert not list(run.rglob("resume*"))
     assert not (run / "failed.json").exists()
     assert not list(run.rglob("training_args.bin"))
 
@@ -154,19 +154,22 @@ def test_a_resume_under_other_versions_is_refused_with_both_versions_unless_it_i
 
 def test_a_resume_state_that_was_exchanged_is_not_read(tiny: Tiny, tmp_path: Path) -> None:
     run = stopped_run(tiny, tmp_path)
-    (run / "checkpoints/step-2/resume.pt").write_bytes(b"cos\nsystem\n(S'touch owned'\ntR.")
+    (run / "resume/step-2.pt").write_bytes(b"cos\nsystem\n(S'touch owned'\ntR.")
     before = files(run)
-    with pytest.raises(IntegrityError, match=r"resume\.pt has sha256 .* resume\.json says"):
+    with pytest.raises(IntegrityError, match=r"step-2\.pt has sha256 .*resume\.json says .*; remove .*resume\.json"):
         train_run(make_spec(*tiny), tmp_path)
     assert files(run) == before
 
 
-def test_an_adapter_that_was_exchanged_is_not_resumed_from(tiny: Tiny, tmp_path: Path) -> None:
-    run = stopped_run(tiny, tmp_path)
-    other = run / "checkpoints/step-0/adapter_model.safetensors"
-    (run / "checkpoints/step-2/adapter_model.safetensors").write_bytes(other.read_bytes())
-    with pytest.raises(IntegrityError, match=r"adapter_model\.safetensors has sha256"):
-        train_run(make_spec(*tiny), tmp_path)
+def test_a_state_that_another_run_has_written_is_not_resumed_from(tiny: Tiny, tmp_path: Path) -> None:
+    run = stopped_run(tiny, tmp_path / "a")
+    with pytest.raises(StopError):
+        train_run(make_spec(*tiny, seed=1), tmp_path / "b", on_step=stop_after(4))
+    other = only_run(tmp_path / "b")
+    for name in ("resume.json", "resume/step-2.pt"):
+        shutil.copyfile(other / name, run / name)
+    with pytest.raises(IntegrityError, match=f"step-2.pt is of step 2 of run {other.name}"):
+        train_run(make_spec(*tiny), tmp_path / "a")
 
 
 @pytest.mark.parametrize("name", ["resume.json", "environment.json", "spec.json", "inputs.json"])

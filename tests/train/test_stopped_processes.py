@@ -96,14 +96,28 @@ def test_a_killed_process_ends_the_other_and_the_run_can_be_resumed(rank: int, t
     assert failed["message"] in line
     step = read_json(training.run / "resume.json")["step"]
     assert [row["step"] for row in read_jsonl(training.run / "trajectory.jsonl")][: step + 1] == list(range(step + 1))
-    assert (training.run / "checkpoints" / f"step-{step}" / "resume.pt").is_file()
+    assert (training.run / "resume" / f"step-{step}.pt").is_file()
 
 
-def test_ctrl_c_of_a_terminal_stops_all_as_it_stops_one(training: Training) -> None:
-    os.killpg(training.parent.pid, signal.SIGINT)
-    code, lines = training.ended()
-    assert code == 130
-    assert lines in ([], ["narrowly: stopped"])  # newer versions of typer say nothing
+@pytest.mark.parametrize(
+    ("number", "whole_group", "code"),
+    [
+        (signal.SIGINT, True, 130),
+        (signal.SIGTERM, False, 143),
+        pytest.param(signal.SIGTERM, True, 143, marks=pytest.mark.slow),
+    ],
+)
+def test_a_signal_stops_all_after_the_same_step_which_is_saved(
+    number: int, whole_group: bool, code: int, training: Training
+) -> None:
+    """As a terminal and as Slurm sends it: to the whole group; or to the command alone."""
+    (os.killpg if whole_group else os.kill)(training.parent.pid, number)
+    found, lines = training.ended()
+    assert found == code
+    (line,) = lines
+    step = len(read_jsonl(training.run / "trajectory.jsonl")) - 1
+    assert line == f"narrowly: stopped at step {step}; the same command goes on from {step}"
+    assert read_json(training.run / "resume.json")["step"] == step
     assert not (training.run / "failed.json").exists()
     assert not list((training.run.parent / ".claims").iterdir()), "another host would wait for the claim to get stale"
 

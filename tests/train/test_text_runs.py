@@ -312,7 +312,7 @@ def test_a_loss_that_is_not_finite_names_the_lines_of_its_batch_and_keeps_the_la
     run = run_directory(spec, tmp_path)
     assert named in read_json(run / "failed.json")["message"]
     assert read_json(run / "resume.json")["step"] == 2
-    assert (run / "checkpoints" / "step-2" / "resume.pt").is_file()
+    assert (run / "resume" / "step-2.pt").is_file()
 
 
 def test_out_of_memory_halves_the_micro_batch_and_leaves_the_run_what_it_was(

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 from narrowly.models.base import Base
 from narrowly.models.base_files import WEIGHTS, WEIGHTS_INDEX
 from narrowly.models.lora import target_matrices
-from narrowly.records.errors import SpecError
+from narrowly.records.errors import IntegrityError, SpecError
 from narrowly.records.files import read_json
 from narrowly.records.run_spec import AdapterSpec
 
@@ -136,3 +136,19 @@ class FullWeights:
         tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in self._tensors().items()}
         save_file(tensors, folder / MODEL_WEIGHTS, {"format": "pt"})
         (folder / MODEL_WEIGHTS).chmod((folder / "config.json").stat().st_mode)  # it makes files for their owner alone
+
+    def load(self, folder: Path) -> None:
+        """Put the weights of a checkpoint into the model.
+
+        Raises:
+            IntegrityError: tensors that are not those of the model.
+        """
+        import torch
+
+        stored, tensors = StoredTensors(folder), self._tensors()
+        odd = sorted(set(stored) ^ set(tensors))
+        if odd:
+            raise IntegrityError(f"cannot resume, {folder / MODEL_WEIGHTS} and the model differ in {odd[0]}")
+        with torch.no_grad():
+            for name, tensor in tensors.items():
+                tensor.copy_(stored[name])

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from narrowly.models.targets import linear_layers
 from narrowly.records.adapter_files import ADAPTER_CONFIG, ADAPTER_WEIGHTS
-from narrowly.records.errors import AdapterError, unknown_name
+from narrowly.records.errors import AdapterError, IntegrityError, unknown_name
 from narrowly.records.run_spec import AdapterSpec
 from narrowly.records.streams import stream_seed
 
@@ -162,6 +162,22 @@ class AdapterWeights:
         state = get_peft_model_state_dict(self._model, adapter_name=ADAPTER, save_embedding_layers=False)
         tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in state.items()}
         (folder / ADAPTER_WEIGHTS).write_bytes(save(tensors, {"format": "pt"}))
+
+    def load(self, folder: Path) -> None:
+        """Put the factors of a checkpoint into the model.
+
+        Raises:
+            IntegrityError: tensors that the adapter does not have.
+        """
+        from peft import set_peft_model_state_dict
+        from safetensors.torch import load_file
+
+        weights = load_file(folder / ADAPTER_WEIGHTS)
+        result = set_peft_model_state_dict(self._model, weights, adapter_name=ADAPTER)
+        if result.unexpected_keys:
+            raise IntegrityError(
+                f"cannot resume, {folder / ADAPTER_WEIGHTS} holds unknown tensors: {result.unexpected_keys[:3]}"
+            )
 
     def _config(self) -> str:
         config = self._model.peft_config[ADAPTER].to_dict()  # type: ignore[index, union-attr]

@@ -17,3 +17,6 @@ class Weights(Protocol):
 
     def write(self, folder: Path, step: int) -> None:
         """Write weights and config into the folder of a checkpoint."""
+
+    def load(self, folder: Path) -> None:
+        """Put the weights of a checkpoint into the model that is trained."""

@@ -2,22 +2,24 @@
 
     resume/step-N.pt               the newest state alone; gone when the run is done
     resume/step-N-unmeasured.pt    the same, where the checkpoint of step N is still to be measured
-    resume.json                    its file, step and sha256
+    resume.json                    its step, and the sha256 of its file by path
 
-A state counts only once resume.json names it; what it holds is written and read in `train/resume.py`.
+A state counts only once resume.json names it; what it holds is written and read in `train/resume.py`. Runs begun before
+December 2026 kept it in the checkpoints (checkpoints/step-N/resume.pt beside the weights); they go on from there.
 """
 
 from __future__ import annotations
 
 import shutil
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import NamedTuple
 
 from narrowly.records.errors import IntegrityError
 from narrowly.records.files import UNFINISHED, read_json, write_json
-from narrowly.runs.directory import RESUME_RECORD, checkpoint_folder, checkpoint_steps
+from narrowly.runs.directory import CHECKPOINTS, RESUME_RECORD, checkpoint_folder, checkpoint_steps
 
-RESUME = "resume"
+RESUME, FORMER_STATE = "resume", "resume.pt"
 
 
 class NamedState(NamedTuple):
@@ -25,21 +27,29 @@ class NamedState(NamedTuple):
 
     Attributes:
         step: optimiser steps done.
-        file: name of its file.
-        sha256: of its file.
+        sha256: of each of its files, by path inside the run directory; of one file but in former runs.
     """
 
     step: int
-    file: str
-    sha256: str
+    sha256: Mapping[str, str]
+
+    @property
+    def file(self) -> str:
+        """Return the path of the state's own file inside the run directory."""
+        return next(path for path in self.sha256 if path.endswith(".pt"))
+
+    @property
+    def former(self) -> bool:
+        """Return whether it lies in a checkpoint, which holds the weights."""
+        return self.file.endswith(FORMER_STATE)
 
 
-def state_file(run_directory: Path, step: int, measured: bool = True) -> Path:
-    """Return the file of the state after a step, whether it exists or not.
+def state_path(step: int, measured: bool = True) -> str:
+    """Return the path inside the run directory of the state after a step.
 
     Names differ, so that the file that resume.json names is never replaced.
     """
-    return run_directory / RESUME / f"step-{step}{'' if measured else '-unmeasured'}.pt"
+    return f"{RESUME}/step-{step}{'' if measured else '-unmeasured'}.pt"
 
 
 def name_state(run_directory: Path, state: NamedState) -> None:
@@ -48,14 +58,15 @@ def name_state(run_directory: Path, state: NamedState) -> None:
     Raises:
         RunDirectoryError: a full disk or a folder that cannot be written.
     """
-    write_json(run_directory / RESUME_RECORD, state._asdict())
-    _keep_only(run_directory, state.file)
+    write_json(run_directory / RESUME_RECORD, {"step": state.step, "sha256": dict(state.sha256)})
+    _keep_only(run_directory, state.sha256)
 
 
-def _keep_only(run_directory: Path, name: str | None) -> None:
-    """Remove every file beside a state, half-written ones too; None removes all."""
-    for path in (run_directory / RESUME).glob("*"):  # names that begin with a dot, too
-        if path.name != name:
+def _keep_only(run_directory: Path, kept: Collection[str]) -> None:
+    """Remove every state but one, half-written ones too (their names begin with a dot)."""
+    states = [*(run_directory / RESUME).glob("*"), *(run_directory / CHECKPOINTS).glob(f"step-*/{FORMER_STATE}")]
+    for path in states:
+        if path.relative_to(run_directory).as_posix() not in kept:
             path.unlink(missing_ok=True)
 
 
@@ -69,13 +80,15 @@ def named_state(run_directory: Path) -> NamedState | None:
     if not path.is_file():
         return None
     record = read_json(path)
-    if isinstance(record, dict):
-        step, file, sha256 = record.get("step"), record.get("file"), record.get("sha256")
-        if type(step) is int and isinstance(sha256, str) and isinstance(file, str) and Path(file).name == file:
-            return NamedState(step, file, sha256)
+    step = record.get("step") if isinstance(record, dict) else None
+    sha256 = record.get("sha256") if isinstance(record, dict) else None
+    if type(step) is int and isinstance(sha256, dict) and all(isinstance(one, str) for one in sha256.values()):
+        if len(sha256) == 1 and set(sha256) <= {state_path(step), state_path(step, measured=False)}:
+            return NamedState(step, sha256)
+        if FORMER_STATE in sha256 and all(Path(name).name == name for name in sha256):
+            return NamedState(step, {f"{CHECKPOINTS}/step-{step}/{name}": one for name, one in sha256.items()})
     raise IntegrityError(
-        f"{path} does not hold file, step and sha256 of a state; it is corrupt, not ours or of an earlier version; "
-        f"{way_out(run_directory)}"
+        f"{path} does not hold step and sha256 of a state; it is corrupt or not ours; {way_out(run_directory)}"
     )
 
 
@@ -89,16 +102,17 @@ def discard_after(run_directory: Path, step: int) -> None:
     for later in checkpoint_steps(run_directory):
         if later > step:
             shutil.rmtree(checkpoint_folder(run_directory, later))
-    for unfinished in (run_directory / "checkpoints").glob(f"{UNFINISHED}*"):
+    for unfinished in (run_directory / CHECKPOINTS).glob(f"{UNFINISHED}*"):
         shutil.rmtree(unfinished, ignore_errors=True)
     found = named_state(run_directory)
-    _keep_only(run_directory, None if found is None else found.file)
+    _keep_only(run_directory, () if found is None else found.sha256)
 
 
 def drop_state(run_directory: Path) -> None:
     """Remove the resume state of a finished run. Costs nothing where it is gone already."""
-    record, folder = run_directory / RESUME_RECORD, run_directory / RESUME
-    if not record.is_file() and not folder.is_dir():
+    record = run_directory / RESUME_RECORD
+    if not record.is_file() and not (run_directory / RESUME).is_dir():
         return
-    shutil.rmtree(folder, ignore_errors=True)
+    _keep_only(run_directory, ())
+    shutil.rmtree(run_directory / RESUME, ignore_errors=True)
     record.unlink(missing_ok=True)  # last, so that a run killed in between is tidied by the next call

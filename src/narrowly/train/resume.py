@@ -18,8 +18,8 @@ from typing import TYPE_CHECKING, Any
 from narrowly.records.canonical import sha256_file
 from narrowly.records.errors import IntegrityError, RunDirectoryError, SpecError
 from narrowly.records.files import atomic_path
-from narrowly.runs.directory import TRAJECTORY
-from narrowly.runs.resume import RESUME, NamedState, name_state, named_state, state_file, way_out
+from narrowly.runs.directory import RESUME_RECORD, TRAJECTORY
+from narrowly.runs.resume import NamedState, name_state, named_state, state_path, way_out
 from narrowly.train.disk import check_room, writing
 
 if TYPE_CHECKING:
@@ -98,8 +98,7 @@ class ResumeKeeper:
 
     def save(self, progress: Progress) -> None:
         """Save the state after a step, unless it is there; a disk that is full or too small does not end the run."""
-        file = state_file(self._directory, progress.step, progress.pending is None)
-        if self.newest is not None and file.name == self.newest.file:
+        if self.newest is not None and self.newest.file == state_path(progress.step, progress.pending is None):
             return
         began = time.monotonic()
         try:
@@ -134,12 +133,13 @@ def save_state(run_directory: Path, state: TrainState, progress: Progress) -> Na
         "scheduler": state.scheduler.state_dict(),
         "penalty": None if state.penalty is None else state.penalty.state_dict(),
     }
-    file = state_file(run_directory, progress.step, progress.pending is None)
+    path = state_path(progress.step, progress.pending is None)
+    file = run_directory / path
     check_room(file, run_directory, _bytes(content))
     with atomic_path(file) as unfinished, writing(file, run_directory):
         with unfinished.open("wb") as stream:
             torch.save(content, stream)
-        saved = NamedState(progress.step, file.name, sha256_file(unfinished))
+        saved = NamedState(progress.step, {path: sha256_file(unfinished)})
     _sync(run_directory / TRAJECTORY)  # the rows up to this step must outlast what the state outlasts
     name_state(run_directory, saved)
     return saved
@@ -181,30 +181,50 @@ def load_state(run_directory: Path, state: TrainState) -> Progress:
     found = named_state(run_directory)
     if found is None:
         raise IntegrityError(f"cannot resume, {run_directory} names no state any more")
-    file = run_directory / RESUME / found.file
-    try:
-        sha256 = sha256_file(file)
-    except OSError as error:
-        raise IntegrityError(f"cannot resume, {file}: {error.strerror or error}; {way_out(run_directory)}") from error
-    if sha256 != found.sha256:
-        raise IntegrityError(
-            f"cannot resume, {file} has sha256 {sha256}, resume.json says {found.sha256}; {way_out(run_directory)}"
-        )
+    for path, sha256 in found.sha256.items():
+        _verify(run_directory, path, sha256)
+    file = run_directory / found.file
     content = torch.load(file, weights_only=True, map_location="cpu")
-    if (content["run"], content["step"]) != (run_directory.name, found.step):
-        raise IntegrityError(
-            f"cannot resume, {file} is of step {content['step']} of run {content['run']}; {way_out(run_directory)}"
-        )
-    if content["parameters"] is not None:
+    run, step = content.get("run", run_directory.name), content["step"]
+    if (run, step) != (run_directory.name, found.step):
+        raise IntegrityError(f"cannot resume, {file} is of step {step} of run {run}; {way_out(run_directory)}")
+    if found.former:
+        _put_former(content, state, file.parent)
+    else:
         _put_parameters(_trained(state.model), content["parameters"])
-    state.optimizer.load_state_dict(content["optimizer"])
+        state.optimizer.load_state_dict(content["optimizer"])
     if state.penalty is not None:
         state.penalty.load_state_dict(content["penalty"])
     state.scheduler.load_state_dict(content["scheduler"])
-    return Progress(found.step, tuple(content["micro_batches"]), content["pending"])
+    return Progress(found.step, tuple(content.get("micro_batches", ())), content.get("pending"))
 
 
-def _put_parameters(trained: Mapping[str, Any], stored: Mapping[str, Any]) -> None:
+def _verify(run_directory: Path, path: str, expected: str) -> None:
+    file = run_directory / path
+    try:
+        found = sha256_file(file)
+    except OSError as error:
+        raise IntegrityError(f"cannot resume, {file}: {error.strerror or error}; {way_out(run_directory)}") from error
+    if found != expected:
+        raise IntegrityError(
+            f"cannot resume, {file} has sha256 {found}, {RESUME_RECORD} says {expected}; {way_out(run_directory)}"
+        )
+
+
+def _put_former(content: Mapping[str, Any], state: TrainState, checkpoint: Path) -> None:
+    """Put the weights of a checkpoint into the model, and the optimiser's state that lay beside them."""
+    from narrowly.optim.modes import return_to_training
+
+    file = state.weights.file(content["step"])
+    if file is not None:
+        state.weights.load(checkpoint)
+    state.optimizer.load_state_dict(content["optimizer"])
+    return_to_training(state.optimizer, content.get("training_point"))
+
+
+def _put_parameters(trained: Mapping[str, Any], stored: Mapping[str, Any] | None) -> None:
+    if stored is None:  # step 0
+        return
     odd = sorted(set(stored) ^ set(trained))
     if odd:
         raise ValueError(f"the state to resume from and the model differ in {odd[0]}")
