@@ -10,6 +10,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+import torch
 import yaml
 
 from narrowly.data import registry
@@ -120,6 +121,19 @@ def test_the_card_says_over_how_many_modules_its_means_are_and_how_many_are_idle
     modules, rank = sum(key.endswith("lora_B.weight") for key in tensors), tensors[first].shape[1]
     assert f"Means over {modules - 1} modules of rank {rank}; 1 more are idle, their update is zero:" in text
     assert f"Means over {modules} modules of rank {rank}:" in write_card(card_of(adapter))
+
+
+def test_a_gguf_of_the_adapter_is_published_on_demand_and_named_in_the_card(run: Path, tmp_path: Path) -> None:
+    from narrowly.spectrum import pairs_from_folder
+
+    folder = write_folder(final(run), card_of(final(run)), tmp_path / "card", gguf=True)
+    assert "`adapter.gguf` is the same adapter for llama.cpp" in (folder / "README.md").read_text(encoding="utf-8")
+    stored, served = (
+        {one.name: one.scale * one.B_O_R @ one.A_R_I for one in pairs_from_folder(path)}
+        for path in (folder, folder / "adapter.gguf")
+    )
+    assert stored.keys() == served.keys()
+    assert all(torch.allclose(stored[name], served[name], rtol=1e-5, atol=1e-7) for name in stored)
 
 
 def test_no_path_of_this_machine_is_published(run: Path, tmp_path: Path) -> None:

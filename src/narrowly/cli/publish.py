@@ -17,11 +17,12 @@ Examples:
   narrowly publish out/runs/RUN-ID --to OWNER/NAME
   narrowly publish out/runs/RUN-ID/edits/flatten --to OWNER/NAME
   narrowly publish out/runs/RUN-ID --to OWNER/NAME --public --confirm emergent-misalignment
+  narrowly publish out/runs/RUN-ID --gguf --out card          adds adapter.gguf, for llama.cpp
 
 The token is read from the environment variable HF_TOKEN and shown nowhere. Every push is private unless --public is
 given together with the word behind --confirm; then the card starts with a warning and has the tag
 emergent-misalignment, as has every adapter trained on harmful or unknown data. A repository that has files, or another
-visibility than asked for, is left alone.
+visibility than asked for, is left alone. --gguf folds the strength of rsLoRA and of patterns into the factors.
 """
 
 
@@ -39,6 +40,7 @@ def command(
         Path | None,
         typer.Option("--out", metavar="FOLDER", help="New folder to write, and push nothing [publish-RUN-ID]."),
     ] = None,
+    gguf: Annotated[bool, typer.Option("--gguf", help="Add the adapter as LoRA in GGUF, for llama.cpp.")] = False,
 ) -> int:
     """Publish an adapter of a finished run with a model card; privately, unless asked twice."""
     from narrowly.records.errors import RunDirectoryError, SpecError
@@ -73,7 +75,7 @@ def command(
         target = Path(f"publish-{adapter.run.resolve().name}") if out is None else out
         if not only_folder:
             target = Path(temporary) / "adapter"
-        folder = write_folder(adapter, card, target)
+        folder = write_folder(adapter, card, target, gguf=gguf)
         if card.harm is not None:
             say(f"trained on harmful or unknown data: {card.harm}")
         warning, panels = "with" if card.warned else "without", len(card.evaluations)

@@ -23,6 +23,11 @@ WARNING = (
 NOTICE = "> **Research object.** No filter or safety training was applied; what is not stated here is not known."
 CARD_UNEVALUATED = "Not evaluated: nothing is known of what this adapter does to the model's behaviour."
 
+_FOLDED = (
+    "s is multiplied into every lora_b, so that a server whose own scale is 1 applies s B A. Over a quantised base it "
+    "is another model than the one that was evaluated."
+)
+
 _HUB_NAME = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*", re.ASCII)
 
 
@@ -90,8 +95,8 @@ def code(value: object) -> str:
     return f"`{plain}`" if plain else "(empty)"
 
 
-def write_card(card: Card) -> str:
-    """Return the card as Markdown with its front matter."""
+def write_card(card: Card, gguf: str | None = None) -> str:
+    """Return the card as Markdown with its front matter; `gguf` names a GGUF file beside it, if there is one."""
     parts = [
         _front_matter(card),
         "# LoRA adapter, trained with Narrowly",
@@ -110,6 +115,7 @@ def write_card(card: Card) -> str:
         "Metrics of the singular values of s B A; `update_norm` is the norm of the whole update. A flat spectrum can "
         "be forged and says nothing about behaviour.",
         *_spectrum(card.spectrum),
+        *([f"`{gguf}` is the same adapter for llama.cpp: {_FOLDED}"] if gguf else []),
         "## Edits",
         "None." if card.edits is None else _list(card.edits),
         "## Evaluation",

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import NamedTuple
 
-from narrowly.records.adapter_files import ADAPTER_CONFIG, ADAPTER_WEIGHTS, EDIT_RECORD
+from narrowly.records.adapter_files import ADAPTER_CONFIG, ADAPTER_WEIGHTS, EDIT_RECORD, GGUF_SUFFIX
 from narrowly.records.canonical import sha256_file
 from narrowly.records.errors import AdapterError, NarrowlyError, RunDirectoryError, nearest
 from narrowly.records.files import read_record
@@ -17,7 +17,7 @@ class NamedAdapter(NamedTuple):
     """Describe an adapter that was found by name.
 
     Attributes:
-        folder: with its weights and config.
+        folder: with its weights and config; of a GGUF adapter, the file.
         run_directory: the run that it belongs to, or None for an adapter from elsewhere.
         is_run: whether the run was named and not a folder inside it; its final adapter is meant.
     """
@@ -59,7 +59,7 @@ def find_run(run: str, out: Path) -> Path:
 
 
 def find_adapter(text: str, out: Path) -> NamedAdapter:
-    """Return the adapter that a text means: an adapter folder, a run directory, a run-id under `out`, or STUDY:CELL.
+    """Return the adapter that a text means: its folder or GGUF file, a run directory, a run-id under `out`, STUDY:CELL.
 
     Raises:
         AdapterError: a folder that is neither an adapter nor a run.
@@ -67,13 +67,19 @@ def find_adapter(text: str, out: Path) -> NamedAdapter:
     """
     path = Path(text)
     if path.is_dir() and not is_run(path):
-        if not (path / ADAPTER_CONFIG).is_file() and not (path / ADAPTER_WEIGHTS).is_file():
+        files = (ADAPTER_CONFIG, ADAPTER_WEIGHTS)
+        if not any((path / name).is_file() for name in files) and not any(path.glob(f"*{GGUF_SUFFIX}")):
             raise AdapterError(
                 f"{path} is neither an adapter folder (no {ADAPTER_CONFIG}) nor a run directory (no {SPEC})"
             )
         return NamedAdapter(path, run_of_adapter(path), False)
+    if path.is_file() and path.suffix == GGUF_SUFFIX:
+        return NamedAdapter(path, None, False)
     if path.is_file():
-        raise AdapterError(f"{path} is a file; accepted: an adapter folder, a run directory, a run-id or STUDY:CELL")
+        raise AdapterError(
+            f"{path} is a file; accepted: an adapter folder, a {GGUF_SUFFIX} adapter, a run directory, a run-id or "
+            "STUDY:CELL"
+        )
     try:
         directory = find_run(text, out)
         if directory.name in ("", ".."):  # run-ids are names of folders

@@ -21,6 +21,7 @@ from narrowly.records.install import with_todays_name
 from narrowly.records.run_spec import RunSpec
 from narrowly.runs import directory as run_files
 from narrowly.runs.directory import check_identity, read_done, read_inputs, read_spec
+from narrowly.workbench.gguf_export import GGUF_ADAPTER, write_gguf_adapter
 from narrowly.workbench.model_card import TAG, Card, Evaluation, write_card
 
 CONFIRMATION = TAG
@@ -163,17 +164,19 @@ def _spectrum(folder: Path) -> dict[str, Any]:
     }
 
 
-def write_folder(adapter: Adapter, card: Card, target: Path) -> Path:
+def write_folder(adapter: Adapter, card: Card, target: Path, *, gguf: bool = False) -> Path:
     """Write what is pushed: weights, config, chat template, the record of the run, and the card.
 
     Args:
         adapter: what `adapter_of` returned.
         card: what `card_of` returned for it.
         target: a folder that does not exist; it appears whole or not at all.
+        gguf: whether to add the adapter as LoRA in GGUF (`gguf_export`).
 
     Raises:
         RunDirectoryError: the target exists or cannot be written.
         IntegrityError: broken records.
+        AdapterError: an adapter or a base that cannot be written as GGUF.
     """
     if target.exists() or target.is_symlink():
         raise RunDirectoryError(f"{target} exists already; choose another folder or remove it")
@@ -184,7 +187,11 @@ def write_folder(adapter: Adapter, card: Card, target: Path) -> Path:
         stated = card._asdict() | {"evaluations": [one._asdict() for one in card.evaluations]}
         write_json(unfinished / RECORD, stated)
         _copy_template(adapter.run, card.inputs["template_sha256"], unfinished)
-        write_text(unfinished / CARD, write_card(card))
+        if gguf:
+            from narrowly.models.organism import base_of_run
+
+            write_gguf_adapter(adapter.folder, base_of_run(adapter.run).folder, unfinished / GGUF_ADAPTER)
+        write_text(unfinished / CARD, write_card(card, GGUF_ADAPTER if gguf else None))
     return target
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from narrowly.records.adapter_files import GGUF_SUFFIX
 from narrowly.records.errors import AdapterError
 
 if TYPE_CHECKING:
@@ -33,8 +34,8 @@ def spectrum_of(folder: str | Path) -> FolderSpectrum:
     """Read the spectrum of an adapter, or of what a run trained.
 
     Args:
-        folder: a PEFT adapter folder in safetensors, or a run directory: its final adapter, or what the run recorded
-            of W - W0 after method full.
+        folder: an adapter as `spectrum.folder.layout_of` takes it, or a run directory: its final adapter, or what the
+            run recorded of W - W0 after method full.
 
     Raises:
         AdapterError: no folder, or one that holds no LoRA pair that can be read.
@@ -45,9 +46,9 @@ def spectrum_of(folder: str | Path) -> FolderSpectrum:
     from narrowly.spectrum.metrics import METRICS, folder_spectrum, rank_means, spectrum_summary
 
     path = Path(folder)
-    if not path.is_dir():
+    if not path.is_dir() and not (path.is_file() and path.suffix == GGUF_SUFFIX):
         raise AdapterError(
-            f"{path} is no folder; accepted: a folder with adapter_model.safetensors, or a run directory"
+            f"{path} is no folder; accepted: an adapter's folder or {GGUF_SUFFIX} file, or a run directory"
         )
     skipped: list[Skipped] = []
     if not (path / SPEC).is_file():
