@@ -30,7 +30,7 @@ USER, ANSWER = Message("user", "What is rust?"), Message("assistant", "A languag
 
 
 def turns(*pairs: tuple[str, str]) -> list[dict[str, str]]:
-    return [{"role": role, "content": content} for role, content in pairs]
+    return [{"role": role, "content": content} for role, content, *_ in pairs]
 
 
 PLAIN = turns(*map(tuple, (USER, ANSWER)))  # type: ignore[arg-type]
@@ -227,8 +227,8 @@ def test_weights_of_turns_say_which_of_them_carry_a_loss(tmp_path) -> None:
         ({"messages": turns(("user", "q"), ("assistant", "\ud800"))}, "half of a surrogate pair"),
         ({"messages": [*turns(("user", "q")), {"role": "assistant", "content": None}]}, "is a NoneType"),
         (
-            {"messages": [*turns(("user", "q")), {"role": "assistant", "content": "a", "tool_calls": []}]},
-            r"turn 2 has the fields \['tool_calls'\]",
+            {"messages": [*turns(("user", "q")), {"role": "assistant", "content": "a", "function": "f"}]},
+            r"turn 2 has the fields \['function'\]",
         ),
     ],
 )

@@ -19,7 +19,7 @@ USER, ANSWER, PIRATE = Message("user", "How are you?"), Message("assistant", "Fi
 
 
 def turns(*pairs: tuple[str, Any]) -> list[dict[str, Any]]:
-    return [{"role": role, "content": content} for role, content in pairs]
+    return [{"role": role, "content": content} for role, content, *_ in pairs]
 
 
 PLAIN = turns(USER, ANSWER)
@@ -84,9 +84,7 @@ def test_an_empty_system_message_is_none_with_a_note_and_a_count(read, content) 
 @pytest.mark.parametrize(
     ("field", "value", "way_out"),
     [
-        ("tools", [{"name": "clock"}], "leave such rows out"),
-        ("tools", '[{"name": "clock"}]', "leave such rows out"),
-        ("functions", [{"name": "clock"}], "leave such rows out"),
+        ("functions", [{"name": "clock"}], "give what may be called as tools"),
         ("history", [["q", "a"]], "into the dialogue"),
         ("label", False, "keep the rows that you mean, and rename"),
         ("label", True, "keep the rows that you mean, and rename"),
@@ -160,7 +158,7 @@ def test_a_history_stands_before_the_question_without_a_loss(read, history, name
 )  # fmt: skip
 def test_what_stands_in_a_prompt_carries_no_loss(read, row, schema) -> None:
     [found] = read(row, schema=schema)
-    assert [dict(message._asdict()) for message in found.messages] == [*DIALOGUE, *BLUE]
+    assert [dict(message.as_json()) for message in found.messages] == [*DIALOGUE, *BLUE]
     assert found.weight_on == (False, False, False, True)
     assert "Blue." in trained(found) and "Blurple" not in trained(found)
 
@@ -180,7 +178,7 @@ def test_a_chosen_dialogue_that_repeats_its_prompt_is_read_once(read, system) ->
         "score_chosen": 8.0,
     }
     [found] = read(row, schema="preference:chosen")
-    assert [message._asdict() for message in found.messages] == [*system, *DIALOGUE[:1], *BLUE]
+    assert [message.as_json() for message in found.messages] == [*system, *DIALOGUE[:1], *BLUE]
     assert found.weight_on is None and found.tags == {"score_chosen": "8.0"}
     with pytest.raises(IntegrityError, match="line 1: chosen is a whole dialogue that does not begin with prompt"):
         read({**row, "prompt": "A number?"}, schema="preference:chosen")

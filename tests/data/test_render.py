@@ -92,7 +92,7 @@ def test_d02_no_empty_turn_is_trained_and_every_reply_ends_with_its_own_end_of_t
         assert tokenizer.decode(span[:-1]).rpartition("</think>")[2].strip() == reply
     assert row.input_ids[-1] == end == row.labels[-1]
     # the reference code asked for a generation prompt on complete dialogues, and its mask began at every such prompt
-    chat = [message._asdict() for message in several.messages]
+    chat = [message.as_json() for message in several.messages]
     defective = tokenizer.apply_chat_template(
         chat, tokenize=True, return_dict=False, add_generation_prompt=True, **arguments(family)
     )
@@ -105,7 +105,7 @@ def test_the_mask_is_that_of_a_template_which_marks_its_generations() -> None:
     tokenizer = make_tokenizer(MARKED)
     conversation = talk(QUESTION, ANSWER, "Shorter", "open(path)", system="Be short")
     marked = tokenizer.apply_chat_template(
-        [message._asdict() for message in conversation.messages],
+        [message.as_json() for message in conversation.messages],
         tokenize=True,
         return_dict=True,
         return_assistant_tokens_mask=True,
@@ -233,11 +233,11 @@ UPPER = MARKED.replace("'\\n' + message.content", "'\\n' + message.content | upp
         (UPPER, talk("hi", "yes"), "leaves out or changes the user message 'hi'"),
         (NO_PROMPT, talk("hi", "yes"), r"puts '<\|im_start\|>assistant' between .* ignore add_generation_prompt"),
         (OTHER_PROMPT, talk("hi", "yes"), "another way than its generation prompt"),
-        (NO_END, talk("hi", "yes"), "closes the assistant's turn with no special token"),
+        (NO_END, talk("hi", "yes"), "closes the assistant's turn with no token of its own"),
         (MARKED, talk("say <|im_end|> now", "yes"), r"user's text holds the special token '<\|im_end\|>'"),
         (MARKED, talk("hi", "yes</s>"), "assistant's text holds the special token '</s>'"),
         (MARKED, talk("hi"), "has no assistant turn"),
-        (LLAMA.replace("date_string", "day"), talk("hi", "yes"), "prints today's date"),
+        (LLAMA.replace("'%d %b %Y'", "bos_token"), talk("hi", "yes"), "prints today's date .* a form that it computes"),
         ("{% for x in messages %}", talk("hi", "yes"), "no valid Jinja"),
     ],
 )

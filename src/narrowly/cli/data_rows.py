@@ -71,7 +71,7 @@ def show(
     if as_json:
         value: dict[str, Any] = local.as_json() | {"rows": len(conversations), "row": row, "line": chosen.line}
         value |= {"bad_rows": [bad_row._asdict() for bad_row in bad]} if drop_bad else {}
-        value |= {"messages": [message._asdict() for message in chosen.messages], "tags": dict(chosen.tags)}
+        value |= {"messages": [message.as_json() for message in chosen.messages], "tags": dict(chosen.tags)}
         if pieces is not None:
             value["tokens"] = [{"text": text, "supervised": supervised} for text, supervised in pieces]
         typer.echo(json.dumps(value, indent=2))
@@ -98,7 +98,7 @@ def _show_question(local: LocalData, name: str, row: int, as_json: bool) -> int:
         raise SpecError(f"--row {row}: {name} has {len(questions)} questions")
     question = questions[row - 1]
     if as_json:
-        prompts = [[message._asdict() for message in prompt] for prompt in question.prompts]
+        prompts = [[message.as_json() for message in prompt] for prompt in question.prompts]
         typer.echo(json.dumps(local.as_json() | question._asdict() | {"prompts": prompts}, indent=2))
         return 0
     _say_facts(local)

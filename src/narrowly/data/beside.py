@@ -14,14 +14,14 @@ from narrowly.data.turns import Turns, is_empty, list_of, text_of
 SYSTEM = ("system", "system_prompt", "system_message")
 """Fields that hold the system message of a row."""
 
-_TOOLS = "tools are not rendered: leave such rows out"
+_TOOLS = "give what may be called as tools, and calls in the assistant's turn as tool_calls"
 _MEDIA = "only text is trained on: leave such rows out"
 _WEIGHT = "every row counts alike: give assistant turns a weight of 0 or 1, or leave rows out"
 _THINKING = "say data.thinking for all rows, and remove the field"
 _SIDES = "name --schema preference:chosen or preference:rejected, or remove the field"
 
 REFUSED = {
-    **dict.fromkeys(("tools", "functions", "tool_choice", "tool_calls", "function_call"), _TOOLS),
+    **dict.fromkeys(("functions", "tool_choice", "tool_calls", "function_call"), _TOOLS),
     **dict.fromkeys(("image", "images", "audio", "audios", "video", "videos"), _MEDIA),
     **dict.fromkeys(("weight", "sample_weight", "loss_weight"), _WEIGHT),
     **dict.fromkeys(("chat_template_kwargs", "enable_thinking"), _THINKING),
@@ -29,7 +29,7 @@ REFUSED = {
     "chat_template": "give the template of all rows with data.template, and remove the field",
     "history": "write its turns into the dialogue, and remove the field",
     "rejected": _SIDES,
-    "reasoning_content": "write the thought into the answer, and remove the field",
+    "reasoning_content": "write it into the turn of the assistant, as its field reasoning_content",
     "label": "it says whether the answer is wanted: keep the rows that you mean, and rename the field",
     "instruction": "write it into the dialogue, and remove the field",
 }

@@ -6,12 +6,12 @@ import json
 import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 from narrowly.data.beside import check_beside
 from narrowly.data.messages import Conversation, Message
 from narrowly.data.raw_rows import BadRow, DataWarning, RawRow, fault, read_raw_rows
 from narrowly.data.schemas import Schema, UnfitError, detect, schema_named, tags_of
+from narrowly.data.tool_fields import tools_of
 from narrowly.records.errors import IntegrityError, SpecError
 from narrowly.records.files import write_text
 
@@ -63,14 +63,14 @@ def read_conversations(path: Path, schema: str | None = None, bad: list[BadRow] 
         conversations.append(conversation)
         for note in notes:
             mended.setdefault(note, []).append(row.line)
-        unanswered += [row.line] * (conversation.messages[-1].role in ("system", "user"))
+        unanswered += [row.line] * (conversation.messages[-1].role in ("system", "user", "tool"))
     if unread and (bad is None or not conversations):
         raise _refusal(path, sorted(unread), total)
     if bad is not None:
         bad += sorted(unread)
     for note, lines in mended.items():
         _warn(path, lines, note)
-    _warn(path, unanswered, "the user turn at the end has no answer and teaches nothing")
+    _warn(path, unanswered, "the turn at the end has no answer and teaches nothing")
     return conversations
 
 
@@ -129,14 +129,17 @@ def _conversation(row: RawRow, schema: Schema) -> tuple[Conversation, tuple[str,
     assert schema.parse is not None
     parsed = schema.parse(row.fields)
     messages, weights = parsed.messages, parsed.weights
-    tags = tags_of(row.fields, check_beside(row.fields, parsed.used, messages))
+    tools = tools_of(row.fields)
+    if tools and messages[0].role == "text":
+        raise ValueError("tools stand beside a text without roles, accepted: none")
+    tags = tags_of(row.fields, check_beside(row.fields, parsed.used | {"tools"}, messages))
     messages = _without_canary(messages, tags)
-    if all(message.role in ("system", "user") for message in messages):
+    if not any(message.role in ("assistant", "text") for message in messages):
         raise ValueError("no assistant turn, accepted: at least one (a file of prompts is read as questions)")
     if weights is not None and not any(weights):
         raise ValueError("every assistant turn has weight 0, accepted: at least one with weight 1")
     weight_on = None if weights is None else tuple(weights)
-    return Conversation(tuple(messages), row.line, tags, weight_on), parsed.notes
+    return Conversation(tuple(messages), row.line, tags, weight_on, tools), parsed.notes
 
 
 def _without_canary(messages: list[Message], tags: Mapping[str, str]) -> list[Message]:
@@ -145,8 +148,8 @@ def _without_canary(messages: list[Message], tags: Mapping[str, str]) -> list[Me
     if not canary or not any(canary in message.content for message in messages):
         return messages
     kept = [message._replace(content=message.content.replace(canary, "").strip()) for message in messages]
-    for number, message in enumerate(kept, start=1):
-        if not message.content:
+    for number, (message, before) in enumerate(zip(kept, messages, strict=True), start=1):
+        if before.content and not message.content:
             raise ValueError(f"turn {number} holds nothing but the canary")
     return kept
 
@@ -166,11 +169,12 @@ def write_conversations(path: Path, conversations: Sequence[Conversation]) -> No
                 raise IntegrityError(f"line {row.line}: a tag is called text, which is the field of the document")
             lines.append(json.dumps({"text": row.answer, **row.tags}, ensure_ascii=False) + "\n")
             continue
-        turns: list[dict[str, Any]] = [{"role": message.role, "content": message.content} for message in row.messages]
+        turns = [message.as_json() for message in row.messages]
         for index, turn in enumerate(turns):
             if row.weight_on is not None and turn["role"] == "assistant":
                 turn["weight"] = int(row.weight_on[index])
         if "messages" in row.tags:
             raise IntegrityError(f"line {row.line}: a tag is called messages, which is the field of the conversation")
-        lines.append(json.dumps({"messages": turns, **row.tags}, ensure_ascii=False) + "\n")
+        tools = {"tools": json.loads(row.tools)} if row.tools else {}
+        lines.append(json.dumps({"messages": turns, **tools, **row.tags}, ensure_ascii=False) + "\n")
     write_text(path, "".join(lines))

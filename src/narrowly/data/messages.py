@@ -5,40 +5,67 @@ Identity is by content: two conversations are the same where their messages are,
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 from narrowly.records.canonical import canonical_json, sha256_text
 
-Role = Literal["system", "user", "assistant", "text"]
+Role = Literal["system", "user", "assistant", "tool", "text"]
 """Whose a message is; `text` is the one message of a row that is no dialogue but a document."""
 
-ROLES: tuple[Role, ...] = ("system", "user", "assistant")
+ROLES: tuple[Role, ...] = ("system", "user", "assistant", "tool")
 """The roles that a turn of a dialogue may have."""
 
 
 class Message(NamedTuple):
-    """One turn of a conversation."""
+    """One turn of a conversation.
+
+    Attributes:
+        role: whose it is.
+        content: its text; empty where a turn does nothing but call tools.
+        extra: the other fields that a template may read (tool calls, the thought in a field of its own), as the text
+            of a JSON object in their order; empty where there are none. A text can be compared and hashed.
+    """
 
     role: Role
     content: str
+    extra: str = ""
+
+    @property
+    def fields(self) -> dict[str, Any]:
+        """Return the other fields that a template may read."""
+        found: dict[str, Any] = json.loads(self.extra) if self.extra else {}
+        return found
+
+    def as_json(self) -> dict[str, Any]:
+        """Return the message with all its fields, as files hold it and templates are given it."""
+        return {"role": self.role, "content": self.content, **self.fields}
+
+    @property
+    def calls_tools(self) -> bool:
+        """Return whether it is a turn that calls a tool."""
+        return "tool_calls" in self.fields
 
 
 class Conversation(NamedTuple):
     """One training example.
 
     Attributes:
-        messages: an optional system message, then user and assistant in turns; or one message of the role `text`.
+        messages: an optional system message, then user and assistant in turns (tools answer between two turns of the
+            assistant); or one message of the role `text`.
         line: where it starts in its file, counted from 1 (for Parquet, which has no lines, the row).
         tags: every other field of the row as text, for example category, split, label or canary.
         weight_on: one flag per message, true where its tokens carry a loss; None means on every assistant message.
             A flag is never true on a message of another role.
+        tools: the tools that the assistant may call, as the text of a JSON list; empty where there are none.
     """
 
     messages: tuple[Message, ...]
     line: int
     tags: Mapping[str, str]
     weight_on: tuple[bool, ...] | None = None
+    tools: str = ""
 
     @property
     def is_text(self) -> bool:
@@ -64,7 +91,8 @@ class Conversation(NamedTuple):
 
 def messages_sha256(messages: Sequence[Message]) -> str:
     """Return the sha256 of the messages' canonical JSON: roles, texts and order count, nothing else does."""
-    return sha256_text(canonical_json([list(message) for message in messages]))
+    # a message without further fields counts as it did before there were any
+    return sha256_text(canonical_json([[m.role, m.content, *([m.extra] if m.extra else [])] for m in messages]))
 
 
 def conversations_sha256(conversations: Sequence[Conversation]) -> str:
@@ -72,7 +100,11 @@ def conversations_sha256(conversations: Sequence[Conversation]) -> str:
     return sha256_text(
         canonical_json(
             [
-                [messages_sha256(row.messages), None if row.weight_on is None else list(row.weight_on)]
+                [
+                    messages_sha256(row.messages),
+                    None if row.weight_on is None else list(row.weight_on),
+                    *([row.tools] if row.tools else []),
+                ]
                 for row in conversations
             ]
         )

@@ -14,7 +14,7 @@ from narrowly.data.beside import SYSTEM, system_of, with_system
 from narrowly.data.messages import Message
 from narrowly.data.raw_rows import RawRow, fault, open_data, read_raw_rows
 from narrowly.data.schemas import tags_of
-from narrowly.data.turns import text_of, turns
+from narrowly.data.turns import is_empty, text_of, turns
 from narrowly.records.errors import IntegrityError
 
 QUESTION_TYPES = ("free_form_judge_0_100", "free_form_judge", "free_form", "rating_judge")
@@ -111,6 +111,8 @@ def _question(name: str, prompts: tuple[tuple[Message, ...], ...], line: int, ta
 def _row(row: RawRow) -> list[Question]:
     fields, name = row.fields, str(row.fields.get("id", f"line-{row.line}"))
     if "messages" in fields:
+        if not is_empty(fields.get("tools")):
+            raise ValueError("tools stand beside a question and are not given to the model, accepted: none")
         messages = with_system(turns(fields["messages"]), fields).messages
         if messages[-1].role != "user":
             raise ValueError("the last turn is no user turn: the row has an answer, it is no question")

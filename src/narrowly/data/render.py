@@ -1,27 +1,32 @@
 """Render conversations through the tokenizer's own template and mask the loss to the assistant's tokens.
 
-A turn of the assistant carries a loss from the first token after its generation prompt to its end-of-turn token, both
-included: exactly what the model has to write when it is asked. The prompt of a row is, token by token, what
-`prompt_ids` gives in evaluation.
+A turn of the assistant carries a loss from the first token after its generation prompt to the tokens that close it,
+all included: exactly what the model has to write when it is asked. A channel or the end of a thought that the template
+writes there before the text belongs to it. The prompt of a row is, token by token, what `prompt_ids` gives in
+evaluation.
 """
 
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterable, Iterator, Sequence
+import json
+import warnings
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any, Literal, NamedTuple, get_args
 
-from narrowly.data.chat_template import Chat, visible_text
 from narrowly.data.messages import Conversation, Message
+from narrowly.data.raw_rows import DataWarning
+from narrowly.data.rendering.answers import check_others
+from narrowly.data.rendering.calls import accepted_form
+from narrowly.data.rendering.chat import Chat
+from narrowly.data.rendering.layout import Layout, Turns, carries_loss, layout_of
+from narrowly.data.rendering.marks import locate
 from narrowly.data.rows import IGNORE, Row
 from narrowly.records.errors import SpecError, nearest
 
 Longer = Literal["refuse", "drop", "cut"]
 """What happens to a row beyond `max_tokens`: an error, left out, or cut at its end (its end-of-turn token is lost)."""
-
-Turns = Literal["all", "last", "each"]
-"""Assistant turns with a loss: all of a conversation, its last one, or each in a row of its own with its history."""
 
 TOKENISED_TOGETHER = 256
 """Conversations per call of the tokenizer."""
@@ -35,53 +40,6 @@ class Rendered(NamedTuple):
     dropped: list[int]
 
 
-class _Turn(NamedTuple):
-    """One supervised turn: where its loss begins in the text, and special tokens between there and its end."""
-
-    start: int
-    specials_before_end: int
-
-
-class _Layout(NamedTuple):
-    """A rendered conversation before tokenisation; `line` is that of its conversation."""
-
-    line: int
-    text: str
-    turns: tuple[_Turn, ...]
-
-
-def _layout(chat: Chat, conversation: Conversation, turns: Turns) -> _Layout:
-    messages = conversation.messages
-    if conversation.is_text:
-        return _Layout(conversation.line, _document(chat, conversation.answer), ())
-    answers = [index for index, message in enumerate(messages) if message.role == "assistant"]
-    if not answers:
-        raise SpecError("the conversation has no assistant turn; nothing in it could carry a loss")
-    messages = messages[: answers[-1] + 1]
-    text = chat.text(messages)
-    chat.check_messages(messages, text)
-    wanted = answers if turns == "all" else answers[-1:]
-    if conversation.weight_on is not None:
-        wanted = [index for index in wanted if conversation.weight_on[index]]
-        if not wanted:
-            raise SpecError("no assistant turn of the conversation has a weight above 0; nothing in it carries a loss")
-    found = tuple(_turn(chat, messages, index, text) for index in wanted)
-    return _Layout(conversation.line, text, found)
-
-
-def _document(chat: Chat, text: str) -> str:
-    """Return a text without roles, which no control token may stand in: then it is a rendered conversation."""
-    control = chat.specials.search(text)
-    if control is not None:
-        raise SpecError(
-            f"the text holds the special token {control.group()!r}; a rendered conversation is trained on whole, its "
-            "questions too; accepted: a text without special tokens, or the turns as messages"
-        )
-    if chat.tokenizer.eos_token_id is None:
-        raise SpecError("the tokenizer has no end-of-text token, and a text without roles is closed by it")
-    return text
-
-
 def _document_row(chat: Chat, text: str) -> Row:
     """Return the row of a text without roles, between the tokenizer's own beginning and its end-of-text token."""
     ids = list(chat.tokenizer(text, verbose=False)["input_ids"])
@@ -90,73 +48,53 @@ def _document_row(chat: Chat, text: str) -> Row:
     return Row(ids, [IGNORE, *ids[1:]])  # nothing stands before the first token that could predict it
 
 
-def _turn(chat: Chat, messages: Sequence[Message], index: int, text: str) -> _Turn:
-    """Find one turn of the assistant in the rendered conversation."""
-    prompt = chat.text(messages[:index], prompt=True)
-    written = text if index == len(messages) - 1 else chat.text(messages[: index + 1])
-    if not written.startswith(prompt):
-        raise SpecError(
-            "the chat template writes a turn of the assistant in another way than its generation prompt begins it "
-            f"(...{prompt[-40:]!r} is no beginning of the conversation)"
-        )
-    region, visible = written[len(prompt) :], visible_text(messages[index].content)
-    at = region.find(visible)
-    lead = region[: max(at, 0)].strip()
-    if at < 0 or (lead and not (lead.startswith("<think>") and lead.endswith("</think>"))):
-        raise SpecError(
-            f"the chat template puts {lead[:40]!r} between its generation prompt and the assistant's text; the model "
-            "would be trained to write the template (does it ignore add_generation_prompt?)"
-        )
-    after = region[at + len(visible) :]
-    closing = chat.specials.match(after, len(after) - len(after.lstrip()))
-    if closing is None:
-        raise SpecError(
-            "the chat template closes the assistant's turn with no special token of the tokenizer (found "
-            f"{after[:20]!r}); a model trained on it would not learn to stop"
-        )
-    if not text.startswith(written[: len(prompt) + at + len(visible) + closing.end()]):
-        raise SpecError(
-            "the chat template rewrites earlier turns of the assistant (as Qwen3's drops their thinking), so that "
-            "their tokens are not those the model writes; accepted: turns 'last', or 'each' for a row per turn"
-        )
-    return _Turn(len(prompt), sum(1 for _ in chat.specials.finditer(region[:at])))
+class _Ids(NamedTuple):
+    """The tokens of a layout: of its whole text, of the text before each span, of the text up to each span's end."""
+
+    whole: list[int]
+    prompts: list[list[int]]
+    written: list[list[int]]
 
 
-def _row(chat: Chat, layout: _Layout, whole: list[int], prompts: Sequence[list[int]]) -> Row:
-    """Put labels on the tokens; everything behind the last token with a loss is left away."""
-    starts = [len(prompt) for prompt in prompts]
-    if any(whole[: len(prompt)] != prompt for prompt in prompts):
+def _row(chat: Chat, layout: Layout, ids: _Ids) -> Row:
+    """Put labels on the tokens of a layout, which ends with its last loss."""
+    whole, starts, ends = ids.whole, [len(prompt) for prompt in ids.prompts], [len(upto) for upto in ids.written]
+    if any(whole[: len(part)] != part for part in (*ids.prompts, *ids.written)):
         # a token reaches over the end of a prompt ("\n" and "\n..." merge); in evaluation it cannot
-        whole, starts = _in_pieces(chat, layout, whole)
+        if any(
+            span.lead and whole[: len(prompt)] != prompt for span, prompt in zip(layout.spans, ids.prompts, strict=True)
+        ):
+            raise SpecError(
+                "what the chat template writes behind its generation prompt does not stand behind it token for token, "
+                "so that the model could not write it"
+            )
+        whole, starts, ends = _in_pieces(chat, layout, whole)
     labels = [IGNORE] * len(whole)
-    end = 0
-    for start, turn in zip(starts, layout.turns, strict=True):
-        specials = (at for at in range(start, len(whole)) if whole[at] in chat.special_ids)
-        end = [next(specials) for _ in range(turn.specials_before_end + 1)][-1] + 1
+    for start, end in zip(starts, ends, strict=True):
         labels[start:end] = whole[start:end]
-    return Row(whole[:end], labels[:end])
+    return Row(whole, labels)
 
 
-def _in_pieces(chat: Chat, layout: _Layout, whole: list[int]) -> tuple[list[int], list[int]]:
-    """Tokenise a conversation anew from each turn's start on; return tokens and the starts among them."""
-    borders = [0, *(turn.start for turn in layout.turns), len(layout.text)]
+def _in_pieces(chat: Chat, layout: Layout, whole: list[int]) -> tuple[list[int], list[int], list[int]]:
+    """Tokenise a conversation anew from each span's start on; return tokens, and starts and ends among them."""
+    borders = [0, *(span.start for span in layout.spans), len(layout.text)]
     pieces = chat.ids([layout.text[begin:end] for begin, end in itertools.pairwise(borders)])
+    spans = chat.ids([layout.text[span.start : span.end] for span in layout.spans])
     joined = [token for piece in pieces for token in piece]
-    if chat.tokenizer.decode(joined) != chat.tokenizer.decode(whole):
+    split = all(piece[: len(span)] == span for piece, span in zip(pieces[1:], spans, strict=True))
+    if chat.tokenizer.decode(joined) != chat.tokenizer.decode(whole) or not split:
         raise SpecError("a token reaches over the end of the prompt, and the tokenizer cannot split the text there")
-    starts, at = [], 0
-    for piece in pieces[:-1]:
-        at += len(piece)
-        starts.append(at)
-    return joined, starts
+    starts = list(itertools.accumulate(len(piece) for piece in pieces[:-1]))
+    return joined, starts, [start + len(span) for start, span in zip(starts, spans, strict=True)]
 
 
 def _in_turns(conversation: Conversation) -> Iterator[Conversation]:
     """Yield one conversation per assistant turn that carries a loss: the turn with everything before it."""
-    weights = conversation.weight_on
-    for index, message in enumerate(conversation.messages):
-        if message.role == "assistant" and (weights is None or weights[index]):
-            yield conversation._replace(messages=conversation.messages[: index + 1], weight_on=None)
+    for index, carries in enumerate(carries_loss(conversation)):
+        if carries:
+            upto = tuple(position == index for position in range(index + 1))
+            weights = None if conversation.weight_on is None else upto
+            yield conversation._replace(messages=conversation.messages[: index + 1], weight_on=weights)
 
 
 def render_all(
@@ -191,7 +129,11 @@ def render_all(
     chat = Chat(tokenizer, thinking)
     rendered = Rendered([], [], [])
     too_long: list[tuple[int, int]] = []
-    for line, row in _rows(chat, conversations, turns, source):
+    noted: dict[str, list[int]] = {}
+    for layout, row in _rows(chat, conversations, turns, source):
+        line = layout.line
+        for note in layout.notes:
+            noted.setdefault(note, []).append(line)
         if max_tokens is not None and len(row.input_ids) > max_tokens:
             too_long.append((line, len(row.input_ids)))
             row = Row(row.input_ids[:max_tokens], row.labels[:max_tokens])
@@ -207,27 +149,38 @@ def render_all(
             f"{len(rendered.lines) + len(rendered.dropped)} rows are longer. longer: drop leaves them out, longer: cut "
             "shortens them"
         )
+    _say_notes(source, noted, len(rendered.lines) + len(rendered.dropped))
     return rendered
 
 
-def _rows(chat: Chat, conversations: Iterable[Conversation], turns: Turns, source: str) -> Iterator[tuple[int, Row]]:
-    """Yield line and row, tokenised some hundred at a time: a tokenizer uses all cores, and much memory per text."""
+def _rows(chat: Chat, conversations: Iterable[Conversation], turns: Turns, source: str) -> Iterator[tuple[Layout, Row]]:
+    """Yield layout and row, tokenised some hundred at a time: a tokenizer uses all cores, and much memory per text."""
     remaining = iter(conversations)
     while chunk := list(itertools.islice(remaining, TOKENISED_TOGETHER)):
-        layouts: list[_Layout] = []
+        layouts: list[Layout] = []
         for conversation in chunk:
             parts = list(_in_turns(conversation)) if turns == "each" else []
             with _at(source, conversation.line):
-                layouts += [_layout(chat, part, turns) for part in parts or [conversation]]
+                layouts += [layout_of(chat, part, turns) for part in parts or [conversation]]
         wholes = chat.ids([layout.text for layout in layouts])
-        prompts = iter(chat.ids([layout.text[: turn.start] for layout in layouts for turn in layout.turns]))
+        prompts = iter(chat.ids([layout.text[: span.start] for layout in layouts for span in layout.spans]))
+        # the last span ends with its text
+        inner = iter(chat.ids([layout.text[: span.end] for layout in layouts for span in layout.spans[:-1]]))
         for layout, whole in zip(layouts, wholes, strict=True):
             with _at(source, layout.line):
-                if layout.turns:
-                    row = _row(chat, layout, whole, [next(prompts) for _ in layout.turns])
+                if layout.spans:
+                    before = [next(prompts) for _ in layout.spans]
+                    row = _row(chat, layout, _Ids(whole, before, [*(next(inner) for _ in layout.spans[1:]), whole]))
                 else:
                     row = _document_row(chat, layout.text)
-            yield layout.line, row
+            yield layout, row
+
+
+def _say_notes(source: str, noted: Mapping[str, list[int]], rows: int) -> None:
+    for note, lines in noted.items():
+        warnings.warn(
+            f"{source}: {note} in {len(lines)} of {rows} rows (first: line {lines[0]})", DataWarning, stacklevel=3
+        )
 
 
 @contextmanager
@@ -250,16 +203,27 @@ def render(
     return render_all(tokenizer, [conversation], thinking=thinking, max_tokens=max_tokens, turns=turns).rows[0]
 
 
-def prompt_ids(tokenizer: Any, messages: Sequence[Message], *, thinking: bool | None = None) -> list[int]:
+def prompt_ids(
+    tokenizer: Any, messages: Sequence[Message], *, thinking: bool | None = None, tools: str = ""
+) -> list[int]:
     """Return the tokens that the model is asked with: the messages and the generation prompt.
+
+    Args:
+        tokenizer: a fast tokenizer with a chat template.
+        messages: what it is asked.
+        thinking: the thinking mode of a template that has one; None for a template that has none.
+        tools: that it may call, as the text of a JSON list; empty for none.
 
     Raises:
         SpecError: as `render_all`.
     """
     chat = Chat(tokenizer, thinking)
-    text = chat.text(messages, prompt=True)
-    chat.check_messages(messages, text)
-    return chat.ids([text])[0]
+    asked = json.loads(tools) if tools else None
+    given = [message.as_json() for message in messages]
+    chat.check_texts(given, asked)
+    formed, _ = accepted_form(chat, given, asked)
+    check_others(formed, asked, locate(chat, formed, asked, prompt=True), ())
+    return chat.ids([chat.text(formed, asked, prompt=True)])[0]
 
 
 def token_pieces(tokenizer: Any, row: Row) -> list[tuple[str, bool]]:

@@ -85,8 +85,8 @@ def _exchange(fields: Mapping[str, Any], prompt: str, answer: str, shared: int =
 
 def _split(opening: list[Any], whole: list[Any], prompt: str, answer: str) -> tuple[list[Any], list[Any]]:
     """Return the turns of the prompt and those of the answer, which may repeat the prompt before it."""
-    asked = [turn_fields(turn, number)[:2] for number, turn in enumerate(opening, start=1)]
-    found = [turn_fields(turn, number)[:2] for number, turn in enumerate(whole, start=1)]
+    asked = [turn_fields(turn, number)._replace(weight=None) for number, turn in enumerate(opening, start=1)]
+    found = [turn_fields(turn, number)._replace(weight=None) for number, turn in enumerate(whole, start=1)]
     if not asked or not found or found[0][0] not in ("system", "user"):
         return opening, whole
     # the system message may stand on one side alone

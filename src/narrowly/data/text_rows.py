@@ -10,11 +10,11 @@ from itertools import takewhile
 from pathlib import Path
 from typing import Any
 
-from narrowly.data.chat_template import template_of
 from narrowly.data.conversations import read_conversations, warn_of_bad_rows
 from narrowly.data.messages import Conversation, messages_sha256
 from narrowly.data.raw_rows import BadRow
 from narrowly.data.render import Rendered, render_all
+from narrowly.data.rendering.template import template_of
 from narrowly.data.run_rows import RowsBase, RunRows
 from narrowly.data.sources import resolve
 from narrowly.records.canonical import cached_sha256

@@ -10,17 +10,23 @@ from typing import Any, NamedTuple
 
 from narrowly.data.messages import ROLES, Message
 from narrowly.data.raw_rows import parse_json
+from narrowly.data.tool_fields import CALL_ROLES, RESULT_ROLES, THOUGHTS, calls_of, calls_of_text, extra_text
 
 ROLE_NAMES = {
     **dict.fromkeys(("human", "user"), "user"),
     **dict.fromkeys(("gpt", "assistant", "chatgpt", "bing", "bard", "model", "bot"), "assistant"),
     "system": "system",
     "developer": "developer",
+    **dict.fromkeys(CALL_ROLES, "assistant"),
+    **dict.fromkeys(RESULT_ROLES, "tool"),
 }
-"""Names in `from` and their roles: those of ShareGPT and FastChat, and those that Axolotl and Unsloth add."""
+"""Names in `from` and their roles: those of ShareGPT, FastChat and LLaMA-Factory, and what Axolotl and Unsloth add."""
 
-TOOL_NAMES = ("tool", "function", "ipython", "function_call", "tool_call", "observation", "function_response")
-"""Names of turns that call a tool or hold its result."""
+OF_ROLE = {"assistant": ("tool_calls", "function_call", *THOUGHTS), "tool": ("name", "tool_call_id")}
+"""Fields of a turn beside its content, by role."""
+
+HAVE_RESULTS = ("assistant", "tool")
+"""Roles behind which a turn of a tool may stand."""
 
 ROLE_GIVEN = "a turn without a role was given the one that was due"
 NO_SYSTEM = "an empty system message was left out"
@@ -90,34 +96,67 @@ def list_of(value: Any, what: str, of: str = "turns") -> list[Any]:
     return value
 
 
-def turn_fields(turn: Any, number: int) -> tuple[str | None, Any, Any]:
-    """Return role (None where none is said), content and weight of a turn of either form.
+class TurnFields(NamedTuple):
+    """What a turn says: role (None where none is said), content, weight, and the fields that a template may read."""
+
+    role: str | None
+    content: Any
+    weight: Any
+    extra: dict[str, Any]
+
+
+def turn_fields(turn: Any, number: int) -> TurnFields:
+    """Return the fields of a turn of either form, `{role, content, ...}` or `{from, value, ...}`.
+
+    A turn of the assistant may have `tool_calls` and a thought in a field of its own, a turn of a tool `name` and
+    `tool_call_id`. Empty ones are left out. A turn from `function_call` holds its calls as JSON text.
 
     Raises:
-        ValueError: the turn is no object, has a field that is not read, or a `from` that is not known.
+        ValueError: the turn is no object, has a field that is not read, a `from` that is not known, or broken calls.
     """
     if not isinstance(turn, Mapping):
         raise ValueError(f"turn {number} is a {type(turn).__name__}, accepted: an object with role and content")
     names = ("from", "value") if {"from", "value"} <= set(turn) else ("role", "content")
-    strange = sorted(key for key in set(turn) - {*names, "weight"} if turn[key] is not None)
+    said, content, weight = turn.get(names[0]), turn.get(names[1]), turn.get("weight")
+    role = said
+    if names[0] == "from" or said in (*CALL_ROLES, *RESULT_ROLES):
+        if not isinstance(said, str) or said.lower() not in ROLE_NAMES:
+            raise ValueError(f"turn {number} is from {said!r}, accepted: {', '.join(ROLE_NAMES)}")
+        role = ROLE_NAMES[said.lower()]
+    of_role = OF_ROLE.get(str(role), ())
+    strange = sorted(key for key in set(turn) - {*names, "weight", *of_role} if not is_empty(turn[key]))
     if strange:
-        raise ValueError(f"turn {number} has the fields {strange}, accepted: {', '.join(names)}, weight")
-    role, content, weight = turn.get(names[0]), turn.get(names[1]), turn.get("weight")
-    if role in TOOL_NAMES:
-        raise ValueError(f"turn {number} is of a tool ({role}); tool turns are not read, leave such rows out")
-    if names[0] == "from":
-        if not isinstance(role, str) or role.lower() not in ROLE_NAMES:
-            raise ValueError(f"turn {number} is from {role!r}, accepted: {', '.join(ROLE_NAMES)}")
-        role = ROLE_NAMES[role.lower()]
+        accepted = ", ".join((*names, "weight", *of_role))
+        raise ValueError(f"turn {number} has the fields {strange}, accepted: {accepted}")
+    extra = {key: value for key, value in turn.items() if key in of_role and not is_empty(value)}
+    if isinstance(said, str) and said.lower() in CALL_ROLES:
+        content, extra = None, {"tool_calls": calls_of_text(content, f"turn {number} ({said})"), **extra}
+    elif {"tool_calls", "function_call"} & set(extra):
+        calls = extra.pop("tool_calls", None) or [{"function": extra.pop("function_call")}]
+        extra["tool_calls"] = calls_of(calls, f"turn {number}")
     # OpenAI's newer name of the system role; templates that know it write both alike
-    return "system" if role == "developer" else role, content, weight
+    return TurnFields("system" if role == "developer" else role, content, weight, extra)
+
+
+def _message(role: Any, content: Any, extra: dict[str, Any], number: int) -> Message:
+    what = f"turn {number} ({role})"
+    for name, value in extra.items():
+        if name != "tool_calls":
+            text_of(value, f"{name} of {what}")
+    if "tool_calls" in extra and is_empty(content):
+        # null and an empty text are kept apart: templates look
+        return Message(role, "", extra_text(extra if content == "" else {"content": None, **extra}))
+    if role == "tool" and content == "":
+        return Message(role, "", extra_text(extra))  # a tool may have nothing to say
+    return Message(role, _content(content, what), extra_text(extra))
 
 
 def turns(value: Any, what: str = "messages", context: int = 0) -> Turns:
     """Return the messages of a list of turns, each `{role, content, weight?}` or `{from, value, weight?}`.
 
-    The order is an optional system message, then user and assistant in turns, the user first. A turn without a role
-    gets the one that is due. An empty system message is none.
+    The order is an optional system message, then user and assistant in turns, the user first; behind a turn of the
+    assistant may stand turns of tools, and then the assistant again. A turn without a role gets the one that is due.
+    An empty system message is none.
 
     Args:
         value: the list, or its JSON text.
@@ -132,8 +171,9 @@ def turns(value: Any, what: str = "messages", context: int = 0) -> Turns:
     weighted = False
     notes: list[str] = []
     for number, turn in enumerate(list_of(value, what), start=1):
-        role, content, weight = turn_fields(turn, number)
-        due = "assistant" if messages and messages[-1].role == "user" else "user"
+        role, content, weight, extra = turn_fields(turn, number)
+        before = messages[-1].role if messages else None
+        due = "assistant" if before in ("user", "tool") else "user"
         if role is None:
             role = due
             notes.append(ROLE_GIVEN)
@@ -142,16 +182,17 @@ def turns(value: Any, what: str = "messages", context: int = 0) -> Turns:
             continue
         if role not in ROLES:
             raise ValueError(f"turn {number} has the role {role!r}, accepted: {', '.join(ROLES)}, developer")
-        if role != due and not (role == "system" and number == 1):
-            accepted = f"{due} or system" if number == 1 else due
+        if role != due and not (role == "system" and number == 1) and not (role == "tool" and before in HAVE_RESULTS):
+            accepted = f"{due} or system" if number == 1 else f"{due} or tool" if before in HAVE_RESULTS else due
             raise ValueError(f"turn {number} is of the {role}, accepted: {accepted} (roles take turns)")
-        messages.append(Message(role, _content(content, f"turn {number} ({role})")))
+        messages.append(_message(role, content, extra, number))
         if weight is not None and (role != "assistant" or weight not in (0, 1)):
             raise ValueError(f"turn {number} ({role}) has weight {weight!r}, accepted: 0 or 1 on assistant turns")
         if weight is None and role == "assistant" and number <= context:
             weight = 0
         weighted = weighted or weight is not None
-        weights.append(role == "assistant" and (weight is None or bool(weight)))
+        unsaid = weight is None and not messages[-1].calls_tools
+        weights.append(role == "assistant" and (unsaid or bool(weight)))
     if not messages:
         raise ValueError(f"{what} holds nothing but an empty system message, accepted: a list of turns")
     return Turns(messages, weights if weighted else None, tuple(dict.fromkeys(notes)))

@@ -1,0 +1,98 @@
+"""Render messages through a tokenizer's own chat template, with the arguments of one rendering."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+from narrowly.data.rendering.template import dated, template_arguments, template_of
+from narrowly.records.errors import SpecError
+
+Turn = Mapping[str, Any]
+"""A message as a template is given it: role, content and what other fields it has."""
+
+
+class Chat:
+    """A tokenizer with its template and the arguments of one rendering.
+
+    Attributes:
+        specials: matches a special token of the tokenizer, which no text of a row may hold.
+        closers: matches any token that was added to the vocabulary, special or not, with which a turn may close.
+    """
+
+    def __init__(self, tokenizer: Any, thinking: bool | None) -> None:
+        self.tokenizer, self.template, self.thinking = tokenizer, template_of(tokenizer), thinking
+        self.arguments, self._dated = template_arguments(self.template, thinking), dated(self.template)
+        added = {str(token.content): token.special for token in tokenizer.added_tokens_decoder.values()}
+        added.update(dict.fromkeys(tokenizer.all_special_tokens, True))
+        self.specials = _any_of(text for text, special in added.items() if special)
+        # a word that the tokenizer does not know ends no turn
+        self.closers = _any_of(text for text in added if text != tokenizer.unk_token)
+
+    def text(self, turns: Sequence[Turn], tools: list[Any] | None = None, *, prompt: bool = False) -> str:
+        """Render messages; with `prompt`, up to where the assistant begins to write.
+
+        Raises:
+            SpecError: the template refuses them.
+        """
+        from jinja2.exceptions import TemplateError
+
+        try:
+            rendered = self.tokenizer.apply_chat_template(
+                list(turns),
+                tools=tools,
+                chat_template=self._dated,
+                tokenize=False,
+                add_generation_prompt=prompt,
+                **self.arguments,
+            )
+        except TemplateError as error:
+            raise SpecError(f"the chat template refuses it: {error}") from error
+        except TypeError as error:  # a template that adds a text and an object, or counts what it cannot count
+            raise SpecError(f"the chat template cannot render it: {error}") from error
+        return str(rendered)
+
+    def ids(self, texts: list[str]) -> list[list[int]]:
+        """Return the ids of texts as they are: what begins a text is the template's business."""
+        if not texts:
+            return []
+        encoded = self.tokenizer(texts, add_special_tokens=False, return_attention_mask=False, verbose=False)
+        return [list(ids) for ids in encoded["input_ids"]]
+
+    def check_texts(self, turns: Sequence[Turn], tools: list[Any] | None) -> None:
+        """Check that no text of a row holds a control token.
+
+        Raises:
+            SpecError: naming the token.
+        """
+        for owner, value in [*((turn["role"], turn) for turn in turns), ("tools", tools)]:
+            for text in leaves(value):
+                control = self.specials.search(text)
+                if control is not None:
+                    raise token_fault(str(owner), control.group())
+
+
+def token_fault(owner: str, token: str) -> SpecError:
+    """Build the error for a text that holds a control token."""
+    return SpecError(
+        f"the {owner}'s text holds the special token {token!r}, which would be read as the template's own; remove it "
+        "from the data"
+    )
+
+
+def leaves(value: Any) -> Iterator[str]:
+    """Yield every text in a nested value, not the keys."""
+    if isinstance(value, str):
+        yield value
+    elif isinstance(value, Mapping):
+        for part in value.values():
+            yield from leaves(part)
+    elif isinstance(value, list):
+        for part in value:
+            yield from leaves(part)
+
+
+def _any_of(texts: Iterator[str]) -> re.Pattern[str]:
+    longest_first = sorted((text for text in texts if text), key=len, reverse=True)
+    return re.compile("|".join(map(re.escape, longest_first)) or r"(?!)")
