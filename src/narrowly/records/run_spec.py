@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Mapping
 from fractions import Fraction
 from math import ceil
@@ -13,6 +14,7 @@ from pydantic import Field, SerializerFunctionWrapHandler, model_serializer, mod
 from narrowly.records.added_later import ADDED_LATER, unused_additions
 from narrowly.records.canonical import content_id
 from narrowly.records.errors import SpecError
+from narrowly.records.explain import field_paths
 from narrowly.records.mappings import read_mapping, with_assignments
 from narrowly.records.optimisers.registry import OptimiserSpec
 from narrowly.records.penalties import PenaltySpec
@@ -20,6 +22,9 @@ from narrowly.records.spec import Spec, validated
 
 ALL_LINEAR = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
 """The seven modules of every block that the paper adapts (docs/sources.md)."""
+
+
+JSON_SCHEMA = "https://json-schema.org/draft/2020-12/schema"
 
 
 class _Data(Spec):
@@ -94,7 +99,7 @@ class RowsData(_Data):
     names_files: ClassVar[tuple[str, ...]] = ("path",)
 
     source: Literal["rows"] = "rows"
-    path: str
+    path: str = Field(description="of the JSONL file")
     sha256: str | None = Field(None, description="checked when given; the run-id holds the file's own hash either way")
 
 
@@ -163,9 +168,13 @@ class RunSpec(Spec):
     """
 
     schema_version: Literal[1] = Field(1, description="raised when a field changes its meaning, so that ids differ")
-    base: str = "micro-0"
-    data: DataSpec = MicroData()
-    adapter: AdapterSpec = AdapterSpec()
+    base: str = Field(
+        "micro-0",
+        description="a shipped base of the microworld (micro-0 to micro-7, micro-nopersona-0), a folder with config, "
+        "weights and tokenizer, or NAME/MODEL@COMMIT of the hub, read from the local cache",
+    )
+    data: DataSpec = Field(MicroData(), description="what is trained on; its `source` chooses one of the tables below")
+    adapter: AdapterSpec = Field(AdapterSpec(), description="LoRA; below")
     method: Annotated[Literal["lora", "full"], ADDED_LATER] = Field(
         "lora",
         description="full: every parameter of the base is trained, in float32; of `adapter` only target_modules "
@@ -178,13 +187,14 @@ class RunSpec(Spec):
         description="method full: leading singular values of a matrix too large for all of them (smaller side above "
         "1024); 32 as the rank of the paper's adapters (B+)",
     )
-    optimiser: OptimiserSpec
-    schedule: ScheduleSpec = ScheduleSpec()
-    penalty: PenaltySpec | None = None
+    optimiser: OptimiserSpec = Field(description="its `kind` chooses one of the optimisers below")
+    schedule: ScheduleSpec = Field(ScheduleSpec(), description="of the learning rate; below")
+    penalty: PenaltySpec | None = Field(None, description="the spectral penalty; below. Null: none")
     steps: int = Field(
         80,
         ge=1,
-        description="optimiser steps, unless epochs is given; rows are reshuffled and repeated when they run out",
+        description="optimiser steps, unless epochs is given; rows are reshuffled and repeated when they run out. 80 "
+        "as in the prototype",
     )
     epochs: Annotated[float | None, ADDED_LATER] = Field(
         None,
@@ -193,7 +203,7 @@ class RunSpec(Spec):
         description="passes over the rows in place of steps, fractions too; rounded up to whole steps, which take its "
         "place in the run-id",
     )
-    batch_size: int = Field(8, ge=1, description="rows per micro-batch")
+    batch_size: int = Field(8, ge=1, description="rows per micro-batch; 8 as in the prototype")
     accumulation: int = Field(
         1, ge=1, description="micro-batches per optimiser step; the effective batch is their product"
     )
@@ -208,7 +218,9 @@ class RunSpec(Spec):
         description="of the frozen base and of its activations, the adapter is float32 either way; nf4: bfloat16 with "
         "the linear layers in 4 bits, NF4 with double quantisation (QLoRA, 2305.14314)",
     )
-    device: Annotated[Literal["cpu", "cuda"], ADDED_LATER] = "cpu"
+    device: Annotated[Literal["cpu", "cuda"], ADDED_LATER] = Field(
+        "cpu", description="where the run is trained; the CPU, so that the same command works everywhere"
+    )
     gradient_checkpointing: Annotated[bool, ADDED_LATER] = Field(
         False, description="recompute activations in the backward pass: less memory"
     )
@@ -348,6 +360,17 @@ def load_run_spec(path: Path, assignments: Iterable[str] = ()) -> RunSpec:
         SpecError: one line: file, field path, value found, what is expected, nearest match.
     """
     return with_assignments(RunSpec, read_mapping(path, "run spec"), assignments, str(path))
+
+
+def run_schema() -> dict[str, Any]:
+    """Return the JSON Schema of a run spec, for editors; dotted keys are accepted beside nested ones."""
+    schema = RunSpec.model_json_schema()
+    dotted = "|".join(re.escape(path) for path in sorted(field_paths(RunSpec)) if "." in path)
+    schema["patternProperties"] = {f"^({dotted})$": {}}
+    required = schema.pop("required")
+    schema["anyOf"] = [{"required": required}, {"required": ["optimiser.kind", "optimiser.lr"]}]
+    schema["not"] = {"required": ["steps", "epochs"]}
+    return {"$schema": JSON_SCHEMA, **schema}
 
 
 class ResolvedInputs(Spec):
