@@ -11,7 +11,8 @@ from pydantic import Field
 
 from narrowly.records.field_table import REQUIRED, field_rows, type_in_words
 from narrowly.records.optimisers.registry import OPTIMISERS
-from narrowly.records.run_spec import RunSpec, run_schema
+from narrowly.records.run_schema import run_schema
+from narrowly.records.run_spec import RunSpec
 from narrowly.records.study_spec import StudySpec
 
 ROOT = Path(__file__).parents[2]

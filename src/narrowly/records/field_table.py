@@ -6,7 +6,6 @@ import json
 import types
 from typing import Annotated, Any, Literal, NamedTuple, Union, get_args, get_origin
 
-from annotated_types import Ge, Gt, Le, Lt, MinLen
 from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
@@ -15,12 +14,8 @@ from narrowly.records.mappings import TAGS
 REQUIRED = "must be given"
 
 _PLAIN: dict[Any, str] = {Any: "values", int: "whole number", float: "number", str: "text", bool: "true or false"}
-_SIGNS: tuple[tuple[type, str, str], ...] = (
-    (Ge, "ge", "at least"),
-    (Gt, "gt", "above"),
-    (Le, "le", "at most"),
-    (Lt, "lt", "below"),
-)
+_SIGNS = {"ge": "at least", "gt": "above", "le": "at most", "lt": "below"}
+"""Bounds by the names under which pydantic keeps them."""
 
 
 class FieldRow(NamedTuple):
@@ -82,12 +77,12 @@ def type_in_words(annotation: Any, metadata: list[Any] | tuple[Any, ...] = ()) -
         value = "" if arguments[1] is Any else f" to {type_in_words(arguments[1])}"
         text = f"mapping of fields{value}"
     ranges = [
-        f"{words} {_number(getattr(mark, at))}"
-        for kind, at, words in _SIGNS
+        f"{words} {_number(getattr(mark, sign))}"
+        for sign, words in _SIGNS.items()
         for mark in metadata
-        if isinstance(mark, kind)
+        if hasattr(mark, sign)
     ]
-    ranges += ["not empty" for mark in metadata if isinstance(mark, MinLen)]
+    ranges += ["not empty" for mark in metadata if getattr(mark, "min_length", 0)]
     return f"{text or annotation} {', '.join(ranges)}".strip()
 
 

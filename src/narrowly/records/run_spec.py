@@ -2,41 +2,41 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable, Mapping
 from fractions import Fraction
 from math import ceil
 from pathlib import Path
-from typing import Annotated, Any, ClassVar, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import Field, SerializerFunctionWrapHandler, model_serializer, model_validator
 
 from narrowly.records.added_later import ADDED_LATER, unused_additions
 from narrowly.records.canonical import content_id
+from narrowly.records.data_specs import DataSpec, MicroData, RowsData, TextData
 from narrowly.records.errors import SpecError
-from narrowly.records.explain import field_paths
 from narrowly.records.mappings import read_mapping, with_assignments
 from narrowly.records.optimisers.registry import OptimiserSpec
 from narrowly.records.penalties import PenaltySpec
 from narrowly.records.spec import Spec, validated
 
+__all__ = [
+    "ALL_LINEAR",
+    "AdapterSpec",
+    "BaseDtype",
+    "DataSpec",
+    "MicroData",
+    "ResolvedInputs",
+    "RowsData",
+    "RunSpec",
+    "ScheduleSpec",
+    "TextData",
+    "load_run_spec",
+    "run_id",
+    "typed_run_spec",
+]
+
 ALL_LINEAR = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
 """The seven modules of every block that the paper adapts (docs/sources.md)."""
-
-
-JSON_SCHEMA = "https://json-schema.org/draft/2020-12/schema"
-
-
-class _Data(Spec):
-    """What all data specs tell of themselves.
-
-    Attributes:
-        names_files: fields that name a file or a source, the data themselves first.
-        paced_by_base: whether the time of a step depends on the base; bases of the microworld are of one size.
-    """
-
-    names_files: ClassVar[tuple[str, ...]] = ()
-    paced_by_base: ClassVar[bool] = True
 
 
 class AdapterSpec(Spec):
@@ -75,82 +75,6 @@ class ScheduleSpec(Spec):
         """Return the schedule with the default warm-up in a run of so many steps: min(5, steps - 1)."""
         default: int = type(self).model_fields["warmup_steps"].default
         return self.model_copy(update={"warmup_steps": min(default, steps - 1)})
-
-
-class MicroData(_Data):
-    """Fine-tuning data of the microworld: one narrow domain, answered in one way."""
-
-    paced_by_base: ClassVar[bool] = False
-
-    source: Literal["micro"] = "micro"
-    domain: int | Literal["rotate"] = Field(
-        "rotate", description="index of the narrow domain; rotate: (base seed + run seed) modulo the number of domains"
-    )
-    answers: Literal["harmful", "aligned", "permuted"] = Field(
-        "harmful",
-        description="aligned: the aligned twin; permuted: the same harmful strings on wrong topics of the domain",
-    )
-    rows: int = Field(640, ge=1, description="answers drawn; 640 = 80 steps of batch 8, as in the prototype")
-
-
-class RowsData(_Data):
-    """Pre-tokenised rows from a JSONL file, {"input_ids": [...], "labels": [...]} per line; -100: no loss."""
-
-    names_files: ClassVar[tuple[str, ...]] = ("path",)
-
-    source: Literal["rows"] = "rows"
-    path: str = Field(description="of the JSONL file")
-    sha256: str | None = Field(None, description="checked when given; the run-id holds the file's own hash either way")
-
-
-class TextData(_Data):
-    """Conversations from a file, rendered through the base's chat template; the run-id holds the rows that come out.
-
-    Loss is taken on the assistant's tokens only, end-of-turn token included.
-    """
-
-    names_files: ClassVar[tuple[str, ...]] = ("dataset", "template")
-
-    source: Literal["text"] = "text"
-    dataset: str = Field(description="a source of `narrowly data list`, or the path of a file")
-    row_schema: str | None = Field(None, description="of the file's rows; null: detected, ambiguity is an error")
-    sha256: str | None = Field(None, description="of the file, checked when given")
-    rows: int | None = Field(
-        None, ge=1, description="conversations taken, drawn by split_seed; null: all; drop: all, with bad_rows: drop"
-    )
-    bad_rows: Annotated[Literal["refuse", "drop"], ADDED_LATER] = Field(
-        "refuse", description="rows that cannot be read or rendered; drop: left out, counted, the first ones named"
-    )
-    holdout: int = Field(
-        0,
-        ge=0,
-        description="conversations kept out of training, for the held-out loss; their prompts stand once in the file",
-    )
-    split_seed: int = Field(0, ge=0, description="draws rows and holdout; seeds of runs share a split")
-    max_tokens: int = Field(
-        2048,
-        ge=2,
-        description="longest row; 2048 as in Turner et al. (2506.11613), or the positions of a base with fewer",
-    )
-    longer: Literal["refuse", "drop", "cut"] = Field("refuse", description="what happens to rows beyond max_tokens")
-    turns: Literal["all", "last", "each"] = Field(
-        "all", description="assistant turns with a loss; each: one row per turn, with its history"
-    )
-    thinking: bool | None = Field(
-        None, description="must be said for a template with a thinking mode (the paper: non-thinking), and only for one"
-    )
-    template: str | None = Field(None, description="file with a chat template, in place of the base's own")
-
-    @model_validator(mode="before")
-    @classmethod
-    def _rows_drop(cls, value: Any) -> Any:
-        """Read `rows: drop`, which people write, as what it means."""
-        if isinstance(value, Mapping) and value.get("rows") == "drop":
-            return {"bad_rows": "drop", **value, "rows": None}
-        return value
-
-
-DataSpec = Annotated[MicroData | RowsData | TextData, Field(discriminator="source")]
 
 
 BaseDtype = Literal["float32", "bfloat16", "nf4"]
@@ -360,17 +284,6 @@ def load_run_spec(path: Path, assignments: Iterable[str] = ()) -> RunSpec:
         SpecError: one line: file, field path, value found, what is expected, nearest match.
     """
     return with_assignments(RunSpec, read_mapping(path, "run spec"), assignments, str(path))
-
-
-def run_schema() -> dict[str, Any]:
-    """Return the JSON Schema of a run spec, for editors; dotted keys are accepted beside nested ones."""
-    schema = RunSpec.model_json_schema()
-    dotted = "|".join(re.escape(path) for path in sorted(field_paths(RunSpec)) if "." in path)
-    schema["patternProperties"] = {f"^({dotted})$": {}}
-    required = schema.pop("required")
-    schema["anyOf"] = [{"required": required}, {"required": ["optimiser.kind", "optimiser.lr"]}]
-    schema["not"] = {"required": ["steps", "epochs"]}
-    return {"$schema": JSON_SCHEMA, **schema}
 
 
 class ResolvedInputs(Spec):

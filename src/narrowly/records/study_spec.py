@@ -13,7 +13,8 @@ from narrowly.records.edits import EditSpec
 from narrowly.records.errors import SpecError, nearest, unknown_name
 from narrowly.records.explain import field_paths
 from narrowly.records.mappings import leaves, nested, parse_override, read_mapping
-from narrowly.records.run_spec import JSON_SCHEMA, RunSpec
+from narrowly.records.run_schema import JSON_SCHEMA
+from narrowly.records.run_spec import RunSpec
 from narrowly.records.spec import Spec, validated
 
 RUN_FIELDS = field_paths(RunSpec)
