@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Annotated, Any, ClassVar, Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field, SerializerFunctionWrapHandler, model_serializer, model_validator
 
-from narrowly.records.added_later import ADDED_LATER
+from narrowly.records.added_later import ADDED_LATER, unused_additions
 from narrowly.records.spec import Spec
 
 
@@ -21,6 +21,13 @@ class _Data(Spec):
 
     names_files: ClassVar[tuple[str, ...]] = ()
     paced_by_base: ClassVar[bool] = True
+
+    @model_serializer(mode="wrap")
+    def _unused_additions_left_out(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """Leave fields that were added later and are not used out, so that an earlier spec is written as it was."""
+        fields: dict[str, Any] = handler(self)
+        unused = unused_additions(self)
+        return {name: value for name, value in fields.items() if name not in unused}
 
 
 class MicroData(_Data):
