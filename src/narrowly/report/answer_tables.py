@@ -17,13 +17,13 @@ from narrowly.report.kit import (
     Measured,
     Table,
     Words,
-    link,
     measured,
     named,
     number,
     percent,
     plain,
     span,
+    to_section,
     words,
 )
 from narrowly.report.labels import ArmNames, edit_label, label, panel_label
@@ -75,7 +75,7 @@ def optimisers(
         rate = () if row.lr is None else (f"lr {row.lr}",)
         name = Cell(names(arm), below=rate, colour=colour(arm))
         if row.reason == NO_JUDGE:
-            text = words("{}; see {}", NO_JUDGE, link("training", "training"))
+            text = words("{}; see {}", NO_JUDGE, to_section("training", "training"))
             rows.append([name, Cell(text, columns=len(columns) + 1)])
             continue
         values = [measured(row.intervals[field], digits, factor) for field, _, _, factor, digits in columns]

@@ -87,9 +87,7 @@ def loss_alignment(
                         .sort("cell_id", "step")
                         .partition_by("cell_id", maintain_order=True)
                     ):
-                        (line,) = axis.plot(
-                            part[column], part["alignment"], color=style.colour, alpha=0.28, linewidth=0.9
-                        )
+                        (line,) = axis.plot(part[column], part["alignment"], style.colour, alpha=0.28, linewidth=0.9)
                         hover(line, [tips.get((part["cell_id"][0],), "")])
                         shown += part[column].to_list()
                 if column == "final_loss" and len(x) >= 3 and np.ptp(x) > 0:
@@ -101,14 +99,7 @@ def loss_alignment(
                 points = axis.scatter(
                     x, y, color=style.colour, marker=style.marker, s=size, edgecolor="white", linewidth=0.7, zorder=3
                 )
-                words = {"final_loss": "training loss", "excess_loss": "excess loss"}[column]
-                hover(
-                    points,
-                    [
-                        with_values(tips.get((cell,)), {"alignment": alignment, words: loss})
-                        for cell, loss, alignment in zip(mine["cell_id"], x.tolist(), y.tolist(), strict=True)
-                    ],
-                )
+                hover(points, _loss_tips(mine, column, tips))
             if shown:
                 _log_axis(axis, shown)
             axis.set_xlabel(label)
@@ -119,6 +110,12 @@ def loss_alignment(
         axes[1].set_title("The same, with the way through training")
         legend_below(figure, [*arm_handles(arms), *ideal_handles(ideal)])
         return figure
+
+
+def _loss_tips(organisms: pl.DataFrame, column: str, tips: Tips) -> list[str]:
+    loss = {"final_loss": "training loss", "excess_loss": "excess loss"}[column]
+    rows = organisms.select("cell_id", "alignment", column).iter_rows()
+    return [with_values(tips.get((cell,)), {"alignment": y, loss: x}) for cell, y, x in rows]
 
 
 def over_steps(

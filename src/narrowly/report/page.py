@@ -25,10 +25,10 @@ from narrowly.report.kit import (
     Section,
     Table,
     code,
-    link,
     number,
     percent,
     strong,
+    to_section,
     words,
 )
 from narrowly.report.labels import ArmNames, label
@@ -205,7 +205,7 @@ def _optimisers(frames: Frames, summary: Summary, names: ArmNames) -> list[Part]
             "listed under {}."
         )
         count = strong(f"{len(flagged)} final organisms are flagged")
-        parts.append(Note(words(text, count, percent(limit), link("controls", "controls")), "warning"))
+        parts.append(Note(words(text, count, percent(limit), to_section("controls", "controls")), "warning"))
     return parts
 
 

@@ -11,6 +11,7 @@ import polars as pl
 from narrowly.records.edits import EDITS
 from narrowly.report.kit import number
 from narrowly.report.labels import ArmNames, edit_kind, edit_label
+from narrowly.runs.directory import SPEC
 
 Tips = Mapping[tuple[object, ...], str]
 """What a point or a line of a figure shows on hover, by what it stands for: (cell_id,), (arm, base), ..."""
@@ -61,7 +62,7 @@ class Points:
             field = next(name for name in EDITS[kind].model_fields if name != "kind")
             short = kind if value is None else f"{kind}:{field}={value:g}"
             return f"narrowly repair {shlex.quote(f'{self._runs}/{run}')} --edit {short}"
-        return f"narrowly train {shlex.quote(f'{self._runs}/{run}/spec.json')} --out again"
+        return f"narrowly train {shlex.quote(f'{self._runs}/{run}/{SPEC}')} --out again"
 
     def over(self, frame: pl.DataFrame, keys: Sequence[str]) -> Tips:
         """Return the words of points that average over organisms, by their keys."""

@@ -27,6 +27,9 @@ from narrowly.report.kit import (
 from narrowly.report.labels import ArmNames
 from narrowly.report.visible import shortened
 
+QUICK_START = "micro"
+"""The shipped study that `make` runs in a checkout."""
+
 
 class StudyFiles(NamedTuple):
     """What lies beside the tables of a study: its spec as written and parsed, and the record of its environment."""
@@ -62,9 +65,9 @@ def arms_as_run(cells: pl.DataFrame) -> list[dict[str, Any]]:
 
 def repeat_section(study: StudyFiles, cells: pl.DataFrame, name: str, names: ArmNames) -> Section:
     """Return the section with all that is needed to repeat the study."""
-    file = "micro" if name == "micro" else "study.yaml"
+    file = QUICK_START if name == QUICK_START else "study.yaml"
     installs = "In a checkout, {} installs everything and runs this study. "
-    checkout = words(installs, code("make micro")) if name == "micro" else ""
+    checkout = words(installs, code(f"make {QUICK_START}")) if name == QUICK_START else ""
     source = words(
         "{}Every measured number on this page is in {} or drawn from {}, from which it can be recomputed; the "
         "wall-clock seconds are the sum over the commands that were run.",

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import polars as pl
 
 from narrowly.analysis.training import logged_steps, paired_runs
 from narrowly.records.outcome import NO_JUDGE
 from narrowly.report.drawings import Sketch, Subject, finish, spectrum_data
 from narrowly.report.kit import Figure
+from narrowly.report.points import Tips
 from narrowly.report.spectrum_figures import spectra_by_optimiser
 from narrowly.report.training_figures import MOST_ROWS, groups_of, losses, penalty, spectrum_over_steps
 
@@ -47,18 +50,7 @@ def training_drawings(subject: Subject) -> list[Figure]:
             nothing,
             steps.select(*keys, "loss", "heldout_loss"),
         ),
-        Sketch(
-            "training_spectra",
-            "Singular values of the update by optimiser",
-            "Singular values of the effective update, divided by their sum. "
-            f"n = {spectra['module'].n_unique()} modules, {spectra['cell_id'].n_unique()} runs of optimiser arms.",
-            "Line: mean over modules and runs; band: "
-            "their middle nine tenths (spread, no confidence interval); dashed: a perfectly flat spectrum. "
-            "A flat spectrum under Muon is a sanity check, not evidence.",
-            lambda: spectra_by_optimiser(spectra),
-            None if not spectra.is_empty() else "no spectra of finished runs of an optimiser arm",
-            spectrum_data(spectra),
-        ),
+        _spectra(spectra),
         Sketch(
             "training_spectrum_steps",
             "The spectrum over the steps of training",
@@ -69,15 +61,34 @@ def training_drawings(subject: Subject) -> list[Figure]:
             nothing,
             steps.select(*keys, "stable_rank", "frobenius_nuclear", "update_norm").drop_nulls("stable_rank"),
         ),
-        Sketch(
-            "training_penalty",
-            "What the penalty changes",
-            "Every run without the penalty (open) and that which shares all else with it (filled), final values. "
-            f"n = {pairs.height} pairs.",
-            "F/N: Frobenius/nuclear. No interval.",
-            lambda: penalty(pairs, arms, tips),
-            None if not pairs.is_empty() else "no finished pair of runs with and without a penalty",
-            pairs.drop("shared", "shared_without", strict=False),
-        ),
+        _penalty(pairs, arms, tips),
     ]
     return [finish(sketch, subject.caveat) for sketch in sketches]
+
+
+def _spectra(spectra: pl.DataFrame) -> Sketch:
+    return Sketch(
+        "training_spectra",
+        "Singular values of the update by optimiser",
+        "Singular values of the effective update, divided by their sum. "
+        f"n = {spectra['module'].n_unique()} modules, {spectra['cell_id'].n_unique()} runs of optimiser arms.",
+        "Line: mean over modules and runs; band: "
+        "their middle nine tenths (spread, no confidence interval); dashed: a perfectly flat spectrum. "
+        "A flat spectrum under Muon is a sanity check, not evidence.",
+        lambda: spectra_by_optimiser(spectra),
+        None if not spectra.is_empty() else "no spectra of finished runs of an optimiser arm",
+        spectrum_data(spectra),
+    )
+
+
+def _penalty(pairs: pl.DataFrame, arms: Mapping[str, tuple[str, str | None]], tips: Tips) -> Sketch:
+    return Sketch(
+        "training_penalty",
+        "What the penalty changes",
+        "Every run without the penalty (open) and that which shares all else with it (filled), final values. "
+        f"n = {pairs.height} pairs.",
+        "F/N: Frobenius/nuclear. No interval.",
+        lambda: penalty(pairs, arms, tips),
+        None if not pairs.is_empty() else "no finished pair of runs with and without a penalty",
+        pairs.drop("shared", "shared_without", strict=False),
+    )

@@ -36,7 +36,7 @@ def code(text: str) -> Markup:
     return words("<code>{}</code>", text)
 
 
-def link(section: str, text: Words) -> Markup:
+def to_section(section: str, text: Words) -> Markup:
     """Return a link to a section of the same page."""
     return words('<a href="#{}">{}</a>', section, text)
 

@@ -11,7 +11,7 @@ from matplotlib.lines import Line2D
 from narrowly.report.visible import visible
 
 _PREFIX = "hover:"
-_MARKED = re.compile(rf'<a xlink:href="{_PREFIX}([^"]*)"[^>]*>(.*?)</a>', re.S)
+_MARKED = re.compile(rf'<a xlink:href=(["\']){_PREFIX}(.*?)\1[^>]*>(.*?)</a>', re.S)
 
 
 def hover(artist: PathCollection | Line2D, texts: Sequence[str]) -> None:
@@ -35,4 +35,4 @@ def hover(artist: PathCollection | Line2D, texts: Sequence[str]) -> None:
 
 def titled(svg: str) -> str:
     """Return SVG in which every element marked by `hover` has a title in place of a link."""
-    return _MARKED.sub(r'<g class="point"><title>\1</title>\2</g>', svg)
+    return _MARKED.sub(r'<g class="point"><title>\2</title>\3</g>', svg)
