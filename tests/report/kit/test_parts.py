@@ -47,7 +47,8 @@ def test_every_part_escapes_its_text_and_makes_it_visible():
     figure = Figure("one", BAD, BAD, BAD, None, BAD)
     parts = [
         Heading(BAD), Paragraph(BAD), Listing([BAD]), Note(BAD, "warning"), Preformatted(BAD),
-        Definitions([(BAD, BAD)]), Fold(BAD, [table]), stacked, figure, Paragraph(words("{} and {what}", BAD, what=code(BAD))),
+        Definitions([(BAD, BAD)]), Fold(BAD, [table]), stacked, figure,
+        Paragraph(words("{} and {what}", BAD, what=code(BAD))),
     ]  # fmt: skip
     html = page_html(Page(BAD, BAD, [Section("first", BAD, parts, short=BAD)], [Note(BAD)], BAD))
     seen = Seen(html)
