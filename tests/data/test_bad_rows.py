@@ -11,7 +11,10 @@ from typing import Any
 
 import pytest
 
+from chat_models import MARKED, make_tokenizer
 from narrowly.data.conversations import BadRow, DataWarning, read_conversations, warn_of_bad_rows
+from narrowly.data.messages import Conversation, Message
+from narrowly.data.render import render_all
 from narrowly.records.errors import IntegrityError, SpecError
 from narrowly.records.run_spec import TextData
 
@@ -143,3 +146,23 @@ def test_rows_drop_is_read_as_what_people_mean_by_it() -> None:
         TextData.model_validate({"dataset": "a.jsonl", "bad_rows": "skip"})
     with pytest.raises(ValueError, match="rows"):
         TextData.model_validate({"dataset": "a.jsonl", "rows": "dorp"})
+
+
+def test_rows_that_cannot_be_rendered_are_left_out_with_all_their_turns() -> None:
+    tokenizer = make_tokenizer(MARKED)
+    good = Conversation((Message("user", "a"), Message("assistant", "b")), 1, {})
+    two = (Message("user", "a"), Message("assistant", "b"), Message("user", "c"), Message("assistant", "d</s>"))
+    rows = [good, good._replace(messages=two, line=2), good._replace(line=3)]
+    for turns in ("all", "last", "each"):
+        with pytest.raises(SpecError, match="x, line 2: the assistant's text holds the special token '</s>'"):
+            render_all(tokenizer, rows, thinking=None, max_tokens=None, turns=turns, source="x")
+        bad: list[BadRow] = []
+        found = render_all(tokenizer, rows, thinking=None, max_tokens=None, turns=turns, source="x", bad=bad)
+        assert found.lines == [1, 3]
+        assert [row.line for row in bad] == [2] and bad[0].reason.startswith("the assistant's text holds the special")
+
+
+def test_what_concerns_all_rows_is_no_bad_row() -> None:
+    good = Conversation((Message("user", "a"), Message("assistant", "b")), 1, {})
+    with pytest.raises(SpecError, match="no thinking mode"):
+        render_all(make_tokenizer(MARKED), [good], thinking=True, max_tokens=None, bad=[])

@@ -37,6 +37,17 @@ TEXT = (
 )
 
 
+NOT_SPECIAL = {
+    "gemma": ["\n", "\n\n", "  ", "    ", "<table>", "<h1>"],
+    "qwen": ["<tool_call>", "</tool_call>", "<tool_response>", "</tool_response>"],
+    "": [],
+}
+"""Tokens that the real tokenizers hold as added ones without marking them special, beside the tags of thoughts."""
+
+ALWAYS_ASKS = "llama3 that always writes the next header"
+"""Llama 3's first template, which did not look at `add_generation_prompt`; made from TRL's."""
+
+
 def folder() -> Path:
     """Return TRL's folder of chat templates."""
     import trl
@@ -45,7 +56,7 @@ def folder() -> Path:
 
 
 def names() -> list[str]:
-    """Return the names of the templates for text that are models' own."""
+    """Return the names of the templates for text that are models' own, as TRL ships them."""
     found = (path.stem for path in folder().glob("*.jinja"))
     return sorted(name for name in found if name not in NOT_TEXT and not name.endswith("_training"))
 
@@ -60,13 +71,20 @@ def has_thinking(name: str) -> bool:
     return name == "qwen3" or name.startswith(THINKING)
 
 
+def template_of(name: str) -> str:
+    """Return a template by its name."""
+    file = "llama3" if name == ALWAYS_ASKS else name
+    template = (folder() / f"{file}.jinja").read_text(encoding="utf-8")
+    return template.replace("{% if add_generation_prompt %}", "{% if true %}") if name == ALWAYS_ASKS else template
+
+
 @cache
 def tokenizer_for(name: str) -> Any:
     """Return a byte-level tokenizer with the tokens of a template as special ones, and with the template."""
     from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers, trainers
     from transformers import PreTrainedTokenizerFast
 
-    template = (folder() / f"{name}.jinja").read_text(encoding="utf-8")
+    template = template_of(name)
     special = ["<pad>", "<s>", "</s>", *sorted(set(TOKENS.findall(template)))]
     core = Tokenizer(models.BPE())
     cut = pre_tokenizers.Split(Regex(WORDS), "isolated")
@@ -77,7 +95,7 @@ def tokenizer_for(name: str) -> Any:
         vocab_size=len(special) + 400, special_tokens=special, initial_alphabet=alphabet, show_progress=False
     )
     core.train_from_iterator([TEXT] * 3, trainer)
-    core.add_tokens(["<think>", "</think>"])
+    core.add_tokens(["<think>", "</think>", *next(t for start, t in NOT_SPECIAL.items() if name.startswith(start))])
     tokenizer = PreTrainedTokenizerFast(
         tokenizer_object=core, bos_token="<s>", eos_token="</s>", pad_token="<pad>", clean_up_tokenization_spaces=False
     )
@@ -134,6 +152,7 @@ ROWS: dict[str, dict[str, Any]] = {
     "line ends in front": _dialogue("\nGo on ", "\n\n4 "),
     "looks like a template": _dialogue("user\nassistant: hi [INST]", "assistant\nEleven. #{{ x }} {% y %}"),
     "a word many times": _dialogue("4 4", "4", "4", "4 4", system="4"),
+    "holds a token that is not special": _dialogue("<h1>\n\n<tool_call>", "<table>\n    <tool_call> 4"),
     "unicode": _dialogue("日本語 é\N{SLIGHTLY SMILING FACE}?", "naïve \N{SLIGHTLY SMILING FACE}\u200d café"),
     "thought": _dialogue("Which prime follows 7?", _THOUGHT),
     "tight thought": _dialogue("Which prime follows 7?", "<think>Ten is even.</think>Eleven."),

@@ -12,6 +12,7 @@ from safetensors.torch import load_file
 from transformers import Trainer
 
 from narrowly.data.conversations import DataWarning, read_conversations
+from narrowly.data.messages import Message
 from narrowly.data.render import prompt_ids, render
 from narrowly.data.rows import IGNORE, rows_sha256
 from narrowly.models import hub
@@ -388,6 +389,33 @@ def test_bad_rows_are_refused_or_left_out_on_record_and_the_run_is_that_of_the_g
     assert len(record["lines"]) == 6 and record["heldout_rows"] == 2 and 5 not in record["lines"]
     plain = text_spec(chat[0], good, {"holdout": 2})
     assert run_id(spec, resolve_inputs(spec)) == run_id(plain, resolve_inputs(plain))
+
+
+def test_a_row_that_cannot_be_rendered_is_left_out_of_the_held_out_rows_too(chat: Chat, tmp_path: Path) -> None:
+    rows = conversations(8)
+    rows[2]["messages"][1]["content"] = "read <|im_end|>"
+    file = write_jsonl(tmp_path / "special.jsonl", rows)
+    with pytest.raises(SpecError, match="line 3: the assistant's text holds the special token"):
+        load_inputs(text_spec(chat[0], file, {"holdout": 3}))
+    with pytest.warns(DataWarning, match=r"1 of 8 rows is bad and left out \(line 3: the assistant's text"):
+        data = load_inputs(text_spec(chat[0], file, {"holdout": 3, "bad_rows": "drop"})).data
+    assert data.lines is not None and [row.line for row in data.bad] == [3]
+    assert (len(data.rows), len(data.heldout)) in ((4, 3), (5, 2)) and 3 not in data.lines
+
+
+def test_texts_without_roles_need_no_chat_template(tmp_path: Path) -> None:
+    base = make_chat_base(tmp_path / "base", template=None)
+    file = write_jsonl(tmp_path / "texts.jsonl", [{"text": f"open read write {number}"} for number in range(8)])
+    spec = text_spec(base, file, {"holdout": 2})
+    run = train_run(spec, tmp_path)
+    assert read_json(run / "data.json")["heldout_rows"] == 2
+    assert not (run / "chat_template.jinja").exists()
+    organism = load_organism(run)
+    with pytest.raises(SpecError, match="no chat template"):
+        prompt_ids(organism.tokenizer, (Message("user", "read"),))
+    with_template = make_chat_base(tmp_path / "chat-base")
+    rows, others = (load_inputs(text_spec(folder, file, {"holdout": 2})).rows for folder in (base, with_template))
+    assert rows == others
 
 
 def test_a_dataset_that_does_not_match_its_hash_is_refused_and_a_moved_one_is_the_same_run(

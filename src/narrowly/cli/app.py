@@ -9,7 +9,8 @@ from __future__ import annotations
 import os
 import sys
 import traceback
-from collections.abc import Sequence
+import warnings
+from collections.abc import Callable, Sequence
 from importlib import import_module
 from typing import Annotated, Any
 
@@ -36,7 +37,7 @@ from narrowly.cli import (
     world,
 )
 from narrowly.cli.terminal import complain, safe
-from narrowly.records.errors import NarrowlyError, nearest
+from narrowly.records.errors import NarrowlyError, NarrowlyWarning, nearest
 from narrowly.records.install import extra_with, install_hint
 
 BUG = 70
@@ -110,6 +111,7 @@ def execute(arguments: Sequence[str]) -> int:
     Every expected error is one line on standard error; any other one is a bug of ours and shows its traceback.
     """
     debug = "--debug" in arguments
+    warnings.showwarning = _note(warnings.showwarning)
     try:
         result = typer.main.get_command(app).main(
             [argument for argument in arguments if argument != "--debug"],
@@ -125,6 +127,18 @@ def execute(arguments: Sequence[str]) -> int:
         return 1
     except Exception as error:
         return _explained(error, debug)
+
+
+def _note(otherwise: Callable[..., None]) -> Callable[..., None]:
+    """Return how warnings are shown: our own as one line on standard error at once, others as before."""
+
+    def show(message: Warning | str, category: type[Warning], *place: Any, **more: Any) -> None:
+        if issubclass(category, NarrowlyWarning):
+            complain(f"note: {safe(message, 2000)}")
+        else:
+            otherwise(message, category, *place, **more)
+
+    return show
 
 
 def _explained(error: Exception, debug: bool) -> int:

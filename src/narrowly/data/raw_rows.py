@@ -19,7 +19,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Any, BinaryIO, NamedTuple
 
-from narrowly.records.errors import IntegrityError, SpecError
+from narrowly.records.errors import IntegrityError, NarrowlyWarning, SpecError
 
 LONGEST_LINE = 16 * 2**20
 """Bytes of one line of JSONL or one field of CSV; the longest row of the published corpora has about 10 kB."""
@@ -33,7 +33,7 @@ KINDS = (".jsonl", ".ndjson", ".json", ".csv", ".tsv", ".parquet")
 ENCRYPTED = (".enc", ".gpg", ".age", ".aes", ".asc")
 
 
-class DataWarning(UserWarning):
+class DataWarning(NarrowlyWarning):
     """Something in a data file was mended by a documented rule; the message names file, number of rows and line."""
 
 

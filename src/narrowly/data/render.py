@@ -16,7 +16,7 @@ from contextlib import contextmanager
 from typing import Any, Literal, NamedTuple, get_args
 
 from narrowly.data.messages import Conversation, Message
-from narrowly.data.raw_rows import DataWarning
+from narrowly.data.raw_rows import BadRow, DataWarning
 from narrowly.data.rendering.answers import check_others
 from narrowly.data.rendering.calls import accepted_form
 from narrowly.data.rendering.chat import Chat
@@ -106,17 +106,19 @@ def render_all(
     longer: Longer = "refuse",
     turns: Turns = "all",
     source: str = "data",
+    bad: list[BadRow] | None = None,
 ) -> Rendered:
     """Render a dataset, in its order.
 
     Args:
-        tokenizer: a fast tokenizer with a chat template.
+        tokenizer: a fast tokenizer, with a chat template unless all rows are texts without roles.
         conversations: each with at least one turn of the assistant.
         thinking: the thinking mode of a template that has one; None for a template that has none.
         max_tokens: longest row accepted, in tokens; None for any length.
         longer: what happens to rows beyond `max_tokens`.
         turns: which turns of the assistant carry a loss.
         source: name of the file, for messages.
+        bad: takes up the rows that cannot be rendered, in place of an error; a row that is too long is none of them.
 
     Raises:
         SpecError: naming source and line: a template that cannot render the conversation as it is, a text with special
@@ -126,12 +128,17 @@ def render_all(
         if value not in get_args(accepted):
             choices = ", ".join(get_args(accepted))
             raise SpecError(f"{name} is {value!r}, accepted: {choices}{nearest(value, get_args(accepted))}")
-    chat = Chat(tokenizer, thinking)
+    conversations = list(conversations)
+    chat = Chat(tokenizer, thinking, is_used=not all(conversation.is_text for conversation in conversations))
     rendered = Rendered([], [], [])
     too_long: list[tuple[int, int]] = []
     noted: dict[str, list[int]] = {}
-    for layout, row in _rows(chat, conversations, turns, source):
+    found = list(_rows(chat, conversations, turns, source, bad))
+    unfit = {row.line for row in bad or ()}  # with `each`, one turn of a row costs the others
+    for layout, row in found:
         line = layout.line
+        if line in unfit:
+            continue
         for note in layout.notes:
             noted.setdefault(note, []).append(line)
         if max_tokens is not None and len(row.input_ids) > max_tokens:
@@ -153,27 +160,31 @@ def render_all(
     return rendered
 
 
-def _rows(chat: Chat, conversations: Iterable[Conversation], turns: Turns, source: str) -> Iterator[tuple[Layout, Row]]:
+def _rows(
+    chat: Chat, conversations: Iterable[Conversation], turns: Turns, source: str, bad: list[BadRow] | None
+) -> Iterator[tuple[Layout, Row]]:
     """Yield layout and row, tokenised some hundred at a time: a tokenizer uses all cores, and much memory per text."""
     remaining = iter(conversations)
     while chunk := list(itertools.islice(remaining, TOKENISED_TOGETHER)):
         layouts: list[Layout] = []
         for conversation in chunk:
             parts = list(_in_turns(conversation)) if turns == "each" else []
-            with _at(source, conversation.line):
+            with _at(source, conversation.line, bad):
                 layouts += [layout_of(chat, part, turns) for part in parts or [conversation]]
         wholes = chat.ids([layout.text for layout in layouts])
         prompts = iter(chat.ids([layout.text[: span.start] for layout in layouts for span in layout.spans]))
         # the last span ends with its text
         inner = iter(chat.ids([layout.text[: span.end] for layout in layouts for span in layout.spans[:-1]]))
         for layout, whole in zip(layouts, wholes, strict=True):
-            with _at(source, layout.line):
+            row = None
+            with _at(source, layout.line, bad):
                 if layout.spans:
                     before = [next(prompts) for _ in layout.spans]
                     row = _row(chat, layout, _Ids(whole, before, [*(next(inner) for _ in layout.spans[1:]), whole]))
                 else:
                     row = _document_row(chat, layout.text)
-            yield layout, row
+            if row is not None:
+                yield layout, row
 
 
 def _say_notes(source: str, noted: Mapping[str, list[int]], rows: int) -> None:
@@ -184,11 +195,14 @@ def _say_notes(source: str, noted: Mapping[str, list[int]], rows: int) -> None:
 
 
 @contextmanager
-def _at(source: str, line: int) -> Iterator[None]:
+def _at(source: str, line: int, bad: list[BadRow] | None) -> Iterator[None]:
     try:
         yield
     except SpecError as error:
-        raise SpecError(f"{source}, line {line}: {error}") from error
+        if bad is None:
+            raise SpecError(f"{source}, line {line}: {error}") from error
+        if not bad or bad[-1].line != line:
+            bad.append(BadRow(line, str(error)))
 
 
 def render(

@@ -23,8 +23,10 @@ from narrowly.records.run_spec import TextData
 from narrowly.records.streams import stream_seed
 
 
-def give_template(tokenizer: Any, file: str | None) -> str:
+def give_template(tokenizer: Any, file: str | None, is_used: bool = True) -> str:
     """Put the template of a file into the tokenizer where one is given; return the template in use.
+
+    Where none is used (all rows are texts without roles) and there is none, it is the empty text.
 
     Raises:
         RunDirectoryError: the file cannot be read.
@@ -35,7 +37,7 @@ def give_template(tokenizer: Any, file: str | None) -> str:
             tokenizer.chat_template = Path(file).expanduser().read_text(encoding="utf-8")
         except (OSError, UnicodeDecodeError) as error:
             raise RunDirectoryError(f"cannot read data.template {file}: {error}") from error
-    return template_of(tokenizer)
+    return template_of(tokenizer) if is_used or tokenizer.chat_template else ""
 
 
 def split(
@@ -97,13 +99,13 @@ def text_rows(data: TextData, base: RowsBase, seed: int) -> RunRows:
 def _rendered(base: RowsBase, data: TextData, version: tuple[str, ...]) -> RunRows:
     # version, the sha256 of everything that is read, is in the key only: a study asks for the same rows again and again
     tokenizer = base.tokenizer()
-    template = give_template(tokenizer, data.template)
     local = resolve(data.dataset)
     if data.sha256 not in (None, local.sha256):
         raise IntegrityError(f"data.sha256 is {data.sha256}, but {data.dataset} has {local.sha256}")
     bad: list[BadRow] | None = [] if data.bad_rows == "drop" else None
     conversations = read_conversations(local.path, data.row_schema or local.schema, bad)
     total = len(conversations) + len(bad or ())
+    template = give_template(tokenizer, data.template, is_used=not all(row.is_text for row in conversations))
 
     def rendered(part: Sequence[Conversation]) -> Rendered:
         return render_all(
@@ -114,12 +116,15 @@ def _rendered(base: RowsBase, data: TextData, version: tuple[str, ...]) -> RunRo
             longer=data.longer,
             turns=data.turns,
             source=data.dataset,
+            bad=bad,
         )
 
     train, heldout = map(rendered, split(conversations, data, data.dataset))
-    if not train.rows:
-        raise SpecError(f"{data.dataset}: every row is longer than data.max_tokens ({data.max_tokens})")
     left_out = sorted(bad or ())
+    for part, what in ((train, "row"), *([(heldout, "row held out")] if data.holdout else [])):
+        if not part.rows:
+            first = f" or bad (line {left_out[0].line}: {left_out[0].reason})" if left_out else ""
+            raise SpecError(f"{data.dataset}: every {what} is longer than data.max_tokens ({data.max_tokens}){first}")
     warn_of_bad_rows(data.dataset, left_out, total)
     return RunRows(
         data.dataset,

@@ -24,6 +24,7 @@ from narrowly.models.base_files import (
 )
 from narrowly.models.hub import cached_models, hub_folder, is_hub_name
 from narrowly.models.noise import switch_off_noise
+from narrowly.models.pipeline import tell_of_other_tokens
 from narrowly.records.canonical import cached_sha256, canonical_json, sha256_text
 from narrowly.records.errors import IntegrityError, SpecError, UnknownNameError, nearest
 from narrowly.records.run_spec import BaseDtype
@@ -264,13 +265,15 @@ def load_tokenizer(base: Base) -> Any:
     from transformers import AutoTokenizer
 
     try:
-        return AutoTokenizer.from_pretrained(base.folder, local_files_only=True, trust_remote_code=False)
+        tokenizer = AutoTokenizer.from_pretrained(base.folder, local_files_only=True, trust_remote_code=False)
     except (OSError, RuntimeError, ValueError, KeyError, TypeError) as error:
         reason = " ".join(str(error).split())
         raise SpecError(
             f"the tokenizer of base {base.name} in {base.folder} cannot be loaded: {reason[:400]}; accepted: a "
             "tokenizer that transformers knows, whose folder needs no code of its own"
         ) from error
+    tell_of_other_tokens(tokenizer, base.folder, base.name)
+    return tokenizer
 
 
 class WorldBase(NamedTuple):

@@ -131,7 +131,7 @@ class FullWeights:
         for name in _COMPANIONS:
             if (self._base.folder / name).is_file():
                 shutil.copyfile(self._base.folder / name, folder / name)
-        if self._template is not None:
+        if self._template:  # empty where texts without roles were trained on without one
             (folder / _TEMPLATE).write_bytes(self._template.encode())
         tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in self._tensors().items()}
         save_file(tensors, folder / MODEL_WEIGHTS, {"format": "pt"})

@@ -50,6 +50,10 @@ class MissingExtraError(NarrowlyError, ImportError):
     """An optional part of the install is needed; the message names the command that adds it."""
 
 
+class NarrowlyWarning(UserWarning):
+    """Something that a user should know and that stops nothing; the message is one clear line."""
+
+
 def nearest(value: str, accepted: Iterable[str]) -> str:
     """Return a clause that names the nearest accepted name, or an empty string where none is near.
 

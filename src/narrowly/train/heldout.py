@@ -99,7 +99,8 @@ def write_text_record(folder: Path, inputs: RunInputs) -> None:
     """
     text = inputs.data
     assert text.template is not None and text.lines is not None
-    write_text(folder / TEMPLATE, text.template)
+    if text.template:  # texts without roles need none
+        write_text(folder / TEMPLATE, text.template)
     record = {
         "lines": list(text.lines),
         "heldout_rows": len(text.heldout),

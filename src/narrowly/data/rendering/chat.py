@@ -21,9 +21,12 @@ class Chat:
         closers: matches any token that was added to the vocabulary, special or not, with which a turn may close.
     """
 
-    def __init__(self, tokenizer: Any, thinking: bool | None) -> None:
-        self.tokenizer, self.template, self.thinking = tokenizer, template_of(tokenizer), thinking
-        self.arguments, self._dated = template_arguments(self.template, thinking), dated(self.template)
+    def __init__(self, tokenizer: Any, thinking: bool | None, *, is_used: bool = True) -> None:
+        self.tokenizer, self.thinking = tokenizer, thinking
+        # texts without roles are rendered without a template, and a base of pretraining has none
+        self.template = template_of(tokenizer) if is_used else ""
+        self.arguments = template_arguments(self.template, thinking) if is_used else {}
+        self._dated = dated(self.template)
         added = {str(token.content): token.special for token in tokenizer.added_tokens_decoder.values()}
         added.update(dict.fromkeys(tokenizer.all_special_tokens, True))
         self.specials = _any_of(text for text, special in added.items() if special)
