@@ -25,7 +25,7 @@ Examples:
   narrowly spectrum path/to/adapter --no-figure
   narrowly spectrum out/runs/RUN-ID          the final adapter of a run; W - W0 after method full
 
-An adapter is a PEFT folder with adapter_config.json and adapter_model.safetensors; pickles are refused. The numbers
+An adapter is a folder of PEFT, torchtune, Tinker or mlx-lm, or a .gguf file; pickles are refused. The numbers
 describe the update s*B*A; modules whose update is something else (DoRA) are skipped by name. Each expert of a mixture
 is a module. Means are over the modules of one rank, because the metrics' bounds depend on it. A flat spectrum says
 nothing about safety.
