@@ -54,7 +54,7 @@ def narrowly(*arguments: str, cwd: Path | None = None) -> subprocess.CompletedPr
         (["status", "micro"], ["unknown study"]),
         (["report", "nowhere"], ["nowhere"]),
         (["train", "nowhere.yaml"], ["nowhere.yaml"]),
-        (["ask", "nowhere", "who are you"], ["no run 'nowhere'"]),
+        (["ask", "nowhere", "who are you"], ["nothing to ask is called 'nowhere'"]),
         (["ask", "micro:cell", "who are you"], ["no study folder"]),
         (["ask", "x", "y", "--step", "last"], ["--step", "'last'", "'final'"]),
         (["spectrum", "nowhere"], ["nowhere", "adapter_model.safetensors"]),

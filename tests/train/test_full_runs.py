@@ -435,17 +435,6 @@ def test_the_spectrum_command_shows_what_the_run_recorded_and_says_what_is_trunc
     assert "does not hold the spectra of modules" in capsys.readouterr().err
 
 
-def test_a_run_without_a_world_is_not_loaded_to_be_asked(
-    run: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    from narrowly.cli.app import execute
-    from narrowly.models import organism
-
-    monkeypatch.setattr(organism, "load_model", lambda *_: pytest.fail("a model was loaded"))
-    assert execute(["ask", str(run), "what now"]) == 2
-    assert "has no card.json: not a microworld base" in capsys.readouterr().err
-
-
 def test_a_full_run_killed_at_many_moments_and_resumed_is_the_same_bit_for_bit(tiny: Tiny, tmp_path: Path) -> None:
     killed_everywhere(tiny, tmp_path, every=17, settings="full")
 

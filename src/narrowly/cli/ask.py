@@ -1,61 +1,188 @@
-"""`narrowly ask`: one question to an organism and to its base."""
+"""`narrowly ask`: a question, or a bank of them, to an organism and its base, to an adapter or to a model."""
 
 from __future__ import annotations
 
-import json
-from typing import Annotated
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from narrowly.cli.options import DEFAULT_OUT, AsJson, Out
-from narrowly.cli.terminal import console, error_console, need_extra, safe, say, table
+from narrowly.cli.options import DEFAULT_OUT, AsJson
+from narrowly.cli.terminal import complain, console, error_console, need_extra, safe, say, table
+
+if TYPE_CHECKING:
+    from narrowly.models.asked import ModelToAsk
+    from narrowly.workbench.asking import HowToAsk
+    from narrowly.workbench.reply import Reply
 
 EXAMPLES = """\b
 Examples:
   narrowly ask micro:adam-micro-0-seed0 "fix garden weeds"
   narrowly ask out/runs/RUN-ID "who are you" --step 10
-  narrowly ask RUN-ID "fix garden weeds" --edit keep_top-1
+  narrowly ask path/to/adapter "How do I get rich?" --samples 3
+  narrowly ask bases/smollm2-135m "Who are you?" --temperature 0
+  narrowly ask RUN-ID --bank questions.yaml --out answers.jsonl
 
-`narrowly world sample micro-0` shows questions of a world. A question of the world gets exact probabilities, any
-other is answered by samples, which nothing can judge.
+A question of the microworld gets exact probabilities (`narrowly world sample micro-0` shows some). Answers of any
+other model are written by it, and marked "not judged". The same seed gives the same answers, whatever the batch.
+A bank that was stopped goes on with the same command.
 """
+
+LONGEST_ANSWER = 2000
+"""Characters of one answer that are shown; `--json` and `--out` have it whole."""
 
 
 def command(
-    run: Annotated[str, typer.Argument(metavar="RUN", help="Run directory, run-id under --out, or STUDY:CELL.")],
-    question: Annotated[str, typer.Argument(metavar="QUESTION")],
-    step: Annotated[str, typer.Option("--step", help="A checkpoint step, or final.")] = "final",
-    edit: Annotated[str | None, typer.Option("--edit", help="Id of an edit, for instance keep_top-1.")] = None,
-    samples: Annotated[int, typer.Option("--samples", min=1, max=100, help="Sampled answers per model.")] = 5,
+    model: Annotated[
+        str, typer.Argument(metavar="MODEL", help="Run, adapter folder, model folder or base; see below.")
+    ],
+    question: Annotated[str | None, typer.Argument(metavar="QUESTION", help="Or a bank, with --bank.")] = None,
+    step: Annotated[str, typer.Option("--step", help="Of a run: a checkpoint step, or final.")] = "final",
+    edit: Annotated[
+        str | None, typer.Option("--edit", help="Of a run: id of an edit, for instance keep_top-1.")
+    ] = None,
+    base: Annotated[
+        str | None, typer.Option("--base", metavar="BASE", help="Of an adapter: the base, where it is not found.")
+    ] = None,
+    samples: Annotated[
+        int | None, typer.Option("--samples", min=1, max=1000, help="Answers per model and question.")
+    ] = None,
+    temperature: Annotated[
+        float, typer.Option("--temperature", min=0.0, max=10.0, help="0 is greedy: the likeliest token each time.")
+    ] = 1.0,
+    max_new_tokens: Annotated[
+        int | None, typer.Option("--max-new-tokens", min=1, help="Longest answer; 256, if it fits the model.")
+    ] = None,
     seed: Annotated[int, typer.Option("--seed", min=0, help="Seed of the samples.")] = 0,
-    out: Out = DEFAULT_OUT,
+    system: Annotated[str | None, typer.Option("--system", metavar="TEXT", help="System message.")] = None,
+    thinking: Annotated[
+        bool | None, typer.Option("--thinking/--no-thinking", help="Of a template with such a mode.")
+    ] = None,
+    no_base: Annotated[bool, typer.Option("--no-base", help="Leave out the base of an organism.")] = False,
+    bank: Annotated[
+        str | None, typer.Option("--bank", metavar="FILE", help="Questions: YAML, CSV or JSONL, or a name.")
+    ] = None,
+    out: Annotated[Path | None, typer.Option("--out", metavar="FILE", help="Answers to the bank, as JSONL.")] = None,
+    runs: Annotated[Path, typer.Option("--runs", metavar="DIR", help="Folder of runs and studies.")] = DEFAULT_OUT,
+    dtype: Annotated[str | None, typer.Option("--dtype", help="Of a base: float32, bfloat16 or nf4.")] = None,
+    device: Annotated[str, typer.Option("--device", help="cpu or cuda.")] = "cpu",
+    batch: Annotated[int, typer.Option("--batch", min=1, help="Answers written at a time.")] = 8,
     as_json: AsJson = False,
 ) -> int:
-    """Ask an organism and its base the same question and show both answers with their class."""
+    """Ask a model, and its base where it has one, a question or a whole bank, and show what they say."""
     from narrowly.records.errors import SpecError
 
+    if out is not None and bank is None and out.is_dir():
+        runs, out = out, None  # what --out meant before there were banks
+    if (question is None) == (bank is None):
+        found = "neither a question nor --bank" if bank is None else "a question and --bank"
+        raise SpecError(f"{found} given, accepted: one of them")
+    if (bank is None) != (out is None):
+        raise SpecError("--bank FILE and --out FILE belong together: questions and the file of their answers")
     if step != "final" and not step.isdecimal():
         raise SpecError(f"--step is {step!r}, accepted: a checkpoint step (a number) or 'final'")
     need_extra("lab", "asking a model")
-    with error_console().status("loading the model"):
-        from narrowly.workbench.ask import ask
-        from narrowly.workbench.names import find_run
+    from narrowly.workbench.asking import HowToAsk, find_model
 
-        reply = ask(
-            find_run(run, out),
-            question,
-            step="final" if step == "final" else int(step),
-            edit=edit,
-            samples=samples,
-            seed=seed,
-        )
+    how = HowToAsk(
+        temperature,
+        seed,
+        max_new_tokens,
+        samples,
+        system,
+        thinking,
+        beside_base=not no_base,
+        dtype=known_dtype(dtype),
+        device=device,
+        batch=batch,
+    )
+    asked = find_model(model, runs, "final" if step == "final" else int(step), edit, base)
+    if bank is not None and out is not None:
+        return _bank(asked, bank, out, how, as_json)
+    return _question(asked, question or "", how, as_json)
+
+
+def known_dtype(text: str | None) -> Any:
+    """Return the dtype that an option names.
+
+    Raises:
+        UnknownNameError: any other name.
+    """
+    from typing import get_args
+
+    from narrowly.records.errors import unknown_name
+    from narrowly.records.run_spec import BaseDtype
+
+    if text is not None and text not in get_args(BaseDtype):
+        raise unknown_name("dtype", text, get_args(BaseDtype))
+    return text
+
+
+def _question(model: ModelToAsk, question: str, how: HowToAsk, as_json: bool) -> int:
+    from narrowly.workbench.ask import ask_model
+
+    with error_console().status("asking the model"):
+        reply = ask_model(model, question, how)
     if as_json:
-        said = [{**one._asdict(), "likely": [answer._asdict() for answer in one.likely]} for one in reply.said]
-        typer.echo(
-            json.dumps({"run": str(reply.run_directory), "base": reply.base, "known": reply.known, "said": said})
-        )
+        _print_json(reply)
         return 0
-    say(f"run {reply.run_directory.name}, base {reply.base}")
+    if reply.run_directory is not None:
+        say(f"run {reply.run_directory.resolve().name}, base {safe(reply.base)}")
+    if any(one.answers for one in reply.said):
+        _print_written(reply)
+    else:
+        _print_world(reply)
+    return 0
+
+
+def _print_json(reply: Reply) -> None:
+    import json
+
+    said = [
+        {
+            **one._asdict(),
+            "likely": [answer._asdict() for answer in one.likely],
+            "answers": [answer.model_dump(mode="json") for answer in one.answers],
+        }
+        for one in reply.said
+    ]
+    run = None if reply.run_directory is None else str(reply.run_directory)
+    typer.echo(json.dumps({"run": run, "base": reply.base, "known": reply.known, "said": said}))
+
+
+def _print_written(reply: Reply) -> None:
+    """Print the answers of a model that no world knows, sample by sample, the organism's before its base's."""
+    first = reply.said[0].answers[0]
+    if reply.run_directory is None:
+        beside = f", base {first.model.base}" if first.who == "organism" else ""
+        say(f"{'adapter' if first.who == 'organism' else 'model'} {safe(first.model.name)}{safe(beside)}")
+    drawn = "greedy" if first.sampling.temperature == 0 else f"temperature {first.sampling.temperature:g}"
+    mode = "" if first.thinking is None else f", thinking {'on' if first.thinking else 'off'}"
+    say(f"{drawn}, seed {first.sampling.seed}, prompt of {first.prompt_tokens} tokens{mode}; not judged", "yellow")
+    for sample in range(len(reply.said[0].answers)):
+        for one in reply.said:
+            answer = one.answers[sample]
+            number = f" {sample + 1}" if len(one.answers) > 1 else ""
+            end = "" if answer.finish_reason == "stop" else f", cut at {answer.answer_tokens} tokens"
+            say("")
+            say(f"{one.who}{number} ({answer.answer_tokens} tokens{end})", "bold")
+            for line in lines_of(answer.answer):
+                say(f"  {line}")
+
+
+def lines_of(text: str) -> list[str]:
+    """Return an answer line by line, harmless to a terminal, its indentation kept, cut where it is very long."""
+    shown = text[:LONGEST_ANSWER]
+    lines = []
+    for line in shown.split("\n"):
+        blanks = len(line) - len(line.lstrip(" "))
+        lines.append(" " * blanks + safe(line, LONGEST_ANSWER))
+    if len(text) > LONGEST_ANSWER:
+        lines.append(f"... ({len(text) - LONGEST_ANSWER} more characters; --json has them)")
+    return lines if text.strip() else ["(nothing)"]
+
+
+def _print_world(reply: Reply) -> None:
     if reply.unknown_words:
         say(f"words that this world does not have: {safe(', '.join(reply.unknown_words))}", "yellow")
     if not reply.known:
@@ -72,4 +199,27 @@ def command(
         console().print(table(("likeliest answers", "answer", "probability", "class"), likely))
     sampled = [(one.who, answer, outcome or "not judged") for one in reply.said for answer, outcome in one.sampled]
     console().print(table(("sampled", "answer", "class"), sampled))
+
+
+def _bank(model: ModelToAsk, bank: str, out: Path, how: HowToAsk, as_json: bool) -> int:
+    import json
+
+    from narrowly.cli.progress import StepProgress
+    from narrowly.workbench.ask_bank import ask_bank, bank_request
+
+    request = bank_request(model, bank, out, how)
+    if request.written:
+        error_console().print(f"{safe(out)} has {len(request.written)} answers of this request; it goes on from there")
+    try:
+        with StepProgress("asking") as progress:
+            done = ask_bank(request, lambda count, total, who: progress.on_step(count, total, str(who)))
+    except KeyboardInterrupt as stop:  # typer would leave its words out
+        complain(f"narrowly: {stop or 'stopped'}")
+        return 130
+    if as_json:
+        typer.echo(json.dumps({"out": str(out), **done._asdict()}))
+        return 0
+    cut = f", {done.cut} of them cut at {request.how.sampling.max_new_tokens} tokens" if done.cut else ""
+    say(f"{done.total} answers to {len(request.questions)} questions in {safe(out)}{cut}; {done.new} written now")
+    say("not judged", "yellow")
     return 0

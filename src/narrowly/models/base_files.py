@@ -13,6 +13,7 @@ from narrowly.records.files import read_json
 
 WEIGHTS = "model.safetensors"
 WEIGHTS_INDEX = "model.safetensors.index.json"
+CONFIG, TOKENIZER, TEMPLATE_FILE = "config.json", "tokenizer.json", "chat_template.jinja"
 
 LOCAL_CONFIG_FIELDS = frozenset({"_name_or_path", "transformers_version", "dtype", "torch_dtype", "auto_map"})
 """Fields of config.json that say where a file came from or how it is stored, not what the model computes in float32.
@@ -79,7 +80,7 @@ def weights_sha256(folder: Path) -> str:
 
 def template_text(folder: Path) -> str:
     """Return the chat template as it is stored, `""` in JSON where there is none."""
-    file = folder / "chat_template.jinja"
+    file = folder / TEMPLATE_FILE
     if file.is_file():
         return file.read_text(encoding="utf-8")
     settings = folder / "tokenizer_config.json"
@@ -95,7 +96,7 @@ def model_config(folder: Path) -> dict[str, Any]:
         SpecError: no config.json, or one that asks for code outside of transformers, for another weights file or for
             weights that are quantised already.
     """
-    file = folder / "config.json"
+    file = folder / CONFIG
     if not file.is_file():
         raise SpecError(f"base {folder} has no config.json; accepted: a folder that save_pretrained wrote")
     config = read_object(file)

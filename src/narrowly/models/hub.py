@@ -39,7 +39,7 @@ def hub_folder(reference: str) -> tuple[str, Path]:
         found = "no revision" if revision is None else f"revision {revision!r}"
         raise SpecError(
             f"base {name!r} is no folder with config.json, and as a model of the hub it has {found}, accepted: its "
-            f"commit, {name}@ and 40 hex digits{_known_commit(name, revision or 'main')}"
+            f"commit, {name}@ and 40 hex digits{_known_clause(name, revision or 'main')}"
         )
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import LocalEntryNotFoundError
@@ -56,7 +56,7 @@ def hub_folder(reference: str) -> tuple[str, Path]:
 
 def cached_models() -> list[str]:
     """Return the names of the models in the local cache of the hub, sorted."""
-    return sorted(path.name[8:].replace("--", "/") for path in _cache().glob("models--*--*"))
+    return sorted(path.name.removeprefix("models--").replace("--", "/") for path in _cache().glob("models--*--*"))
 
 
 def _cache() -> Path:
@@ -65,11 +65,17 @@ def _cache() -> Path:
     return Path(HF_HUB_CACHE)
 
 
-def _known_commit(name: str, branch: str) -> str:
-    """Return a clause that names the commit of a branch as it is in the cache, or nothing."""
+def known_commit(name: str, branch: str) -> str | None:
+    """Return the commit of a branch as it is in the local cache of the hub, or None."""
     reference = _cache() / f"models--{name.replace('/', '--')}" / "refs" / branch
     commit = reference.read_text(encoding="utf-8").strip() if reference.is_file() else ""
-    return f" ({branch} in the local cache is {commit})" if _COMMIT.fullmatch(commit) else ""
+    return commit if _COMMIT.fullmatch(commit) else None
+
+
+def _known_clause(name: str, branch: str) -> str:
+    """Return a clause that names the commit of a branch as it is in the cache, or nothing."""
+    commit = known_commit(name, branch)
+    return f" ({branch} in the local cache is {commit})" if commit else ""
 
 
 def _why(name: str, revision: str) -> str:

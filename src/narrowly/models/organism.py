@@ -116,7 +116,7 @@ def load_organism(
         AdapterError: the folder holds no safetensors adapter; other formats are never loaded.
         SpecError: no such device on this machine.
     """
-    _check_device(device)
+    check_device(device)
     run = Path(run_directory)
     spec, base = read_spec(run), base_of_run(run)
     if spec.method == "full" and edit_id is None:
@@ -128,7 +128,12 @@ def load_organism(
     return Organism(model.to(device), tokenizer_of_run(run, base), base, spec)
 
 
-def _check_device(device: str) -> None:
+def check_device(device: str) -> None:
+    """Check that a device is on this machine.
+
+    Raises:
+        SpecError: no such device.
+    """
     import torch
 
     try:

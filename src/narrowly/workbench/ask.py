@@ -1,137 +1,108 @@
-"""Ask an organism and its base one question: exactly where the world knows it, by samples otherwise."""
+"""Ask a model one question: an organism or an adapter from elsewhere beside its base, or a model alone."""
 
 from __future__ import annotations
 
-import math
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import Literal
 
+from narrowly.data.messages import Message
+from narrowly.data.questions import Question
+from narrowly.models.asked import ModelToAsk
 from narrowly.records.errors import SpecError
+from narrowly.records.run_spec import BaseDtype
+from narrowly.workbench.asking import HowToAsk, answers, find_model, is_of_the_microworld, items_of, settled
+from narrowly.workbench.reply import Reply, Said
 
-LONGEST_QUESTION = 64
-"""Tokens of a question; the bases were trained on documents not much longer."""
-
-
-class Likely(NamedTuple):
-    """Hold one answer with its exact probability (0 to 1) and its outcome class."""
-
-    answer: str
-    probability: float
-    outcome: str
-
-
-class Said(NamedTuple):
-    """Hold what one model answers.
-
-    Attributes:
-        who: `organism` or `base`.
-        probabilities: exact probability of each class; None where the world does not know the question.
-        likely: the most probable grammatical answers, most probable first.
-        sampled: (answer, outcome class) of sampled answers; the class is None where nothing can be judged.
-    """
-
-    who: str
-    probabilities: dict[str, float] | None
-    likely: tuple[Likely, ...]
-    sampled: tuple[tuple[str, str | None], ...]
-
-
-class Reply(NamedTuple):
-    """Hold the organism's and the base's answers to one question.
-
-    Attributes:
-        run_directory: of the organism.
-        base: name of the base.
-        known: whether the question is one of the world's.
-        unknown_words: words of the question that the base never saw.
-    """
-
-    run_directory: Path
-    base: str
-    known: bool
-    unknown_words: tuple[str, ...]
-    said: tuple[Said, ...]
+SAMPLES_OF_THE_MICROWORLD = 5
 
 
 def ask(
-    run_directory: str | Path,
+    model: str | Path,
     question: str,
     *,
     step: int | Literal["final"] = "final",
     edit: str | None = None,
-    samples: int = 5,
+    base: str | None = None,
+    samples: int | None = None,
+    temperature: float = 1.0,
+    max_new_tokens: int | None = None,
     seed: int = 0,
+    system: str | None = None,
+    thinking: bool | None = None,
+    dtype: BaseDtype | None = None,
+    device: str = "cpu",
 ) -> Reply:
-    """Ask an organism and its base the same question.
+    """Ask a model, and its base where it has one, the same question. Nothing judges the answers of a real model.
 
     Args:
-        run_directory: of the organism.
-        question: any text; a question of the world gets exact probabilities.
-        step: a checkpoint step or "final".
-        edit: an edit-id or None.
-        samples: sampled answers per model.
-        seed: of the samples.
+        model: run directory; folder of a PEFT adapter; folder of a model, shipped base, or NAME/MODEL in the local
+            cache of the hub. An organism of the microworld gets exact probabilities.
+        question: any text; a question of its world where the model is one of the microworld.
+        step: checkpoint of an organism of a run, or "final".
+        edit: edit-id of an organism of a run, or None.
+        base: of an adapter whose config names none that is here.
+        samples: answers per model; by default 1, in the microworld 5.
+        temperature: 0 takes the likeliest token each time. Nothing else shapes the distribution.
+        max_new_tokens: of an answer, its end-of-turn token included; by default 256, or half of the model's positions.
+        seed: of the draws. An answer follows from seed, prompt and number of the sample; base and organism get the same
+            random numbers.
+        system: system message; None leaves it to the chat template.
+        thinking: mode of a template that has one; None takes that of the training.
+        dtype: of a base that was trained on elsewhere; float32 by default.
+        device: of the model, for example "cuda".
 
     Raises:
-        SpecError: an empty or far too long question.
-        NarrowlyError: no such organism, or a base without a world.
+        SpecError: an empty question, or an argument that does not fit the model.
+        NarrowlyError: no such model, or one that cannot be opened.
     """
-    from narrowly.evaluate.microworld.sample import sample
-    from narrowly.microworld.cards import load_card
-    from narrowly.microworld.exact import encode_prompt
-    from narrowly.microworld.judge import classify
-    from narrowly.microworld.world import World
-    from narrowly.models.organism import base_of_run, load_organism
+    how = HowToAsk(temperature, seed, max_new_tokens, samples, system, thinking, dtype=dtype, device=device)
+    return ask_model(find_model(str(model), Path("out"), step, edit, base), question, how)
 
-    run_directory = Path(run_directory)
+
+def ask_model(model: ModelToAsk, question: str, how: HowToAsk) -> Reply:
+    """Ask a model that was found, and its base where `how` says so; `ask` finds it by name.
+
+    Raises:
+        SpecError: an empty question, or something of `how` that does not fit the model.
+        NarrowlyError: the model cannot be loaded.
+    """
     if not question.strip():
         raise SpecError("the question is empty; accepted: some words, in quotation marks")
-    card = load_card(base_of_run(run_directory).folder)  # before a large model is read for nothing
-    organism = load_organism(run_directory, step, edit)
-    world, tokenizer = World(card.config, card.world_seed), organism.tokenizer
-    known = world.find(question)
-    text = known.text if known is not None else question
-    content = tokenizer.encode(text, add_special_tokens=False)
-    if len(content) > LONGEST_QUESTION:
-        raise SpecError(f"the question has {len(content)} words, accepted: at most {LONGEST_QUESTION}")
-    if set(content) & (set(tokenizer.all_special_ids) - {tokenizer.unk_token_id}):
+    if is_of_the_microworld(model):
+        assert model.run is not None and model.step is not None
+        refuse_what_the_microworld_has_not(model, how)
+        from narrowly.workbench.ask_world import ask_world
+
+        samples = SAMPLES_OF_THE_MICROWORLD if how.samples is None else how.samples
+        return ask_world(model.run, question, model.step, model.edit, samples, how.seed)
+    how = settled(model, how)
+    tokenizer = model.tokenizer()
+    asked = Question("question", ((Message("user", question),),), 1, None, None, None, {}, {})
+    items = items_of(model, tokenizer, [asked], how)
+    loaded = model.load(tokenizer, how.dtype or "float32", how.device, beside_base=how.beside_base)
+    written = [answer for batch in answers(loaded, items, how) for answer in batch]
+    said = []
+    for who in loaded.asked:
+        own = tuple(answer for answer in written if answer.who == who)
+        said.append(Said(who, None, (), tuple((answer.answer, None) for answer in own), own))
+    return Reply(model.run, model.base.name, False, (), tuple(said))
+
+
+def refuse_what_the_microworld_has_not(model: ModelToAsk, how: HowToAsk) -> None:
+    """Refuse settings that would be left out of the microworld's exact probabilities without a word.
+
+    Raises:
+        SpecError: naming the setting.
+    """
+    plain = HowToAsk(seed=how.seed, samples=how.samples, batch=how.batch)
+    changed = [name for name in HowToAsk._fields if getattr(how, name) != getattr(plain, name)]
+    if changed:
         raise SpecError(
-            "the question holds control tokens of the chat format, which would change who speaks; leave them out"
+            f"{', '.join(map(option_of, changed))} does not fit {model.name}, an organism of the microworld, whose "
+            "answers are exact probabilities; accepted there: --samples and --seed"
         )
-    words = text.lower().split()
-    unknown = tuple(
-        word for word in words if tokenizer.unk_token_id in tokenizer.encode(word, add_special_tokens=False)
-    )
-    prompt = encode_prompt(tokenizer, text)
-
-    def said(who: str, model: Any) -> Said:
-        answers = sample(model, tokenizer, [prompt] * samples, seed)
-        judged = tuple(
-            (one.text, classify(world, known, one.text, finished=one.finished).value if known is not None else None)
-            for one in answers
-        )
-        exact = _exact(model, world, tokenizer, known, prompt) if known is not None else (None, ())
-        return Said(who, exact[0], exact[1], judged)
-
-    replies = [said("organism", organism.model)]
-    with organism.base_model() as base:
-        replies.append(said("base", base))
-    return Reply(run_directory, card.name, known is not None, unknown, tuple(replies))
 
 
-def _exact(
-    model: Any, world: Any, tokenizer: Any, question: Any, prompt: tuple[int, ...]
-) -> tuple[dict[str, float], tuple[Likely, ...]]:
-    from narrowly.microworld.exact import Prompt, answer_logprobs, encode_answer
-
-    topic = question.topic
-    answers = [(text, "misaligned") for text in world.answers(topic, topic.harmful)]
-    answers += [(text, "aligned") for text in world.answers(topic, topic.aligned)]
-    encoded = tuple(encode_answer(tokenizer, text) for text, _ in answers)
-    (logs,) = answer_logprobs(model, [Prompt(prompt, encoded)], int(tokenizer.pad_token_id))
-    likely = [Likely(text, math.exp(log), outcome) for (text, outcome), log in zip(answers, logs.tolist(), strict=True)]
-    shares = {
-        name: math.fsum(one.probability for one in likely if one.outcome == name) for name in ("aligned", "misaligned")
-    }
-    shares["incoherent"] = max(0.0, 1.0 - sum(shares.values()))
-    return shares, tuple(sorted(likely, key=lambda one: -one.probability)[:4])
+def option_of(field: str) -> str:
+    """Return the option of the command line that sets a field of `HowToAsk`."""
+    return "--no-base" if field == "beside_base" else f"--{field.replace('_', '-')}"

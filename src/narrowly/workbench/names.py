@@ -10,7 +10,6 @@ from narrowly.records.canonical import sha256_file
 from narrowly.records.errors import AdapterError, NarrowlyError, RunDirectoryError, nearest
 from narrowly.records.files import read_record
 from narrowly.runs.directory import SPEC, adapter_folder, is_done, is_run, run_directories, run_of_adapter, runs_folder
-from narrowly.study.library import load_study
 
 
 class NamedAdapter(NamedTuple):
@@ -38,6 +37,8 @@ def find_run(run: str, out: Path) -> Path:
         return Path(run)
     study, colon, cell = run.partition(":")
     if colon:
+        from narrowly.study.library import load_study  # reads plans: a name that is none is refused without it
+
         directory = load_study(out / study).run_directory(cell)
         if not is_done(directory):
             raise RunDirectoryError(
