@@ -102,7 +102,7 @@ def test_a_bank_is_asked_whole_with_all_that_an_answer_must_tell(
     keys = [("a", 0, 0), ("a", 0, 1), ("a", 1, 0), ("a", 1, 1), ("b", 0, 0)]
     assert [(one.question_id, one.paraphrase, one.sample) for one in found] == keys * 2
     assert [one.who for one in found] == ["organism"] * 5 + ["base"] * 5
-    assert [turn.role for turn in found[4].messages] == ["system", "user"] and found[4].question == "open 42"
+    assert [turn["role"] for turn in found[4].messages] == ["system", "user"] and found[4].question == "open 42"
     assert {one.sampling for one in found} == {SHORT} and {one.judged for one in found} == {"not judged"}
     assert all(one.answer_tokens <= 6 and (one.finish_reason == "stop" or one.answer_tokens == 6) for one in found)
     assert str(here) not in (here / "answers.jsonl").read_text()

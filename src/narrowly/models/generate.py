@@ -9,6 +9,7 @@ asked with the same numbers.
 from __future__ import annotations
 
 import random
+import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -84,7 +85,9 @@ def _closing_token(tokenizer: Any, thinking: bool | None) -> frozenset[int]:
     for answer in _PROBES:
         probe = Conversation((Message("user", "Is it?"), Message("assistant", answer)), 1, {})
         try:
-            last: int = render(tokenizer, probe, thinking=thinking).input_ids[-1]
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")  # notes on rows that are trained on; this one is not
+                last: int = render(tokenizer, probe, thinking=thinking).input_ids[-1]
         except SpecError:
             continue
         return frozenset({last} & set(tokenizer.added_tokens_decoder))

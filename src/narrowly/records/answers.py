@@ -5,7 +5,7 @@ Nothing here is judged. A judge's verdict is a record of its own.
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Any, Literal
 
 from pydantic import Field
 
@@ -62,13 +62,6 @@ class AskedModel(Spec):
         return content_id(self.model_dump(mode="json", exclude={"name", "base"}))
 
 
-class Turn(Spec):
-    """Hold one message of a prompt."""
-
-    role: str
-    content: str
-
-
 class Answer(Spec):
     """Hold one answer; one line of a file of answers."""
 
@@ -77,7 +70,9 @@ class Answer(Spec):
     paraphrase: int = Field(ge=0, description="number of the question's paraphrase, from 0")
     sample: int = Field(ge=0, description="number among the answers to one prompt, from 0")
     question: str = Field(description="the last message of the user")
-    messages: tuple[Turn, ...] = Field(description="all that was said before the answer")
+    messages: tuple[dict[str, Any], ...] = Field(
+        description="all that was said before the answer, as the template took it"
+    )
     thinking: bool | None = Field(description="thinking mode of the prompt; None where the template has none")
     answer: str = Field(description="as it was written, special tokens inside it included, its end token left out")
     finish_reason: FinishReason

@@ -150,7 +150,8 @@ def _written(out: Path) -> list[Answer]:
 
 
 def _system_of(answer: Answer) -> str | None:
-    return answer.messages[0].content if answer.messages[0].role == "system" else None
+    first = answer.messages[0]
+    return str(first["content"]) if first["role"] == "system" else None
 
 
 def _system_of_bank(request: BankRequest, answer: Answer) -> str | None:

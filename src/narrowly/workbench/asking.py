@@ -13,7 +13,7 @@ from narrowly.models.asked import Loaded, ModelToAsk, adapter_to_ask, model_to_a
 from narrowly.models.base_files import CONFIG, GGUF, WEIGHTS, WEIGHTS_INDEX
 from narrowly.models.hub import is_hub_name
 from narrowly.records.adapter_files import ADAPTER_CONFIG, ADAPTER_WEIGHTS
-from narrowly.records.answers import Answer, Sampling, Turn, Who
+from narrowly.records.answers import Answer, Sampling, Who
 from narrowly.records.errors import RunDirectoryError, SpecError, UnknownNameError, nearest
 from narrowly.records.run_spec import BaseDtype
 from narrowly.runs.directory import SPEC, is_run, run_directories, run_of_adapter, runs_folder
@@ -190,7 +190,7 @@ def settled(model: ModelToAsk, how: HowToAsk) -> HowToAsk:
         SpecError: no chat template, a thinking mode that is not said or that it has not, another dtype than that of
             its training, or more tokens than the model has positions.
     """
-    from narrowly.data.chat_template import NO_TEMPLATE, thinking_switch
+    from narrowly.data.rendering.template import NO_TEMPLATE, thinking_switch
 
     if model.template.strip() in ("", '""'):
         raise SpecError(f"{model.name}: {NO_TEMPLATE}")
@@ -301,7 +301,7 @@ def answers(
                         paraphrase=item.paraphrase,
                         sample=item.prompt.sample,
                         question=item.messages[-1].content,
-                        messages=tuple(Turn(role=one.role, content=one.content) for one in item.messages),
+                        messages=tuple(one.as_json() for one in item.messages),
                         thinking=how.thinking,
                         answer=one.text,
                         finish_reason=one.finish_reason,
