@@ -70,17 +70,9 @@ def command(
     as_json: AsJson = False,
 ) -> int:
     """Ask a model, and its base where it has one, a question or a whole bank, and show what they say."""
-    from narrowly.records.errors import SpecError
-
     if out is not None and bank is None and out.is_dir():
         runs, out = out, None  # what --out meant before there were banks
-    if (question is None) == (bank is None):
-        found = "neither a question nor --bank" if bank is None else "a question and --bank"
-        raise SpecError(f"{found} given, accepted: one of them")
-    if (bank is None) != (out is None):
-        raise SpecError("--bank FILE and --out FILE belong together: questions and the file of their answers")
-    if step != "final" and not step.isdecimal():
-        raise SpecError(f"--step is {step!r}, accepted: a checkpoint step (a number) or 'final'")
+    _check_arguments(question, bank, out, step)
     need_extra("lab", "asking a model")
     from narrowly.workbench.asking import HowToAsk, find_model
 
@@ -100,6 +92,19 @@ def command(
     if bank is not None and out is not None:
         return _bank(asked, bank, out, how, as_json)
     return _question(asked, question or "", how, as_json)
+
+
+def _check_arguments(question: str | None, bank: str | None, out: Path | None, step: str) -> None:
+    """Refuse arguments that do not fit each other."""
+    from narrowly.records.errors import SpecError
+
+    if (question is None) == (bank is None):
+        found = "neither a question nor --bank" if bank is None else "a question and --bank"
+        raise SpecError(f"{found} given, accepted: one of them")
+    if (bank is None) != (out is None):
+        raise SpecError("--bank FILE and --out FILE belong together: questions and the file of their answers")
+    if step != "final" and not step.isdecimal():
+        raise SpecError(f"--step is {step!r}, accepted: a checkpoint step (a number) or 'final'")
 
 
 def known_dtype(text: str | None) -> Any:
