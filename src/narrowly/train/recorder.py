@@ -94,7 +94,10 @@ class Recorder:
         Raises:
             Stopped: a signal asked for it.
         """
-        self._measure({"step": 0, "loss": None, "lr": None, "penalty": None, "grad_norm": None})
+        try:
+            self._measure({"step": 0, "loss": None, "lr": None, "penalty": None, "grad_norm": None})
+        except stopping.Stopped:
+            self.check_stop(0)
         self.keeper.save(Progress(0))
 
     def finish_pending(self, progress: Progress) -> None:
@@ -153,11 +156,14 @@ class Recorder:
                 self.check_stop(step)
         else:
             append_jsonl(self.directory / TRAJECTORY, row)
+        progress = replace(progress, pending=None)
         if measured or self.keeper.is_due() or stopping.requested() is not None:
-            self._save(replace(progress, pending=None))
+            self._save(progress)
         if self.on_step is not None:
             self.on_step(step, self.spec.steps, {**speed, **row})
-        if step < self.spec.steps:  # a run that has taken its last step is finished instead
+        # a run that has taken its last step is finished instead; what came while it was reported is not saved yet
+        if step < self.spec.steps and stopping.requested() is not None:
+            self._save(progress)
             self.check_stop(step)
 
     def check_stop(self, step: int) -> None:
