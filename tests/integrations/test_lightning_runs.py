@@ -156,3 +156,8 @@ def test_what_would_be_wrong_is_refused(tmp_path: Path) -> None:
         lightning_run(tmp_path, [SpectralPenaltyCallback(LAM)], module=Elsewhere())
     with pytest.raises(AdapterError, match="no LoRA pairs"):
         lightning_run(tmp_path, [SpectralPenaltyCallback(LAM)], module=Tuned(tiny_base()))
+
+
+def test_lightning_itself_refuses_two_penalties_in_one_trainer(tmp_path: Path) -> None:
+    with pytest.raises(RuntimeError, match="more than one stateful callback of type `SpectralPenaltyCallback`"):
+        lightning_run(tmp_path, [SpectralPenaltyCallback(LAM), SpectralPenaltyCallback(2 * LAM)])

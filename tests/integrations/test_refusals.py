@@ -32,6 +32,23 @@ def begin(callback: SpectralPenaltyCallback, model: nn.Module, optimizer: Any, *
     callback.on_train_begin(SimpleNamespace(**fields), state, None, model=model, optimizer=optimizer)
 
 
+@pytest.mark.parametrize("same", [False, True])
+def test_two_penalties_in_one_trainer_are_refused_by_what_would_become_of_them(same: bool, tmp_path: Path) -> None:
+    first = SpectralPenaltyCallback(LAM)
+    second = first if same else SpectralPenaltyCallback(LAM, kind="stable_rank", target=2)
+    with pytest.raises(TrainingError, match=r"2 spectral penalties in one Trainer would add up.* accepted: one"):
+        host_run(tmp_path, ROWS, [first, second])
+
+
+def test_a_second_training_has_one_penalty_and_the_hooks_of_one(tmp_path: Path) -> None:
+    trainer = host_run(tmp_path, ROWS, [SpectralPenaltyCallback(LAM, max_grad_ratio=0.5)])
+    trained = [one for one in trainer.model.parameters() if one.requires_grad]
+    hooks = [len(one._post_accumulate_grad_hooks) for one in trained]
+    trainer.train()
+    assert [len(one._post_accumulate_grad_hooks) for one in trained] == hooks
+    assert set(hooks) == {1}
+
+
 @pytest.fixture
 def one_process_group() -> Iterator[None]:
     import torch.distributed as dist

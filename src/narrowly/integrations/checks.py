@@ -48,6 +48,22 @@ def build_penalty(
     return penalty
 
 
+def refuse_second(penalties: int) -> None:
+    """Refuse more than one penalty in one training: they would add up and share one place in the logs.
+
+    Args:
+        penalties: callbacks of ours in the training, the same one twice included.
+
+    Raises:
+        TrainingError: more than one.
+    """
+    if penalties > 1:
+        raise TrainingError(
+            f"{penalties} spectral penalties in one Trainer would add up, and their values and checkpoints overwrite "
+            "each other, accepted: one (SpectralPenalty in a loop of your own takes several, each with its own value)"
+        )
+
+
 def refuse_processes(penalty: SpectralPenalty, processes: int) -> None:
     """Refuse a penalty that would differ from process to process.
 

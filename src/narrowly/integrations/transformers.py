@@ -17,7 +17,7 @@ import torch
 from transformers import TrainerCallback
 from transformers.trainer_callback import ExportableState
 
-from narrowly.integrations.checks import build_penalty, penalty_arguments, refuse_difference
+from narrowly.integrations.checks import build_penalty, penalty_arguments, refuse_difference, refuse_second
 from narrowly.integrations.penalty_callback import PenaltyCallback
 from narrowly.optim.build import build_optimizer
 from narrowly.records.errors import ResumeError, TrainingError
@@ -31,6 +31,9 @@ __all__ = ["EvalModeCallback", "SpectralPenaltyCallback", "optimizer_factory", "
 
 TENSORS = "spectral_penalty.safetensors"
 """File inside checkpoint-N that holds the tensors of the penalty's state; absent where it has none."""
+
+_SEEN = "_narrowly_penalties"
+"""Attribute of a TrainerState, which writes its own fields only: penalties that have begun in this training."""
 
 _UNDECAYED = ("constant", "constant_with_warmup")
 """Schedules under which an optimiser that averages its iterates is itself."""
@@ -87,10 +90,15 @@ class SpectralPenaltyCallback(PenaltyCallback, ExportableState):  # type: ignore
         """Build the penalty from the model that is trained; on a resume, bring back its state.
 
         Raises:
-            TrainingError: an engine or precision in which the penalty would be wrong, or a model that is not trained.
+            TrainingError: an engine or precision in which the penalty would be wrong, a model that is not trained, or a
+                second penalty.
             AdapterError: no adapters, or factors that cannot be penalised.
             ResumeError: a resumed run whose penalty or its state cannot be found, or differs.
         """
+        # every train() makes a state of its own, which all its callbacks see, those that were added late too
+        seen = getattr(state, _SEEN, 0) + 1
+        setattr(state, _SEEN, seen)
+        refuse_second(seen)
         refuse_host("the spectral penalty", args)
         refuse_sharded(model)
         scaler = getattr(optimizer, "scaler", None)

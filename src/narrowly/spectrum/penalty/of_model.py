@@ -59,6 +59,8 @@ class SpectralPenalty:
     `-lr * lambda * gradient`, lr its own in the optimiser, as under decoupled weight decay.
 
     Value and gradient are exact up to a floor of 1e-4 of the Frobenius norm under the singular values (see `kinds`).
+    Several penalties of one model add up; each has its own value, and a cap takes the others for the task.
+
     Nothing waits for the device, so that all of it can be captured in a CUDA graph (with lambda, and learning
     rates that are numbers, as in the capture).
 
