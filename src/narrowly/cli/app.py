@@ -1,7 +1,7 @@
 """The `narrowly` command: its subcommands, and how every error becomes one line and an exit code.
 
 Exit codes: 0 all went well; 1 some cells of a study failed; 2 something a user can mend; 70 a bug of ours, with its
-traceback; 130 Ctrl-C.
+traceback; 130 Ctrl-C, 143 SIGTERM.
 """
 
 from __future__ import annotations
@@ -52,7 +52,7 @@ Examples:
   narrowly repair path/to/adapter --edit flatten:t=.5 --out edited
   narrowly data pull insecure secure    public data sets, held to their sha256
 
-Exit codes: 0 done, 1 some cells failed, 2 an error you can mend, 70 a bug of narrowly, 130 stopped by Ctrl-C.
+Exit codes: 0 done, 1 some cells failed, 2 an error you can mend, 70 a bug of ours, 130 Ctrl-C, 143 SIGTERM.
 """
 
 app = typer.Typer(
