@@ -140,7 +140,7 @@ def test_d14_a_thinking_mode_is_said_or_refused_and_leaves_no_tag_unless_asked()
     conversation = talk(QUESTION, ANSWER)
     with pytest.raises(SpecError, match="thinking is not set; accepted: true or false"):
         render(qwen, conversation)
-    with pytest.raises(SpecError, match="no thinking mode; leave it out"):
+    with pytest.raises(SpecError, match="no thinking mode; accepted: thinking left out"):
         render(llama, conversation, thinking=False)
     tag = qwen.convert_tokens_to_ids("<think>")
     off, on = (render(qwen, conversation, thinking=thinking) for thinking in (False, True))

@@ -138,6 +138,8 @@ ALWAYS_BEGINS_THE_NEXT = "{% for m in messages %}{{ m.content + '<|im_end|><|im_
 )
 def test_all_tokens_that_close_a_turn_carry_a_loss(chat_template: str, wanted: str) -> None:
     assert trained(chat_template, row_of("Is it?", "Yes")) == wanted
+    thought = "<think>\nIt is.\n</think>\n\n"
+    assert trained(chat_template, row_of("Is it?", thought + "Yes")) == thought + wanted
 
 
 def test_an_end_of_turn_token_need_not_be_special_but_no_text_may_hold_it() -> None:
@@ -150,6 +152,13 @@ def test_an_end_of_turn_token_need_not_be_special_but_no_text_may_hold_it() -> N
     assert row.labels[-1] == tokenizer.convert_tokens_to_ids("<end>")
     with pytest.raises(SpecError, match="user's text holds the special token '<end>'"):
         render(tokenizer, row_of("Write <end>", "Yes"))
+
+
+def test_added_tokens_that_are_blanks_or_words_of_a_text_close_nothing_and_are_accepted() -> None:
+    tokenizer = make_tokenizer(template())
+    tokenizer.add_tokens(["\n", "\n\n", "<table>"])  # as Gemma 3 has them, not special
+    row = render(tokenizer, row_of("A <table>?\n\nYes.", "One\n\n<table>"))
+    assert tokenizer.decode([label for label in row.labels if label != IGNORE]) == "One\n\n<table><|im_end|>"
 
 
 def test_a_turn_that_only_the_next_turn_closes_is_refused_with_that_token() -> None:

@@ -66,7 +66,7 @@ def _row(chat: Chat, layout: Layout, ids: _Ids) -> Row:
         ):
             raise SpecError(
                 "what the chat template writes behind its generation prompt does not stand behind it token for token, "
-                "so that the model could not write it"
+                "so that the model could not write it; accepted: another template (data.template)"
             )
         whole, starts, ends = _in_pieces(chat, layout, whole)
     labels = [IGNORE] * len(whole)
@@ -83,7 +83,10 @@ def _in_pieces(chat: Chat, layout: Layout, whole: list[int]) -> tuple[list[int],
     joined = [token for piece in pieces for token in piece]
     split = all(piece[: len(span)] == span for piece, span in zip(pieces[1:], spans, strict=True))
     if chat.tokenizer.decode(joined) != chat.tokenizer.decode(whole) or not split:
-        raise SpecError("a token reaches over the end of the prompt, and the tokenizer cannot split the text there")
+        raise SpecError(
+            "a token reaches over the end of the prompt, and the tokenizer cannot split the text there; accepted: an "
+            "answer that begins with another character"
+        )
     starts = list(itertools.accumulate(len(piece) for piece in pieces[:-1]))
     return joined, starts, [start + len(span) for start, span in zip(starts, spans, strict=True)]
 

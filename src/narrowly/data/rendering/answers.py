@@ -64,12 +64,23 @@ class _Turn:
         self.prompt = self.chat.text(self.turns[:-1], self.tools, prompt=True)
         if not self.text.startswith(self.prompt):
             raise self._not_behind_its_prompt()
-        places = [at[-1] for piece, at in self.pieces if at and piece.kind != "tool"]
-        if any(at[-1] < len(self.prompt) for _, at in self.pieces if at):
-            raise SpecError("the chat template writes the assistant's text before its generation prompt")
-        # of a turn that does nothing but call tools, all is the turn's own
-        lead = self.text[len(self.prompt) : min(places, default=len(self.prompt))].strip()
-        self._check_lead(lead)
+        if any(places[-1] < len(self.prompt) for _, places in self.pieces if places):
+            raise SpecError(
+                "the chat template writes the assistant's text before its generation prompt; accepted: a template that "
+                "writes it behind (data.template)"
+            )
+        places = [places[-1] for piece, places in self.pieces if places and piece.kind != "tool"]
+        # of a turn that does nothing but call tools, all is its own
+        lead = _squeezed(self.text[len(self.prompt) : min(places, default=len(self.prompt))])
+        own = _squeezed(self.contents[0][0].before) if self.contents and min(places) == self.contents[0][1] else ""
+        self._check_thoughts(lead, own)
+        lead = "" if own.endswith(lead) else lead.removesuffix(own)
+        if lead and self.chat.text(self.turns[:-1], self.tools) == self.prompt:
+            raise SpecError(
+                f"the chat template puts {lead[:40]!r} between its generation prompt and the assistant's text; the "
+                "model would be trained to write the template (does it ignore add_generation_prompt?); accepted: a "
+                "template that writes it in its generation prompt (data.template)"
+            )
         blanks_cut = self._check_between()
         empty = re.match(rf"\s*{OPEN}\s*{CLOSE}", self.text[len(self.prompt) :])
         return Answer(len(self.prompt), self._ends(), lead, blanks_cut, empty is not None and not self.has_thought)
@@ -79,20 +90,23 @@ class _Turn:
         if thoughts and None not in thoughts:
             named = next(name for name in THOUGHTS if self.turn.get(name))
             raise SpecError(
-                f"the chat template leaves out or changes {thoughts[0]!r} of the field {named}{self._reads(named)}"
+                f"the chat template leaves out or changes {thoughts[0]!r} of the field {named}; accepted: a "
+                "template that shows it (data.template), or the thought at the beginning of the answer between "
+                f"{OPEN} and {CLOSE}"
             )
         for piece, places in self.pieces:
             lacks = None if piece.kind == "thought" else missing(self.located, piece, places)
             if lacks is not None and not (piece.kind == "tool" and places):
                 what = {"content": "turn that carries the loss", "tool": "tool call"}[piece.kind]
-                raise SpecError(f"the chat template leaves out or changes {lacks!r} of the assistant's {what}")
+                raise SpecError(
+                    f"the chat template leaves out or changes {lacks!r} of the assistant's {what}; accepted: an answer "
+                    "that it shows whole, or another template (data.template)"
+                )
             if piece.kind == "content" and len(places) > 1:
-                raise SpecError(f"the chat template writes {piece.text[:60]!r} of the assistant's turn twice")
-
-    def _reads(self, named: str) -> str:
-        """Return a hint where the template reads the thought from another field."""
-        others = [name for name in THOUGHTS if name != named and re.search(rf"\b{name}\b", self.chat.template)]
-        return f"; the template reads {' or '.join(others)}: rename the field" if others else ""
+                raise SpecError(
+                    f"the chat template writes {piece.text[:60]!r} of the assistant's turn twice; accepted: a template "
+                    "that writes it once (data.template)"
+                )
 
     def _not_behind_its_prompt(self) -> SpecError:
         end = self.prompt[-40:]
@@ -104,10 +118,17 @@ class _Turn:
                 f"another way; accepted: {OPEN}, a line end, the thought, a line end, {CLOSE}"
             )
         if self.chat.thinking is False and self.has_thought:
-            return SpecError("the assistant's text holds a thinking block, but thinking is false")
+            return self._thought_unasked()
         return SpecError(
             "the chat template writes a turn of the assistant in another way than its generation prompt begins it "
-            f"(...{end!r} is no beginning of the conversation)"
+            f"(...{end!r} is no beginning of the conversation); accepted: a template whose turns begin with its "
+            "generation prompt (data.template)"
+        )
+
+    def _thought_unasked(self) -> SpecError:
+        return SpecError(
+            "the assistant's text holds a thinking block, but thinking is false; accepted: thinking: true, or answers "
+            "without thoughts"
         )
 
     def _no_thought(self) -> SpecError:
@@ -116,22 +137,22 @@ class _Turn:
             "answer, or a generation prompt without one (thinking: false, where the template has that mode)"
         )
 
-    def _check_lead(self, lead: str) -> None:
-        """Check what the prompt asks with, and what stands between it and the turn's own text."""
-        if lead and self.chat.text(self.turns[:-1], self.tools) == self.prompt:
-            raise SpecError(
-                f"the chat template puts {lead[:40]!r} between its generation prompt and the assistant's text; the "
-                "model would be trained to write the template (does it ignore add_generation_prompt?)"
-            )
-        places = zip(self.located.pieces, self.located.starts, strict=True)
-        ends = [at + len(piece.text) for piece, starts in places for at in starts if at < len(self.prompt)]
-        asked = self.prompt[max(ends, default=0) :]
-        if asked.rstrip().endswith(OPEN) and not self.has_thought:
+    def _check_thoughts(self, lead: str, own: str) -> None:
+        """Check that the turn has the thought that its prompt opens, and that the template writes none before its own.
+
+        Args:
+            lead: what stands between the prompt and the turn's first text, without blanks.
+            own: the tags with which its content begins, without blanks.
+        """
+        pairs = zip(self.located.pieces, self.located.starts, strict=True)
+        ends = [at + len(piece.text) for piece, places in pairs for at in places if at < len(self.prompt)]
+        asked = _squeezed(self.prompt[max(ends, default=0) :])
+        if asked.endswith(OPEN) and not self.has_thought:
             raise self._no_thought()
         if self.chat.thinking is False and CLOSE in self.own and self.has_thought:
-            raise SpecError("the assistant's text holds a thinking block, but thinking is false")
-        given = self.contents[0][0].before.count(CLOSE) if self.contents else 0
-        if (CLOSE in self.own or self.own.lstrip().startswith(OPEN)) and (asked + lead).count(CLOSE) > given:
+            raise self._thought_unasked()
+        has_tags = CLOSE in self.own or self.own.lstrip().startswith(OPEN)
+        if has_tags and CLOSE in (asked + lead).removesuffix(own):
             raise SpecError(
                 "the chat template writes a thought of its own in front of the one that the answer holds; accepted: "
                 f"the thought between {OPEN} and {CLOSE} at the beginning of the answer, or in the field "
@@ -152,7 +173,7 @@ class _Turn:
                 cut = not written.endswith(given)
             elif number == 0:
                 written = self.text[:start]
-                if not re.sub(r"\s", "", written).endswith(re.sub(r"\s", "", given)):
+                if not _squeezed(written).endswith(_squeezed(given)):
                     raise self._other_tags(piece, given)
             elif given != written:
                 if not opens or given.split() != written.split():
@@ -163,7 +184,7 @@ class _Turn:
             after = self.contents[-1][0].after
             if not after.strip():
                 return cut or not self.text.startswith(after, end)
-            if not re.sub(r"\s", "", self.text[end:]).startswith(re.sub(r"\s", "", after)):
+            if not _squeezed(self.text[end:]).startswith(_squeezed(after)):
                 raise self._other_tags(self.contents[-1][0], after)
         return cut
 
@@ -186,8 +207,10 @@ class _Turn:
         """Return the ends of the tokens directly behind a place, the furthest first."""
         at = end + len(self.text[end:]) - len(self.text[end:].lstrip())
         ends: list[int] = []
-        while (token := self.chat.closers.match(self.text, at)) is not None:
+        while (token := self.chat.specials.match(self.text, at)) is not None:
             ends.append(at := token.end())
+        if not ends and (token := self.chat.closers.match(self.text, at)) is not None:
+            ends.append(at := token.end())  # one that is not marked special, where no special one stands there
         if not ends:
             raise self._no_closing(self.text[end : end + 20])
         if self.text[at:].strip():
@@ -210,7 +233,8 @@ class _Turn:
             follows = f": in use it stops where the next turn's {token.group()!r} stands, which no last turn shows"
         return SpecError(
             f"the chat template closes the assistant's turn with no token of its own (found {found!r}); a model "
-            f"trained on it would not learn to stop{follows}"
+            f"trained on it would not learn to stop{follows}; accepted: a template that writes such a token "
+            "(data.template)"
         )
 
     def _end_of_calls(self) -> int:
@@ -228,6 +252,11 @@ class _Turn:
         if not any(token.end() == end for token in self.chat.closers.finditer(self.text)):
             raise self._no_closing(self.text[last : last + 20])
         return end
+
+
+def _squeezed(text: str) -> str:
+    """Return a text without its blanks."""
+    return re.sub(r"\s+", "", text)
 
 
 def check_others(turns: Sequence[Turn], tools: list[Any] | None, located: Located, trained: Sequence[int]) -> None:
@@ -256,7 +285,8 @@ def check_others(turns: Sequence[Turn], tools: list[Any] | None, located: Locate
         at = "" if piece.text.startswith(lacks) else f" (at {lacks!r})"
         raise SpecError(
             f"the chat template leaves out or changes the {role} message {piece.text[:60]!r}{at}; a template that "
-            "drops a message trains another conversation"
+            "drops a message trains another conversation; accepted: a template that shows it (data.template), or rows "
+            "that it shows whole"
         )
 
 

@@ -20,24 +20,29 @@ def accepted_form(chat: Chat, turns: Sequence[Turn], tools: list[Any] | None) ->
     writes an object as Python does. A content that is null becomes an empty text where the template needs one.
 
     Raises:
-        SpecError: the template takes no form; the reason is that for the row's own.
+        SpecError: the template takes no form; the reason is that for the row's own, or for its null contents as empty
+            texts.
     """
     if not any("tool_calls" in turn for turn in turns):
         return list(turns), False
-    reason: SpecError | None = None
+    reasons: list[SpecError] = []
     for number, form in enumerate(_forms(turns)):
         try:
             text = chat.text(form, tools)
         except SpecError as error:
-            reason = reason or error
+            reasons.append(error)
             continue
         if not any(_is_garbled(arguments, text) for arguments in _arguments(form)):
             return form, number > 0
-        reason = reason or SpecError(
-            "the chat template writes the arguments of a tool call as no JSON; accepted: the other form of arguments"
+        reasons.append(
+            SpecError(
+                "the chat template writes the arguments of a tool call as no JSON; accepted: another template "
+                "(data.template)"
+            )
         )
-    assert reason is not None
-    raise reason
+    # transformers leaves out what is null, and a template that looks for it says nothing of use
+    null = any(turn["content"] is None for turn in turns if "tool_calls" in turn)
+    raise reasons[len(reasons) // 2 if null else 0]
 
 
 def _forms(turns: Sequence[Turn]) -> Iterator[list[Turn]]:

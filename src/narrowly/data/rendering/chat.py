@@ -18,7 +18,7 @@ class Chat:
 
     Attributes:
         specials: matches a special token of the tokenizer, which no text of a row may hold.
-        closers: matches any token that was added to the vocabulary, special or not, with which a turn may close.
+        closers: matches a token that was added to the vocabulary and is no blank, special or not.
     """
 
     def __init__(self, tokenizer: Any, thinking: bool | None, *, is_used: bool = True) -> None:
@@ -29,9 +29,10 @@ class Chat:
         self._dated = dated(self.template)
         added = {str(token.content): token.special for token in tokenizer.added_tokens_decoder.values()}
         added.update(dict.fromkeys(tokenizer.all_special_tokens, True))
-        self.specials = _any_of(text for text, special in added.items() if special)
         # a word that the tokenizer does not know ends no turn
-        self.closers = _any_of(text for text in added if text != tokenizer.unk_token)
+        self.specials = _any_of(text for text, special in added.items() if special)
+        # Gemma 3 has line ends and runs of blanks among its added tokens
+        self.closers = _any_of(text for text in added if text.strip())
 
     def text(self, turns: Sequence[Turn], tools: list[Any] | None = None, *, prompt: bool = False) -> str:
         """Render messages; with `prompt`, up to where the assistant begins to write.
@@ -51,9 +52,11 @@ class Chat:
                 **self.arguments,
             )
         except TemplateError as error:
-            raise SpecError(f"the chat template refuses it: {error}") from error
+            raise SpecError(f"the chat template refuses it: {error}; accepted: other rows, or data.template") from error
         except TypeError as error:  # a template that adds a text and an object, or counts what it cannot count
-            raise SpecError(f"the chat template cannot render it: {error}") from error
+            raise SpecError(
+                f"the chat template fails on it: {error}; accepted: other rows, or data.template"
+            ) from error
         return str(rendered)
 
     def ids(self, texts: list[str]) -> list[list[int]]:
@@ -79,8 +82,8 @@ class Chat:
 def token_fault(owner: str, token: str) -> SpecError:
     """Build the error for a text that holds a control token."""
     return SpecError(
-        f"the {owner}'s text holds the special token {token!r}, which would be read as the template's own; remove it "
-        "from the data"
+        f"the {owner}'s text holds the special token {token!r}, which would be read as the template's own; accepted: "
+        "texts without it"
     )
 
 

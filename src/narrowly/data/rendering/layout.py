@@ -96,9 +96,9 @@ def carries_loss(conversation: Conversation) -> tuple[bool, ...]:
 
 def _nothing_carries(conversation: Conversation) -> str:
     if not any(message.role == "assistant" for message in conversation.messages):
-        return "the conversation has no assistant turn; nothing in it could carry a loss"
+        return "the conversation has no assistant turn; nothing in it could carry a loss; accepted: at least one"
     if conversation.weight_on is not None:
-        return "no assistant turn of the conversation has a weight above 0; nothing in it carries a loss"
+        return "no assistant turn of the conversation has a weight above 0; nothing in it carries a loss; accepted: 1"
     return (
         "every turn of the assistant calls tools, and such a turn carries a loss only where it has weight 1; accepted: "
         "an answer, or a weight"
@@ -114,5 +114,7 @@ def _document(chat: Chat, text: str) -> str:
             "questions too; accepted: a text without special tokens, or the turns as messages"
         )
     if chat.tokenizer.eos_token_id is None:
-        raise SpecError("the tokenizer has no end-of-text token, and a text without roles is closed by it")
+        raise SpecError(
+            "the tokenizer has no end-of-text token, by which a text without roles is closed; accepted: dialogues"
+        )
     return text

@@ -135,7 +135,7 @@ def dated(template: str) -> str:
             if len(call.args) != 1 or not isinstance(call.args[0], nodes.Const):
                 raise SpecError(
                     "the chat template prints today's date (strftime_now) in a form that it computes, so that rows "
-                    "would differ from day to day; give a template without it with data.template"
+                    "would differ from day to day; accepted: a template without it (data.template)"
                 )
             forms[call.args[0].value] = TEMPLATE_DATE.strftime(call.args[0].value)
     macro = "{%- macro strftime_now(form) -%}{{- " + json.dumps(forms) + "[form] -}}{%- endmacro +%}"
@@ -156,7 +156,8 @@ def template_arguments(template: str, thinking: bool | None) -> dict[str, Any]:
         )
     if switch is None and thinking is not None:
         raise SpecError(
-            f"thinking is {str(thinking).lower()}, but the chat template has no thinking mode; leave it out"
+            f"thinking is {str(thinking).lower()}, but the chat template has no thinking mode; accepted: thinking left "
+            "out"
         )
     arguments: dict[str, Any] = {} if switch is None else {switch: thinking}
     if "date_string" in taken:
