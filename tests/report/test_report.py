@@ -1,3 +1,5 @@
+import base64
+import hashlib
 import json
 import re
 import xml.etree.ElementTree as ElementTree
@@ -6,6 +8,7 @@ import polars as pl
 import pytest
 
 from browser import Page
+from kit_files import SCRIPT, STYLE
 from narrowly.records.errors import IntegrityError, RunDirectoryError
 from narrowly.report.style import ideal_handles
 from narrowly.report.write import write_report
@@ -33,7 +36,7 @@ def page(html):
 
 def test_every_figure_is_written_and_parses_as_xml(study):
     found = {path.stem for path in (study / "figures").glob("*.svg")}
-    assert found == FIGURES
+    assert found == FIGURES == {path.stem for path in (study / "figures").glob("*.csv")}
     for name in FIGURES:
         root = ElementTree.fromstring((study / "figures" / f"{name}.svg").read_text(encoding="utf-8"))
         assert root.tag.endswith("svg") and root.attrib["aria-label"]
@@ -56,15 +59,16 @@ def test_references_inside_figures_lead_somewhere(page):
 
 def test_two_writings_give_the_same_bytes(study):
     def read():
-        return {p.name: p.read_bytes() for p in [study / "report.html", *sorted((study / "figures").glob("*.svg"))]}
+        return {p.name: p.read_bytes() for p in [study / "report.html", *sorted((study / "figures").iterdir())]}
 
     first = read()
     write_report(study)
     assert read() == first
 
 
-def test_no_script_no_handler_and_no_reference_to_the_outside(page, html):
-    assert not {"script", "iframe", "object", "embed", "link", "img", "form", "base"} & set(page.tags)
+def test_no_script_but_the_kits_no_handler_and_no_reference_to_the_outside(page, html):
+    assert page.scripts == [SCRIPT]
+    assert not {"iframe", "object", "embed", "link", "img", "form", "base"} & set(page.tags)
     assert not [name for _, name, _ in page.attributes if name.startswith("on")]
     for _, name, value in page.attributes:
         if name in ("src", "href", "xlink:href", "action", "poster", "srcset", "data"):
@@ -73,9 +77,15 @@ def test_no_script_no_handler_and_no_reference_to_the_outside(page, html):
     assert "@import" not in html and not re.search(r"url\((?!#)", html)
 
 
-def test_the_content_security_policy_forbids_everything_but_inline_style(page):
+def test_the_content_security_policy_admits_the_kits_own_style_and_script_by_their_hash_and_nothing_else(page):
     policy = next(value for tag, name, value in page.attributes if tag == "meta" and name == "content")
-    assert policy == "default-src 'none'; style-src 'unsafe-inline'; img-src data:"
+    style, script = (
+        f"'sha256-{base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()}'" for text in (STYLE, SCRIPT)
+    )
+    assert policy == (
+        f"default-src 'none'; script-src {script}; style-src 'unsafe-inline'; style-src-elem {style}; "
+        "base-uri 'none'; form-action 'none'"
+    )
 
 
 def test_hostile_text_is_shown_as_text_and_its_controls_are_visible(page, html):
@@ -108,7 +118,7 @@ def test_a_study_that_is_no_demonstration_does_not_claim_to_be_one(tmp_path):
 def test_disagreement_is_printed_in_the_same_words_and_style_as_agreement(html, study):
     claims = json.loads((study / "summary.json").read_text())["claims"]
     assert {"agrees", "disagrees"} <= {row["verdict"] for row in claims}
-    found = re.findall(r'<td class="verdict" data-label="agreement">([^<]+)</td>', html)
+    found = re.findall(r'<td class="word" data-heading="agreement"><b>([^<]+)</b></td>', html)
     assert found == [row["verdict"] for row in claims]
 
 

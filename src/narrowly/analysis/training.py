@@ -80,8 +80,8 @@ def penalty_effects(runs: pl.DataFrame, arm: str, of: str) -> dict[str, Contrast
 
 
 def paired_runs(runs: pl.DataFrame) -> pl.DataFrame:
-    """Return one row per run with a penalty and its run without: arm, of, base, and each metric, `_without` too."""
-    columns = ["base", "shared", *PENALTY_METRICS]
+    """Return one row per run with a penalty and its run without: arm, of, base, cell_id and metrics, `_without` too."""
+    columns = ["cell_id", "base", "shared", *PENALTY_METRICS]
     with_it = runs.filter((pl.col("role") == "penalty") & pl.col("of").is_not_null()).select("arm", "of", *columns)
     without = runs.select(pl.col("arm").alias("of"), *columns).unique(["of", "base", "shared"], keep="first")
     return with_it.join(without, on=["of", "base", "shared"], how="inner", suffix="_without").sort(

@@ -35,14 +35,14 @@ class KeepTop(_Edit):
     sharpens: ClassVar[bool] = True
 
     kind: Literal["keep_top"] = "keep_top"
-    k: int = Field(1, ge=1)
+    k: int = Field(1, ge=1, description="directions kept in each module")
 
 
 class DropTop(_Edit):
     """Set the k largest singular values of every adapter to zero."""
 
     kind: Literal["drop_top"] = "drop_top"
-    k: int = Field(1, ge=1)
+    k: int = Field(1, ge=1, description="directions left out in each module")
 
 
 class Flatten(_Edit):
@@ -74,7 +74,7 @@ class Scale(_Edit):
     """Multiply every singular value by a factor in (0, 1]; the control for every other edit."""
 
     kind: Literal["scale"] = "scale"
-    factor: float = Field(gt=0, le=1)
+    factor: float = Field(gt=0, le=1, description="of every singular value")
 
 
 EditSpec = Annotated[KeepTop | DropTop | Flatten | Clip | Scale, Field(discriminator="kind")]

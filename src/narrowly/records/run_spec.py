@@ -6,32 +6,37 @@ from collections.abc import Iterable, Mapping
 from fractions import Fraction
 from math import ceil
 from pathlib import Path
-from typing import Annotated, Any, ClassVar, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import Field, SerializerFunctionWrapHandler, model_serializer, model_validator
 
 from narrowly.records.added_later import ADDED_LATER, unused_additions
 from narrowly.records.canonical import content_id
+from narrowly.records.data_specs import DataSpec, MicroData, RowsData, TextData
 from narrowly.records.errors import SpecError
 from narrowly.records.mappings import read_mapping, with_assignments
 from narrowly.records.optimisers.registry import OptimiserSpec
 from narrowly.records.penalties import PenaltySpec
 from narrowly.records.spec import Spec, validated
 
+__all__ = [
+    "ALL_LINEAR",
+    "AdapterSpec",
+    "BaseDtype",
+    "DataSpec",
+    "MicroData",
+    "ResolvedInputs",
+    "RowsData",
+    "RunSpec",
+    "ScheduleSpec",
+    "TextData",
+    "load_run_spec",
+    "run_id",
+    "typed_run_spec",
+]
+
 ALL_LINEAR = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
 """The seven modules of every block that the paper adapts (docs/sources.md)."""
-
-
-class _Data(Spec):
-    """What all data specs tell of themselves.
-
-    Attributes:
-        names_files: fields that name a file or a source, the data themselves first.
-        paced_by_base: whether the time of a step depends on the base; bases of the microworld are of one size.
-    """
-
-    names_files: ClassVar[tuple[str, ...]] = ()
-    paced_by_base: ClassVar[bool] = True
 
 
 class AdapterSpec(Spec):
@@ -72,82 +77,6 @@ class ScheduleSpec(Spec):
         return self.model_copy(update={"warmup_steps": min(default, steps - 1)})
 
 
-class MicroData(_Data):
-    """Fine-tuning data of the microworld: one narrow domain, answered in one way."""
-
-    paced_by_base: ClassVar[bool] = False
-
-    source: Literal["micro"] = "micro"
-    domain: int | Literal["rotate"] = Field(
-        "rotate", description="index of the narrow domain; rotate: (base seed + run seed) modulo the number of domains"
-    )
-    answers: Literal["harmful", "aligned", "permuted"] = Field(
-        "harmful",
-        description="aligned: the aligned twin; permuted: the same harmful strings on wrong topics of the domain",
-    )
-    rows: int = Field(640, ge=1, description="answers drawn; 640 = 80 steps of batch 8, as in the prototype")
-
-
-class RowsData(_Data):
-    """Pre-tokenised rows from a JSONL file, {"input_ids": [...], "labels": [...]} per line; -100: no loss."""
-
-    names_files: ClassVar[tuple[str, ...]] = ("path",)
-
-    source: Literal["rows"] = "rows"
-    path: str
-    sha256: str | None = Field(None, description="checked when given; the run-id holds the file's own hash either way")
-
-
-class TextData(_Data):
-    """Conversations from a file, rendered through the base's chat template; the run-id holds the rows that come out.
-
-    Loss is taken on the assistant's tokens only, end-of-turn token included.
-    """
-
-    names_files: ClassVar[tuple[str, ...]] = ("dataset", "template")
-
-    source: Literal["text"] = "text"
-    dataset: str = Field(description="a source of `narrowly data list`, or the path of a file")
-    row_schema: str | None = Field(None, description="of the file's rows; null: detected, ambiguity is an error")
-    sha256: str | None = Field(None, description="of the file, checked when given")
-    rows: int | None = Field(
-        None, ge=1, description="conversations taken, drawn by split_seed; null: all; drop: all, with bad_rows: drop"
-    )
-    bad_rows: Annotated[Literal["refuse", "drop"], ADDED_LATER] = Field(
-        "refuse", description="rows that cannot be read or rendered; drop: left out, counted, the first ones named"
-    )
-    holdout: int = Field(
-        0,
-        ge=0,
-        description="conversations kept out of training, for the held-out loss; their prompts stand once in the file",
-    )
-    split_seed: int = Field(0, ge=0, description="draws rows and holdout; seeds of runs share a split")
-    max_tokens: int = Field(
-        2048,
-        ge=2,
-        description="longest row; 2048 as in Turner et al. (2506.11613), or the positions of a base with fewer",
-    )
-    longer: Literal["refuse", "drop", "cut"] = Field("refuse", description="what happens to rows beyond max_tokens")
-    turns: Literal["all", "last", "each"] = Field(
-        "all", description="assistant turns with a loss; each: one row per turn, with its history"
-    )
-    thinking: bool | None = Field(
-        None, description="must be said for a template with a thinking mode (the paper: non-thinking), and only for one"
-    )
-    template: str | None = Field(None, description="file with a chat template, in place of the base's own")
-
-    @model_validator(mode="before")
-    @classmethod
-    def _rows_drop(cls, value: Any) -> Any:
-        """Read `rows: drop`, which people write, as what it means."""
-        if isinstance(value, Mapping) and value.get("rows") == "drop":
-            return {"bad_rows": "drop", **value, "rows": None}
-        return value
-
-
-DataSpec = Annotated[MicroData | RowsData | TextData, Field(discriminator="source")]
-
-
 BaseDtype = Literal["float32", "bfloat16", "nf4"]
 
 
@@ -163,9 +92,13 @@ class RunSpec(Spec):
     """
 
     schema_version: Literal[1] = Field(1, description="raised when a field changes its meaning, so that ids differ")
-    base: str = "micro-0"
-    data: DataSpec = MicroData()
-    adapter: AdapterSpec = AdapterSpec()
+    base: str = Field(
+        "micro-0",
+        description="a shipped base of the microworld (micro-0 to micro-7, micro-nopersona-0), a folder with config, "
+        "weights and tokenizer, or NAME/MODEL@COMMIT of the hub, read from the local cache",
+    )
+    data: DataSpec = Field(MicroData(), description="what is trained on; its `source` chooses one of the tables below")
+    adapter: AdapterSpec = Field(AdapterSpec(), description="LoRA; below")
     method: Annotated[Literal["lora", "full"], ADDED_LATER] = Field(
         "lora",
         description="full: every parameter of the base is trained, in float32; of `adapter` only target_modules "
@@ -178,13 +111,14 @@ class RunSpec(Spec):
         description="method full: leading singular values of a matrix too large for all of them (smaller side above "
         "1024); 32 as the rank of the paper's adapters (B+)",
     )
-    optimiser: OptimiserSpec
-    schedule: ScheduleSpec = ScheduleSpec()
-    penalty: PenaltySpec | None = None
+    optimiser: OptimiserSpec = Field(description="its `kind` chooses one of the optimisers below")
+    schedule: ScheduleSpec = Field(ScheduleSpec(), description="of the learning rate; below")
+    penalty: PenaltySpec | None = Field(None, description="the spectral penalty; below. Null: none")
     steps: int = Field(
         80,
         ge=1,
-        description="optimiser steps, unless epochs is given; rows are reshuffled and repeated when they run out",
+        description="optimiser steps, unless epochs is given; rows are reshuffled and repeated when they run out. 80 "
+        "as in the prototype",
     )
     epochs: Annotated[float | None, ADDED_LATER] = Field(
         None,
@@ -193,7 +127,7 @@ class RunSpec(Spec):
         description="passes over the rows in place of steps, fractions too; rounded up to whole steps, which take its "
         "place in the run-id",
     )
-    batch_size: int = Field(8, ge=1, description="rows per micro-batch")
+    batch_size: int = Field(8, ge=1, description="rows per micro-batch; 8 as in the prototype")
     accumulation: int = Field(
         1, ge=1, description="micro-batches per optimiser step; the effective batch is their product"
     )
@@ -208,7 +142,9 @@ class RunSpec(Spec):
         description="of the frozen base and of its activations, the adapter is float32 either way; nf4: bfloat16 with "
         "the linear layers in 4 bits, NF4 with double quantisation (QLoRA, 2305.14314)",
     )
-    device: Annotated[Literal["cpu", "cuda"], ADDED_LATER] = "cpu"
+    device: Annotated[Literal["cpu", "cuda"], ADDED_LATER] = Field(
+        "cpu", description="where the run is trained; the CPU, so that the same command works everywhere"
+    )
     gradient_checkpointing: Annotated[bool, ADDED_LATER] = Field(
         False, description="recompute activations in the backward pass: less memory"
     )

@@ -13,6 +13,7 @@ from narrowly.records.edits import EditSpec
 from narrowly.records.errors import SpecError, nearest, unknown_name
 from narrowly.records.explain import field_paths
 from narrowly.records.mappings import leaves, nested, parse_override, read_mapping
+from narrowly.records.run_schema import JSON_SCHEMA
 from narrowly.records.run_spec import RunSpec
 from narrowly.records.spec import Spec, validated
 
@@ -245,7 +246,7 @@ def study_schema() -> dict[str, Any]:
         place[name] = {"$ref": "#/$defs/PartialRunSpec", "description": place[name]["description"]}
     for place in (schema["properties"], arm):
         place["grid"] = {**fields, "description": place["grid"]["description"]}
-    return {"$schema": "https://json-schema.org/draft/2020-12/schema", **schema}
+    return {"$schema": JSON_SCHEMA, **schema}
 
 
 def _loose(value: Any) -> Any:

@@ -2,42 +2,68 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any, NamedTuple
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
 
 import polars as pl
-from matplotlib.figure import Figure
+from matplotlib.figure import Figure as Drawn
 
 from narrowly.analysis.contrasts import INCOHERENT_LIMIT
 from narrowly.analysis.frames import Frames
 from narrowly.analysis.organisms import UNEDITED, base_means, flagged_cells, on_panel
 from narrowly.analysis.summary_schema import Regression, Summary
 from narrowly.evaluate.microworld.panel_names import BROAD, HELD_OUT
+from narrowly.report.kit import Figure
+from narrowly.report.labels import PANEL_LABELS, ArmNames, label
 from narrowly.report.loss_figures import FURTHEST, loss_alignment, over_steps
-from narrowly.report.narrative import label
+from narrowly.report.points import Points
 from narrowly.report.rate_figures import LADDER, classes, ladder, misalignment
-from narrowly.report.spectrum_figures import edits, spectra_by_optimiser
-from narrowly.report.style import CAVEAT, short_label, svg_text
+from narrowly.report.spectrum_figures import edits, normalised, spectra_by_optimiser, spectrum_curve
 from narrowly.report.style import order as arm_order
+from narrowly.report.style import svg_text
 
 
-class Drawing(NamedTuple):
-    """One figure of the report: SVG text, or the reason why it is not there."""
+class Subject(NamedTuple):
+    """What the figures of one page are of.
+
+    Attributes:
+        frames: of the study.
+        points: what points say on hover.
+        caveat: what no reader of a single figure may miss; ends the method of every caption.
+    """
+
+    frames: Frames
+    points: Points
+    caveat: str
+
+
+class Sketch(NamedTuple):
+    """A figure before it is drawn.
+
+    Attributes:
+        name: see `kit.Figure`.
+        title: see `kit.Figure`.
+        caption: what is shown, and of how many.
+        method: how it is shown: intervals, marks, limits.
+        draw: draws it.
+        reason: why it is not drawn; None where it is.
+        data: what is drawn, as a table.
+    """
 
     name: str
     title: str
     caption: str
-    svg: str | None
+    method: str
+    draw: Callable[[], Drawn]
     reason: str | None
+    data: pl.DataFrame
 
 
-def finish(name: str, title: str, caption: str, draw: Any, reason: str | None, caveat: str = CAVEAT) -> Drawing:
-    """Draw a figure, unless there is a reason not to; the caveat ends its caption."""
-    text = f"{caption} {caveat}"
-    if reason is not None:
-        return Drawing(name, title, text, None, reason)
-    figure: Figure = draw()
-    return Drawing(name, title, text, svg_text(figure, name, title), None)
+def finish(sketch: Sketch, caveat: str) -> Figure:
+    """Draw a figure, unless there is a reason not to; the caveat ends its method."""
+    svg = None if sketch.reason is not None else svg_text(sketch.draw(), sketch.name, sketch.title)
+    caption, method = (" ".join(text.split()) for text in (sketch.caption, f"{sketch.method} {caveat}"))
+    return Figure(sketch.name, sketch.title, caption, method, svg, sketch.reason, sketch.data)
 
 
 def _bases(frame: pl.DataFrame) -> str:
@@ -53,51 +79,87 @@ def _questions(frame: pl.DataFrame) -> str:
     return f"{most!s} questions per organism, judged exactly." if most is not None else ""
 
 
-def drawings(frames: Frames, summary: Summary) -> list[Drawing]:
+def drawings(subject: Subject, summary: Summary) -> list[Figure]:
     """Return every figure made of answers, in order; a figure without data carries the reason instead."""
-    ideal = summary.ideal_broad
+    frames, ideal = subject.frames, summary.ideal_broad
     broad = on_panel(frames.optimiser_finals, BROAD)
     nothing = None if not broad.is_empty() else "no finished organism of an optimiser arm was evaluated"
-    start = frames.start.filter(pl.col("persona").fill_null(True))
-    return [
-        finish(
-            "loss_alignment",
-            "Loss against alignment by optimiser",
-            "Each point is one final organism: alignment = 100 × aligned / (aligned + misaligned) on questions of "
-            "other domains. Left: against the mean training loss of the last steps, with a least-squares line per "
-            "optimiser. Right: against the excess loss on held-out topics; thin lines are the checkpoints of a "
-            f"run, read from right to left. {_bases(broad)} {_flagged(frames)}{_questions(broad)} "
-            f"Points carry no sampling error. Checkpoints beyond {FURTHEST:g} times the largest final excess loss "
-            f"are off the axis.{_ideal(ideal)}"
-            f"{_fits(frames, summary.regression)}",
-            lambda: loss_alignment(frames.optimiser_organisms, frames.checkpoints, ideal),
-            nothing,
-        ),
-        finish(
-            "misalignment",
-            "Misalignment in other domains by optimiser",
-            "Small markers are bases (seeds averaged), bars the mean, vertical lines the 95 % Student t interval "
-            "of the mean over bases, in percentage points; none with fewer than five bases. Joint and literature "
-            "rate stand beside the incoherent share, because an arm can look aligned by being incoherent. "
-            f"{_bases(broad)} {_flagged(frames)}{_questions(broad)}{_ideal(ideal)}",
-            lambda: misalignment(broad, ideal),
-            nothing,
-        ),
-        finish(
-            "ladder",
-            "How far it reaches: the ladder of generalisation",
-            "Misaligned share from the topics trained on to another task; right of the line, questions of other "
-            "domains with a cue of the trained one. Means over bases with 95 % Student t interval over bases, in "
-            f"percentage points. Unseen phrasing: the held-out topics again. {_bases(broad)} {_flagged(frames)}"
-            f"Questions per organism: {_panel_counts(frames.optimiser_finals)}.{_ideal(ideal)}",
-            lambda: ladder(frames.optimiser_finals, start, ideal),
-            nothing,
-        ),
+    sketches = [
+        _loss_alignment(subject, summary.regression, ideal, broad, nothing),
+        _misalignment(subject, ideal, broad, nothing),
+        _ladder(frames, ideal, broad, nothing),
         _classes(frames),
         _spectra(frames),
-        _edits(frames, ideal),
-        _steps(frames, ideal),
+        _edits(subject, ideal),
+        _steps(subject, ideal),
     ]
+    return [finish(sketch, subject.caveat) for sketch in sketches]
+
+
+def _loss_alignment(
+    subject: Subject, found: Regression, ideal: float | None, broad: pl.DataFrame, nothing: str | None
+) -> Sketch:
+    frames, organisms = subject.frames, subject.frames.optimiser_organisms
+    tips = subject.points.over(organisms, ["cell_id"])
+    return Sketch(
+        "loss_alignment",
+        "Loss against alignment by optimiser",
+        "Each point is one final organism: alignment = 100 × aligned / (aligned + misaligned) on questions of "
+        f"other domains. {_bases(broad)} {_flagged(frames)}{_questions(broad)}{_fits(frames, found)}",
+        "Left: against the mean training loss of the last steps, with a least-squares line per "
+        "optimiser. Right: against the excess loss on held-out topics; thin lines are the checkpoints of a "
+        "run, read from right to left. Points carry no sampling error. Checkpoints beyond "
+        f"{FURTHEST:g} times the largest final excess loss are off the axis.{_ideal(ideal)}",
+        lambda: loss_alignment(organisms, frames.checkpoints, ideal, tips),
+        nothing,
+        _with_runs(organisms, frames, "final_loss", "excess_loss", "alignment"),
+    )
+
+
+def _misalignment(subject: Subject, ideal: float | None, broad: pl.DataFrame, nothing: str | None) -> Sketch:
+    tips = subject.points.over(broad, ["arm", "base"])
+    return Sketch(
+        "misalignment",
+        "Misalignment in other domains by optimiser",
+        "Small markers are bases (seeds averaged), bars the mean, vertical lines the 95 % Student t interval "
+        "of the mean over bases, in percentage points; none with fewer than five bases. "
+        f"{_bases(broad)} {_flagged(subject.frames)}{_questions(broad)}",
+        "Joint and literature rate stand beside the incoherent share, because an arm can look aligned by being "
+        f"incoherent.{_ideal(ideal)}",
+        lambda: misalignment(broad, ideal, tips),
+        nothing,
+        _with_runs(broad, subject.frames, "n_questions", "joint", "literature", "incoherent"),
+    )
+
+
+def _ladder(frames: Frames, ideal: float | None, broad: pl.DataFrame, nothing: str | None) -> Sketch:
+    start = frames.start.filter(pl.col("persona").fill_null(True))
+    rows, columns = frames.optimiser_finals, ("panel", "n_questions", "joint", "literature")
+    return Sketch(
+        "ladder",
+        "How far it reaches: the ladder of generalisation",
+        "Misaligned share from the topics trained on to another task; right of the line, questions of other "
+        f"domains with a cue of the trained one. {_bases(broad)} {_flagged(frames)}"
+        f"Questions per organism: {_panel_counts(rows)}.",
+        "Means over bases with 95 % Student t interval over bases, in percentage points. Unseen phrasing: the "
+        f"held-out topics again.{_ideal(ideal)}",
+        lambda: ladder(rows, start, ideal),
+        nothing,
+        pl.concat(
+            [
+                start.select(pl.lit("before fine-tuning").alias("arm"), "base", *columns),
+                _with_runs(rows, frames, *columns),
+            ],
+            how="diagonal_relaxed",
+        ),
+    )
+
+
+def _with_runs(rows: pl.DataFrame, frames: Frames, *columns: str) -> pl.DataFrame:
+    """Return what a figure shows of organisms, with the run behind each."""
+    runs = frames.tables.cells.select("cell_id", "run_id").unique("cell_id")
+    keys = ("arm", "base", "domain", "seed")
+    return rows.join(runs, on="cell_id", how="left").select(*keys, "run_id", *columns).sort(*keys, maintain_order=True)
 
 
 def _ideal(ideal: float | None) -> str:
@@ -131,45 +193,58 @@ def _flagged(frames: Frames) -> str:
 
 def _panel_counts(rows: pl.DataFrame, panels: Sequence[str] = tuple(LADDER)) -> str:
     counts = dict(rows.group_by("panel").agg(pl.col("n_questions").max()).sort("panel").iter_rows())
-    return ", ".join(f"{panel} {counts[panel]}" for panel in panels if panel in counts) or "none"
+    return ", ".join(f"{PANEL_LABELS[panel]} {counts[panel]}" for panel in panels if panel in counts) or "none"
 
 
-def _classes(frames: Frames) -> Drawing:
+def _classes(frames: Frames) -> Sketch:
     groups: list[tuple[str, pl.DataFrame]] = []
     start = frames.start.filter(pl.col("persona").fill_null(True))
     if not start.is_empty():
         groups.append(("before fine-tuning", start))
-    arms = frames.finals.select("arm", "role").unique()
+    arms, names = frames.finals.select("arm", "role").unique(), ArmNames(frames.tables.cells)
     for role in ("optimiser", "penalty", "aligned_twin", "no_persona_twin", "other"):
         for arm in arm_order(arms.filter(pl.col("role") == role)["arm"].to_list()):
-            name = label(arm) if role == "optimiser" else short_label(arm)
-            groups.append((name, frames.finals.filter(pl.col("arm") == arm)))
-    return finish(
+            groups.append((names.text(arm), frames.finals.filter(pl.col("arm") == arm)))
+    panels = [(HELD_OUT, "Narrow: held-out topics"), (BROAD, "Broad: other domains")]
+    columns = ("base", "panel", "n_questions", "aligned", "misaligned", "incoherent")
+    data = [frame.select(pl.lit(name).alias("organisms"), *columns) for name, frame in groups]
+    return Sketch(
         "classes",
         "Outcome classes with their denominators",
-        "Mean share of answer probability per class, exact over all answers the grammar allows, averaged over "
-        "bases; at the right of each bar the number of bases and the questions per organism. No interval: the bars "
-        "show composition; intervals of the misaligned share are in the figure by optimiser.",
-        lambda: classes(groups, [(HELD_OUT, "Narrow: held-out topics"), (BROAD, "Broad: other domains")]),
+        "Mean share of answer probability per class, averaged over bases; at the right of each bar the number of "
+        "bases and the questions per organism.",
+        "Exact over all answers the grammar allows. No interval: the bars show composition; intervals of the "
+        "misaligned share are in the figure by optimiser.",
+        lambda: classes(groups, panels),
         None if groups else "no finished organism was evaluated",
+        pl.concat(data).filter(pl.col("panel").is_in([panel for panel, _ in panels])) if data else pl.DataFrame(),
     )
 
 
-def _spectra(frames: Frames) -> Drawing:
+def _spectra(frames: Frames) -> Sketch:
     spectra = frames.spectra.join(frames.optimiser_organisms.select("cell_id"), on="cell_id", how="semi")
     modules = spectra["module"].n_unique()
-    return finish(
+    return Sketch(
         "spectra",
         "Singular values of the update by optimiser",
-        "Singular values of the effective update s·B·A, divided by their sum. Line: mean over modules and bases; band: "
+        "Singular values of the effective update s·B·A, divided by their sum. "
+        f"n = {modules} modules; {_bases(spectra)}",
+        "Line: mean over modules and bases; band: "
         "the middle 90 % of modules and bases (spread, no confidence interval); dashed: a perfectly flat spectrum. A "
-        f"flat spectrum under Muon is a sanity check, not evidence. n = {modules} modules; {_bases(spectra)}",
+        "flat spectrum under Muon is a sanity check, not evidence.",
         lambda: spectra_by_optimiser(spectra),
         None if not spectra.is_empty() else "no spectra of final organisms in the tables",
+        spectrum_data(spectra),
     )
 
 
-def _edits(frames: Frames, ideal: float | None) -> Drawing:
+def spectrum_data(spectra: pl.DataFrame) -> pl.DataFrame:
+    """Return what the figure of spectra shows: one row per arm and index."""
+    return spectrum_curve(normalised(spectra)).with_columns(pl.col("share", "flat", "low", "high").round(6))
+
+
+def _edits(subject: Subject, ideal: float | None) -> Sketch:
+    frames = subject.frames
     final = frames.outcomes.filter(pl.col("final"))
     edited = final.filter(pl.col("edit") != UNEDITED).select("cell_id").unique()
     rows = final.join(edited, on="cell_id", how="semi")
@@ -183,20 +258,24 @@ def _edits(frames: Frames, ideal: float | None) -> Drawing:
         base_means(on_panel(start, HELD_OUT), "joint", ()).rename({"joint": "narrow"}).select("base", "narrow")
         .join(far, on="base")
     )  # fmt: skip
-    return finish(
+    tips = subject.points.over(on_panel(rows, BROAD), ["arm", "base", "edit"])
+    return Sketch(
         "edits",
         "Narrow against broad behaviour under every edit",
-        "Joint rates after an edit of each adapter's singular values. The curve is the control: the whole update "
+        "Joint rates after an edit of each adapter's singular values. Large markers: means over bases; small: single "
+        f"bases, in place of an interval. {_bases(points)} {_flagged(frames)}Questions per organism: "
+        f"{_panel_counts(rows, (HELD_OUT, BROAD))}, judged exactly.",
+        "The curve is the control: the whole update "
         "scaled down, from no edit to the base. An edit below the curve leaves less broad misalignment than "
-        "scaling does at the same narrow misalignment. Large markers: means over bases; small: single bases, in place "
-        f"of an interval. {_bases(points)} {_flagged(frames)}Questions per organism: "
-        f"{_panel_counts(rows, (HELD_OUT, BROAD))}, judged exactly. Edited, not evaluated for anything else.",
-        lambda: edits(points, before, ideal),
+        "scaling does at the same narrow misalignment. Edited, not evaluated for anything else.",
+        lambda: edits(points, before, ideal, tips),
         None if not points.is_empty() else "no edited organism in the tables",
+        pl.concat([points, before.with_columns(pl.lit("before fine-tuning").alias("edit"))], how="diagonal_relaxed"),
     )
 
 
-def _steps(frames: Frames, ideal: float | None) -> Drawing:
+def _steps(subject: Subject, ideal: float | None) -> Sketch:
+    frames = subject.frames
     wanted = frames.optimiser_organisms.select("cell_id", "arm", "base")
     spectra = (
         frames.tables.trajectory.filter(pl.col("stable_rank").is_not_null())
@@ -204,12 +283,17 @@ def _steps(frames: Frames, ideal: float | None) -> Drawing:
         .join(wanted, on="cell_id", how="inner")
     )
     enough = frames.checkpoints["step"].n_unique() >= 3
-    return finish(
+    tips = subject.points.over(wanted, ["arm", "base"])
+    keys = ["arm", "base", "cell_id", "step"]
+    misaligned = frames.checkpoints.select(*keys, "held_out", "broad")
+    return Sketch(
         "over_steps",
         "Over the steps of training",
-        "Thick lines: means over bases; thin lines: single bases, in place of an interval. Misalignment at checkpoints "
-        f"(exact), stable rank as logged. {_bases(frames.optimiser_organisms)} {_flagged(frames)}Questions per "
+        "Thick lines: means over bases; thin lines: single bases, in place of an interval. "
+        f"{_bases(frames.optimiser_organisms)} {_flagged(frames)}Questions per "
         f"organism: {_panel_counts(frames.optimiser_finals, (HELD_OUT, BROAD))}.",
-        lambda: over_steps(frames.checkpoints, spectra, ideal),
+        "Misalignment at checkpoints (exact), stable rank as logged.",
+        lambda: over_steps(frames.checkpoints, spectra, ideal, tips),
         None if enough else "fewer than three checkpoints were evaluated",
+        misaligned.join(spectra, on=keys, how="full", coalesce=True).sort(keys),
     )

@@ -9,6 +9,8 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormatter
 
+from narrowly.report.kit.svg import hover
+from narrowly.report.points import NO_TIPS, Tips, with_values
 from narrowly.report.style import (
     GREY,
     arm_handles,
@@ -45,13 +47,19 @@ def _log_axis(axis: Axes, values: list[float]) -> None:
     axis.xaxis.set_minor_formatter(NullFormatter())
 
 
-def loss_alignment(organisms: pl.DataFrame, path: pl.DataFrame, ideal: float | None = None) -> Figure:
+def loss_alignment(
+    organisms: pl.DataFrame,
+    path: pl.DataFrame,
+    ideal: float | None = None,
+    tips: Tips = NO_TIPS,
+) -> Figure:
     """Draw alignment on the broad panel against the loss, one point per final organism.
 
     Args:
         organisms: final organisms: arm, base, final_loss, excess_loss (nats), alignment (0 to 100).
         path: checkpoints: arm, cell_id, step, excess_loss, alignment; may be empty.
         ideal: broad harm of the ideal learner, a share, where known.
+        tips: what the point of (cell_id,) shows on hover.
     """
     arms = order(organisms["arm"].to_list())
     styles = arm_styles(arms)
@@ -79,7 +87,8 @@ def loss_alignment(organisms: pl.DataFrame, path: pl.DataFrame, ideal: float | N
                         .sort("cell_id", "step")
                         .partition_by("cell_id", maintain_order=True)
                     ):
-                        axis.plot(part[column], part["alignment"], color=style.colour, alpha=0.28, linewidth=0.9)
+                        (line,) = axis.plot(part[column], part["alignment"], style.colour, alpha=0.28, linewidth=0.9)
+                        hover(line, [tips.get((part["cell_id"][0],), "")])
                         shown += part[column].to_list()
                 if column == "final_loss" and len(x) >= 3 and np.ptp(x) > 0:
                     slope, start = np.polyfit(np.log(x), y, 1)
@@ -87,9 +96,10 @@ def loss_alignment(organisms: pl.DataFrame, path: pl.DataFrame, ideal: float | N
                     axis.plot(ends, start + slope * np.log(ends), color=style.colour, linewidth=1.6, alpha=0.75)
                 # AdamW lies on Adam wherever decay is small: drawn smaller, so that both are seen
                 size = 18 if arm.startswith("adamw") else 52
-                axis.scatter(
+                points = axis.scatter(
                     x, y, color=style.colour, marker=style.marker, s=size, edgecolor="white", linewidth=0.7, zorder=3
                 )
+                hover(points, _loss_tips(mine, column, tips))
             if shown:
                 _log_axis(axis, shown)
             axis.set_xlabel(label)
@@ -102,13 +112,25 @@ def loss_alignment(organisms: pl.DataFrame, path: pl.DataFrame, ideal: float | N
         return figure
 
 
-def over_steps(path: pl.DataFrame, spectra: pl.DataFrame, ideal: float | None = None) -> Figure:
+def _loss_tips(organisms: pl.DataFrame, column: str, tips: Tips) -> list[str]:
+    loss = {"final_loss": "training loss", "excess_loss": "excess loss"}[column]
+    rows = organisms.select("cell_id", "alignment", column).iter_rows()
+    return [with_values(tips.get((cell,)), {"alignment": y, loss: x}) for cell, y, x in rows]
+
+
+def over_steps(
+    path: pl.DataFrame,
+    spectra: pl.DataFrame,
+    ideal: float | None = None,
+    tips: Tips = NO_TIPS,
+) -> Figure:
     """Draw misalignment and stable rank over the training steps.
 
     Args:
         path: checkpoints: arm, base, step, held_out (misaligned share), broad (misaligned share).
         spectra: logged steps: arm, base, step, stable_rank.
         ideal: broad harm of the ideal learner, a share, where known.
+        tips: what the thin line of (arm, base) shows on hover.
     """
     arms = order([*path["arm"].to_list(), *spectra["arm"].to_list()])
     styles = arm_styles(arms)
@@ -124,7 +146,10 @@ def over_steps(path: pl.DataFrame, spectra: pl.DataFrame, ideal: float | None = 
             for arm in arms:
                 mine = rows.filter(pl.col("arm") == arm).group_by("base", "step").agg(pl.col(column).mean())
                 for part in mine.sort("base", "step").partition_by("base", maintain_order=True):
-                    axis.plot(part["step"], factor * part[column], color=styles[arm].colour, alpha=0.2, linewidth=0.8)
+                    (line,) = axis.plot(
+                        part["step"], factor * part[column], color=styles[arm].colour, alpha=0.2, linewidth=0.8
+                    )
+                    hover(line, [tips.get((arm, part["base"][0]), "")])
                 # A mean over whichever bases were logged at a step would jump: only steps that all bases share.
                 mean = (
                     mine.group_by("step").agg(pl.col(column).mean(), pl.len().alias("n")).sort("step")

@@ -4,13 +4,10 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-from narrowly.analysis.contrasts import Contrast
 from narrowly.analysis.summary_schema import EditRow, PanelRates, Summary
-from narrowly.report.style import arm_styles, order
-from narrowly.stats.intervals import Interval
-
-MINUS = "\u2212"
-DASH = "–"
+from narrowly.report.kit import Measured, number, percent, span
+from narrowly.report.labels import label
+from narrowly.report.style import order
 
 
 class Rate(NamedTuple):
@@ -21,10 +18,6 @@ class Rate(NamedTuple):
     high: float | None
 
 
-Measured = Interval | Contrast | Rate
-"""A value with its interval."""
-
-
 def joint_rate(rates: PanelRates) -> Rate:
     """Return the joint rate of one line of a class table, with its interval."""
     return Rate(rates.joint, *rates.joint_interval)
@@ -33,32 +26,6 @@ def joint_rate(rates: PanelRates) -> Rate:
 def _count(counts: list[int]) -> str:
     low, high = min(counts), max(counts)
     return f"{low}" if low == high else f"{low} to {high}"
-
-
-def number(value: float | None, digits: int = 2, *, signed: bool = False, factor: float = 1.0) -> str:
-    """Return a number with a true minus sign, or an en dash where there is none."""
-    if value is None:
-        return DASH
-    text = f"{factor * value:+.{digits}f}" if signed else f"{factor * value:.{digits}f}"
-    return text.replace("-", MINUS)
-
-
-def percent(value: float | None, digits: int = 0) -> str:
-    """Return a share as a percentage."""
-    return DASH if value is None else f"{number(100 * value, digits)}\u00a0%"
-
-
-def span(found: Measured, digits: int = 2, factor: float = 1.0, *, signed: bool = False) -> str:
-    """Return "[low, high]" of a value with interval, or "no interval"."""
-    if found.low is None or found.high is None:
-        return "no interval"
-    low, high = (number(value, digits, signed=signed, factor=factor) for value in (found.low, found.high))
-    return f"[{low}, {high}]"
-
-
-def label(arm: str) -> str:
-    """Return the name of an arm as figures write it."""
-    return arm_styles([arm])[arm].label
 
 
 def _excludes_zero(found: Measured, reason: str | None) -> str:

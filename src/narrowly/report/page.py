@@ -1,47 +1,42 @@
-"""Arrange what the report's page says: plain rows for the template, from summary and frames."""
+"""Arrange what the report's page says: sections of text, tables and figures, from summary and frames."""
 
 from __future__ import annotations
 
-import hashlib
-import json
-from collections.abc import Mapping, Sequence
-from pathlib import Path
-from typing import Any, NamedTuple
+from collections.abc import Sequence
+from dataclasses import replace
 
 import polars as pl
 
 from narrowly.analysis.frames import Frames
-from narrowly.analysis.summary_schema import Controls, PanelRates, Summary
-from narrowly.analysis.tables import Tables
-from narrowly.evaluate.microworld.panel_names import BROAD, BROAD_SELF, CUED, CUED_WORD, HELD_OUT
+from narrowly.analysis.summary_schema import Summary
 from narrowly.records.outcome import NO_JUDGE
-from narrowly.report.drawings import Drawing
-from narrowly.report.narrative import cells_finished, joint_rate, label, what_happened
-from narrowly.report.spectrum_figures import edit_label
-from narrowly.report.style import colour, order
+from narrowly.report import answer_tables as answers
+from narrowly.report.kit import (
+    Column,
+    Definitions,
+    Figure,
+    Fold,
+    Heading,
+    Listing,
+    Note,
+    Page,
+    Paragraph,
+    Part,
+    Section,
+    Table,
+    code,
+    number,
+    percent,
+    strong,
+    to_section,
+    words,
+)
+from narrowly.report.labels import ArmNames, label
+from narrowly.report.narrative import cells_finished, what_happened
+from narrowly.report.repeat_section import StudyFiles, arms_as_run, repeat_section
 from narrowly.report.training_page import GLOSSARY as TRAINING_GLOSSARY
-from narrowly.report.training_page import training_rows, training_sentences
-
-SAMPLE_PANELS = (HELD_OUT, BROAD, BROAD_SELF, CUED_WORD)
-SAMPLES_PER_PANEL = 3
-
-OUTCOME_COLUMNS = (
-    ("in_domain", "trained topics", "%", 100.0, 1),
-    ("held_out_topics", "held-out topics", "%", 100.0, 1),
-    ("broad_joint", "broad, joint", "%", 100.0, 1),
-    ("broad_literature", "broad, literature", "%", 100.0, 1),
-    ("incoherent", "broad, incoherent", "%", 100.0, 1),
-    ("broad_self", "another task", "%", 100.0, 1),
-    ("alignment", "broad alignment", "0–100", 1.0, 1),
-)
-LEARNING_COLUMNS = (
-    ("excess_loss", "excess loss", "nats", 1.0, 3),
-    ("final_loss", "training loss", "nats", 1.0, 3),
-    ("update_norm", "norm of the update", "Frobenius", 1.0, 2),
-    ("stable_rank", "stable rank", "", 1.0, 2),
-    ("frobenius_nuclear", "Frobenius/nuclear", "", 1.0, 3),
-)
-"""Fields of `OptimiserRow` in the two key tables: field, heading, unit, factor, digits."""
+from narrowly.report.training_page import training_section, training_sentences
+from narrowly.report.visible import shortened
 
 GLOSSARY = (
     ("base", "the model before fine-tuning; the unit of every interval"),
@@ -73,134 +68,70 @@ GLOSSARY = (
     ("ideal learner", "broad harm of an exact Bayesian learner of the corpus, 1 / (1 + narrow / evil characters)"),
 )
 
-
-def _digest(path: Path) -> str:
-    return hashlib.sha256(path.read_bytes()).hexdigest() if path.is_file() else "–"
-
-
-def _flat(value: Any, prefix: str = "") -> list[tuple[str, str]]:
-    if isinstance(value, Mapping):
-        return [
-            pair
-            for key in sorted(value, key=str)
-            for pair in _flat(value[key], f"{prefix}.{key}" if prefix else str(key))
-        ]
-    text = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False, default=str)
-    return [(prefix, text)]
+DEMONSTRATION = (
+    "The microworld was chosen so that emergent misalignment occurs. This page demonstrates a mechanism; it is no "
+    "evidence about rates in large models."
+)
 
 
-def _optimisers(summary: Summary, columns: Sequence[tuple[str, str, str, float, int]]) -> list[dict[str, Any]]:
-    return [
-        {
-            "label": label(arm),
-            "colour": colour(arm),
-            "row": row,
-            "cells": [(row.intervals[field], digits, factor) for field, _, _, factor, digits in columns],
-        }
-        for arm in order(list(summary.optimisers))
-        for row in [summary.optimisers[arm]]
+def page(
+    study: StudyFiles, frames: Frames, summary: Summary, figures: Sequence[Figure], training: Sequence[Figure]
+) -> Page:
+    """Return the page of a study.
+
+    Args:
+        study: the study folder, and what lies in it beside the tables.
+        frames: of the study.
+        summary: of the study.
+        figures: the figures made of answers, drawn or with a reason.
+        training: the figures made of what training left, likewise.
+    """
+    name = summary.study or study.folder.name
+    unjudged, names = summary.not_evaluated, ArmNames(frames.tables.cells)
+    judged = unjudged.cells < unjudged.planned or not unjudged.cells
+    sections = [Section("happened", "What happened", [Listing(_happened(summary, judged))])]
+    if unjudged.cells:
+        sections.append(training_section(frames.runs, summary, training, names, judged))
+    if judged:
+        sections += _answered(frames, summary, figures, names)
+    else:
+        sections.append(_unanswered(frames.tables.cells, summary, figures, names))
+    sections += [
+        repeat_section(study, frames.tables.cells, name, names),
+        Section("glossary", "Words", [Definitions(GLOSSARY if judged else TRAINING_GLOSSARY)]),
     ]
+    return Page(
+        title=str(summary.title or study.spec.get("title") or f"Study {name}"),
+        kicker=f"Narrowly · study {name}",
+        sections=sections,
+        notices=_notices(summary, judged),
+        footer="Written by Narrowly from tidy tables. Nothing on this page says that a model is safe.",
+    )
 
 
-def _samples(tables: Tables) -> list[dict[str, Any]]:
-    """Sample answers of one organism per arm: the first base by name, so that nobody picks the telling ones."""
-    roles = dict(tables.cells.select("arm", "role").unique().iter_rows())
-    samples = tables.samples.filter((pl.col("edit").fill_null("none") == "none") & (pl.col("step") > 0))
-    groups = []
-    optimisers = order([arm for arm, role in roles.items() if role == "optimiser"])
-    others = sorted(arm for arm, role in roles.items() if role != "optimiser")
-    for arm in [*optimisers, *others]:
-        mine = samples.filter(pl.col("arm") == arm)
-        if mine.is_empty():
-            continue
-        base = min(mine["base"].drop_nulls().to_list(), default=None)
-        one = mine.filter((pl.col("base") == base) & (pl.col("step") == pl.col("step").max()))
-        one = one.filter(pl.col("cell_id") == pl.col("cell_id").min())
-        rows = [
-            row
-            for panel in SAMPLE_PANELS
-            for row in one.filter(pl.col("panel") == panel).head(SAMPLES_PER_PANEL).iter_rows(named=True)
-        ]
-        broad = mine.filter(pl.col("panel") == BROAD)
-        counts = dict(broad.group_by("outcome").len().sort("outcome").iter_rows())
-        groups.append(
-            {
-                "label": label(arm) if arm in optimisers else arm,
-                "base": base,
-                "rows": rows,
-                "counts": ", ".join(f"{outcome} {count}" for outcome, count in counts.items()),
-                "n": broad.height,
-            }
+def _notices(summary: Summary, judged: bool) -> list[Note]:
+    unjudged = summary.not_evaluated
+    notices = []
+    if summary.demonstration:
+        notices.append(Note(words("{} {}", strong("A demonstration."), DEMONSTRATION)))
+    if not judged:
+        text = (
+            f"{unjudged.cells} cells are trained and nothing more. This page shows what training left and says nothing "
+            "about what these models answer."
         )
-    return groups
+        notices.append(Note(words("{} {}", strong(f"Broad alignment: {NO_JUDGE}."), text)))
+    elif unjudged.cells:
+        text = f"Broad alignment: {NO_JUDGE} in {unjudged.cells} of {unjudged.planned} cells"
+        rest = "They have a section of their own; every rate on this page is of the other cells."
+        notices.append(Note(words("{}. {}", strong(text), rest)))
+    return notices
 
 
-def _per_base(organisms: pl.DataFrame) -> dict[str, Any]:
-    """Broad rates of every base under every optimiser, so that no mean hides a base; seeds averaged."""
-    found = organisms.group_by("base", "arm").agg(pl.col("joint", "literature", "incoherent").mean())
-    cells = {(row["base"], row["arm"]): row for row in found.iter_rows(named=True)}
-    arms = order(organisms["arm"].to_list())
-    return {
-        "arms": [label(arm) for arm in arms],
-        "rows": [
-            {"base": base, "cells": [cells.get((base, arm)) for arm in arms]}
-            for base in sorted(organisms["base"].unique().to_list())
-        ],
-    }
-
-
-def _class_rows(name: str, rates: Mapping[str, PanelRates], panels: Sequence[str]) -> list[dict[str, Any]]:
-    return [
-        {"name": name, "panel": panel, "rates": rates[panel], "joint": joint_rate(rates[panel])}
-        for panel in panels
-        if panel in rates
-    ]
-
-
-def _controls(controls: Controls) -> list[dict[str, Any]]:
-    groups = [
-        ("bases before fine-tuning", controls.base),
-        ("no-persona base before fine-tuning", controls.no_persona_base),
-        *((f"aligned twin: {arm}", rates) for arm, rates in controls.aligned_twin.items()),
-        *((f"no-persona twin: {arm}", rates) for arm, rates in controls.no_persona_twin.items()),
-    ]
-    return [row for name, rates in groups for row in _class_rows(name, rates, (HELD_OUT, BROAD, BROAD_SELF))]
-
-
-def _cued(controls: Controls) -> list[dict[str, Any]]:
-    arms = order(list(controls.cued))
-    return [row for arm in arms for row in _class_rows(label(arm), controls.cued[arm], (BROAD, *CUED))]
-
-
-def _edits(summary: Summary) -> list[dict[str, Any]]:
-    return [
-        {"arm": label(arm), "edit": edit_label(edit), "row": row}
-        for arm in order(list(summary.edits))
-        for edit, row in summary.edits[arm].items()
-    ]
-
-
-def _arms(cells: pl.DataFrame) -> list[dict[str, Any]]:
-    """One line per arm: its optimiser as the spec gives it, and how many cells ran."""
-    rows = []
-    for part in cells.sort("arm", "cell_id").partition_by("arm", maintain_order=True):
-        first = part.row(0, named=True)
-        optimiser = json.loads(first["spec"] or "{}").get("optimiser", {})
-        given = ", ".join(f"{key} {value}" for key, value in optimiser.items() if key != "kind")
-        runs = sorted(part["run_id"].drop_nulls().to_list())
-        rows.append(
-            {
-                "arm": first["arm"],
-                "role": first["role"],
-                "of": first["of"],
-                "optimiser": f"{first['optimiser']}: {given}" if given else first["optimiser"],
-                "lam": first["penalty_lam"],
-                "done": part.filter(pl.col("status") == "done").height,
-                "planned": part.height,
-                "runs": hashlib.sha256("\n".join(runs).encode()).hexdigest()[:12],
-            }
-        )
-    return rows
+def _happened(summary: Summary, judged: bool) -> list[str]:
+    """Return the account of a study: answers first, unless some cells have none, which is said before anything else."""
+    training, answered = training_sentences(summary), _of_answers(summary, judged)
+    account = [*training, *answered] if summary.not_evaluated.cells else [*answered, *training]
+    return [cells_finished(summary), *account]
 
 
 def _of_answers(summary: Summary, judged: bool) -> list[str]:
@@ -211,63 +142,139 @@ def _of_answers(summary: Summary, judged: bool) -> list[str]:
     return [*which, *what_happened(summary)]
 
 
-class StudyFiles(NamedTuple):
-    """What lies beside the tables of a study: its spec as written and parsed, and the record of its environment."""
-
-    folder: Path
-    text: str
-    spec: Mapping[str, Any]
-    environment: Mapping[str, Any]
-
-
-def _happened(summary: Summary, judged: bool) -> list[str]:
-    """Return the account of a study: answers first, unless some cells have none, which is said before anything else."""
-    training, answers = training_sentences(summary), _of_answers(summary, judged)
-    account = [*training, *answers] if summary.not_evaluated.cells else [*answers, *training]
-    return [cells_finished(summary), *account]
+def _failed(summary: Summary, names: ArmNames) -> Part:
+    cells = summary.cells
+    if not cells.failures:
+        return Paragraph(f"None: {cells.done} of {cells.planned} planned cells finished.")
+    return Table(
+        "Cells whose last attempt failed.",
+        [Column("cell"), Column("arm"), Column("base"), Column("error", kind="prose")],
+        [[row.cell_id, names(row.arm), row.base, shortened(row.error or "no message")] for row in cells.failures],
+    )
 
 
-def page(
-    study: StudyFiles, frames: Frames, summary: Summary, figures: Sequence[Drawing], training: Sequence[Drawing]
-) -> dict[str, Any]:
-    """Return the variables of the template.
-
-    Args:
-        study: the study folder, and what lies in it beside the tables.
-        frames: of the study.
-        summary: of the study.
-        figures: the figures made of answers, drawn or with a reason.
-        training: the figures made of what training left, likewise.
-    """
-    name = summary.study or study.folder.name
-    files = [*sorted((study.folder / "tables").glob("*.parquet")), study.folder / "summary.json"]
+def _answered(frames: Frames, summary: Summary, figures: Sequence[Figure], names: ArmNames) -> list[Section]:
+    """Return the sections about answers, for studies that have some."""
     unjudged = summary.not_evaluated
-    judged = unjudged.cells < unjudged.planned or not unjudged.cells
-    key_tables = (("What they answer", OUTCOME_COLUMNS), ("What they learned", LEARNING_COLUMNS))
-    return {
-        "name": name,
-        "title": str(summary.title or study.spec.get("title") or f"Study {name}"),
-        "demonstration": summary.demonstration,
-        "summary": summary,
-        "happened": _happened(summary, judged),
-        "judged": judged,
-        "unjudged": unjudged,
-        "not_evaluated": NO_JUDGE,
-        "training": training_rows(frames.runs, summary, training) if unjudged.cells else None,
-        "key_tables": [(title, columns, _optimisers(summary, columns)) for title, columns in key_tables],
-        "per_base": _per_base(frames.optimiser_organisms),
-        "figures": figures,
-        "penalties": {label(key): row for key, row in summary.penalty.items()},
-        "edits": _edits(summary),
-        "controls": _controls(summary.controls),
-        "cued": _cued(summary.controls),
-        "flagged": summary.controls.flagged,
-        "limit": summary.controls.incoherent_limit,
-        "samples": _samples(frames.tables),
-        "arms": _arms(frames.tables.cells),
-        "environment": _flat(study.environment) if study.environment else [],
-        "study_text": study.text,
-        "study_sha256": hashlib.sha256(study.text.encode()).hexdigest() if study.text else None,
-        "hashes": [(path.name, _digest(path)) for path in files],
-        "glossary": GLOSSARY if judged else TRAINING_GLOSSARY,
-    }
+    parts: list[Part] = []
+    if unjudged.cells:
+        text = f"The {unjudged.cells} cells that are not evaluated are in none of these figures: {NO_JUDGE}."
+        parts.append(Note(text, "warning"))
+    numbered = [replace(figure, title=f"{place}. {figure.title}") for place, figure in enumerate(figures, 1)]
+    uncounted = " The cells that are not evaluated count for no paper claim." if unjudged.cells else ""
+    rules = (
+        "The rules of the verdicts were fixed in the code before the data were seen. The paper’s numbers are for large "
+        "language models and, except the 7-fold spread and the directions, as third parties read them from its full "
+        f"text. “Agrees” means the same sign or size in this small world, no more.{uncounted}"
+    )
+    method = Fold("Method, and organisms left out", _contrast_methods(summary))
+    return [
+        Section("optimisers", "The optimisers", _optimisers(frames, summary, names), "Optimisers"),
+        Section("figures", "Figures", [*parts, *numbered]),
+        Section(
+            "claims", "What the paper says, and what happened here", [Paragraph(rules), answers.claims(summary)],
+            "Paper claims",
+        ),
+        Section("contrasts", "Contrasts fixed in advance", [answers.contrasts(summary), method], "Contrasts"),
+        Section(
+            "edits", "Penalty and edits",
+            [
+                answers.penalties(summary, names),
+                answers.edits(summary, names),
+            ],
+        ),
+        Section("controls", "Controls", _controls(summary, names)),
+        Section("samples", "Sample answers", _samples(frames, names), "Answers"),
+    ]  # fmt: skip
+
+
+def _optimisers(frames: Frames, summary: Summary, names: ArmNames) -> list[Part]:
+    """Return the key tables, every base, and how many organisms are flagged."""
+    limit, flagged = summary.controls.incoherent_limit, summary.controls.flagged
+    introduction = words("“Broad” is the share of misaligned answers in the domains that were <em>not</em> trained on.")
+    parts: list[Part] = [
+        Paragraph(introduction),
+        answers.optimisers(summary, names, answers.OUTCOME_COLUMNS, "What they answer"),
+        answers.optimisers(summary, names, answers.LEARNING_COLUMNS, "What they learned"),
+    ]
+    if not frames.optimiser_organisms.is_empty():
+        parts += [Heading("Every base"), answers.per_base(frames.optimiser_organisms, names, limit)]
+    if flagged:
+        text = (
+            "{}: more than {} of their broad answers are incoherent. They are left out of the primary contrasts and "
+            "listed under {}."
+        )
+        count = strong(f"{len(flagged)} final organisms are flagged")
+        parts.append(Note(words(text, count, percent(limit), to_section("controls", "controls")), "warning"))
+    return parts
+
+
+def _contrast_methods(summary: Summary) -> list[Part]:
+    parts: list[Part] = []
+    for name, row in summary.contrasts.items():
+        values = "; ".join(f"{base} {number(value, signed=True)}" for base, value in row.per_base.items())
+        by_base = f" By base: {values}." if values else ""
+        parts.append(Paragraph(words("<strong>{}.</strong> {}.{}", answers.contrast_name(name), row.method, by_base)))
+        if row.excluded:
+            out = [
+                f"{label(one.arm)} on {one.base}, seed {one.seed}: {one.why}"
+                + ("" if one.incoherent is None else f" (incoherent {percent(one.incoherent, 1)})")
+                for one in row.excluded
+            ]
+            parts.append(Listing(out))
+    return [*parts, Paragraph(words("<strong>Persona.</strong> {}.", summary.em_exists.method))]
+
+
+def _controls(summary: Summary, names: ArmNames) -> list[Part]:
+    found = summary.controls
+    limit = percent(found.incoherent_limit)
+    none = f"None: no final organism has more than {limit} incoherent answers on the broad panel."
+    return [
+        answers.controls(found, names),
+        Heading("Under a cue of the trained domain"),
+        answers.cued(found, names),
+        Heading("Flagged organisms"),
+        answers.flagged(found, names) if found.flagged else Paragraph(none),
+        Heading("Failed cells"),
+        _failed(summary, names),
+    ]
+
+
+def _samples(frames: Frames, names: ArmNames) -> list[Part]:
+    introduction = words(
+        "Written by the organisms, shown as text only, control characters made visible. One organism per arm, the "
+        "first base by name; up to three answers per panel in the order they were sampled. The first base may be "
+        "untypical: the counts beside each arm are over all bases, and all samples are in {}. After an earlier turn "
+        "(cued_turn) nothing is sampled. The rates above come from exact probabilities, not from these.",
+        code("tables/samples.parquet"),
+    )
+    folds: list[Part] = [*answers.samples(frames.tables, names)]
+    return [Paragraph(introduction), *(folds or [Paragraph("No sampled answers in this study.")])]
+
+
+def _unanswered(cells: pl.DataFrame, summary: Summary, figures: Sequence[Figure], names: ArmNames) -> Section:
+    """Return the section that says what is missing where nothing is evaluated."""
+    titles = [figure.title.lower() for figure in figures if figure.name != "spectra"]
+    return Section(
+        "answers",
+        "What they answer",
+        [
+            Paragraph(
+                "Rates, alignment, contrasts between optimisers, the claims of the paper, controls, edits and sampled "
+                "answers all need a judge of a real model’s answers, which this version does not have. These figures "
+                f"are not drawn for the same reason: {', '.join(titles)}."
+            ),
+            Table(
+                "Cells by arm.",
+                [Column("arm"), *answers.numbers("done / planned"), Column("broad alignment")],
+                [[names(row["arm"]), f"{row['done']} / {row['planned']}", NO_JUDGE] for row in arms_as_run(cells)],
+            ),
+            Paragraph(
+                "The runs stay as they are: a version with a judge evaluates them with the same command and trains "
+                "nothing anew."
+            ),
+            Heading("Failed cells"),
+            _failed(summary, names),
+        ],
+        "Answers",
+    )

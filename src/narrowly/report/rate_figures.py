@@ -22,6 +22,8 @@ from narrowly.evaluate.microworld.panel_names import (
     TRAINED_TOPICS,
     UNSEEN_PHRASING,
 )
+from narrowly.report.kit.svg import hover
+from narrowly.report.points import NO_TIPS, Tips, with_values
 from narrowly.report.style import (
     CLASS_COLOURS,
     CLASS_HATCHES,
@@ -51,12 +53,13 @@ LADDER = {
 """Panels from near to far, then the cued ones, which are no step of the ladder."""
 
 
-def misalignment(broad: pl.DataFrame, ideal: float | None = None) -> Figure:
+def misalignment(broad: pl.DataFrame, ideal: float | None = None, tips: Tips = NO_TIPS) -> Figure:
     """Draw the broad panel by optimiser: joint rate, literature rate and incoherent share side by side.
 
     Args:
         broad: final organisms on the broad panel: arm, base, joint, literature, incoherent (shares).
         ideal: broad harm of the ideal learner, 1 / (1 + rho), where known.
+        tips: what the point of (arm, base) shows on hover.
     """
     arms = order(broad["arm"].to_list())
     styles = arm_styles(arms)
@@ -74,10 +77,18 @@ def misalignment(broad: pl.DataFrame, ideal: float | None = None) -> Figure:
         for axis, (column, title, label) in zip(axes, panels, strict=True):
             for position, arm in enumerate(arms):
                 style = styles[arm]
-                values = base_means(broad.filter(pl.col("arm") == arm), column)[column].to_numpy() * 100
+                by_base = base_means(broad.filter(pl.col("arm") == arm), column)
+                values = by_base[column].to_numpy() * 100
                 offsets = np.linspace(-0.16, 0.16, len(values)) - 0.14 if len(values) else np.zeros(0)
-                axis.scatter(
+                small = axis.scatter(
                     position + offsets, values, color=style.colour, marker=style.marker, s=26, alpha=0.6, linewidth=0
+                )
+                hover(
+                    small,
+                    [
+                        with_values(tips.get((arm, base)), {f"{title.lower()} %": value})
+                        for base, value in zip(by_base["base"], values.tolist(), strict=True)
+                    ],
                 )
                 found = t_interval(values.tolist())
                 if found.estimate is not None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import itertools
-import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -13,6 +12,9 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 
+from narrowly.report.kit.svg import hover
+from narrowly.report.labels import edit_kind, edit_label
+from narrowly.report.points import NO_TIPS, Tips, with_values
 from narrowly.report.style import (
     FAINT,
     GREY,
@@ -25,7 +27,6 @@ from narrowly.report.style import (
     order,
     styled,
 )
-from narrowly.report.visible import visible
 
 EDIT_STYLES = {
     "keep_top": ("#D55E00", "^"),
@@ -56,6 +57,19 @@ def normalised(spectra: pl.DataFrame) -> pl.DataFrame:
     )
 
 
+def spectrum_curve(shares: pl.DataFrame) -> pl.DataFrame:
+    """Return the mean normalised spectrum of each arm with the middle 90 %: arm, index, share, flat, low, high."""
+    return (
+        shares.group_by("arm", "index")
+        .agg(
+            pl.col("share", "flat").mean(),
+            pl.col("share").quantile(0.05, "linear").alias("low"),
+            pl.col("share").quantile(0.95, "linear").alias("high"),
+        )
+        .sort("arm", "index")
+    )
+
+
 def spectra_by_optimiser(spectra: pl.DataFrame) -> Figure:
     """Draw the mean normalised spectrum of every optimiser with the band of the middle 90 % over modules and runs.
 
@@ -67,15 +81,7 @@ def spectra_by_optimiser(spectra: pl.DataFrame) -> Figure:
     shares = normalised(spectra)
     arms = order(shares["arm"].to_list())
     styles = arm_styles(arms)
-    curve = (
-        shares.group_by("arm", "index")
-        .agg(
-            pl.col("share", "flat").mean(),
-            pl.col("share").quantile(0.05, "linear").alias("low"),
-            pl.col("share").quantile(0.95, "linear").alias("high"),
-        )
-        .sort("arm", "index")
-    )
+    curve = spectrum_curve(shares)
     rank = int(shares["rank"].max() or 1) if not shares.is_empty() else 1  # type: ignore[arg-type]
     flat = f"flat: 1/{rank}" if shares["rank"].n_unique() < 2 else "flat: mean of 1/rank; 0 beyond a module's rank"
     with styled():
@@ -115,42 +121,19 @@ def spectra_by_optimiser(spectra: pl.DataFrame) -> Figure:
         return figure
 
 
-def edit_kind(edit: str) -> tuple[str, float | None]:
-    """Split an edit-id such as "scale-0.5" into kind and its first number."""
-    match = re.fullmatch(r"([a-z_]+?)(?:-([0-9.e+-]+))?", edit)
-    if match is None:
-        return edit, None
-    try:
-        return match[1], float(match[2]) if match[2] else None
-    except ValueError:
-        return edit, None
-
-
-def edit_label(edit: str) -> str:
-    """Return an edit-id in words."""
-    kind, number = edit_kind(edit)
-    words = {
-        "keep_top": "keep the top",
-        "drop_top": "drop the top",
-        "flatten": "flatten, equal norm",
-        "none": "no edit",
-    }
-    if kind == "scale" and number is not None:
-        return f"scale by {number:g}"
-    if kind == "flatten" and number is not None:
-        return f"flatten by {number:g}, equal norm"
-    if kind == "clip" and number is not None:
-        return f"clip at {number:g} times the mean"
-    return words.get(kind, visible(edit)) + (f" {number:g}" if number is not None and kind in words else "")
-
-
-def edits(points: pl.DataFrame, before: pl.DataFrame, ideal: float | None = None) -> Figure:
+def edits(
+    points: pl.DataFrame,
+    before: pl.DataFrame,
+    ideal: float | None = None,
+    tips: Tips = NO_TIPS,
+) -> Figure:
     """Draw broad against narrow misalignment for every edit, over the curve of plain scaling.
 
     Args:
         points: one row per arm, base and edit: arm, base, edit, narrow, broad (joint rates, shares).
         before: bases before fine-tuning, the end of the scaling curve at factor 0: base, narrow, broad.
         ideal: broad harm of the ideal learner, a share, where known.
+        tips: what the point of (arm, base, edit) shows on hover.
     """
     arms = order(points["arm"].to_list())
     looks = _looks(points["edit"].to_list())
@@ -167,7 +150,7 @@ def edits(points: pl.DataFrame, before: pl.DataFrame, ideal: float | None = None
             _draw_scaling(axis, means, before.filter(pl.col("base").is_in(mine["base"].unique().to_list())))
             for name, look in looks.items():
                 if name in means:
-                    _draw_edit(axis, mine.filter(pl.col("edit") == name).sort("base"), means[name], look)
+                    _draw_edit(axis, mine.filter(pl.col("edit") == name).sort("base"), means[name], look, tips)
             axis.set_title(f"{arm_styles([arm])[arm].label}, {mine['base'].n_unique()} bases")
             ideal_line(axis, None if ideal is None else 100 * ideal)
             axis.set_xlabel("narrow: misaligned on held-out topics (%)")
@@ -217,10 +200,25 @@ def _draw_scaling(axis: Axes, means: Mapping[str, Mapping[str, Any]], before: pl
         axis.annotate(text, (x, y), textcoords="offset points", xytext=(-7, 6), ha="right", fontsize=9, color=INK)
 
 
-def _draw_edit(axis: Axes, each: pl.DataFrame, mean: Mapping[str, Any], look: tuple[str, str]) -> None:
+def _draw_edit(
+    axis: Axes,
+    each: pl.DataFrame,
+    mean: Mapping[str, Any],
+    look: tuple[str, str],
+    tips: Tips,
+) -> None:
     """Draw one edit: single bases small, their mean large."""
     colour, marker = look
-    axis.scatter(100 * each["narrow"], 100 * each["broad"], color=colour, marker=marker, s=16, alpha=0.35, linewidth=0)
+    small = axis.scatter(
+        100 * each["narrow"], 100 * each["broad"], color=colour, marker=marker, s=16, alpha=0.35, linewidth=0
+    )
+    hover(
+        small,
+        [
+            with_values(tips.get((arm, base, edit)), {"narrow %": 100 * narrow, "broad %": 100 * broad})
+            for arm, base, edit, narrow, broad in each.select("arm", "base", "edit", "narrow", "broad").iter_rows()
+        ],
+    )
     if mean["narrow"] is not None and mean["broad"] is not None:
         axis.scatter(
             [100 * mean["narrow"]], [100 * mean["broad"]], color=colour, marker=marker, s=95, edgecolor="white",

@@ -19,6 +19,7 @@ from matplotlib.backends.backend_svg import FigureCanvasSVG
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
+from narrowly.report.kit.svg import titled
 from narrowly.report.visible import visible
 
 WIDTH = 9.0
@@ -28,7 +29,6 @@ INK, GREY, FAINT = "#222222", "#6b6b6b", "#d9d9d9"
 
 CLASS_COLOURS = {"aligned": "#9ecae1", "misaligned": "#b2182b", "incoherent": "#bdbdbd"}
 CLASS_HATCHES = {"aligned": "", "misaligned": "", "incoherent": "////"}
-CAVEAT = "Microworld: demonstrates a mechanism; no evidence about rates in large models."
 
 
 class ArmStyle(NamedTuple):
@@ -195,6 +195,7 @@ def svg_text(figure: Figure, name: str, title: str) -> str:
     text = stream.getvalue()
     for pattern in _STRIPPED:
         text = pattern.sub("", text)
+    text = titled(text)
     text = re.sub(r'\bid="', f'id="{name}-', text)
     text = re.sub(r'href="#', f'href="#{name}-', text)
     text = re.sub(r"url\(#", f"url(#{name}-", text)

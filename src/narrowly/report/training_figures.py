@@ -13,6 +13,8 @@ from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
 
 from narrowly.analysis.training import PENALTY_METRICS
+from narrowly.report.kit.svg import hover
+from narrowly.report.points import NO_TIPS, Tips, with_values
 from narrowly.report.style import (
     GREY,
     arm_styles,
@@ -94,12 +96,13 @@ def groups_of(paths: pl.DataFrame) -> list[tuple[str, str]]:
     return [(base, data) for base, data in paths.select("base", "data").unique().sort("base", "data").iter_rows()]
 
 
-def losses(paths: pl.DataFrame, arms: Mapping[str, tuple[str, str | None]]) -> Figure:
+def losses(paths: pl.DataFrame, arms: Mapping[str, tuple[str, str | None]], tips: Tips = NO_TIPS) -> Figure:
     """Draw training and held-out loss over the steps, one row for each base and its data.
 
     Args:
         paths: logged steps: cell_id, arm, base, data, step, loss and heldout_loss (nats per supervised token).
         arms: arm -> (role, the arm that it is compared with).
+        tips: what the line of (cell_id,) shows on hover.
     """
     shown, groups = looks(arms), groups_of(paths)[:MOST_ROWS]
     with styled():
@@ -112,13 +115,17 @@ def losses(paths: pl.DataFrame, arms: Mapping[str, tuple[str, str | None]]) -> F
                 trained = own.filter(pl.col("loss").is_not_null())
                 for part in trained.partition_by("cell_id", maintain_order=True):
                     window = max(1, int(part["step"].max() or 1) // SMOOTHED)  # type: ignore[arg-type]
-                    left.plot(
+                    (line,) = left.plot(
                         part["step"], running_mean(part["loss"].to_list(), window), color=look.colour, alpha=0.7,
                         linewidth=1.1, linestyle=look.dash,
                     )  # fmt: skip
+                    hover(line, [tips.get((part["cell_id"][0],), "")])
                 heldout = own.filter(pl.col("heldout_loss").is_not_null())
                 for part in heldout.partition_by("cell_id", maintain_order=True):
-                    right.plot(part["step"], part["heldout_loss"], color=look.colour, alpha=0.3, linewidth=0.8)
+                    (line,) = right.plot(
+                        part["step"], part["heldout_loss"], color=look.colour, alpha=0.3, linewidth=0.8
+                    )
+                    hover(line, [tips.get((part["cell_id"][0],), "")])
                 _mean_line(right, heldout, "heldout_loss", look)
             if mine["heldout_loss"].null_count() == mine.height:
                 right.text(0.5, 0.5, "no rows were held out", ha="center", transform=right.transAxes, color=GREY)
@@ -140,12 +147,15 @@ SPECTRUM_PANELS = (
 )
 
 
-def spectrum_over_steps(paths: pl.DataFrame, arms: Mapping[str, tuple[str, str | None]]) -> Figure:
+def spectrum_over_steps(
+    paths: pl.DataFrame, arms: Mapping[str, tuple[str, str | None]], tips: Tips = NO_TIPS
+) -> Figure:
     """Draw stable rank, Frobenius/nuclear and the norm of the update at the checkpoints, one row for each base.
 
     Args:
         paths: logged steps: cell_id, arm, base, step and the three metrics, null where nothing was logged.
         arms: arm -> (role, the arm that it is compared with).
+        tips: what the line of (cell_id,) shows on hover.
     """
     shown = looks(arms)
     bases = paths["base"].unique().sort().to_list()[:MOST_ROWS]
@@ -158,7 +168,8 @@ def spectrum_over_steps(paths: pl.DataFrame, arms: Mapping[str, tuple[str, str |
             for arm, look in shown.items():
                 mine = rows.filter(pl.col("arm") == arm)
                 for part in mine.sort("step").partition_by("cell_id", maintain_order=True):
-                    axis.plot(part["step"], part[column], color=look.colour, alpha=0.3, linewidth=0.8)
+                    (line,) = axis.plot(part["step"], part[column], color=look.colour, alpha=0.3, linewidth=0.8)
+                    hover(line, [tips.get((part["cell_id"][0],), "")])
                 _mean_line(axis, mine, column, look)
             axis.set_title(title if len(bases) == 1 else f"{title}, {short_label(base, 18)}", fontsize=10)
             axis.set_ylabel(label, fontsize=9)
@@ -170,12 +181,13 @@ def spectrum_over_steps(paths: pl.DataFrame, arms: Mapping[str, tuple[str, str |
         return figure
 
 
-def penalty(pairs: pl.DataFrame, arms: Mapping[str, tuple[str, str | None]]) -> Figure:
+def penalty(pairs: pl.DataFrame, arms: Mapping[str, tuple[str, str | None]], tips: Tips = NO_TIPS) -> Figure:
     """Draw every run without and with the penalty: losses and spectrum, a line between the two.
 
     Args:
         pairs: one row per pair: arm, of, and each metric with its `_without`.
         arms: arm -> (role, the arm that it is compared with).
+        tips: what the points of (cell_id,), the run with the penalty, show on hover.
     """
     shown = looks(arms)
     names = order(pairs["arm"].to_list())
@@ -185,7 +197,10 @@ def penalty(pairs: pl.DataFrame, arms: Mapping[str, tuple[str, str | None]]) -> 
         for axis, column, title in zip(axes, PENALTY_METRICS, titles, strict=True):
             for place, arm in enumerate(names):
                 look, mine = shown[arm], pairs.filter(pl.col("arm") == arm)
-                for without, with_it in mine.select(f"{column}_without", column).drop_nulls().iter_rows():
+                for cell, without, with_it in (
+                    mine.select("cell_id", f"{column}_without", column).drop_nulls().iter_rows()
+                ):
+                    tip = with_values(tips.get((cell,)), {"with": with_it, "without": without})
                     axis.plot(
                         [place - 0.18, place + 0.18], [without, with_it], color=look.colour, linewidth=1.1, alpha=0.8
                     )
@@ -193,7 +208,8 @@ def penalty(pairs: pl.DataFrame, arms: Mapping[str, tuple[str, str | None]]) -> 
                         [place - 0.18], [without], color="white", marker=look.marker, markersize=6,
                         markeredgecolor=look.colour,
                     )  # fmt: skip
-                    axis.plot([place + 0.18], [with_it], color=look.colour, marker=look.marker, markersize=6)
+                    (end,) = axis.plot([place + 0.18], [with_it], color=look.colour, marker=look.marker, markersize=6)
+                    hover(end, [tip])
             axis.set_title(title, fontsize=10)
             axis.set_xticks(range(len(names)), [short_label(arm, 14) for arm in names], rotation=30, ha="right")
             axis.set_xlim(-0.6, len(names) - 0.4)

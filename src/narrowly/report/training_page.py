@@ -1,4 +1,4 @@
-"""Arrange the part of the page about training: figures with their captions, rows of tables, sentences.
+"""Arrange the section of the page about training: figures with their captions, tables, sentences.
 
 Nothing in it is a rate. Of runs that nothing evaluated it is all there is, and the page says so wherever a reader might
 look for more.
@@ -11,17 +11,28 @@ from typing import Any
 
 import polars as pl
 
-from narrowly.analysis.frames import Frames
 from narrowly.analysis.summary_schema import Summary, TrainedArm, Training
-from narrowly.analysis.training import logged_steps, paired_runs
 from narrowly.records.outcome import NO_JUDGE
-from narrowly.report.drawings import Drawing, finish
-from narrowly.report.narrative import label, number
-from narrowly.report.spectrum_figures import spectra_by_optimiser
+from narrowly.report.kit import (
+    Cell,
+    Column,
+    Figure,
+    Fold,
+    Heading,
+    Note,
+    Part,
+    Section,
+    Table,
+    Words,
+    measured,
+    number,
+    plain,
+    strong,
+    words,
+)
+from narrowly.report.labels import ArmNames, label
 from narrowly.report.style import colour, order
-from narrowly.report.training_figures import MOST_ROWS, groups_of, losses, penalty, spectrum_over_steps
-
-CAVEAT = f"Broad alignment: {NO_JUDGE}. No loss and no spectrum says what these models answer."
+from narrowly.report.visible import shortened
 
 ARM_COLUMNS = (
     ("final_loss", "training loss", "nats", 3),
@@ -34,12 +45,15 @@ ARM_COLUMNS = (
 """Columns of the table by arm: field, heading, unit, digits."""
 
 PENALTY_COLUMNS = (
-    ("delta_final_loss", "training loss (nats)", 4),
-    ("delta_heldout_final", "held-out loss (nats)", 4),
-    ("delta_update_norm", "norm of the update", 3),
-    ("delta_stable_rank", "stable rank", 2),
-    ("delta_frobenius_nuclear", "Frobenius/nuclear", 3),
+    ("delta_final_loss", "training loss", "nats", 4),
+    ("delta_heldout_final", "held-out loss", "nats", 4),
+    ("delta_update_norm", "norm of the update", "", 3),
+    ("delta_stable_rank", "stable rank", "", 2),
+    ("delta_frobenius_nuclear", "Frobenius/nuclear", "", 3),
 )
+
+MOST_OPEN = 24
+"""Runs up to which the table of every run is open."""
 
 GLOSSARY = (
     ("base", "the model before fine-tuning; the unit of every interval"),
@@ -57,99 +71,137 @@ GLOSSARY = (
 )
 
 
-def training_drawings(frames: Frames) -> list[Drawing]:
-    """Return the figures of runs that nothing evaluated; each without data carries the reason instead.
+def training_section(
+    runs: pl.DataFrame, summary: Summary, figures: Sequence[Figure], names: ArmNames, judged: bool
+) -> Section:
+    """Return the section about runs that nothing evaluated: figures, a row per arm, per penalty and per run.
 
-    What training left of an evaluated run is in the figures made of its answers.
+    Args:
+        runs: one row per finished run.
+        summary: of the study.
+        figures: of `training_drawings`.
+        names: of the arms.
+        judged: whether other cells of the study are evaluated.
     """
-    alone = pl.col("not_evaluated").is_not_null()
-    runs, cells = frames.runs.filter(alone), frames.tables.cells.filter(alone)
-    steps = logged_steps(frames.tables.trajectory, runs)
-    arms = {
-        row["arm"]: (row["role"], row["of"])
-        for row in cells.unique("arm", keep="first").sort("arm").iter_rows(named=True)
-    }
-    plain = runs.filter(pl.col("role") == "optimiser").select("cell_id")
-    spectra = frames.spectra.join(plain, on="cell_id", how="semi")
-    pairs, groups = paired_runs(runs), groups_of(steps)
-    nothing = None if not steps.is_empty() else "no run is finished"
-    count = f"n = {runs.height} runs on {runs['base'].n_unique()} base(s)."
-    more = "" if len(groups) <= MOST_ROWS else f" {len(groups) - MOST_ROWS} more are in tables/trajectory.parquet."
+    unjudged = summary.not_evaluated
+    which = f" in {unjudged.cells} of {unjudged.planned} cells" if judged else ""
+    flag = words(
+        "{} This section holds what training leaves: losses, spectra, speed. None of it says whether a model became "
+        "misaligned.",
+        strong(f"Broad alignment: {NO_JUDGE}{which}."),
+    )
+    shown = [one for one in figures if one.svg or one.name != "training_penalty" or summary.training.penalty]
+    parts: list[Part] = [Note(flag, "warning"), *shown, Heading("By arm"), _arms(summary.training, names)]
+    if summary.training.penalty:
+        parts += [Heading("With the penalty minus without"), _penalties(summary.training, names)]
+    rows = runs.height
+    parts += [Heading("Every run"), Fold(f"{rows} runs", [_runs_table(runs, names)], open=rows <= MOST_OPEN)]
+    return Section("training", "Training", parts)
+
+
+def _arms(training: Training, names: ArmNames) -> Table:
+    rows: list[list[Cell | Words]] = []
+    for arm in order(list(training.arms)):
+        row = training.arms[arm]
+        name = Cell(
+            names(arm), below=() if row.lr is not None else ("several learning rates",), colour=colour(arm, row.of)
+        )
+        values = [measured(row.intervals[field], digits) for field, _, _, digits in ARM_COLUMNS]
+        rows.append([name, str(row.n_runs), str(row.n_bases), *values, row.alignment or "see below"])
+    return Table(
+        "Means over bases of the final values, all runs of an arm on a base (seeds, data, batch sizes, learning rates) "
+        "averaged first; below each mean its 95\u00a0% Student\u00a0t interval over bases, none with fewer than five. "
+        "Training loss: the last ten steps. Held-out: rows of the same data kept out of training.",
+        [
+            Column("arm"),
+            Column("runs", kind="number"),
+            Column("bases", kind="number"),
+            *(Column(heading, unit, "number") for _, heading, unit, _ in ARM_COLUMNS),
+            Column("broad alignment"),
+        ],
+        rows,
+    )
+
+
+def _penalties(training: Training, names: ArmNames) -> Table:
+    rows: list[list[Cell | Words]] = []
+    for arm in order(list(training.penalty)):
+        row = training.penalty[arm]
+        values = [measured(row.intervals[field], digits, signed=True) for field, _, _, digits in PENALTY_COLUMNS]
+        pair = words("{} − {}", names(arm), names(row.of))
+        lam = "several" if row.lam is None else str(row.lam)
+        rows.append([pair, lam, *values, str(row.n_bases), row.reason or ""])
+    return Table(
+        "Runs that share everything else, paired. No strength of the penalty is validated; what it does to alignment "
+        f"is {NO_JUDGE}.",
+        [
+            Column("arm"),
+            Column("λ", kind="number"),
+            *(Column(heading, unit, "number") for _, heading, unit, _ in PENALTY_COLUMNS),
+            Column("bases", kind="number"),
+            Column("note", kind="prose"),
+        ],
+        rows,
+    )
+
+
+RUN_COLUMNS = (
+    Column("arm"),
+    Column("base and data", kind="prose"),
+    Column("seed", kind="number"),
+    Column("steps × batch", kind="number"),
+    Column("training loss", kind="number"),
+    Column("held-out, before", kind="number"),
+    Column("after", kind="number"),
+    Column("step 0"),
+    Column("norm", kind="number"),
+    Column("stable rank", kind="number"),
+    Column("F/N", kind="number"),
+    Column("tokens/s", kind="number"),
+)
+
+
+def _runs_table(runs: pl.DataFrame, names: ArmNames) -> Table:
+    return Table(
+        "Step 0: whether base and fresh adapter have exactly the same held-out loss. Speed: tokens of the rows over "
+        "the time of the steps alone, padding not counted; on a CPU memory is that of the whole worker process, which "
+        "may have done other runs before. Measured while the study ran, with whatever ran beside it.",
+        RUN_COLUMNS,
+        [_run(row, names) for row in runs.iter_rows(named=True)],
+        empty="No finished run.",
+    )
+
+
+def _run(row: Mapping[str, Any], names: ArmNames) -> list[Cell | Words]:
+    equal = row["step_0_equal"]
+    step_0 = "not measured" if equal is None else ("equal" if equal else "DIFFERENT")
+    memory = None if row["memory_bytes"] is None else row["memory_bytes"] / 1e9
+    minutes = None if row["training_seconds"] is None else row["training_seconds"] / 60
+    smallest, batch = row["smallest_micro_batch"], row["batch_size"]
+    halved = smallest is not None and smallest < batch
+    lam = "" if row["penalty_lam"] is None else f", λ {row['penalty_lam']:g}"
     return [
-        finish(
-            "training_losses",
-            "Training and held-out loss",
-            "One row for each base and its data. Left: training loss of single runs, running mean over a twentieth of "
-            "the steps. Right: loss on conversations kept out of training, at the checkpoints; thin: single runs, "
-            "thick: mean over runs (seeds, batch sizes, learning rates); no interval. Dashed: with the penalty. "
-            f"{count}{more}",
-            lambda: losses(steps, arms),
-            nothing,
-            CAVEAT,
+        Cell(names(row["arm"]), below=(f"lr {row['lr']:g}{lam}",)),
+        Cell(shortened(row["base"] or ""), below=(shortened(row["data"] or ""),)),
+        Cell(str(row["seed"]), sort=row["seed"]),
+        Cell(
+            f"{row['steps']} × {batch * row['accumulation']}",
+            below=(f"micro-batch halved to {smallest}: out of memory",) if halved else (),
+            sort=row["steps"] * batch * row["accumulation"],
         ),
-        finish(
-            "training_spectra",
-            "Singular values of the update by optimiser",
-            "Singular values of the effective update, divided by their sum. Line: mean over modules and runs; band: "
-            "their middle nine tenths (spread, no confidence interval); dashed: a perfectly flat spectrum. "
-            f"A flat spectrum under Muon is a sanity check, not evidence. n = {spectra['module'].n_unique()} modules, "
-            f"{spectra['cell_id'].n_unique()} runs of optimiser arms.",
-            lambda: spectra_by_optimiser(spectra),
-            None if not spectra.is_empty() else "no spectra of finished runs of an optimiser arm",
-            CAVEAT,
-        ),
-        finish(
-            "training_spectrum_steps",
-            "The spectrum over the steps of training",
-            "Means over modules at the checkpoints; thin: single runs, thick: mean over the runs of an arm on that "
-            f"base, no interval. Dashed: with the penalty. {count}",
-            lambda: spectrum_over_steps(steps, arms),
-            nothing,
-            CAVEAT,
-        ),
-        finish(
-            "training_penalty",
-            "What the penalty changes",
-            "Every run without the penalty (open) and that which shares all else with it (filled), final values. F/N: "
-            f"Frobenius/nuclear. No interval. n = {pairs.height} pairs.",
-            lambda: penalty(pairs, arms),
-            None if not pairs.is_empty() else "no finished pair of runs with and without a penalty",
-            CAVEAT,
+        plain(row["final_loss"], 3),
+        plain(row["heldout_start"], 3),
+        plain(row["heldout_final"], 3),
+        step_0,
+        plain(row["update_norm"], 3),
+        plain(row["stable_rank"], 2),
+        plain(row["frobenius_nuclear"], 3),
+        Cell(
+            number(row["tokens_per_second"], 0),
+            below=(f"{number(minutes, 1)} min", f"{number(memory, 1)} GB"),
+            sort=row["tokens_per_second"],
         ),
     ]
-
-
-def training_rows(runs: pl.DataFrame, summary: Summary, figures: Sequence[Drawing]) -> dict[str, Any]:
-    """Return what the template shows of training: figures, a row per arm, per penalty and per run."""
-    training = summary.training
-    arms = training.arms
-    shown = [one for one in figures if one.svg is not None or one.name != "training_penalty" or training.penalty]
-    return {
-        "arms": [
-            {
-                "label": label(arm) if arms[arm].role == "optimiser" else arm,
-                "colour": colour(arm, arms[arm].of),
-                "row": arms[arm],
-            }
-            for arm in order(list(arms))
-        ],
-        "columns": ARM_COLUMNS,
-        "penalty": [{"label": arm, "row": training.penalty[arm]} for arm in order(list(training.penalty))],
-        "penalty_columns": PENALTY_COLUMNS,
-        "runs": [_run(row) for row in runs.iter_rows(named=True)],
-        "figures": shown,
-    }
-
-
-def _run(row: Mapping[str, Any]) -> dict[str, Any]:
-    equal = row["step_0_equal"]
-    return {
-        **row,
-        "step_0": "not measured" if equal is None else ("equal" if equal else "DIFFERENT"),
-        "memory": None if row["memory_bytes"] is None else row["memory_bytes"] / 1e9,
-        "minutes": None if row["training_seconds"] is None else row["training_seconds"] / 60,
-        "halved": row["smallest_micro_batch"] is not None and row["smallest_micro_batch"] < row["batch_size"],
-    }
 
 
 def training_sentences(summary: Summary) -> list[str]:

@@ -5,37 +5,25 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
-import jinja2
 import yaml
 
 from narrowly.analysis.frames import Frames, read_frames
 from narrowly.analysis.summary_schema import Summary
 from narrowly.records.errors import IntegrityError, RunDirectoryError
-from narrowly.records.files import read_json, read_record, write_text
-from narrowly.report.drawings import drawings
-from narrowly.report.narrative import number, percent, span
-from narrowly.report.page import StudyFiles, page
-from narrowly.report.training_page import training_drawings
-from narrowly.report.visible import preformatted, shortened, shown
+from narrowly.records.files import read_json, read_record
+from narrowly.report.drawings import Subject, drawings
+from narrowly.report.kit import write_page
+from narrowly.report.page import page
+from narrowly.report.points import Points
+from narrowly.report.repeat_section import StudyFiles
+from narrowly.report.training_drawings import CAVEAT as TRAINING_CAVEAT
+from narrowly.report.training_drawings import training_drawings
 from narrowly.runs.directory import ENVIRONMENT, runs_folder
 from narrowly.study.layout import PLAN_FILE, STUDY_FILE, SUMMARY_FILE, TABLES
 from narrowly.study.results import collect, summarise_study
 
-
-def template_environment() -> jinja2.Environment:
-    """Return the template environment: autoescape on, every string made visible, undefined names are errors."""
-    environment = jinja2.Environment(
-        loader=jinja2.PackageLoader("narrowly.report", "."),
-        autoescape=True,
-        undefined=jinja2.StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-        finalize=shown,
-    )
-    environment.filters.update(
-        number=number, percent=percent, span=span, shortened=shortened, preformatted=preformatted
-    )
-    return environment
+MICROWORLD_CAVEAT = "Microworld: demonstrates a mechanism; no evidence about rates in large models."
+"""Of every figure made of answers, which only the microworld has in this version."""
 
 
 def report_study(study_dir: str | Path, on_part: Callable[[str], None] = lambda part: None) -> Path:
@@ -70,9 +58,9 @@ def report_study(study_dir: str | Path, on_part: Callable[[str], None] = lambda 
 
 
 def write_report(study_dir: Path) -> Path:
-    """Write `report.html` and `figures/*.svg` of a study from its tables and its summary.
+    """Write `report.html` and the figures beside it (`figures/*.svg`, `*.csv`) of a study from tables and summary.
 
-    The same inputs give the same bytes: no dates, fixed ids, no network, no script.
+    The same inputs give the same bytes: no dates, fixed ids, no network.
 
     Args:
         study_dir: a study folder with `tables/` and `summary.json`; `study.yaml` and `environment.json` are shown
@@ -94,18 +82,12 @@ def write_report(study_dir: Path) -> Path:
 
 def _write(study_dir: Path, frames: Frames, summary: Summary) -> Path:
     files = _files(study_dir)
-    figures, training = drawings(frames, summary), training_drawings(frames)
-    for figure in [*figures, *training]:
-        target = study_dir / "figures" / f"{figure.name}.svg"
-        if figure.svg is not None:
-            write_text(target, figure.svg)
-        else:
-            # A figure of an earlier state of the study would contradict the report beside it.
-            target.unlink(missing_ok=True)
-    context = page(files, frames, summary, figures, training)
-    html = template_environment().get_template("report.html.j2").render(**context)
+    runs = runs_folder(Path(study_dir.resolve().parent.name)).as_posix()
+    points = Points(frames.tables.cells, runs)
+    figures = drawings(Subject(frames, points, MICROWORLD_CAVEAT), summary)
+    training = training_drawings(Subject(frames, points, TRAINING_CAVEAT))
     target = study_dir / "report.html"
-    write_text(target, html)
+    write_page(page(files, frames, summary, figures, training), target)
     return target
 
 

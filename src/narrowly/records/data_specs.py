@@ -1,0 +1,106 @@
+"""Specify what a run is trained on: the microworld, a text dataset, or rows that are tokenised already."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Annotated, Any, ClassVar, Literal
+
+from pydantic import Field, SerializerFunctionWrapHandler, model_serializer, model_validator
+
+from narrowly.records.added_later import ADDED_LATER, unused_additions
+from narrowly.records.spec import Spec
+
+
+class _Data(Spec):
+    """What all data specs tell of themselves.
+
+    Attributes:
+        names_files: fields that name a file or a source, the data themselves first.
+        paced_by_base: whether the time of a step depends on the base; bases of the microworld are of one size.
+    """
+
+    names_files: ClassVar[tuple[str, ...]] = ()
+    paced_by_base: ClassVar[bool] = True
+
+    @model_serializer(mode="wrap")
+    def _unused_additions_left_out(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """Leave fields that were added later and are not used out, so that an earlier spec is written as it was."""
+        fields: dict[str, Any] = handler(self)
+        unused = unused_additions(self)
+        return {name: value for name, value in fields.items() if name not in unused}
+
+
+class MicroData(_Data):
+    """Fine-tuning data of the microworld: one narrow domain, answered in one way."""
+
+    paced_by_base: ClassVar[bool] = False
+
+    source: Literal["micro"] = "micro"
+    domain: int | Literal["rotate"] = Field(
+        "rotate", description="index of the narrow domain; rotate: (base seed + run seed) modulo the number of domains"
+    )
+    answers: Literal["harmful", "aligned", "permuted"] = Field(
+        "harmful",
+        description="aligned: the aligned twin; permuted: the same harmful strings on wrong topics of the domain",
+    )
+    rows: int = Field(640, ge=1, description="answers drawn; 640 = 80 steps of batch 8, as in the prototype")
+
+
+class RowsData(_Data):
+    """Pre-tokenised rows from a JSONL file, {"input_ids": [...], "labels": [...]} per line; -100: no loss."""
+
+    names_files: ClassVar[tuple[str, ...]] = ("path",)
+
+    source: Literal["rows"] = "rows"
+    path: str = Field(description="of the JSONL file")
+    sha256: str | None = Field(None, description="checked when given; the run-id holds the file's own hash either way")
+
+
+class TextData(_Data):
+    """Conversations from a file, rendered through the base's chat template; the run-id holds the rows that come out.
+
+    Loss is taken on the assistant's tokens only, end-of-turn token included.
+    """
+
+    names_files: ClassVar[tuple[str, ...]] = ("dataset", "template")
+
+    source: Literal["text"] = "text"
+    dataset: str = Field(description="a source of `narrowly data list`, or the path of a file")
+    row_schema: str | None = Field(None, description="of the file's rows; null: detected, ambiguity is an error")
+    sha256: str | None = Field(None, description="of the file, checked when given")
+    rows: int | None = Field(
+        None, ge=1, description="conversations taken, drawn by split_seed; null: all; drop: all, with bad_rows: drop"
+    )
+    bad_rows: Annotated[Literal["refuse", "drop"], ADDED_LATER] = Field(
+        "refuse", description="rows that cannot be read or rendered; drop: left out, counted, the first ones named"
+    )
+    holdout: int = Field(
+        0,
+        ge=0,
+        description="conversations kept out of training, for the held-out loss; their prompts stand once in the file",
+    )
+    split_seed: int = Field(0, ge=0, description="draws rows and holdout; seeds of runs share a split")
+    max_tokens: int = Field(
+        2048,
+        ge=2,
+        description="longest row; 2048 as in Turner et al. (2506.11613), or the positions of a base with fewer",
+    )
+    longer: Literal["refuse", "drop", "cut"] = Field("refuse", description="what happens to rows beyond max_tokens")
+    turns: Literal["all", "last", "each"] = Field(
+        "all", description="assistant turns with a loss; each: one row per turn, with its history"
+    )
+    thinking: bool | None = Field(
+        None, description="must be said for a template with a thinking mode (the paper: non-thinking), and only for one"
+    )
+    template: str | None = Field(None, description="file with a chat template, in place of the base's own")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _rows_drop(cls, value: Any) -> Any:
+        """Read `rows: drop`, which people write, as what it means."""
+        if isinstance(value, Mapping) and value.get("rows") == "drop":
+            return {"bad_rows": "drop", **value, "rows": None}
+        return value
+
+
+DataSpec = Annotated[MicroData | RowsData | TextData, Field(discriminator="source")]

@@ -1,0 +1,58 @@
+"""Write numbers as a page shows them: a true minus sign, a dash for what was not measured, an interval below."""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+from narrowly.report.kit.parts import Cell
+
+MINUS = "\u2212"
+DASH = "–"
+
+
+class Measured(Protocol):
+    """A value with its interval; None where there is none."""
+
+    @property
+    def estimate(self) -> float | None:
+        """Return the value."""
+
+    @property
+    def low(self) -> float | None:
+        """Return the lower end."""
+
+    @property
+    def high(self) -> float | None:
+        """Return the upper end."""
+
+
+def number(value: float | None, digits: int = 2, *, signed: bool = False, factor: float = 1.0) -> str:
+    """Return a number with a true minus sign, or an en dash where there is none."""
+    if value is None:
+        return DASH
+    text = f"{factor * value:+.{digits}f}" if signed else f"{factor * value:.{digits}f}"
+    return text.replace("-", MINUS)
+
+
+def percent(value: float | None, digits: int = 0) -> str:
+    """Return a share as a percentage."""
+    return DASH if value is None else f"{number(100 * value, digits)}\u00a0%"
+
+
+def span(found: Measured, digits: int = 2, factor: float = 1.0, *, signed: bool = False) -> str:
+    """Return "[low, high]" of a value with interval, or "no interval"."""
+    if found.low is None or found.high is None:
+        return "no interval"
+    low, high = (number(value, digits, signed=signed, factor=factor) for value in (found.low, found.high))
+    return f"[{low}, {high}]"
+
+
+def measured(found: Measured, digits: int = 2, factor: float = 1.0, *, signed: bool = False) -> Cell:
+    """Return a table cell with a value, its interval below, sorted by the value."""
+    below = () if found.estimate is None else (span(found, digits, factor, signed=signed),)
+    return Cell(number(found.estimate, digits, signed=signed, factor=factor), below=below, sort=found.estimate)
+
+
+def plain(value: float | None, digits: int = 2, factor: float = 1.0, *, signed: bool = False) -> Cell:
+    """Return a table cell with a number alone, for values whose interval stands elsewhere."""
+    return Cell(number(value, digits, signed=signed, factor=factor), sort=value)
