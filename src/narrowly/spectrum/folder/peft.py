@@ -18,7 +18,7 @@ from narrowly.records.errors import AdapterError
 from narrowly.spectrum.experts import expert_name, matrix_of_expert
 from narrowly.spectrum.folder.layout import Factor, Layout, Place, as_it_is
 from narrowly.spectrum.folder.peft_numbers import rank_and_scale
-from narrowly.spectrum.folder.peft_parameters import expert_places, parameter_of
+from narrowly.spectrum.folder.peft_parameters import Shapes, expert_places, parameter_of
 from narrowly.spectrum.folder.tensor_files import SafetensorsFile, weights_file
 from narrowly.spectrum.pairs import Skipped, plain_name, refuse_changed_base
 from narrowly.spectrum.peft_fields import DORA, KASA, LORA_BIAS, not_plain
@@ -71,6 +71,10 @@ def read_peft(folder: Path, config: Mapping[str, Any]) -> Layout:
     file = weights_file(folder)
     modules, skipped = _sorted_keys(file, config)
     variant = not_plain(config)
+    shapes = {
+        module: tuple(file.shapes[keys[side]] for side in ("A", "B") if side in keys)
+        for module, keys in modules.items()
+    }
     places: list[Place] = []
     unwritable: list[str] = []
     for module, keys in modules.items():
@@ -78,12 +82,12 @@ def read_peft(folder: Path, config: Mapping[str, Any]) -> Layout:
             skipped[module] = Skipped(module, variant)
         if module in skipped:
             continue
-        for found in _places(folder, config, file, module, keys, modules):
+        for found in _places(folder, config, module, keys, shapes):
             if isinstance(found, Skipped):
                 skipped[found.name] = found
             else:
                 places.append(found)
-        if _shared(file, keys):
+        if _shared(shapes[module]):
             unwritable.append(f"{module} shares one factor between all of its experts")
     base, revision = (str(config.get(field) or "") for field in ("base_model_name_or_path", "revision"))
     return Layout(
@@ -141,21 +145,20 @@ def _kind(key: str, config: Mapping[str, Any]) -> Skipped:
 def _places(
     folder: Path,
     config: Mapping[str, Any],
-    file: SafetensorsFile,
     module: str,
     keys: Mapping[str, str],
-    modules: Mapping[str, Mapping[str, str]],
+    shapes_of: Mapping[str, Shapes],
 ) -> Iterator[Place | Skipped]:
     """Yield the places of one module, of which stacks of experts have many."""
     for side in ("A", "B"):
         if side not in keys:
             yield Skipped(module, f"no lora_{side}.weight, needed are both factors of a module")
             return
-    shapes = tuple(file.shapes[keys[side]] for side in ("A", "B"))
+    shapes = shapes_of[module]
     if all(len(shape) == 3 for shape in shapes) and _STACK.search(module):
         yield from _stack(folder, config, module, keys, shapes)
         return
-    found = parameter_of(module, config, {name: _shapes(file, of) for name, of in modules.items()})
+    found = parameter_of(module, config, shapes_of)
     if isinstance(found, Skipped):
         yield found
         return
@@ -169,12 +172,8 @@ def _places(
         yield Place(module, Factor(keys["A"], as_it_is), Factor(keys["B"], as_it_is), scale)
 
 
-def _shapes(file: SafetensorsFile, keys: Mapping[str, str]) -> tuple[tuple[int, ...], ...]:
-    return tuple(file.shapes[keys[side]] for side in ("A", "B") if side in keys)
-
-
 def _stack(
-    folder: Path, config: Mapping[str, Any], module: str, keys: Mapping[str, str], shapes: tuple[tuple[int, ...], ...]
+    folder: Path, config: Mapping[str, Any], module: str, keys: Mapping[str, str], shapes: Shapes
 ) -> Iterator[Place | Skipped]:
     """Yield the experts of Tinker's stacks, experts x rank x inputs and experts x outputs x rank.
 
@@ -197,7 +196,6 @@ def _stack(
         yield Place(expert_name(module, expert), Factor(keys["A"], view), Factor(keys["B"], view), scale)
 
 
-def _shared(file: SafetensorsFile, keys: Mapping[str, str]) -> bool:
+def _shared(shapes: Shapes) -> bool:
     """Return whether one matrix of a stack serves for all experts."""
-    shapes = [file.shapes[key] for key in keys.values()]
     return len(shapes) == 2 and all(len(shape) == 3 for shape in shapes) and shapes[0][0] != shapes[1][0]
