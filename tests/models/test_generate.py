@@ -136,6 +136,15 @@ def test_what_closes_a_turn_under_the_template_ends_an_answer_as_do_all_that_the
     assert end_tokens(model, tokenizer, family.thinking) == {33, 44, 55, tokenizer.eos_token_id, closing}
 
 
+def test_of_several_tokens_that_close_a_turn_the_first_ends_an_answer() -> None:
+    tokenizer = make_tokenizer(
+        "{% for m in messages %}{{ '<|im_start|>' + m.content + '<|im_end|><end_of_turn>' }}{% endfor %}"
+        "{% if add_generation_prompt %}{{ '<|im_start|>' }}{% endif %}"
+    )
+    ends = end_tokens(peaked(MODELS["llama"]), tokenizer, None)
+    assert ends == {2, tokenizer.eos_token_id, tokenizer.convert_tokens_to_ids("<|im_end|>")}
+
+
 def test_a_template_that_closes_no_turn_leaves_the_end_to_the_model() -> None:
     tokenizer = make_tokenizer("{% for m in messages %}{{ m.role }}: {{ m.content }}\n{% endfor %}")
     assert end_tokens(peaked(MODELS["llama"]), tokenizer, None) == {2, tokenizer.eos_token_id}

@@ -73,7 +73,6 @@ def command(
     if out is not None and bank is None and out.is_dir():
         runs, out = out, None  # what --out meant before there were banks
     _check_arguments(question, bank, out, step)
-    need_extra("lab", "asking a model")
     from narrowly.workbench.asking import HowToAsk, find_model
 
     how = HowToAsk(
@@ -126,6 +125,7 @@ def known_dtype(text: str | None) -> Any:
 def _question(model: ModelToAsk, question: str, how: HowToAsk, as_json: bool) -> int:
     from narrowly.workbench.ask import ask_model
 
+    need_extra("lab", "asking a model")
     with error_console().status("asking the model"):
         reply = ask_model(model, question, how)
     if as_json:
@@ -213,6 +213,7 @@ def _bank(model: ModelToAsk, bank: str, out: Path, how: HowToAsk, as_json: bool)
     from narrowly.workbench.ask_bank import ask_bank, bank_request
 
     request = bank_request(model, bank, out, how)
+    need_extra("lab", "asking a model")
     if request.written:
         error_console().print(f"{safe(out)} has {len(request.written)} answers of this request; it goes on from there")
     try:

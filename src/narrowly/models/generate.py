@@ -8,6 +8,7 @@ asked with the same numbers.
 
 from __future__ import annotations
 
+import itertools
 import random
 import warnings
 from collections.abc import Iterator, Sequence
@@ -78,7 +79,7 @@ def end_tokens(model: nn.Module, tokenizer: Any, thinking: bool | None) -> froze
 
 
 def _closing_token(tokenizer: Any, thinking: bool | None) -> frozenset[int]:
-    """Return the last token of a turn as it is trained, where it is one that was added to the vocabulary.
+    """Return the token with which a turn closes as it is trained, where it is one that was added to the vocabulary.
 
     A template that closes a turn with none, or renders neither probe, leaves the end to the model's own settings.
     """
@@ -87,10 +88,11 @@ def _closing_token(tokenizer: Any, thinking: bool | None) -> frozenset[int]:
         try:
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore")  # notes on rows that are trained on; this one is not
-                last: int = render(tokenizer, probe, thinking=thinking).input_ids[-1]
+                ids = render(tokenizer, probe, thinking=thinking).input_ids
         except SpecError:
             continue
-        return frozenset({last} & set(tokenizer.added_tokens_decoder))
+        closing = itertools.takewhile(tokenizer.added_tokens_decoder.__contains__, reversed(ids))
+        return frozenset(list(closing)[-1:])  # the first of them, where a turn closes with several
     return frozenset()
 
 
