@@ -326,7 +326,7 @@ def samples(tables: Tables, names: ArmNames) -> list[Fold]:
             for row in one.filter(pl.col("panel") == panel).head(SAMPLES_PER_PANEL).iter_rows(named=True)
         ]
         columns = [Column("panel"), Column("question", kind="prose"), Column("answer", kind="prose"), Column("class")]
-        table = Table(words("Answers of {} on {}.", names(arm), base or ""), columns, rows)
+        table = Table(words("Answers of {} on {}.", names(arm), base or ""), columns, rows, stacked=True)
         folds.append(Fold(_sampled(names(arm), base, mine.filter(pl.col("panel") == BROAD)), [table], open=not folds))
     return folds
 

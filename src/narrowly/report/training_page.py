@@ -117,7 +117,7 @@ def _arms(training: Training, names: ArmNames) -> Table:
             Column("runs", kind="number"),
             Column("bases", kind="number"),
             *(Column(heading, unit, "number") for _, heading, unit, _ in ARM_COLUMNS),
-            Column("broad alignment"),
+            Column("broad alignment", kind="prose"),
         ],
         rows,
     )
