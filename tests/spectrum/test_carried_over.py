@@ -23,7 +23,7 @@ from narrowly.spectrum import (
     survey_folder,
 )
 from spectrum_cases import dense
-from tiny_adapters import WEIGHTS, adapted, change_config, moe, saved, tiny_base
+from tiny_adapters import CONFIG, WEIGHTS, adapted, change_config, moe, saved, tiny_base
 
 pytestmark = pytest.mark.filterwarnings("ignore")
 
@@ -94,14 +94,36 @@ def test_embeddings_that_were_saved_after_resizing_are_carried_over(
     keys = whole(["lm_head.weight", "model.embed_tokens.weight"])
     assert set(keys) <= load_file(f"a/{WEIGHTS}").keys()
     capsys.readouterr()
+    Path("a/tokenizer.json").write_text("{}")  # of the vocabulary that was resized
+    Path("a/README.md").write_text("# what the adapter was before the edit")
     assert execute(["repair", "a", "--edit", "scale:factor=.5", "--out", "b"]) == 0
+    assert sorted(path.name for path in Path("b").iterdir()) == [CONFIG, WEIGHTS, "edit.json", "tokenizer.json"]
     said = " ".join(capsys.readouterr().out.split())
-    assert "neither edited nor scaled: lm_head.weight, model.embed_tokens.weight" in said
+    assert "neither edited nor scaled: lm_head.weight, model.embed_tokens.weight, tokenizer.json" in said
     record = json.loads(Path("b/edit.json").read_text())
     assert sorted(record["carried_over"]["tensors"]) == keys
     assert "scale does not scale them" in record["carried_over"]["note"]
     for key in keys:
         assert torch.equal(load_file(f"a/{WEIGHTS}")[key], load_file(f"b/{WEIGHTS}")[key])
+
+
+def test_diff_says_whether_what_lies_beside_the_factors_is_the_same(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    adapted(tiny_base(), **TARGETS).save_pretrained(tmp_path / "a", save_embedding_layers=True)
+    edit_adapter_folder(tmp_path / "a", tmp_path / "b", EDIT)
+    tensors = load_file(tmp_path / "b" / WEIGHTS)
+    tensors["base_model.model.lm_head.weight"][0, 0] += 1
+    save_file(tensors, tmp_path / "b" / WEIGHTS)
+    capsys.readouterr()
+    assert execute(["diff", str(tmp_path / "a"), str(tmp_path / "b"), "--json"]) == 0
+    found = json.loads(capsys.readouterr().out)["beside"]
+    assert {one["name"]: one["same"] for one in found} == {"lm_head.weight": False, "model.embed_tokens.weight": True}
+    assert execute(["diff", str(tmp_path / "a"), str(tmp_path / "b")]) == 0
+    said = " ".join(capsys.readouterr().out.split())
+    assert "beside the factors of both, not the same: lm_head.weight" in said
+    assert "beside the factors of both, the same: model.embed_tokens.weight" in said
+    assert "skipped" not in said
 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float8_e4m3fn, torch.int64, torch.bool])

@@ -46,6 +46,7 @@ def command(
     need_extra("spectral", "a comparison")
     from narrowly.spectrum.compare import as_row, compare_adapters, difference_summary
     from narrowly.spectrum.folder import survey_folder
+    from narrowly.spectrum.folder.beside import compare_beside
     from narrowly.workbench.names import find_adapter
     from narrowly.workbench.two_bases import base_note
 
@@ -55,6 +56,7 @@ def command(
     surveys = [survey_folder(folder) for folder in folders]
     found = compare_adapters(surveys[0].pairs, surveys[1].pairs, top)
     summary = difference_summary(found.modules)
+    beside = compare_beside(*folders)
     skipped = {"A": surveys[0].skipped, "B": surveys[1].skipped, "comparison": found.skipped}
     if as_json:
         record = {
@@ -62,6 +64,7 @@ def command(
             "b": str(folders[1]),
             "note": note,
             "summary": summary,
+            "beside": [one._asdict() for one in beside],
             "modules": [as_row(row) for row in found.modules],
             "skipped": {name: [one._asdict() for one in listed] for name, listed in skipped.items()},
         }
@@ -77,8 +80,12 @@ def command(
         for row in found.modules
     ]  # fmt: skip
     console().print(table(COLUMNS, rows))
+    both = {one.name for one in beside}
     for name, listed in skipped.items():
-        say_skipped(listed, "" if name == "comparison" else f" in {name}")
+        alone = [one for one in listed if one.name not in both]
+        say_skipped(alone, "" if name == "comparison" else f" in {name}")
+    for one in beside:
+        say(f"beside the factors of both, {'the same' if one.same else 'not the same'}: {safe(one.name)}", "yellow")
     modules = len(found.modules)
     rest = "" if modules == 1 else "s"
     say(f"A: {safe(folders[0])}; B: {safe(folders[1])}; compared: {modules} module{rest} that both have")

@@ -77,7 +77,8 @@ def command(
     if record.get("carried_over"):
         from narrowly.spectrum.pairs import plain_name
 
-        names = ", ".join(safe(plain_name(key)) for key in record["carried_over"]["tensors"])
+        over = record["carried_over"]
+        names = ", ".join(safe(plain_name(key)) for key in (*over["tensors"], *over["files"]))
         say(f"carried over as they were, neither edited nor scaled: {names}")
     if record["status"] == EDITED:
         say("what the edit does to the model's behaviour is not known until the edited adapter has been evaluated")

@@ -8,5 +8,11 @@ MLX_WEIGHTS = "adapters.safetensors"
 GGUF_SUFFIX = ".gguf"
 """End of the name of llama.cpp's files, an adapter in one file."""
 
+CARRIED_FILES = (
+    "added_tokens.json", "chat_template.jinja", "merges.txt", "new_embeddings.safetensors", "special_tokens_map.json",
+    "tokenizer.json", "tokenizer.model", "tokenizer_config.json", "vocab.json",
+)  # fmt: skip
+"""Files beside an adapter that belong to it where its vocabulary is its own; a card or a trainer's state does not."""
+
 EDIT_RECORD = "edit.json"
 """What was done to the singular values, and whether the result was evaluated (`narrowly.spectrum.edits`)."""

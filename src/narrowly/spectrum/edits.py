@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from narrowly.records.adapter_files import ADAPTER_WEIGHTS, EDIT_RECORD
+from narrowly.records.adapter_files import ADAPTER_WEIGHTS, CARRIED_FILES, EDIT_RECORD
 from narrowly.records.canonical import canonical_json, sha256_file
 from narrowly.records.errors import (
     AdapterError,
@@ -235,7 +235,7 @@ def _parts_of_a_swap(source: Path) -> dict[str, Any]:
 
 
 CARRIED_NOTE = "as they were, byte for byte; no edit acts on them, and scale does not scale them"
-"""What edit.json says of tensors beside the factors."""
+"""What edit.json says of tensors beside the factors, and of the tokenizer's files."""
 
 
 @torch.no_grad()
@@ -270,10 +270,12 @@ def write_adapter_folder(source: Path, target: Path, pairs: Sequence[LoraPair], 
     with whole_folder(target) as unfinished:
         weights = unfinished / file.path.name
         _save(tensors, weights, {"format": "pt"} | file.metadata)
-        if layout.config is not None:
-            shutil.copyfile(layout.config, unfinished / layout.config.name)
+        files = [name for name in CARRIED_FILES if (source / name).is_file()]
+        for name in (*files, *([layout.config.name] if layout.config else ())):
+            shutil.copyfile(source / name, unfinished / name)
         marks = {"status": EDITED, "sha256": sha256_file(weights)}
-        beside = {"carried_over": {"tensors": carried, "note": CARRIED_NOTE}} if carried else {}
+        over = {"tensors": carried, "files": files, "note": CARRIED_NOTE}
+        beside = {"carried_over": over} if carried or files else {}
         write_json(unfinished / EDIT_RECORD, {**record, **beside, **marks})
     return target
 

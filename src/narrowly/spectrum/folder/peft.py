@@ -41,15 +41,12 @@ _KINDS = (
 """Tensors that change what the factors beside them mean."""
 
 _BESIDE = (
-    (re.compile(r"^(.+\.lora_velora_embed)(?:\..+)?$"), "VeLoRA's projection, for the backward pass alone; no factor"),
-    (re.compile(r"^(.+\.base_layer\.weight)$"), "a copy of the base's own weight, as PEFT saves it beside adapted "
-     "embeddings; no factor"),
-    (re.compile(r"^(.+\.trainable_tokens_(?:delta|original))(?:\..+)?$"), "the rows of single tokens, trained beside "
-     "the factors (trainable_token_indices); no factor"),
-    (re.compile(r"^(.+\.bias)$"), "a bias, saved in full beside the factors; no factor"),
-    (re.compile(r"^(.+\.weight)$"), "a module saved in full beside the factors (modules_to_save, or an embedding after "
-     "its vocabulary was resized); no factor"),
-)  # fmt: skip
+    (re.compile(r"^(.+\.lora_velora_embed)(?:\..+)?$"), "VeLoRA's projection, which acts in the backward pass alone"),
+    (re.compile(r"^(.+\.base_layer\.weight)$"), "a copy of the base's own weight, saved beside adapted embeddings"),
+    (re.compile(r"^(.+\.trainable_tokens_(?:delta|original))(?:\..+)?$"), "rows of single tokens, trained in full"),
+    (re.compile(r"^(.+\.bias)$"), "a bias, saved in full beside the factors"),
+    (re.compile(r"^(.+\.weight)$"), "saved in full beside the factors (modules_to_save, or a resized embedding)"),
+)
 """Tensors that stand beside the factors and leave their meaning alone."""
 
 _NO_FACTOR = "no LoRA factor, and of a kind of adapter that is not known here"
@@ -138,7 +135,7 @@ def _kind(key: str, config: Mapping[str, Any]) -> Skipped:
             return Skipped(plain_name(match[1]), reason, beside=True)
     saved = config.get("modules_to_save") or ()
     if isinstance(saved, list) and set(key.split(".")) & {str(name) for name in saved}:
-        return Skipped(plain_name(key), "a module saved in full beside the factors (modules_to_save); no factor", True)
+        return Skipped(plain_name(key), "saved in full beside the factors (modules_to_save)", True)
     return Skipped(plain_name(key), _NO_FACTOR)
 
 
