@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from narrowly.records.adapter_files import GGUF_SUFFIX
+from narrowly.records.adapter_files import ADAPTER_WEIGHTS, GGUF_SUFFIX, MLX_WEIGHTS
 from narrowly.records.errors import AdapterError
 
 if TYPE_CHECKING:
@@ -48,7 +48,8 @@ def spectrum_of(folder: str | Path) -> FolderSpectrum:
     path = Path(folder)
     if not path.is_dir() and not (path.is_file() and path.suffix == GGUF_SUFFIX):
         raise AdapterError(
-            f"{path} is no folder; accepted: an adapter's folder or {GGUF_SUFFIX} file, or a run directory"
+            f"{path} is no folder; accepted: a folder with {ADAPTER_WEIGHTS} (or mlx-lm's {MLX_WEIGHTS}), a "
+            f"{GGUF_SUFFIX} file, or a run directory"
         )
     skipped: list[Skipped] = []
     if not (path / SPEC).is_file():
