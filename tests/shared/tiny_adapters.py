@@ -12,6 +12,8 @@ from safetensors.torch import load_file, save_file
 from transformers import (
     GPT2Config,
     GPT2LMHeadModel,
+    GptOssConfig,
+    GptOssForCausalLM,
     Qwen3Config,
     Qwen3ForCausalLM,
     Qwen3MoeConfig,
@@ -83,6 +85,15 @@ def moe() -> torch.nn.Module:
         decoder_sparse_step=1,
     )  # fmt: skip
     return Qwen3MoeForCausalLM(config).eval()
+
+
+def gpt_oss() -> torch.nn.Module:
+    """Return a mixture whose experts are stored as inputs x outputs."""
+    config = GptOssConfig(
+        vocab_size=32, hidden_size=24, intermediate_size=16, num_hidden_layers=1, num_attention_heads=2,
+        num_key_value_heads=1, head_dim=12, num_local_experts=4, num_experts_per_tok=2,
+    )  # fmt: skip
+    return GptOssForCausalLM(config).eval()
 
 
 def adapted(base: torch.nn.Module, **fields: Any) -> PeftModel:

@@ -111,6 +111,18 @@ def test_an_mlx_folder_that_is_no_lora_or_lacks_its_scale_is_refused(
         survey_folder(folder)
 
 
+def test_a_stack_of_more_experts_than_any_model_has_is_left_out(tmp_path: Path) -> None:
+    """A small file may declare millions, each of which would become an object."""
+    many = {f"layers.0.switch_mlp.up_proj.lora_{side}": torch.zeros(20_000, R, R) for side in "ab"}
+    folder = written(tmp_path / "a", MLX, mlx_tensors() | many, MLX_WEIGHTS)
+    assert [one.name for one in survey_folder(folder).skipped] == ["layers.0.switch_mlp.up_proj"]
+    tinker = {
+        f"base_model.model.layers.9.mlp.experts.w1.lora_{side}.weight": torch.zeros(20_000, R, R) for side in "AB"
+    }
+    folder = written(tmp_path / "b", TINKER, tinker_tensors(shared=False) | tinker)
+    assert [one.name for one in survey_folder(folder).skipped if not one.beside] == ["layers.9.mlp.experts.w1"]
+
+
 def test_a_dora_layer_of_mlx_is_left_out_by_its_magnitude(tmp_path: Path) -> None:
     magnitude = {"model.layers.0.self_attn.q_proj.m": noise(20)}
     folder = written(tmp_path / "a", MLX, mlx_tensors() | magnitude, MLX_WEIGHTS)

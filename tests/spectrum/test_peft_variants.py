@@ -19,7 +19,7 @@ from narrowly.spectrum import LoraPair, Survey, pairs_from_folder, survey_folder
 from narrowly.spectrum.folder import survey_chunks
 from narrowly.spectrum.pairs import lora_layers
 from narrowly.spectrum.peft_fields import HARMLESS, NOT_PLAIN, PLAIN_STARTS, READ, STARTS_THAT_CHANGE_THE_BASE
-from tiny_adapters import WEIGHTS, adapted, change_config, gpt2, moe, saved, tiny_base
+from tiny_adapters import WEIGHTS, adapted, change_config, gpt2, gpt_oss, moe, saved, tiny_base
 
 pytestmark = pytest.mark.filterwarnings("ignore")
 
@@ -52,6 +52,8 @@ def changes_of(model: PeftModel) -> dict[str, torch.Tensor]:
             continue
         for expert, matrix in enumerate(change):
             owner = path.replace(".base_layer", "")
+            if layer.get_base_layer().__class__.__name__ == "GptOssExperts":  # inputs x outputs
+                matrix = matrix.T
             changes[f"{owner}.{expert}.{layer.parameter_name}"] = matrix
     return changes
 
@@ -135,6 +137,9 @@ PLAIN: dict[str, tuple[Any, dict[str, Any], int]] = {
             "alpha_pattern": {"mlp.experts.gate_up_proj": 2.5},
         },
         8,
+    ),
+    "experts stored the other way round": (
+        gpt_oss, EXPERTS | {"rank_pattern": {"mlp.experts.down_proj": 2}}, 8,
     ),
     "experts and their router": (
         moe,

@@ -10,6 +10,10 @@ from __future__ import annotations
 from torch import Tensor
 
 
+MOST_EXPERTS = 10_000
+"""Experts of one layer in a foreign file; models have up to some hundreds, and each of them becomes an object here."""
+
+
 def expert_name(module: str, expert: int) -> str:
     """Return the name of one expert's matrix: `mlp.experts.up_proj` -> `mlp.experts.3.up_proj`."""
     owner, _, own = module.rpartition(".")

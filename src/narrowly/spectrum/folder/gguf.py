@@ -14,7 +14,7 @@ from functools import partial
 from pathlib import Path
 
 from narrowly.records.errors import AdapterError
-from narrowly.spectrum.experts import expert_name, matrix_of_expert
+from narrowly.spectrum.experts import MOST_EXPERTS, expert_name, matrix_of_expert
 from narrowly.spectrum.folder.gguf_file import GgufFile
 from narrowly.spectrum.folder.gguf_names import module_of
 from narrowly.spectrum.folder.layout import Factor, Layout, Place, as_it_is, transposed
@@ -87,7 +87,8 @@ def _places(
     # the rank is the fastest dimension of lora_b, as the server takes it
     rank = b[-1] if b else 0
     side = -2 if tensor != _EMBEDDING else -1
-    if len(a) != len(b) or len(a) not in (2, 3) or not rank or a[side] != rank or a[:-2] != b[:-2]:
+    many = len(a) == 3 and a[0] > MOST_EXPERTS
+    if many or len(a) != len(b) or len(a) not in (2, 3) or not rank or a[side] != rank or a[:-2] != b[:-2]:
         yield Skipped(module, f"lora_a has shape {a} and lora_b {b}, accepted: rank x inputs and outputs x rank")
         return
     scale = alpha / rank if alpha else 1.0

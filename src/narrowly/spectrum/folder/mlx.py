@@ -17,7 +17,7 @@ from typing import Any
 
 from narrowly.records.adapter_files import ADAPTER_CONFIG, MLX_WEIGHTS
 from narrowly.records.errors import AdapterError
-from narrowly.spectrum.experts import expert_name, matrix_of_expert
+from narrowly.spectrum.experts import MOST_EXPERTS, expert_name, matrix_of_expert
 from narrowly.spectrum.folder.layout import Factor, Layout, Place, transposed
 from narrowly.spectrum.folder.tensor_files import weights_file
 from narrowly.spectrum.pairs import Skipped
@@ -86,7 +86,7 @@ def _places(
     a, b = shapes["a"], shapes["b"]
     if len(a) == len(b) == 2 and a[1] == b[0] == rank:
         yield Place(module, Factor(keys["a"], transposed), Factor(keys["b"], transposed), scale)
-    elif len(a) == len(b) == 3 and a[0] == b[0] and a[1] == b[2] == rank:
+    elif len(a) == len(b) == 3 and a[0] == b[0] <= MOST_EXPERTS and a[1] == b[2] == rank:
         for expert in range(a[0]):
             view = partial(matrix_of_expert, expert=expert)
             yield Place(expert_name(module, expert), Factor(keys["a"], view), Factor(keys["b"], view), scale)

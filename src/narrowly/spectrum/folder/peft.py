@@ -15,7 +15,7 @@ from typing import Any
 
 from narrowly.records.adapter_files import ADAPTER_CONFIG
 from narrowly.records.errors import AdapterError
-from narrowly.spectrum.experts import expert_name, matrix_of_expert
+from narrowly.spectrum.experts import MOST_EXPERTS, expert_name, matrix_of_expert
 from narrowly.spectrum.folder.layout import Factor, Layout, Place, as_it_is
 from narrowly.spectrum.folder.peft_numbers import rank_and_scale
 from narrowly.spectrum.folder.peft_parameters import Shapes, expert_places, parameter_of
@@ -181,11 +181,11 @@ def _stack(
         yield Skipped(module, "an empty placeholder of a projection that the model does not have", beside=True)
         return
     rank, scale = rank_and_scale(folder, config, module)
-    if len(counts - {1}) > 1 or shapes[0][1] != rank or shapes[1][2] != rank:
+    if max(counts) > MOST_EXPERTS or len(counts - {1}) > 1 or shapes[0][1] != rank or shapes[1][2] != rank:
         yield Skipped(
             module,
             f"stacks of experts of shapes {shapes[0]} and {shapes[1]} at r = {rank:g}, accepted: experts x rank x "
-            "inputs and experts x outputs x rank",
+            f"inputs and experts x outputs x rank, up to {MOST_EXPERTS} experts",
         )
         return
     for expert in range(max(counts)):

@@ -12,7 +12,7 @@ from collections.abc import Iterator, Mapping
 from functools import partial
 from typing import Any
 
-from narrowly.spectrum.experts import columns_of_expert, expert_name, rows_of_expert
+from narrowly.spectrum.experts import MOST_EXPERTS, columns_of_expert, expert_name, rows_of_expert
 from narrowly.spectrum.folder.layout import Factor, Place
 from narrowly.spectrum.pairs import EXPERTS, Skipped
 
@@ -74,6 +74,9 @@ def expert_places(
         scale: of every expert.
     """
     experts = shapes[0][0] // rank
+    if experts > MOST_EXPERTS:
+        yield Skipped(parameter, f"{experts} experts, accepted: up to {MOST_EXPERTS}")
+        return
     if len(shapes[1]) != 2 or shapes[1][1] != shapes[0][0]:
         yield Skipped(parameter, f"lora_A has shape {shapes[0]} but lora_B {shapes[1]}: not of as many experts")
         return
