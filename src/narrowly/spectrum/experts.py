@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from torch import Tensor
 
-
 MOST_EXPERTS = 10_000
 """Experts of one layer in a foreign file; models have up to some hundreds, and each of them becomes an object here."""
 
