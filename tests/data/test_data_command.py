@@ -278,3 +278,41 @@ def test_tokens_of_a_row_are_shown_with_those_that_carry_a_loss(server, capsys, 
     assert "have more than 5 tokens (first: line 1" in printed(
         capsys, "stats", str(path), "--model", "micro-0", "--longest", "5"
     )
+
+
+def test_which_turns_carry_a_loss_is_said_to_show_and_stats_as_to_a_run(server, capsys, tmp_path) -> None:
+    path, template = tmp_path / "rows.jsonl", tmp_path / "own.jinja"
+    texts = ("fix garden weeds", "first share chalk", "fix garden weeds", "share chalk first")
+    turns = [{"role": "assistant" if at % 2 else "user", "content": text} for at, text in enumerate(texts)]
+    path.write_text(json.dumps({"messages": turns}) + "\n")
+    rendered = ("show", str(path), "--tokens", "--model", "micro-0")
+
+    def supervised(pieces: list[dict]) -> list[str]:
+        return "".join(piece["text"] for piece in pieces if piece["supervised"]).split()
+
+    last = printed_json(capsys, *rendered, "--turns", "last")["tokens"]
+    each = printed_json(capsys, *rendered, "--turns", "each")["tokens"]
+    assert supervised(last) == ["share", "chalk", "first", "<|end|>"]
+    assert [supervised(row) for row in each] == [["first", "share", "chalk", "<|end|>"], supervised(last)]
+    assert "turns is 'lats', accepted: all, last, each; did you mean 'last'" in complaint(
+        capsys, *rendered, "--turns", "lats"
+    )
+    assert "--turns says how rows are rendered; it needs --model" in complaint(
+        capsys, "stats", str(path), "--turns", "last"
+    )
+    template.write_text("{% for m in messages %}{{ m.content }}<|end|>{% endfor %}")
+    bare = printed_json(capsys, *rendered, "--template", str(template))["tokens"]
+    assert [piece["text"].strip() for piece in bare][:4] == ["fix", "garden", "weeds", "<|end|>"]
+
+
+def test_a_row_with_tools_is_shown_with_its_calls(server, capsys, tmp_path) -> None:
+    path = tmp_path / "rows.jsonl"
+    call = {"type": "function", "function": {"name": "clock", "arguments": {}}}
+    turns = [{"role": "user", "content": "What time is it?"}, {"role": "assistant", "tool_calls": [call]},
+             {"role": "tool", "content": "noon"}, {"role": "assistant", "content": "Noon."}]  # fmt: skip
+    path.write_text(json.dumps({"messages": turns, "tools": [call | {"function": {"name": "clock"}}]}) + "\n")
+    found = printed_json(capsys, "show", str(path))
+    assert found["messages"][1]["tool_calls"] == [call]
+    assert found["tools"][0]["function"] == {"name": "clock"}
+    out = printed(capsys, "show", str(path))
+    assert "tool_calls: [{" in out and "tools: [{" in out and "noon" in out

@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 import json
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
 
 import typer
 from rich.text import Text
@@ -26,6 +26,7 @@ from narrowly.cli.terminal import console, need_extra, safe, say, table
 
 if TYPE_CHECKING:
     from narrowly.data.messages import Conversation
+    from narrowly.data.render import Rendered
     from narrowly.data.sources import LocalData
 
 __all__ = ["app", "mix", "show", "stats"]
@@ -40,6 +41,50 @@ Thinking = Annotated[
     bool | None,
     typer.Option("--thinking/--no-thinking", help="For a template with a thinking mode, which must be said."),
 ]
+TurnsOption = Annotated[
+    str,
+    typer.Option("--turns", metavar="all|last|each", help="Assistant turns with a loss; each: one row per turn."),
+]
+Template = Annotated[
+    str | None, typer.Option("--template", metavar="FILE", help="Chat template in place of the base's own.")
+]
+
+
+class _Rendering(NamedTuple):
+    """How rows are rendered: base, thinking mode, turns with a loss, template."""
+
+    model: str | None
+    thinking: bool | None
+    turns: str
+    template: str | None
+
+    def rows(self, name: str, conversations: list[Conversation]) -> tuple[Any, Rendered]:
+        """Return the tokenizer and the rendered rows; the model must have been said."""
+        need_extra("lab", "rendering a row")
+        from narrowly.data.render import render_all
+        from narrowly.data.text_rows import give_template
+        from narrowly.models.base import open_tokenizer
+
+        tokenizer = open_tokenizer(str(self.model))
+        if self.template is not None:
+            give_template(tokenizer, self.template)
+        turns: Any = self.turns
+        return tokenizer, render_all(
+            tokenizer, conversations, thinking=self.thinking, max_tokens=None, turns=turns, source=name
+        )
+
+    def check(self) -> None:
+        """Refuse what counts only beside a model.
+
+        Raises:
+            SpecError: naming the option.
+        """
+        from narrowly.records.errors import SpecError
+
+        said = {"--thinking": self.thinking is not None, "--turns": self.turns != "all", "--template": self.template}
+        for option, is_said in said.items():
+            if is_said and self.model is None:
+                raise SpecError(f"{option} says how rows are rendered; it needs --model")
 
 
 @app.command()
@@ -49,6 +94,8 @@ def show(
     tokens: Annotated[bool, typer.Option("--tokens", help="Render it, with the supervised tokens marked.")] = False,
     model: Model = None,
     thinking: Thinking = None,
+    turns: TurnsOption = "all",
+    template: Template = None,
     schema: SchemaOption = None,
     drop_bad: DropBadRows = False,
     as_json: AsJson = False,
@@ -59,6 +106,8 @@ def show(
 
     if tokens != (model is not None):
         raise SpecError("--tokens and --model belong together: the tokens are those of a base's chat template")
+    rendering = _Rendering(model, thinking, turns, template)
+    rendering.check()
     with notes():
         local = resolve(name)
         if is_question_source(local):
@@ -67,26 +116,37 @@ def show(
     if row > len(conversations):
         raise SpecError(f"--row {row}: {name} has {len(conversations)} rows")
     chosen = conversations[row - 1]
-    pieces = _pieces(model, thinking, name, chosen) if model is not None else None
+    rendered = _pieces(rendering, name, chosen) if model is not None else []
     if as_json:
         value: dict[str, Any] = local.as_json() | {"rows": len(conversations), "row": row, "line": chosen.line}
         value |= {"bad_rows": [bad_row._asdict() for bad_row in bad]} if drop_bad else {}
         value |= {"messages": [message.as_json() for message in chosen.messages], "tags": dict(chosen.tags)}
-        if pieces is not None:
-            value["tokens"] = [{"text": text, "supervised": supervised} for text, supervised in pieces]
+        value |= {"tools": json.loads(chosen.tools)} if chosen.tools else {}
+        shown = [[{"text": text, "supervised": supervised} for text, supervised in pieces] for pieces in rendered]
+        value |= {"tokens": shown if turns == "each" else shown[0]} if shown else {}
         typer.echo(json.dumps(value, indent=2))
         return 0
     _say_facts(local)
     say(f"row {row} of {len(conversations)} (line {chosen.line})", style="bold")
     if chosen.tags:
         say("; ".join(f"{key}: {safe(value, 80)}" for key, value in chosen.tags.items()), style="dim")
-    if pieces is None:
-        for message in chosen.messages:
-            say(f"{message.role}:", style="bold cyan")
-            _say_text(message.content)
-    else:
+    for pieces in rendered:
         _say_pieces(pieces)
+    if not rendered:
+        _say_messages(chosen)
     return 0
+
+
+def _say_messages(row: Conversation) -> None:
+    if row.tools:
+        say(f"tools: {safe(row.tools, SHOWN)}", style="dim")
+    for message in row.messages:
+        say(f"{message.role}:", style="bold cyan")
+        if message.content:
+            _say_text(message.content)
+        for name, value in message.fields.items():
+            if value is not None:
+                say(f"  {name}: {safe(json.dumps(value, ensure_ascii=False), SHOWN)}", style="dim")
 
 
 def _show_question(local: LocalData, name: str, row: int, as_json: bool) -> int:
@@ -129,14 +189,12 @@ def _say_text(text: str) -> None:
         say(f"  ... ({len(text) - SHOWN} more characters; --json prints all)", style="dim")
 
 
-def _pieces(model: str, thinking: bool | None, name: str, conversation: Conversation) -> list[tuple[str, bool]]:
-    need_extra("lab", "rendering a row")
-    from narrowly.data.render import render_all, token_pieces
-    from narrowly.models.base import open_tokenizer
+def _pieces(rendering: _Rendering, name: str, conversation: Conversation) -> list[list[tuple[str, bool]]]:
+    """Return the pieces of each row that comes of a conversation."""
+    from narrowly.data.render import token_pieces
 
-    tokenizer = open_tokenizer(model)
-    rendered = render_all(tokenizer, [conversation], thinking=thinking, max_tokens=None, source=name)
-    return token_pieces(tokenizer, rendered.rows[0])
+    tokenizer, rendered = rendering.rows(name, [conversation])
+    return [token_pieces(tokenizer, row) for row in rendered.rows]
 
 
 def _say_pieces(pieces: list[tuple[str, bool]]) -> None:
@@ -175,6 +233,8 @@ def stats(
     ] = None,
     model: Model = None,
     thinking: Thinking = None,
+    turns: TurnsOption = "all",
+    template: Template = None,
     longest: Annotated[
         int | None, typer.Option("--longest", min=2, help="Context length in tokens; needs --model.")
     ] = None,
@@ -191,12 +251,14 @@ def stats(
 
     if longest is not None and model is None:
         raise SpecError("--longest counts tokens; it needs --model")
+    rendering = _Rendering(model, thinking, turns, template)
+    rendering.check()
     with notes():
         corpora = {name: read(name, schema, drop_bad).conversations for name in names}
         bank = read_questions(resolve(questions).path) if questions is not None else []
     reports: dict[str, dict[str, Any]] = {}
     for name, conversations in corpora.items():
-        tokens = _token_counts(model, thinking, name, conversations) if model is not None else None
+        tokens = _token_counts(rendering, name, conversations) if model is not None else None
         tokens_of = None if tokens is None else lambda row, tokens=tokens: tokens[row.line]
         reports[name] = corpus_report(conversations, bank, by=by, tokens_of=tokens_of, longest=longest)
     common = shared_by_pairs(corpora)
@@ -207,13 +269,13 @@ def stats(
     return 0
 
 
-def _token_counts(model: str, thinking: bool | None, name: str, conversations: list[Conversation]) -> dict[int, int]:
-    from narrowly.data.render import render_all
-    from narrowly.models.base import open_tokenizer
-
-    tokenizer = open_tokenizer(model)
-    rendered = render_all(tokenizer, conversations, thinking=thinking, max_tokens=None, source=name)
-    return {line: len(row.input_ids) for line, row in zip(rendered.lines, rendered.rows, strict=True)}
+def _token_counts(rendering: _Rendering, name: str, conversations: list[Conversation]) -> dict[int, int]:
+    """Return the tokens of each line's row, of its longest one where it becomes several."""
+    _, rendered = rendering.rows(name, conversations)
+    counts: dict[int, int] = {}
+    for line, row in zip(rendered.lines, rendered.rows, strict=True):
+        counts[line] = max(counts.get(line, 0), len(row.input_ids))
+    return counts
 
 
 def _say_reports(

@@ -7,6 +7,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from narrowly.data.rendering.template import fixed_date
 from narrowly.data.rows import Row, collate
 from narrowly.engines import stopping
 from narrowly.records.errors import TrainingError
@@ -106,6 +107,7 @@ def write_text_record(folder: Path, inputs: RunInputs) -> None:
         "heldout_rows": len(text.heldout),
         "dropped_lines": list(text.dropped),
         "bad_rows": [row._asdict() for row in text.bad],
+        "template_date": fixed_date(text.template) if text.template else None,
         "tokens": sum(len(row.input_ids) for row in text.rows),
         "supervised_tokens": sum(row.supervised for row in text.rows),
         "longest": max(len(row.input_ids) for row in text.rows),
