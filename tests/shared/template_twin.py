@@ -8,6 +8,7 @@ template keeps the texts of the row is asked by rendering once more with every t
 from __future__ import annotations
 
 import copy
+import functools
 import json
 import re
 from collections.abc import Iterator
@@ -51,22 +52,34 @@ class Mode(NamedTuple):
 
 def render_text(tokenizer: Any, mode: Mode, row: dict[str, Any], count: int, prompt: bool) -> str:
     """Return the text of the first messages of a row."""
-    dated = CLOCK.sub(lambda found: repr(DAY.strftime(found[2])), tokenizer.chat_template)
+    messages, tools = json.dumps(row["messages"][:count]), json.dumps(row.get("tools"))
+    found = _rendered(tokenizer, tokenizer.chat_template, mode.thinking, messages, tools, prompt)
+    if found is None:
+        raise RefusalError("raises")
+    return found
+
+
+@functools.lru_cache(maxsize=4096)
+def _rendered(
+    tokenizer: Any, template: str, thinking: bool | None, messages: str, tools: str, prompt: bool
+) -> str | None:
+    """Return a rendered text, or None where the template raises; cells of a row ask for the same texts."""
+    dated = CLOCK.sub(lambda found: repr(DAY.strftime(found[2])), template)
     extra: dict[str, Any] = {"date_string": DAY.strftime("%d %b %Y"), "chat_template": dated}
-    if mode.thinking is not None:
-        extra["enable_thinking"] = mode.thinking
+    if thinking is not None:
+        extra["enable_thinking"] = thinking
     try:
         return str(
             tokenizer.apply_chat_template(
-                row["messages"][:count],
-                tools=row.get("tools"),
+                json.loads(messages),
+                tools=json.loads(tools),
                 tokenize=False,
                 add_generation_prompt=prompt,
                 **extra,
             )
         )
-    except Exception as error:  # whatever a template or a filter of it raises
-        raise RefusalError("raises") from error
+    except Exception:  # whatever a template or a filter of it raises
+        return None
 
 
 def _marked(row: dict[str, Any]) -> tuple[dict[str, Any], dict[str, str], list[list[str]]]:
