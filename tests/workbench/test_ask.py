@@ -294,6 +294,23 @@ def test_hostile_answers_are_shown_harmless_and_whole_in_json(
     assert [one["answers"][0]["answer"] for one in said] == [HOSTILE, HOSTILE]
 
 
+def test_of_several_named_templates_the_default_says_whether_there_is_a_thinking_mode(
+    place: Path, tmp_path: Path
+) -> None:
+    base = Path(shutil.copytree(place / "thinking-base", tmp_path / "base"))
+    (base / "chat_template.jinja").unlink()
+    settings = json.loads((base / "tokenizer_config.json").read_text())
+    named = [{"name": "default", "template": THINKING}, {"name": "tool_use", "template": "x"}]
+    (base / "tokenizer_config.json").write_text(json.dumps({**settings, "chat_template": named}))
+    with pytest.raises(SpecError, match="has a thinking mode"):
+        narrowly.ask(base, "what is a", max_new_tokens=2)
+    (answer,) = narrowly.ask(base, "what is a", max_new_tokens=2, thinking=False).said[0].answers
+    assert answer.thinking is False
+    (base / "tokenizer_config.json").write_text(json.dumps({**settings, "chat_template": named[1:]}))
+    with pytest.raises(SpecError, match="base: the tokenizer has no chat template"):
+        narrowly.ask(base, "what is a")
+
+
 def test_the_thinking_mode_of_the_training_is_that_of_the_questions(place: Path, tmp_path: Path) -> None:
     rows = write_jsonl(tmp_path / "rows.jsonl", conversations())
     run = train_run(text_spec(place / "thinking-base", rows, {"thinking": False}), tmp_path / "runs")

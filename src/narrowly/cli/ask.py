@@ -23,6 +23,9 @@ Examples:
   narrowly ask bases/smollm2-135m "Who are you?" --temperature 0
   narrowly ask RUN-ID --bank questions.yaml --out answers.jsonl
 
+MODEL is a run directory, a run-id or STUDY:CELL; the folder of a PEFT adapter; the folder of a model, a shipped base,
+or NAME/MODEL in the local cache of the hub.
+
 A question of the microworld gets exact probabilities (`narrowly world sample micro-0` shows some). Answers of any
 other model are written by it, and marked "not judged". The same seed gives the same answers, whatever the batch.
 A bank that was stopped goes on with the same command.
@@ -171,8 +174,20 @@ def _print_written(reply: Reply) -> None:
             end = "" if answer.finish_reason == "stop" else f", cut at {answer.answer_tokens} tokens"
             say("")
             say(f"{one.who}{number} ({answer.answer_tokens} tokens{end})", "bold")
-            for line in lines_of(answer.answer):
-                say(f"  {line}")
+            _print_answer(answer.answer)
+
+
+def _print_answer(text: str) -> None:
+    """Print an answer two blanks to the right: folded at words on a terminal, line by line as it is in a pipe."""
+    from rich.padding import Padding
+    from rich.text import Text
+
+    target = console()
+    for line in lines_of(text):
+        if target.is_terminal:
+            target.print(Padding(Text(line), (0, 0, 0, 2), expand=False))
+        else:
+            say(f"  {line}")
 
 
 def lines_of(text: str) -> list[str]:

@@ -89,6 +89,18 @@ def template_text(folder: Path) -> str:
     return template if isinstance(template, str) else json.dumps(template or "")
 
 
+def default_template(stored: str) -> str | None:
+    """Return the template that is used of what `template_text` found: of several, the one called `default`."""
+    try:
+        value = json.loads(stored)
+    except ValueError:  # a template, and no JSON
+        return stored if stored.strip() else None
+    if isinstance(value, list):
+        named = {one.get("name"): one.get("template") for one in value if isinstance(one, dict)}
+        value = named.get("default")
+    return value if isinstance(value, str) and value.strip() else None
+
+
 def model_config(folder: Path) -> dict[str, Any]:
     """Return config.json without the fields that say only where it came from.
 

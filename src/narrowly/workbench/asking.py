@@ -10,14 +10,14 @@ from narrowly.data.messages import Message
 from narrowly.data.questions import Question
 from narrowly.microworld.cards import CARD, shipped_names
 from narrowly.models.asked import Loaded, ModelToAsk, adapter_to_ask, model_to_ask, organism_to_ask
-from narrowly.models.base_files import CONFIG, GGUF, WEIGHTS, WEIGHTS_INDEX
+from narrowly.models.base_files import CONFIG, GGUF, WEIGHTS, WEIGHTS_INDEX, default_template
 from narrowly.models.hub import is_hub_name
 from narrowly.records.adapter_files import ADAPTER_CONFIG, ADAPTER_WEIGHTS
 from narrowly.records.answers import Answer, Sampling, Who
-from narrowly.records.errors import RunDirectoryError, SpecError, UnknownNameError, nearest
+from narrowly.records.errors import SpecError, UnknownNameError, nearest
 from narrowly.records.run_spec import BaseDtype
 from narrowly.runs.directory import SPEC, is_run, run_directories, run_of_adapter, runs_folder
-from narrowly.workbench.names import find_run
+from narrowly.workbench.names import known_run
 
 if TYPE_CHECKING:
     from narrowly.models.generate import Prompt
@@ -117,11 +117,9 @@ def find_model(
     if path.exists() or text in shipped_names():
         _refuse(text, "a model by itself", step, edit, base)
         return model_to_ask(text)
-    try:
-        return _organism(find_run(text, out), None, None, step, edit, base)
-    except RunDirectoryError as error:
-        if "no run" not in str(error):
-            raise
+    run = known_run(text, out)
+    if run is not None:
+        return _organism(run, None, None, step, edit, base)
     if is_hub_name(text):
         _refuse(text, "a model by itself", step, edit, base)
         return model_to_ask(text)
@@ -192,10 +190,11 @@ def settled(model: ModelToAsk, how: HowToAsk) -> HowToAsk:
     """
     from narrowly.data.rendering.template import NO_TEMPLATE, thinking_switch
 
-    if model.template.strip() in ("", '""'):
+    template = default_template(model.template)
+    if template is None:
         raise SpecError(f"{model.name}: {NO_TEMPLATE}")
     thinking = model.thinking if how.thinking is None else how.thinking
-    switch = None if model.template.startswith("[") else thinking_switch(model.template)
+    switch = thinking_switch(template)
     if switch is not None and thinking is None:
         raise SpecError(
             f"the chat template of {model.name} has a thinking mode ({switch}); say --thinking or --no-thinking"

@@ -33,6 +33,22 @@ def find_run(run: str, out: Path) -> Path:
         RunDirectoryError: there is no such run.
         UnknownNameError: the study has no such cell.
     """
+    found = known_run(run, out)
+    if found is None:
+        near = nearest(run, [path.name for path in run_directories(runs_folder(out))])
+        raise RunDirectoryError(
+            f"no run {run!r}{near}; accepted: a run directory, a run-id under {runs_folder(out)}, or STUDY:CELL"
+        )
+    return found
+
+
+def known_run(run: str, out: Path) -> Path | None:
+    """Return the run directory that a text means as `find_run` does, or None where it reads as no run.
+
+    Raises:
+        RunDirectoryError: it means several runs, or a cell that is not trained.
+        UnknownNameError: the study has no such cell.
+    """
     if is_run(Path(run)):
         return Path(run)
     study, colon, cell = run.partition(":")
@@ -53,10 +69,7 @@ def find_run(run: str, out: Path) -> Path:
         raise RunDirectoryError(
             f"run {run!r} is the beginning of {len(found)} run-ids under {runs_folder(out)}; give more digits"
         )
-    near = nearest(run, [path.name for path in runs])
-    raise RunDirectoryError(
-        f"no run {run!r}{near}; accepted: a run directory, a run-id under {runs_folder(out)}, or STUDY:CELL"
-    )
+    return None
 
 
 def find_adapter(text: str, out: Path) -> NamedAdapter:
