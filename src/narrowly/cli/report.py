@@ -14,21 +14,30 @@ Examples:
   narrowly report out/micro
 
 Tables, summary.json, report.html and figures/ are made from the run directories; nothing is trained or evaluated.
+Where runs, study, code and the files themselves are what they were, nothing is made anew.
 """
 
 
 def command(
     study_dir: Annotated[Path, typer.Argument(metavar="STUDY_DIR", help="Folder of a study, for instance out/micro.")],
 ) -> int:
-    """Rebuild the tables, the summary and the report of a study."""
+    """Rebuild the tables, the summary and the report of a study where they are not current."""
     need_extra("lab", "a report")
-    say(f"report: {rebuilt(study_dir)}")
+    say_report(study_dir)
     return 0
 
 
-def rebuilt(study_dir: Path) -> Path:
-    """Rebuild a study behind a line that says what is being done, and return the report's path."""
+def say_report(study_dir: Path) -> None:
+    """Say where the report of a study is, after it was made anew where something that it is made from has changed."""
+    from narrowly.runs.directory import runs_folder
+    from narrowly.study.current import current_report
+
+    found = current_report(study_dir, runs_folder(study_dir.parent))
+    if found is not None:
+        say(f"report: {found} (current: nothing has changed since it was made)")
+        return
     from narrowly.report.write import report_study
 
     with error_console().status("reading") as status:
-        return report_study(study_dir, status.update)
+        made = report_study(study_dir, status.update)
+    say(f"report: {made}")

@@ -42,7 +42,7 @@ def command(
 
         check_trackers(names)
     from narrowly.cli.progress import StudyProgress
-    from narrowly.cli.report import rebuilt
+    from narrowly.cli.report import say_report
     from narrowly.engines import stopping
     from narrowly.study.run import run_study
 
@@ -58,9 +58,11 @@ def command(
     except stopping.Stopped as stop:
         complain(f"narrowly: stopped; {progress.state}; the same command goes on from there")
         return stop.exit_code
-    target = rebuilt(result.study_dir)
-    took = f"{duration(result.seconds)} ({result.executed} by this command)"
-    say(f"{result.done} of {result.planned} cells done in {took}")
+    if result.executed or result.failed:
+        took = f"{duration(result.seconds)} ({result.executed} by this command)"
+        say(f"{result.done} of {result.planned} cells done in {took}")
+    else:
+        say(f"nothing to do: all {result.planned} cells are done")
     if result.not_evaluated:
         say(
             f"broad alignment: {NO_JUDGE} in {result.not_evaluated} of {result.done} cells: they are trained, and "
@@ -71,5 +73,5 @@ def command(
         say(f"FAILED {failure.cell_id}: {safe(failure.error)}", "red")
     if result.failed:
         say(f"tracebacks: {result.study_dir / 'failed'}; the same command tries the failed cells again")
-    say(f"report: {target}")
+    say_report(result.study_dir)
     return 1 if result.failed else 0

@@ -19,7 +19,8 @@ from narrowly.report.repeat_section import StudyFiles
 from narrowly.report.training_drawings import CAVEAT as TRAINING_CAVEAT
 from narrowly.report.training_drawings import training_drawings
 from narrowly.runs.directory import ENVIRONMENT, runs_folder
-from narrowly.study.layout import PLAN_FILE, STUDY_FILE, SUMMARY_FILE, TABLES
+from narrowly.study.current import current_report, record_report, report_origin
+from narrowly.study.layout import PLAN_FILE, REPORT_FILE, STUDY_FILE, SUMMARY_FILE, TABLES
 from narrowly.study.results import collect, summarise_study
 
 MICROWORLD_CAVEAT = "Microworld: demonstrates a mechanism; no evidence about rates in large models."
@@ -29,7 +30,8 @@ MICROWORLD_CAVEAT = "Microworld: demonstrates a mechanism; no evidence about rat
 def report_study(study_dir: str | Path, on_part: Callable[[str], None] = lambda part: None) -> Path:
     """Collect the tables of a study from its runs, summarise them and write the report: the last step of a study.
 
-    Nothing is trained or evaluated.
+    Nothing is trained or evaluated. A report that is there and whose runs, code and files are what they were when it
+    was made is left as it is.
 
     Args:
         study_dir: the folder of a study (`out/micro`), beside the folder of its runs.
@@ -49,12 +51,18 @@ def report_study(study_dir: str | Path, on_part: Callable[[str], None] = lambda 
             f"{runs} does not exist: the runs of a study stand beside its folder; nothing was changed; keep them "
             "together"
         )
+    current = current_report(study_dir, runs)
+    if current is not None:
+        return current
+    origin = report_origin(study_dir, runs)
     on_part("collecting tables")
     frames = read_frames(collect(study_dir, runs))
     on_part("summary")
     summary = summarise_study(study_dir, frames)
     on_part("figures and report")
-    return _write(study_dir, frames, summary)
+    report = _write(study_dir, frames, summary)
+    record_report(study_dir, origin)
+    return report
 
 
 def write_report(study_dir: Path) -> Path:
@@ -86,7 +94,7 @@ def _write(study_dir: Path, frames: Frames, summary: Summary) -> Path:
     points = Points(frames.tables.cells, runs)
     figures = drawings(Subject(frames, points, MICROWORLD_CAVEAT), summary)
     training = training_drawings(Subject(frames, points, TRAINING_CAVEAT))
-    target = study_dir / "report.html"
+    target = study_dir / REPORT_FILE
     write_page(page(files, frames, summary, figures, training), target)
     return target
 

@@ -9,35 +9,41 @@ from pathlib import Path
 from typing import Any
 
 from narrowly.data.sources import resolve
-from narrowly.records.canonical import canonical_json
+from narrowly.models.base import open_base
+from narrowly.records.canonical import canonical_json, sha256_file
 from narrowly.records.errors import NarrowlyError, SpecError
+from narrowly.records.made import folder_marks
 from narrowly.records.run_spec import RowsData, RunSpec, TextData
 from narrowly.runs.directory import check_identity, is_done, read_spec, run_directories
 from narrowly.study.plan import Cell
-from narrowly.train.inputs import check_base
 
 
-def check_inputs(cells: Iterable[Cell]) -> None:
+def check_inputs(cells: Iterable[Cell]) -> dict[str, Any]:
     """Refuse a study whose bases or data are not on this machine, before anything is trained or written.
 
     Data come first: of a model that is missing the hub is asked why, which can take a while.
+
+    Returns:
+        What was found, by the name in the spec: the sha256 of a file of data, the marks of the files of a base, which
+        may be too large to be read for every command.
 
     Raises:
         NarrowlyError: of the first input that cannot be read; further data are named.
     """
     specs = [cell.spec for cell in cells]
     faults: dict[str, NarrowlyError] = {}
+    found: dict[str, Any] = {}
     for name, look in dict(pair for spec in specs for pair in _data_of(spec)).items():
         try:
-            look(name)
+            found[name] = look(name)
         except NarrowlyError as error:
             faults[name] = error
     if faults:
         first, *others = faults
         more = f" (cannot be read either: {', '.join(others)})" if others else ""
         raise type(faults[first])(f"{faults[first]}{more}")
-    for base in dict.fromkeys(spec.base for spec in specs):
-        check_base(base)
+    bases = {base: folder_marks(open_base(base).folder, deep=False) for base in dict.fromkeys(s.base for s in specs)}
+    return {"data": found, "bases": bases}
 
 
 def _data_of(spec: RunSpec) -> list[tuple[str, Any]]:
@@ -49,15 +55,17 @@ def _data_of(spec: RunSpec) -> list[tuple[str, Any]]:
     return [(spec.data.dataset, _check_dataset), *([] if template is None else [(template, _check_file)])]
 
 
-def _check_dataset(name: str) -> None:
+def _check_dataset(name: str) -> str:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # the worker that reads the rows says it
-        resolve(name)
+        return resolve(name).sha256
 
 
-def _check_file(name: str) -> None:
-    if not Path(name).expanduser().is_file():
+def _check_file(name: str) -> str:
+    path = Path(name).expanduser()
+    if not path.is_file():
         raise SpecError(f"{name} does not exist or is no file")
+    return sha256_file(path)
 
 
 def data_names(cells: Iterable[Cell]) -> dict[str, str]:

@@ -1,7 +1,8 @@
 """Lay out a study's files, and say when a cell is done. Torch-free: `plan` and `status` read it.
 
 OUT/runs/ has the run directories, which studies share (`runs.directory` says what is in them). OUT/STUDY/ has
-study.yaml, plan.jsonl, commands.jsonl, failed/CELL-ID.json, tables/, summary.json and the report.
+study.yaml, plan.jsonl, commands.jsonl, failed/CELL-ID.json, tables/, summary.json, figures/, the report, and what plan
+and report were made from (`current`).
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ from narrowly.study.plan import Cell, default_seconds, pace_keys
 
 Status = Literal["done", "failed", "pending"]
 STUDY_FILE, PLAN_FILE, COMMANDS_FILE, SUMMARY_FILE = "study.yaml", "plan.jsonl", "commands.jsonl", "summary.json"
-TABLES, FAILED = "tables", "failed"
+TABLES, FAILED, FIGURES, REPORT_FILE = "tables", "failed", "figures", "report.html"
 
 EARLIER_FACTS = ("base_seed", "persona", "domain", "ideal_broad")
 

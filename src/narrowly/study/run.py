@@ -17,6 +17,7 @@ from narrowly.records.errors import IntegrityError, RunDirectoryError, SpecError
 from narrowly.records.files import append_jsonl, write_text
 from narrowly.records.study_spec import StudySpec, parse_study
 from narrowly.runs.directory import check_directory, runs_folder
+from narrowly.study.current import kept_plan, plan_origin, record_plan
 from narrowly.study.execution import POLL_SECONDS, Execution, Failure, StudyObserver
 from narrowly.study.inputs import check_inputs
 from narrowly.study.layout import (
@@ -97,20 +98,20 @@ def run_study(
     study, out = _study_spec(study), Path(out)
     cells = expand(study)
     study_dir, runs = study_folder(out, study.name), runs_folder(out)
-    check_inputs(cells)
+    origin = plan_origin(cells, check_inputs(cells), tasks.resolve)
+    finished = _nothing_to_do(study, study_dir, runs, origin, observer)
+    if finished is not None:
+        return finished._replace(seconds=time.monotonic() - start)
     local = LocalExecutor(workers or default_workers(cells), tasks.warm_up) if executor is None else None
     if local is not None:
         local.start(len(cells))
     engine: Executor = local if local is not None else executor  # type: ignore[assignment]
     try:
         planned = _resolved(cells, local, tasks, observer, runs)
-        for cell in planned:
-            check_directory(runs / cell.run_id)
         pace = measured_pace(_earlier_plan(study_dir), runs)
-        if _differs(study_dir / STUDY_FILE, study_text(study)):
-            observer.replaced(study_dir)
-        write_text(study_dir / STUDY_FILE, study_text(study))
+        _begin(study, study_dir, planned, runs, observer)
         write_plan(study_dir, planned)
+        record_plan(study_dir, origin)
         todo = [cell for cell in planned if not is_complete(cell, runs)]
         count = local.workers if local is not None else max(1, workers)
         estimate = estimated_seconds([cell.cell for cell in todo], pace, count)
@@ -127,7 +128,6 @@ def run_study(
     finally:
         engine.cancel()
     seconds = time.monotonic() - start
-    complete = [cell for cell in planned if is_complete(cell, runs)]
     if executed or failed:
         row = {
             "ended": time.time(),
@@ -138,8 +138,41 @@ def run_study(
             "runs": [cell.run_id for cell in todo],
         }
         append_jsonl(study_dir / COMMANDS_FILE, row)
+    return _study_run(study_dir, planned, runs)._replace(executed=executed, failed=tuple(failed), seconds=seconds)
+
+
+def _nothing_to_do(
+    study: StudySpec, study_dir: Path, runs: Path, origin: str, observer: StudyObserver
+) -> StudyRun | None:
+    """Return the result of a study whose cells are all done, from the plan on disk; None where there is work.
+
+    No worker is started: the plan is of the same cells, inputs and code, so they would be resolved to the same run-ids.
+    """
+    planned = kept_plan(study_dir, origin)
+    if planned is None or not all(is_complete(cell, runs) for cell in planned):
+        return None
+    _begin(study, study_dir, planned, runs, observer)
+    observer.planned(len(planned), len(planned), 0.0, 0)
+    return _study_run(study_dir, planned, runs)
+
+
+def _begin(
+    study: StudySpec, study_dir: Path, planned: Sequence[PlannedCell], runs: Path, observer: StudyObserver
+) -> None:
+    """Check the run directories of a study, then write its file where that changed."""
+    for cell in planned:
+        check_directory(runs / cell.run_id)
+    path, text = study_dir / STUDY_FILE, study_text(study)
+    if _differs(path, text):
+        observer.replaced(study_dir)
+    if not path.is_file() or _differs(path, text):
+        write_text(path, text)
+
+
+def _study_run(study_dir: Path, planned: Sequence[PlannedCell], runs: Path) -> StudyRun:
+    complete = [cell for cell in planned if is_complete(cell, runs)]
     unjudged = sum(cell.not_evaluated is not None for cell in complete)
-    return StudyRun(study_dir, len(planned), len(complete), executed, tuple(failed), seconds, unjudged)
+    return StudyRun(study_dir, len(planned), len(complete), 0, (), 0.0, unjudged)
 
 
 def _study_spec(study: StudySpec | Mapping[str, Any] | str | Path) -> StudySpec:

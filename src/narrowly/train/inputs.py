@@ -86,15 +86,6 @@ def settled(spec: RunSpec, base: Base, rows: int) -> RunSpec:
     return counted if targets == ALL_LINEAR else counted.model_copy(update={"adapter": adapter})
 
 
-def check_base(name_or_path: str) -> None:
-    """Check that a base is on this machine, and where it has a card that its weights are those of the card.
-
-    Raises:
-        NarrowlyError: as `open_base`.
-    """
-    open_base(name_or_path)
-
-
 def resolve_inputs(spec: RunSpec) -> ResolvedInputs:
     """Return what the names of a spec stand for, by content; together with `RunInputs.spec` it gives the run-id.
 
