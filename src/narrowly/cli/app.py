@@ -6,6 +6,7 @@ traceback; 130 Ctrl-C, 143 SIGTERM.
 
 from __future__ import annotations
 
+import gc
 import os
 import sys
 import traceback
@@ -193,7 +194,9 @@ def _fail(message: str, debug: bool, code: int) -> int:
 
 def main() -> None:
     """Entry point of the `narrowly` script."""
-    sys.exit(execute(sys.argv[1:]))
+    code = execute(sys.argv[1:])
+    gc.freeze()  # the interpreter's last collection would walk all that was imported: a second, once torch is there
+    sys.exit(code)
 
 
 if __name__ == "__main__":

@@ -20,6 +20,7 @@ from narrowly.evaluate.stage import stages_of
 from narrowly.records.canonical import canonical_json
 from narrowly.records.errors import IntegrityError
 from narrowly.records.files import write_json
+from narrowly.records.imports import collector_off
 from narrowly.records.run_spec import run_id
 from narrowly.runs.claims import claimed
 from narrowly.runs.directory import claim_file, is_done
@@ -29,16 +30,17 @@ from narrowly.study.plan import Cell, not_evaluated
 
 def warm_up() -> None:
     """Import what every cell needs, once per worker, and keep torch to one thread."""
-    import polars
-    import torch
-    from transformers.utils.logging import disable_progress_bar
+    with collector_off():
+        import polars
+        import torch
+        from transformers.utils.logging import disable_progress_bar
 
-    import narrowly.evaluate.microworld.bank
-    import narrowly.evaluate.run_stage
-    import narrowly.optim.build
-    import narrowly.spectrum.edits
-    import narrowly.train.run
-    import narrowly.train.trainer  # noqa: F401
+        import narrowly.evaluate.microworld.bank
+        import narrowly.evaluate.run_stage
+        import narrowly.optim.build
+        import narrowly.spectrum.edits
+        import narrowly.train.run
+        import narrowly.train.trainer  # noqa: F401
 
     disable_progress_bar()
     torch.set_num_threads(1)

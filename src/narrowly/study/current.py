@@ -66,7 +66,7 @@ def report_origin(study_dir: Path, runs: Path) -> str:
     planned = {cell.run_id for cell in read_plan(study_dir)}
     return origin_of(
         {
-            "study": study_dir.resolve().name,
+            "study": study_dir.resolve().parts[-2:],
             "files": {path.name: sha256_file(path) for path in [*own, *failures] if path.is_file()},
             "runs": {run_id: folder_marks(runs / run_id) for run_id in sorted(planned)},
             "code": code_version(),

@@ -54,15 +54,15 @@ def undisturbed(model: nn.Module) -> Iterator[None]:
     import torch
 
     training = model.training
-    deterministic = torch.are_deterministic_algorithms_enabled()
+    deterministic = torch.get_deterministic_debug_mode()
     model.eval()
     # the run's demand for deterministic kernels is not an observer's business, which may sample
-    torch.use_deterministic_algorithms(False)
+    torch.set_deterministic_debug_mode("default")
     try:
         with same_random_state(), torch.no_grad():
             yield
     finally:
-        torch.use_deterministic_algorithms(deterministic)
+        torch.set_deterministic_debug_mode(deterministic)
         model.train(training)
 
 

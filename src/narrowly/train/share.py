@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import gc
 import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
+from importlib import import_module
 from pathlib import Path
 from typing import NamedTuple
 
@@ -12,6 +14,7 @@ from narrowly.engines import stopping
 from narrowly.records.canonical import sha256_file
 from narrowly.records.errors import IntegrityError, ResumeError, TrainingError
 from narrowly.records.files import read_json, write_json
+from narrowly.records.imports import collector_off
 from narrowly.records.run_spec import RunSpec
 from narrowly.runs import directory
 from narrowly.runs.claims import hold_run
@@ -55,6 +58,9 @@ Following = AbstractContextManager[OnStep | None]
 
 OnBegin = Callable[[int], None]
 
+LIBRARIES = ("narrowly.train.trainer", "narrowly.optim.build", "peft", "transformers.models.auto.modeling_auto")
+"""What every run needs and what takes long to import, with all that it imports."""
+
 _FRESH = -1
 """Broadcast by the first process where there is no state to resume from."""
 
@@ -76,6 +82,7 @@ def train_share(
         Stopped: a signal asked for it; once the run has begun, its state is saved.
         PeerLostError: another process of the group has ended.
     """
+    _import_libraries()
     with _out_of_memory_in_one_line(), same_random_state(), _deterministic(job.spec.device):
         state = build_state(job.spec, job.inputs)
         if not group.is_first:
@@ -120,23 +127,34 @@ def _check_checkpoints(folder: Path, spec: RunSpec) -> None:
         )
 
 
+def _import_libraries() -> None:
+    """Import at once what a run needs, and keep all of it from the garbage collector until training ends."""
+    with collector_off():
+        for name in LIBRARIES:
+            import_module(name)
+        gc.freeze()  # the first collections would walk every class of torch and transformers three times
+
+
 @contextmanager
 def _deterministic(device: str) -> Iterator[None]:
     """Ask torch for deterministic kernels, which cost nothing on the CPU, and restore the setting.
 
     On a GPU, where attention has none for its backward pass, torch warns.
+
+    `use_deterministic_algorithms` would set the same flags and import the compiler, which nothing here uses (torch
+    2.13: a quarter of the CPU time of a short run).
     """
     import torch
 
-    before = torch.are_deterministic_algorithms_enabled()
+    before = torch.get_deterministic_debug_mode()
     fill = torch.utils.deterministic.fill_uninitialized_memory  # type: ignore[attr-defined]
-    torch.use_deterministic_algorithms(True, warn_only=device == "cuda")
+    torch.set_deterministic_debug_mode("warn" if device == "cuda" else "error")
     # filling every new tensor is a debugging aid that would slow small models down
     torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
     try:
         yield
     finally:
-        torch.use_deterministic_algorithms(before)
+        torch.set_deterministic_debug_mode(before)
         torch.utils.deterministic.fill_uninitialized_memory = fill  # type: ignore[attr-defined]
 
 
