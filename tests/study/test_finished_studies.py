@@ -64,7 +64,11 @@ def test_a_cell_that_lost_a_file_and_a_cell_that_failed_are_done_again(tmp_path:
 
 @pytest.mark.parametrize("changed", ["weights", "a new file", "the rows", "a cell", "the code", "the plan", "record"])
 def test_anything_that_a_run_id_follows_from_is_looked_at_by_a_worker_again(
-    changed: str, tiny: tuple[Path, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, no_worker: Callable[[], None]
+    changed: str,
+    tiny: tuple[Path, Path],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    no_worker: Callable[[], None],
 ) -> None:
     base, rows = tmp_path / "base", tmp_path / "rows.jsonl"
     shutil.copytree(tiny[0], base)
