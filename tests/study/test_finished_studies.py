@@ -22,7 +22,7 @@ from narrowly.study.plan import expand
 from narrowly.study.run import run_study, study_text
 
 
-class Started(Exception):
+class StartedError(Exception):
     """A worker would have been started."""
 
 
@@ -31,7 +31,7 @@ def no_worker(monkeypatch: pytest.MonkeyPatch) -> Callable[[], None]:
     """Return a function after whose call no pool of workers can be made."""
 
     def refuse(*_: object) -> None:
-        raise Started
+        raise StartedError
 
     return lambda: monkeypatch.setattr(study_run, "LocalExecutor", refuse)
 
@@ -95,7 +95,7 @@ def test_anything_that_a_run_id_follows_from_is_looked_at_by_a_worker_again(
             plan.write_text(plan.read_text().replace('"samples":0', '"samples":7', 1))
         case "record":
             (out / "fake" / current.PLAN_MADE).write_text("{")
-    with pytest.raises(Started):
+    with pytest.raises(StartedError):
         run_study(cells, out, workers=1, tasks=TASKS)
 
 
