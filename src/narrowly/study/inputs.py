@@ -9,13 +9,13 @@ from pathlib import Path
 from typing import Any
 
 from narrowly.data.sources import resolve
-from narrowly.models.base import open_base
 from narrowly.records.canonical import canonical_json, sha256_file
 from narrowly.records.errors import NarrowlyError, SpecError
 from narrowly.records.made import folder_marks
 from narrowly.records.run_spec import RowsData, RunSpec, TextData
 from narrowly.runs.directory import check_identity, is_done, read_spec, run_directories
 from narrowly.study.plan import Cell
+from narrowly.train.inputs import check_base
 
 
 def check_inputs(cells: Iterable[Cell]) -> dict[str, Any]:
@@ -42,7 +42,7 @@ def check_inputs(cells: Iterable[Cell]) -> dict[str, Any]:
         first, *others = faults
         more = f" (cannot be read either: {', '.join(others)})" if others else ""
         raise type(faults[first])(f"{faults[first]}{more}")
-    bases = {base: folder_marks(open_base(base).folder, deep=False) for base in dict.fromkeys(s.base for s in specs)}
+    bases = {base: folder_marks(check_base(base), deep=False) for base in dict.fromkeys(s.base for s in specs)}
     return {"data": found, "bases": bases}
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from importlib import import_module
+from pathlib import Path
 from typing import NamedTuple, cast
 
 from narrowly.data.rows import Row, check_rows, rows_sha256
@@ -84,6 +85,15 @@ def settled(spec: RunSpec, base: Base, rows: int) -> RunSpec:
     targets = targets_of_base(base)
     adapter = counted.adapter.model_copy(update={"target_modules": targets})
     return counted if targets == ALL_LINEAR else counted.model_copy(update={"adapter": adapter})
+
+
+def check_base(name_or_path: str) -> Path:
+    """Check that a base is on this machine, and that its weights are those of its card if any; return its folder.
+
+    Raises:
+        NarrowlyError: as `open_base`.
+    """
+    return open_base(name_or_path).folder
 
 
 def resolve_inputs(spec: RunSpec) -> ResolvedInputs:
