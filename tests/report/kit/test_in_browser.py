@@ -143,6 +143,19 @@ def test_a_point_names_base_seed_run_and_the_command_that_repeats_it(visit, repo
     assert box.is_hidden()
 
 
+def test_the_arrow_keys_go_through_the_points_of_a_drawing(visit, reports):
+    page = visit(reports["answers"])
+    drawing, box = page.locator("#figure-edits .drawing"), page.get_by_role("tooltip", include_hidden=True)
+    drawing.focus()
+    said = []
+    for key in ("ArrowRight", "ArrowRight", "ArrowLeft"):
+        page.keyboard.press(key)
+        said.append(box.inner_text())
+    assert said[0] == said[2] != said[1] and all("narrowly repair" in text for text in said)
+    page.keyboard.press("Tab")
+    assert box.is_hidden()
+
+
 def test_without_script_every_row_fold_and_title_is_there(visit, reports):
     plain, full = visit(reports["answers"], java_script_enabled=False), visit(reports["answers"])
     assert plain.locator("tbody tr").count() == full.locator("tbody tr").count() > 50

@@ -109,10 +109,12 @@ function filterable(table) {
 document.querySelectorAll("table").forEach(sortable);
 document.querySelectorAll("table[data-filter]").forEach(filterable);
 
-// Points: the title of a point in a box, at once; a click keeps the box, so that its text can be copied.
+// Points: the title of a point in a box, at once; a click keeps the box, so that its text can be copied. With the
+// keyboard, the arrow keys go through the points of a drawing.
 const box = document.createElement("div");
 box.className = "hover";
 box.setAttribute("role", "tooltip");
+box.setAttribute("aria-live", "polite");
 box.hidden = true;
 document.body.append(box);
 let kept = false;
@@ -132,6 +134,19 @@ document.querySelectorAll(".point").forEach((point) => {
   point.addEventListener("pointerenter", () => { if (!kept) show(point); });
   point.addEventListener("pointerleave", () => { if (!kept) hide(); });
   point.addEventListener("click", (event) => { show(point); kept = true; event.stopPropagation(); });
+});
+document.querySelectorAll(".drawing:has(.point)").forEach((drawing) => {
+  const points = [...drawing.querySelectorAll(".point")];
+  let at = -1;
+  drawing.setAttribute("aria-description", "The left and right arrow keys go through its points.");
+  drawing.addEventListener("keydown", (event) => {
+    const step = { ArrowRight: 1, ArrowLeft: -1 }[event.key];
+    if (!step || drawing.scrollWidth > drawing.clientWidth) return; // there they scroll
+    at = (Math.max(at, step > 0 ? -1 : 0) + step + points.length) % points.length;
+    show(points[at]);
+    event.preventDefault();
+  });
+  drawing.addEventListener("blur", hide);
 });
 document.addEventListener("click", (event) => { if (!box.contains(event.target)) hide(); });
 document.addEventListener("keydown", (event) => { if (event.key === "Escape") hide(); });
