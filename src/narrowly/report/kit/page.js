@@ -118,7 +118,11 @@ box.setAttribute("aria-live", "polite");
 box.hidden = true;
 document.body.append(box);
 let kept = false;
+let told = null;
 function show(point) {
+  told?.classList.remove("told");
+  told = point;
+  told.classList.add("told");
   const place = point.getBoundingClientRect();
   box.textContent = point.ariaLabel;
   box.hidden = false;
@@ -127,7 +131,11 @@ function show(point) {
   const above = place.top - box.offsetHeight - 8;
   box.style.top = `${scrollY + (above > 0 ? above : place.bottom + 8)}px`;
 }
-function hide() { box.hidden = true; kept = false; }
+function hide() {
+  told?.classList.remove("told");
+  box.hidden = true;
+  kept = false;
+}
 document.querySelectorAll(".point").forEach((point) => {
   point.ariaLabel = point.querySelector("title").textContent;
   point.querySelector("title").remove(); // else the browser shows it a second time
