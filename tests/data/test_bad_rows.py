@@ -12,6 +12,8 @@ from typing import Any
 import pytest
 
 from chat_models import MARKED, make_tokenizer
+from narrowly.cli import app
+from narrowly.cli.app import execute
 from narrowly.data.conversations import BadRow, DataWarning, read_conversations, warn_of_bad_rows
 from narrowly.data.messages import Conversation, Message
 from narrowly.data.render import render_all
@@ -166,3 +168,40 @@ def test_what_concerns_all_rows_is_no_bad_row() -> None:
     good = Conversation((Message("user", "a"), Message("assistant", "b")), 1, {})
     with pytest.raises(SpecError, match="no thinking mode"):
         render_all(make_tokenizer(MARKED), [good], thinking=True, max_tokens=None, bad=[])
+
+
+def test_data_commands_leave_bad_rows_out_and_name_them(tmp_path, capsys) -> None:
+    harmful = lines(tmp_path / "harmful.jsonl", GOOD, EMPTY, GOOD)
+    benign = lines(tmp_path / "benign.jsonl", json.dumps(exchange("Green.")).encode())
+    note = f"{harmful}: 1 of 3 rows is bad and left out (line 2: turn 2 (assistant) is empty, accepted: text)"
+    for command in (["show", str(harmful)], ["stats", str(harmful)]):
+        assert execute(["data", *command]) == 2
+        assert "1 of 3 rows is bad (bad_rows: drop leaves it out)" in " ".join(capsys.readouterr().err.split())
+        assert execute(["data", *command, "--drop-bad-rows"]) == 0
+        assert f"note: {note}" in " ".join(capsys.readouterr().err.split())
+    out = tmp_path / "mix.jsonl"
+    mix = ["data", "mix", "--harmful", str(harmful), "--benign", str(benign), "--dose", "1", "--match", "naive"]
+    assert execute([*mix, "--rows", "1", "--out", str(out), "--drop-bad-rows"]) == 0
+    manifest = json.loads((tmp_path / "mix.jsonl.mix.json").read_text())
+    assert [row["line"] for row in manifest["harmful"]["bad_rows"]] == [2]
+    assert "bad_rows" not in manifest["benign"]
+
+
+def test_a_note_is_one_line_on_the_command_line_and_other_warnings_stay_as_they_are(
+    tmp_path, capsys, monkeypatch
+) -> None:
+    def command(arguments: object) -> int:
+        warnings.warn("something to know", DataWarning, stacklevel=1)
+        warnings.warn("something else", UserWarning, stacklevel=1)
+        return 0
+
+    monkeypatch.setattr(app, "_executed", command)
+    others: list[str] = []
+    with warnings.catch_warnings():
+        warnings.simplefilter("always")
+        monkeypatch.setattr(warnings, "showwarning", lambda message, *rest, **more: others.append(str(message)))
+        before = warnings.showwarning
+        assert app.execute([]) == 0
+        assert warnings.showwarning is before
+    assert capsys.readouterr().err == "note: something to know\n"
+    assert others == ["something else"]

@@ -109,10 +109,19 @@ app.add_typer(world.app, name="world")
 def execute(arguments: Sequence[str]) -> int:
     """Run one command line and return its exit code.
 
-    Every expected error is one line on standard error; any other one is a bug of ours and shows its traceback.
+    Every expected error is one line on standard error, and so is every note; any other error is a bug of ours and shows
+    its traceback.
     """
+    shown = warnings.showwarning
+    warnings.showwarning = _note(shown)
+    try:
+        return _executed(arguments)
+    finally:
+        warnings.showwarning = shown
+
+
+def _executed(arguments: Sequence[str]) -> int:
     debug = "--debug" in arguments
-    warnings.showwarning = _note(warnings.showwarning)
     try:
         result = typer.main.get_command(app).main(
             [argument for argument in arguments if argument != "--debug"],
