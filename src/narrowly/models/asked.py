@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 from narrowly.models.base import Base, load_model, load_tokenizer, open_base
 from narrowly.models.base_files import TEMPLATE_FILE, TOKENIZER, WEIGHTS, read_object, template_text
 from narrowly.models.hub import cached_models, is_hub_name, known_commit
-from narrowly.records.adapter_files import ADAPTER_CONFIG, ADAPTER_WEIGHTS
+from narrowly.records.adapter_files import ADAPTER_CONFIG, ADAPTER_WEIGHTS, MLX_WEIGHTS
 from narrowly.records.answers import AskedModel, Who
 from narrowly.records.canonical import cached_sha256, sha256_text
 from narrowly.records.errors import AdapterError, NarrowlyError, SpecError, nearest
@@ -203,6 +203,9 @@ def organism_to_ask(run: Path, step: int | Literal["final"], edit: str | None) -
     return ModelToAsk(run.resolve().name, open_base(spec.base), run=run, step=number, edit=edit)
 
 
+_OF_MLX = f" ({MLX_WEIGHTS} is mlx-lm's, which spectrum, diff and repair read and Transformers does not)"
+
+
 def adapter_to_ask(folder: Path, base: str | None) -> ModelToAsk:
     """Find an adapter from elsewhere and its base.
 
@@ -218,7 +221,7 @@ def adapter_to_ask(folder: Path, base: str | None) -> ModelToAsk:
     if config is None or not (folder / ADAPTER_WEIGHTS).is_file():
         raise AdapterError(
             f"{folder} has no {ADAPTER_CONFIG if config is None else ADAPTER_WEIGHTS}; accepted: a PEFT adapter in "
-            "safetensors"
+            f"safetensors{_OF_MLX if (folder / MLX_WEIGHTS).is_file() else ''}"
         )
     check_foreign_config(folder, config)
     named = config.get("base_model_name_or_path") if base is None else base
