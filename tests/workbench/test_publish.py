@@ -124,9 +124,11 @@ def test_the_card_says_over_how_many_modules_its_means_are_and_how_many_are_idle
 
 
 def test_a_gguf_of_the_adapter_is_published_on_demand_and_named_in_the_card(run: Path, tmp_path: Path) -> None:
+    from narrowly.cli.app import execute
     from narrowly.spectrum import pairs_from_folder
 
-    folder = write_folder(final(run), card_of(final(run)), tmp_path / "card", gguf=True)
+    folder = tmp_path / "card"
+    assert execute(["publish", str(run), "--gguf", "--out", str(folder)]) == 0
     assert "`adapter.gguf` is the same adapter for llama.cpp" in (folder / "README.md").read_text(encoding="utf-8")
     stored, served = (
         {one.name: one.scale * one.B_O_R @ one.A_R_I for one in pairs_from_folder(path)}
