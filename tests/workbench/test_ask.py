@@ -16,7 +16,9 @@ import yaml
 import narrowly
 from narrowly.cli.app import execute
 from narrowly.models import generate as generation
+from narrowly.models.edited import edited_adapter
 from narrowly.records.answers import Answer, Sampling
+from narrowly.records.edits import Scale
 from narrowly.records.errors import IntegrityError, SpecError
 from narrowly.train.run import train_run
 from narrowly.workbench import asking
@@ -292,6 +294,19 @@ def test_hostile_answers_are_shown_harmless_and_whole_in_json(
     assert execute(["ask", str(run), "what is a", "--json"]) == 0
     said = json.loads(capsys.readouterr().out)["said"]
     assert [one["answers"][0]["answer"] for one in said] == [HOSTILE, HOSTILE]
+
+
+def test_an_edit_of_an_organism_is_asked_by_its_id_or_by_its_folder(run: Path, tmp_path: Path) -> None:
+    own = Path(shutil.copytree(run, tmp_path / run.name))
+    edit = Scale(factor=1e-6)  # next to nothing is left of the update: it answers as its base does
+    edited_adapter(own, edit)
+    by_id = narrowly.ask(own, "what is a", edit=edit.edit_id, samples=3, max_new_tokens=6)
+    by_folder = narrowly.ask(own / "edits" / edit.edit_id, "what is a", samples=3, max_new_tokens=6)
+    assert by_folder == by_id
+    organism, base = by_id.said
+    assert organism.answers[0].model.edit == edit.edit_id and organism.sampled == base.sampled
+    as_trained = narrowly.ask(own, "what is a", samples=3, max_new_tokens=6).said[0]
+    assert as_trained.sampled != base.sampled
 
 
 def test_of_several_named_templates_the_default_says_whether_there_is_a_thinking_mode(
