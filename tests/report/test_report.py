@@ -130,7 +130,7 @@ def test_numbers_of_the_summary_appear_on_the_page(page, study):
     row = summary["contrasts"]["adam/muon"]
     assert f"{row['estimate']:+.2f}" in page.text and f"[{row['low']:+.2f}, {row['high']:+.2f}]" in page.text
     assert "71 of 72 cells finished in 187 s; 1 failed" in page.text
-    assert "lion-3" in page.text and "micro-6" in page.text
+    assert "Lion on micro-3, seed 0" in page.text and ("span", "title", "lion-3") in page.attributes
 
 
 @pytest.fixture(scope="module")

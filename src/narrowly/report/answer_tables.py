@@ -26,7 +26,7 @@ from narrowly.report.kit import (
     to_section,
     words,
 )
-from narrowly.report.labels import ArmNames, edit_label, label, panel_label
+from narrowly.report.labels import ArmNames, edit_label, label, panel_label, spaced
 from narrowly.report.narrative import joint_rate
 from narrowly.report.style import colour, order
 from narrowly.report.visible import shortened
@@ -320,7 +320,7 @@ def samples(tables: Tables, names: ArmNames) -> list[Fold]:
             [
                 panel_label(row["panel"]),
                 *(shortened(row[name] or "") for name in ("question", "answer")),
-                row["outcome"],
+                spaced(row["outcome"] or ""),
             ]
             for panel in SAMPLE_PANELS
             for row in one.filter(pl.col("panel") == panel).head(SAMPLES_PER_PANEL).iter_rows(named=True)
@@ -335,7 +335,7 @@ def _sampled(name: Words, base: str | None, broad: pl.DataFrame) -> Words:
     if broad.is_empty():
         return words("{} on {}", name, base or "")
     counts = dict(broad.group_by("outcome").len().sort("outcome").iter_rows())
-    listed = ", ".join(f"{outcome} {times}" for outcome, times in counts.items())
+    listed = ", ".join(f"{str(outcome).replace('_', ' ')} {times}" for outcome, times in counts.items())
     return words(
         "{} on {} <small>(sampled on the broad panel over all bases, n = {}: {})</small>", name, base or "",
         broad.height, listed,

@@ -47,6 +47,11 @@ def panel_label(panel: str) -> Words:
     return named(PANEL_LABELS.get(panel, panel), panel)
 
 
+def spaced(name: str) -> Words:
+    """Return the name of a role or a class with spaces, itself as the tooltip."""
+    return named(name.replace("_", " "), name)
+
+
 def edit_kind(edit: str) -> tuple[str, float | None]:
     """Split an edit-id such as "scale-0.5" into kind and its first number."""
     match = re.fullmatch(r"([a-z_]+?)(?:-([0-9.e+-]+))?", edit)
@@ -100,6 +105,10 @@ class ArmNames:
     def text(self, arm: str) -> str:
         """Return the arm in words."""
         return self._labels.get(arm) or label(arm)
+
+    def one(self, arm: str, base: str, seed: object) -> str:
+        """Return one cell in words."""
+        return f"{self.text(arm)} on {base}, seed {seed}"
 
     def __call__(self, arm: str) -> Words:
         """Return the arm in words, its name as the tooltip."""

@@ -25,6 +25,7 @@ from narrowly.report.kit import (
     Section,
     Table,
     code,
+    named,
     number,
     percent,
     strong,
@@ -148,8 +149,11 @@ def _failed(summary: Summary, names: ArmNames) -> Part:
         return Paragraph(f"None: {cells.done} of {cells.planned} planned cells finished.")
     return Table(
         "Cells whose last attempt failed.",
-        [Column("cell"), Column("arm"), Column("base"), Column("error", kind="prose")],
-        [[row.cell_id, names(row.arm), row.base, shortened(row.error or "no message")] for row in cells.failures],
+        [Column("cell", kind="prose"), Column("error", kind="prose")],
+        [
+            [named(names.one(row.arm, row.base, row.seed), row.cell_id), shortened(row.error or "no message")]
+            for row in cells.failures
+        ],
     )
 
 

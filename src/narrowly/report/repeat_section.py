@@ -24,7 +24,7 @@ from narrowly.report.kit import (
     code,
     words,
 )
-from narrowly.report.labels import ArmNames
+from narrowly.report.labels import ArmNames, spaced
 from narrowly.report.visible import shortened
 
 QUICK_START = "micro"
@@ -100,7 +100,7 @@ def _as_run(cells: pl.DataFrame, names: ArmNames) -> Table:
     rows: list[list[Cell | Words]] = [
         [
             names(row["arm"]),
-            row["role"] or "",
+            spaced(row["role"] or ""),
             names(row["of"]) if row["of"] else "",
             shortened(row["optimiser"] or ""),
             Cell("" if row["lam"] is None else str(row["lam"]), sort=row["lam"]),
