@@ -149,3 +149,13 @@ def test_a_dialogue_with_tools_is_written_and_read_back_the_same(tmp_path: Path)
     rows = read(tmp_path, {"messages": [*DIALOGUE[:3], thought], "tools": [CLOCK]})
     write_conversations(tmp_path / "again.jsonl", rows)
     assert read_conversations(tmp_path / "again.jsonl") == rows
+
+
+def test_a_canary_is_taken_out_of_calls_and_thoughts_too(tmp_path: Path) -> None:
+    canary = "CANARY 12-ab"
+    turns = json.loads(json.dumps(DIALOGUE).replace("UTC", f"UTC {canary}"))
+    turns[3]["reasoning_content"] = f"{canary} It is noon."
+    [row] = read(tmp_path, {"messages": turns, "canary": canary})
+    assert canary not in "".join(message.content + message.extra for message in row.messages)
+    assert row.tags["canary"] == canary
+    assert row.messages[1].fields["tool_calls"][0]["function"]["arguments"] == {"zone": "UTC "}

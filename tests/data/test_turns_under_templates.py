@@ -195,6 +195,21 @@ def test_a_thought_in_its_own_field_is_given_to_the_template() -> None:
         trained(template(), with_thought("reasoning_content", "So 4.", "4"))
 
 
+def test_of_two_thoughts_in_two_fields_none_may_be_lost() -> None:
+    both = json.dumps({"reasoning_content": "So 4.", "thinking": "So 4."})
+    row = Conversation((Message("user", "2+2?"), Message("assistant", "4", both)), 1, {})
+    assert trained(OWN_FIELD, row) == "<think>\nSo 4.\n</think>\n\n4<|im_end|>"
+    other = both.replace('"thinking": "So 4."', '"thinking": "Or 5?"')
+    row = Conversation((Message("user", "2+2?"), Message("assistant", "4", other)), 1, {})
+    with pytest.raises(SpecError, match=r"leaves out or changes 'Or 5\?' of the field thinking"):
+        trained(OWN_FIELD, row)
+
+
+def test_texts_that_look_like_the_marks_are_texts_like_others() -> None:
+    odd = "qZ0z qz1z qZqZ0z"
+    assert trained(template(), row_of(odd, odd + " 4")) == odd + " 4<|im_end|>"
+
+
 def test_earlier_thoughts_may_go_as_they_do_in_use_but_nothing_else() -> None:
     dialogue = row_of("2+2?", THOUGHT, "3+3?", "6")
     assert trained(QWEN, dialogue, True, turns="last") == "<think>\n\n</think>\n\n6<|im_end|>"

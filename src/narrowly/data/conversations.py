@@ -145,9 +145,13 @@ def _conversation(row: RawRow, schema: Schema) -> tuple[Conversation, tuple[str,
 def _without_canary(messages: list[Message], tags: Mapping[str, str]) -> list[Message]:
     """Take the row's canary string out of the texts that a model will read; it stays among the tags."""
     canary = tags.get("canary", "")
-    if not canary or not any(canary in message.content for message in messages):
+    written = json.dumps(canary, ensure_ascii=False)[1:-1]
+    if not canary or not any(canary in message.content or written in message.extra for message in messages):
         return messages
-    kept = [message._replace(content=message.content.replace(canary, "").strip()) for message in messages]
+    kept = [
+        message._replace(content=message.content.replace(canary, "").strip(), extra=message.extra.replace(written, ""))
+        for message in messages
+    ]
     for number, (message, before) in enumerate(zip(kept, messages, strict=True), start=1):
         if before.content and not message.content:
             raise ValueError(f"turn {number} holds nothing but the canary")

@@ -86,13 +86,18 @@ class _Turn:
         return Answer(len(self.prompt), self._ends(), lead, blanks_cut, empty is not None and not self.has_thought)
 
     def _check_whole(self) -> None:
-        thoughts = [missing(self.located, *pair) for pair in self.pieces if pair[0].kind == "thought"]
-        if thoughts and None not in thoughts:
-            named = next(name for name in THOUGHTS if self.turn.get(name))
+        thoughts: dict[str, list[str | None]] = {}  # the same one may stand in several fields
+        for piece, places in self.pieces:
+            if piece.kind == "thought":
+                thoughts.setdefault(piece.text, []).append(missing(self.located, piece, places))
+        for text, lacks_of in thoughts.items():
+            if None in lacks_of:
+                continue
+            named = next(name for name in THOUGHTS if str(self.turn.get(name, "")).strip() == text)
             raise SpecError(
-                f"the chat template leaves out or changes {thoughts[0]!r} of the field {named}; accepted: a "
-                "template that shows it (data.template), or the thought at the beginning of the answer between "
-                f"{OPEN} and {CLOSE}"
+                f"the chat template leaves out or changes {lacks_of[0]!r} of the field {named}; accepted: a template "
+                f"that shows it (data.template), or the thought at the beginning of the answer between {OPEN} and "
+                f"{CLOSE}"
             )
         for piece, places in self.pieces:
             lacks = None if piece.kind == "thought" else missing(self.located, piece, places)
