@@ -365,8 +365,8 @@ def test_rows_beyond_the_context_are_refused_or_left_out_on_record(chat: Chat, t
     file = write_jsonl(tmp_path / "long.jsonl", long)
     with pytest.raises(SpecError, match=r"line 5: \d+ tokens, accepted: at most 60"):
         load_inputs(text_spec(chat[0], file, {"max_tokens": 60, "holdout": 0}))
-    with pytest.raises(SpecError, match=r"data\.max_tokens is 2048, accepted: at most 128, the positions of base"):
-        load_inputs(text_spec(chat[0], file, {"max_tokens": 2048}))
+    with pytest.raises(SpecError, match=r"data\.max_tokens is 4096, accepted: at most 128, the positions of base"):
+        load_inputs(text_spec(chat[0], file, {"max_tokens": 4096}))
     spec = text_spec(chat[0], file, {"max_tokens": 60, "holdout": 0, "longer": "drop"})
     record = read_json(train_run(spec, tmp_path) / "data.json")
     assert (record["dropped_lines"], record["lines"]) == ([5], [1, 2, 3, 4, 6, 7, 8])
