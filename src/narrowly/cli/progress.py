@@ -41,7 +41,11 @@ class _Display:
             # a second Ctrl-C leaves no time to bring the cursor back
             self._live.console.show_cursor(True)
             for task in self._live.task_ids:
-                self._live.update(task, description="stopping after this step; Ctrl-C again ends at once")
+                self._live.update(task, description="stopping", note="after this step; Ctrl-C again: at once")
+
+    def say(self, text: str) -> None:
+        """Print a line above the bar, or as it is where there is none."""
+        (self._live.console if self._live else error_console()).print(Text(text))
 
     def __enter__(self) -> Self:
         if self._live:

@@ -85,7 +85,7 @@ def command(
                 reporting=reporting,
                 allow_version_change=allow_version_change,
                 save_every=save_every,
-                say=lambda line: complain(f"narrowly: {safe(line, 2000)}"),
+                say=lambda line: progress.say(f"narrowly: {safe(line, 2000)}"),
             )
     except stopping.Stopped as stop:
         complain(f"narrowly: {safe(stop)}")
