@@ -29,9 +29,9 @@ def main(rank: int, rendezvous: Path, specs: dict[str, RunSpec], tight: RunSpec,
     torch.set_num_threads(1)
     group = join_group(rank, 2, rendezvous, "cpu")
     for name, spec in specs.items():
-        train_share(job_of(spec, out / name), nullcontext(), group)
+        train_share(job_of(spec, out / name), nullcontext(), print, group)
     _run_out_of_memory(group)
-    train_share(job_of(tight, out / "tight"), nullcontext(), group)
+    train_share(job_of(tight, out / "tight"), nullcontext(), print, group)
     sums = _sums(group)
     parameters = [torch.zeros(3), torch.ones(9, dtype=torch.bfloat16)]
     group.check_equal(parameters, 6)

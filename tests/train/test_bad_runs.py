@@ -19,6 +19,7 @@ from narrowly.engines.worker import problem_of
 from narrowly.evaluate.banks import bank_of
 from narrowly.microworld.cards import SHIPPED
 from narrowly.models.base import open_base
+from narrowly.models.lora import AdapterWeights
 from narrowly.models.organism import load_organism
 from narrowly.records.errors import (
     IntegrityError,
@@ -268,7 +269,7 @@ def test_a_disk_that_is_full_for_a_checkpoint_stops_a_whole_study(
     def full(*_: Any, **__: Any) -> None:
         raise (SafetensorError if "28" in told else RuntimeError)(told)
 
-    monkeypatch.setattr(torch, "save", full)
+    monkeypatch.setattr(AdapterWeights, "write", full)
     if "28" not in told:
         with pytest.raises(RunDirectoryError, match=r"cannot write .*step-0: basic_ios") as other:
             train_run(make_spec(*tiny), tmp_path)

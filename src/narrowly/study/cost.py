@@ -71,7 +71,7 @@ class Cost(NamedTuple):
         flops: floating-point operations, padding counted.
         seconds: on one GPU.
         disk_bytes: kept on disk, float32: the adapters of all checkpoints, or with method full the model of all but
-            the first. While a run goes on, its newest checkpoint also holds the optimiser's state.
+            the first. While a run goes on, its resume state is beside them.
     """
 
     tokens: float
