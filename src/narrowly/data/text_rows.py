@@ -75,12 +75,11 @@ def _opening_sha256(conversation: Conversation) -> str:
     return messages_sha256(opening if any(message.role == "user" for message in opening) else messages)
 
 
-def text_rows(data: TextData, base: RowsBase, seed: int) -> RunRows:
-    """Read, split and render a text dataset with the tokenizer of a base; the run seed plays no part.
+def fitted(data: TextData, base: RowsBase) -> TextData:
+    """Return text data whose default `max_tokens` is at most the positions of the base.
 
     Raises:
-        UnknownNameError, IntegrityError, SpecError, RunDirectoryError: no such dataset, another content than its
-            sha256 says, a broken line, a conversation that the template cannot render, a row that is too long.
+        SpecError: another `max_tokens` is more than that.
     """
     if data.max_tokens == TextData.model_fields["max_tokens"].default:  # which never refuses what nobody typed
         data = data.model_copy(update={"max_tokens": min(data.max_tokens, base.positions or data.max_tokens)})
@@ -89,6 +88,17 @@ def text_rows(data: TextData, base: RowsBase, seed: int) -> RunRows:
             f"data.max_tokens is {data.max_tokens}, accepted: at most {base.positions}, the positions of base "
             f"{base.name}"
         )
+    return data
+
+
+def text_rows(data: TextData, base: RowsBase, seed: int) -> RunRows:
+    """Read, split and render a text dataset with the tokenizer of a base; the run seed plays no part.
+
+    Raises:
+        UnknownNameError, IntegrityError, SpecError, RunDirectoryError: no such dataset, another content than its
+            sha256 says, a broken line, a conversation that the template cannot render, a row that is too long.
+    """
+    data = fitted(data, base)
     files = [resolve(data.dataset).path, *base.folder.glob("*token*.json"), *base.folder.glob("*.jinja")]
     if data.template is not None:
         files.append(Path(data.template).expanduser())

@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import types
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Annotated, Any, Union, get_args, get_origin
 
 from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
 from narrowly.records.errors import nearest, unknown_name
+from narrowly.records.other_names import OTHER_NAMES
+
+ACCEPTED = 12
+"""Accepted fields named in an error; the rest are counted."""
 
 SHOWN = 3
 """Errors spelled out in one line; the rest are counted."""
@@ -67,6 +71,29 @@ def field_paths(model: type[BaseModel], prefix: str = "") -> frozenset[str]:
     return frozenset(paths)
 
 
+def unknown_field(path: str, fields: Iterable[str]) -> str:
+    """Say of an unknown dotted field which is meant, and which are accepted beside it.
+
+    What is meant is the field of another name or place with the same last part, one that other trainers call so, or the
+    nearest.
+    """
+    known = sorted(fields)
+    above, _, last = path.rpartition(".")
+    while above and above not in known:
+        above = above.rpartition(".")[0]
+    beside = [name for name in known if name.rpartition(".")[0] == above]
+    near = _meant(last, known) or nearest(path, known) or nearest(last, [name.rpartition(".")[2] for name in beside])
+    shown = ", ".join(beside[:ACCEPTED]) + (f" and {len(beside) - ACCEPTED} more" if len(beside) > ACCEPTED else "")
+    return f"unknown field{near} (accepted{f' in {above}' if above else ''}: {shown})"
+
+
+def _meant(last: str, known: list[str]) -> str:
+    """Return a clause that names the field with this last part, or the one that other trainers call so."""
+    other = OTHER_NAMES.get(last)
+    found = [name for name in known if name.rpartition(".")[2] == last] or [name for name in known if name == other]
+    return f"; did you mean {' or '.join(map(repr, found[:2]))}?" if found else ""
+
+
 def _tag_of(model: type[BaseModel]) -> set[str]:
     return {str(field.default) for name, field in model.model_fields.items() if name in ("kind", "source")}
 
@@ -115,12 +142,17 @@ def _shown(value: Any) -> str:
 
 
 def _sentence(
-    error: ErrorDetails, path: list[str], models: list[type[BaseModel]], parents: list[type[BaseModel]]
+    error: ErrorDetails,
+    path: list[str],
+    models: list[type[BaseModel]],
+    parents: list[type[BaseModel]],
+    known: list[str],
 ) -> str:
     kind, value, context = error["type"], error["input"], error.get("ctx", {})
     if kind == "extra_forbidden":
         accepted = sorted({name for model in parents for name in model.model_fields})
-        return f"unknown field{nearest(path[-1], accepted)} (accepted: {', '.join(accepted)})"
+        near = nearest(path[-1], accepted) or _meant(path[-1], known)
+        return f"unknown field{near} (accepted: {', '.join(accepted)})"
     if kind == "missing":
         return "missing, and it has no default"
     if kind == "union_tag_invalid":
@@ -156,10 +188,11 @@ def explain_each(error: ValidationError, annotation: Any, name: str = "") -> lis
         name: of the whole value, put before every field path.
     """
     found: dict[str, list[str]] = {}
+    known = sorted(path for model in _models(annotation) for path in field_paths(model))
     for details in error.errors():
         path, models = _walk(annotation, details["loc"], name)
         _, parents = _walk(annotation, details["loc"][:-1], name)
-        found.setdefault(".".join(path), []).append(_sentence(details, path, models, parents))
+        found.setdefault(".".join(path), []).append(_sentence(details, path, models, parents, known))
     result = []
     for where, sentences in found.items():
         first = sentences[0]

@@ -14,17 +14,14 @@ from typing import Any, TypeVar
 import yaml
 from pydantic import BaseModel
 
-from narrowly.records.errors import SpecError, nearest
-from narrowly.records.explain import field_paths
+from narrowly.records.errors import SpecError
+from narrowly.records.explain import field_paths, unknown_field
 from narrowly.records.spec import validated
 
 Model = TypeVar("Model", bound=BaseModel)
 
 LARGEST_SPEC_BYTES = 1_000_000
 LARGEST_SPEC_NODES = 100_000
-SHOWN = 8
-"""Accepted fields named in an error; the rest are counted."""
-
 TAGS = ("kind", "source")
 """Fields that choose between the members of a union; a changed tag replaces the whole mapping."""
 
@@ -202,14 +199,20 @@ def with_assignments(model: type[Model], raw: Mapping[str, Any], assignments: It
         SpecError: one line: source, field path, value found, what is expected, nearest match.
     """
     merged = nested(dict(raw))
-    fields = field_paths(model)
     for assignment in assignments:
-        field, value = parse_override(assignment)
-        if field not in fields:
-            names = sorted(fields)
-            more = f" and {len(names) - SHOWN} more" if len(names) > SHOWN else ""
-            accepted = f" (accepted: {', '.join(names[:SHOWN])}{more})"
-            raise SpecError(f"--set {field}: unknown field{nearest(field, fields)}{accepted}")
-        merged = merge(merged, nested({field: value}))
+        merged = apply_assignment(model, merged, assignment)
     spec: Model = validated(model, merged, source=source)
     return spec
+
+
+def apply_assignment(model: type[BaseModel], merged: Mapping[str, Any], assignment: str) -> dict[str, Any]:
+    """Return nested field values with one `a.b=value` override on top.
+
+    Raises:
+        SpecError: no such field, a value that is not YAML.
+    """
+    field, value = parse_override(assignment)
+    fields = field_paths(model)
+    if field not in fields:
+        raise SpecError(f"--set {field}: {unknown_field(field, fields)}")
+    return merge(merged, nested({field: value}))

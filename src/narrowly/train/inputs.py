@@ -42,9 +42,17 @@ class RunInputs(NamedTuple):
         return self.data.rows
 
 
-def _read(spec: RunSpec, base: Base) -> RunRows:
+def checked_rows(spec: RunSpec, base: Base) -> RunRows:
+    """Read the rows of a run and check them against its base.
+
+    Raises:
+        NarrowlyError: as `load_inputs`.
+    """
     module, function = READERS[spec.data.source]
-    return cast(RunRows, getattr(import_module(module), function)(spec.data, base, spec.seed))
+    data = cast(RunRows, getattr(import_module(module), function)(spec.data, base, spec.seed))
+    for part in (data.rows, data.heldout) if data.heldout else (data.rows,):
+        check_rows(part, source=data.source, vocabulary=base.vocabulary, longest=base.positions)
+    return data
 
 
 def load_inputs(spec: RunSpec) -> RunInputs:
@@ -57,12 +65,10 @@ def load_inputs(spec: RunSpec) -> RunInputs:
     """
     base = open_base(spec.base)
     config_sha256, tokenizer_sha256 = base.config_sha256, base.tokenizer_sha256
-    data = _read(spec, base)
+    data = checked_rows(spec, base)
     data_sha256 = rows_sha256(data.rows)
     if data.heldout:
         data_sha256 = sha256_text(canonical_json([data_sha256, rows_sha256(data.heldout)]))
-    for part in (data.rows, data.heldout) if data.heldout else (data.rows,):
-        check_rows(part, source=data.source, vocabulary=base.vocabulary, longest=base.positions)
     resolved = ResolvedInputs(
         base_sha256=base.sha256,
         config_sha256=config_sha256,
