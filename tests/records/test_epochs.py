@@ -72,6 +72,9 @@ def test_both_at_once_are_refused_and_an_override_takes_the_place_of_the_other(t
     with pytest.raises(SpecError, match=r"steps is 40 and epochs is 2, accepted: one of them"):
         RunSpec(**ADAM, steps=40, epochs=2)
     file = tmp_path / "run.yaml"
+    file.write_text("optimiser: {kind: adam, lr: 1e-3}\nsteps: 40\nepochs: 2\n")
+    with pytest.raises(SpecError, match=r"steps is 40 and epochs is 2, accepted: one of them"):
+        load_run_spec(file)
     file.write_text("optimiser: {kind: adam, lr: 1e-3}\nsteps: 40\n")
     assert load_run_spec(file, ["epochs=0.5"]).steps == 40
     assert load_run_spec(file, ["epochs=1"]).steps == 80

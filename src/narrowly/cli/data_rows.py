@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import itertools
 import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
 
 import typer
-from rich.text import Text
 
 from narrowly.cli.data import (
     DropBadRows,
@@ -22,6 +20,7 @@ from narrowly.cli.data import (
     unknown,
 )
 from narrowly.cli.options import AsJson
+from narrowly.cli.rendered import say_pieces
 from narrowly.cli.terminal import console, need_extra, safe, say, table
 
 if TYPE_CHECKING:
@@ -131,7 +130,7 @@ def show(
     if chosen.tags:
         say("; ".join(f"{key}: {safe(value, 80)}" for key, value in chosen.tags.items()), style="dim")
     for pieces in rendered:
-        _say_pieces(pieces)
+        say_pieces(pieces)
     if not rendered:
         _say_messages(chosen)
     return 0
@@ -195,33 +194,6 @@ def _pieces(rendering: _Rendering, name: str, conversation: Conversation) -> lis
 
     tokenizer, rendered = rendering.rows(name, [conversation])
     return [token_pieces(tokenizer, row) for row in rendered.rows]
-
-
-def _say_pieces(pieces: list[tuple[str, bool]]) -> None:
-    """Print a rendered row: supervised tokens in reverse green on a terminal, between [[ and ]] where there is none."""
-    target = console()
-    colours = target.is_terminal and not target.no_color
-    text = Text()
-    for supervised, group in itertools.groupby(pieces, key=lambda piece: piece[1]):
-        listed = list(group)
-        text.append("" if colours or not supervised else "[[")
-        for index, (piece, _) in enumerate(listed):
-            style = ("black on green" if index % 2 else "black on bright_green") if supervised else "dim"
-            text.append(_visible(piece), style=style if colours else "")
-        text.append("" if colours or not supervised else "]]")
-    target.print(text, soft_wrap=True)
-    count = sum(supervised for _, supervised in pieces)
-    mark = "green" if colours else "between [[ and ]]"
-    say(f"{len(pieces)} tokens shown, {count} with a loss ({mark})", style="dim")
-
-
-def _visible(piece: str) -> str:
-    """Return a token with its line breaks shown and kept, and every other control character replaced."""
-    lines = (
-        "".join(c if c.isprintable() or c == " " else " " if c == "\t" else "\ufffd" for c in line)
-        for line in piece.split("\n")
-    )
-    return "\u23ce\n".join(lines)
 
 
 @app.command()

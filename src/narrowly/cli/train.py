@@ -2,22 +2,29 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
-from narrowly.cli.options import DEFAULT_OUT, Assignments, Out, ReportTo, SaveEvery, tracker_names
+from narrowly.cli.options import DEFAULT_OUT, AsJson, Assignments, Out, ReportTo, SaveEvery, tracker_names
 from narrowly.cli.terminal import complain, console, need_extra, safe, say, table
+from narrowly.records.errors import SpecError, unknown_name
+from narrowly.records.files import read_record
 
 EXAMPLES = """\b
 Examples:
+  narrowly train --init > run.yaml          a commented spec for a file of conversations; then name the file
+  narrowly train --init micro > run.yaml    one for the microworld, which trains as it stands
+  narrowly train run.yaml --dry-run         rows, tokens, memory, run-id, one row, and everything that is wrong
   narrowly train run.yaml
-  narrowly train run.yaml --set optimiser.lr=1e-3 --set steps=40 --out /tmp/out
+  narrowly train run.yaml --set optimiser.lr=1e-3 --set epochs=2 --out /tmp/out
   narrowly train out/runs/RUN-ID/spec.json --set seed=1
   narrowly train run.yaml --processes 4     the same run on four GPUs of this machine
+  narrowly train --schema > run.schema.json for editors that check YAML against a JSON Schema
 
-A run.yaml needs only the optimiser; every other field has a default:
+A run.yaml needs only the optimiser; every other field has a default (docs/fields.md):
   base: micro-0
   optimiser: {kind: adam, lr: 6.0e-4}
 
@@ -36,7 +43,7 @@ machine, with the same versions and the same number of threads.
 
 
 def command(
-    spec: Annotated[Path, typer.Argument(metavar="SPEC", help="RunSpec as YAML or JSON.")],
+    spec: Annotated[Path | None, typer.Argument(metavar="SPEC", help="RunSpec as YAML or JSON.")] = None,
     set_: Assignments = None,
     out: Out = DEFAULT_OUT,
     report_to: ReportTo = None,
@@ -51,8 +58,22 @@ def command(
         ),
     ] = False,
     save_every: SaveEvery = None,
+    init: Annotated[bool, typer.Option("--init", help="Print a commented spec to begin from.")] = False,
+    schema: Annotated[bool, typer.Option("--schema", help="Print the JSON Schema of run specs.")] = False,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Say what the run would be and what is wrong; write nothing.")
+    ] = False,
+    as_json: AsJson = False,
 ) -> int:
     """Fine-tune one model as a spec says and print where the run directory is."""
+    if init or schema:
+        return _print_text(None if spec is None else str(spec), init, schema, set_ or [])
+    if spec is None:
+        raise SpecError("SPEC is missing, accepted: a file (`narrowly train --init > run.yaml` prints one)")
+    if dry_run:
+        from narrowly.cli.train_check import check
+
+        return check(spec, set_ or [], out, processes, as_json)
     from narrowly.records.run_spec import load_run_spec
 
     run_spec = load_run_spec(spec, set_ or [])
@@ -71,7 +92,7 @@ def command(
             StepProgress("training") as progress,
             stopping.telling(progress.stopping),
         ):
-            from narrowly.runs.directory import TRAJECTORY, runs_folder
+            from narrowly.runs.directory import runs_folder
             from narrowly.train.run import train_run
 
             def on_step(step: int, total: int, row: dict[str, Any]) -> None:
@@ -90,13 +111,54 @@ def command(
     except stopping.Stopped as stop:
         complain(f"narrowly: {safe(stop)}")
         return stop.exit_code
+    _say_result(directory, as_json)
+    return 0
+
+
+def _print_text(kind: str | None, init: bool, schema: bool, assignments: list[str]) -> int:
+    """Print a spec to begin from, or the schema."""
+    if init and schema:
+        raise SpecError("--init and --schema print one text each, accepted: one of them")
+    if assignments:
+        raise SpecError("--set changes a spec that is read, and --init and --schema read none; accepted: edit the text")
+    if schema:
+        from narrowly.records.run_schema import run_schema
+
+        typer.echo(json.dumps(run_schema(), indent=2))
+        return 0
+    from narrowly.records.starting_spec import KINDS, starting_spec
+
+    if kind not in (None, *KINDS):
+        raise unknown_name("kind of data for --init", str(kind), KINDS)
+    typer.echo(starting_spec(world=kind == "micro"), nl=False)
+    return 0
+
+
+def _say_result(directory: Path, as_json: bool) -> None:
+    """Print the checkpoints of a finished run, with the held-out loss and the base's where there are held-out rows."""
     from narrowly.records.files import read_jsonl
+    from narrowly.runs.directory import DATA_RECORD, TRAJECTORY
+    from narrowly.runs.trajectory import BASE_HELDOUT_LOSS, HELDOUT_LOSS
 
     rows = [row for row in read_jsonl(directory / TRAJECTORY) if row.get("update_norm") is not None]
-    columns = ("step", "loss", "lr", "update_norm", "stable_rank", "frobenius_nuclear")
-    console().print(table(columns, ([row.get(column) for column in columns] for row in rows)))
+    if as_json:
+        typer.echo(json.dumps({"run_id": directory.name, "directory": str(directory), "checkpoints": rows}, indent=2))
+        return
+    heads = {"step": "step", "loss": "loss", HELDOUT_LOSS: "held-out", "lr": "lr", "update_norm": "update norm"}
+    heads |= {"stable_rank": "stable rank", "frobenius_nuclear": "F/nuclear"}
+    columns = [column for column in heads if column != HELDOUT_LOSS or any(HELDOUT_LOSS in row for row in rows)]
+    console().print(
+        table([heads[column] for column in columns], ([row.get(column) for column in columns] for row in rows))
+    )
+    first, last = rows[0], rows[-1]
+    if HELDOUT_LOSS in last:
+        count = read_record(directory / DATA_RECORD).get("heldout_rows", "?")
+        base = first.get(BASE_HELDOUT_LOSS, first[HELDOUT_LOSS])
+        say(
+            f"held-out loss: {last[HELDOUT_LOSS]:.4g} at the end, {base:.4g} of the base "
+            f"(nats per supervised token, {count} rows)"
+        )
     say(f"run: {directory}")
-    return 0
 
 
 def _speed(row: dict[str, Any]) -> str:

@@ -139,7 +139,7 @@ def nested(flat: Mapping[str, Any]) -> dict[str, Any]:
         change: Any = nested(value) if isinstance(value, Mapping) else value
         for part in reversed(str(key).split(".")):
             change = {part: change}
-        result = merge(result, change)
+        result = _merge(result, change)  # one mapping: both of two alternatives stay, and are refused later
     return result
 
 
@@ -150,16 +150,20 @@ def merge(under: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
     replaced whole, because the other fields belong to another member of the union. Of `steps` and `epochs` the one in
     `over` stays.
     """
+    return _merge(under, over, ALTERNATIVES)
+
+
+def _merge(under: Mapping[str, Any], over: Mapping[str, Any], alternatives: Mapping[str, str] = {}) -> dict[str, Any]:
     result = dict(under)
     for key, value in over.items():
         below = result.get(key)
         if isinstance(value, Mapping) and isinstance(below, Mapping):
             retagged = any(tag in value and tag in below and value[tag] != below[tag] for tag in TAGS)
-            result[key] = dict(value) if retagged else merge(below, value)
+            result[key] = dict(value) if retagged else _merge(below, value, alternatives)
         else:
             result[key] = value
-            if value is not None and ALTERNATIVES.get(key) not in over:
-                result.pop(ALTERNATIVES.get(key, ""), None)
+            if value is not None and alternatives.get(key) not in over:
+                result.pop(alternatives.get(key, ""), None)
     return result
 
 

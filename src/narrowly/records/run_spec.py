@@ -155,19 +155,14 @@ class RunSpec(Spec):
         False, description="a micro-batch is one sequence without padding, its rows do not see each other"
     )
 
-    @model_validator(mode="before")
-    @classmethod
-    def _one_length(cls, raw: Any) -> Any:
-        if isinstance(raw, Mapping) and raw.get("epochs") is not None and raw.get("steps") is not None:
-            raise ValueError(
-                f"steps is {raw['steps']} and epochs is {raw['epochs']}, accepted: one of them (epochs becomes steps "
-                "once the rows are counted)"
-            )
-        return raw
-
     @model_validator(mode="after")
     def _settle(self) -> RunSpec:
         """Count the steps of epochs where the spec names the number of rows, fit the default warm-up, find faults."""
+        if self.epochs is not None and "steps" in self.model_fields_set:
+            raise ValueError(
+                f"steps is {self.steps} and epochs is {self.epochs:g}, accepted: one of them (epochs becomes steps "
+                "once the rows are counted)"
+            )
         if self.epochs is not None:
             known = isinstance(self.data, MicroData)
             object.__setattr__(self, "steps", self.steps_for(self.data.rows) if isinstance(self.data, MicroData) else 0)

@@ -5,9 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from pydantic import TypeAdapter, ValidationError
+from pydantic import ValidationError
 
-from narrowly.records.data_specs import DataSpec
 from narrowly.records.explain import explain_each
 from narrowly.records.mappings import MISSING, leaves, lookup, nested
 from narrowly.records.run_spec import RunSpec
@@ -16,27 +15,28 @@ STAND_IN: dict[str, Any] = {"optimiser": {"kind": "adam", "lr": 1e-3}}
 """In place of what is wrong in a spec, so that its base and data can be looked at all the same."""
 
 
-def spec_and_faults(merged: Mapping[str, Any]) -> tuple[RunSpec | None, list[str]]:
-    """Return the spec of a nested mapping, or None and everything that is wrong with it.
+def spec_and_faults(merged: Mapping[str, Any]) -> tuple[RunSpec, list[str]]:
+    """Return the spec of a nested mapping and everything that is wrong with it.
 
     What does not fit together is found behind fields that are wrong by themselves: these are taken out one after the
-    other.
+    other. Where anything is wrong, the spec has what can be looked at all the same: every field that is right and fits
+    those before it, the base and the data first.
     """
     value: Any = dict(merged)
-    seen: list[str] = []
+    faults: list[str] = []
     for _ in range(len(list(leaves(merged))) + 2):
         try:
             spec = RunSpec.model_validate(value)
         except ValidationError as error:
             found = explain_each(error, RunSpec)
-            seen += [line for line in (f"{at}: {text}" if at else text for at, text in found) if line not in seen]
+            faults += [line for line in (f"{at}: {text}" if at else text for at, text in found) if line not in faults]
             repaired = _without(value, [at for at, _ in found if at])
             if repaired == value:
-                break
+                return _largest_spec(value), faults
             value = repaired
-            continue
-        return (None, seen) if seen else (spec, [])
-    return None, seen
+        else:
+            return spec, faults
+    return _largest_spec(value), faults
 
 
 def _without(value: Mapping[str, Any], paths: Iterable[str]) -> dict[str, Any]:
@@ -56,17 +56,13 @@ def _without(value: Mapping[str, Any], paths: Iterable[str]) -> dict[str, Any]:
     return result
 
 
-def base_and_data(merged: Mapping[str, Any]) -> RunSpec | None:
-    """Return a spec with the base, the data and the seed of one that is wrong elsewhere; None where these are, too."""
-    fields = {name: merged[name] for name in ("base", "seed") if name in merged}
-    for name, value in list(fields.items()):
+def _largest_spec(value: Mapping[str, Any]) -> RunSpec:
+    """Return the spec of as many fields as fit together, taken up one after the other."""
+    kept = dict(STAND_IN)
+    for name in sorted(value, key=lambda name: name not in ("base", "data")):
         try:
-            RunSpec.model_validate({**STAND_IN, name: value})
+            RunSpec.model_validate({**kept, name: value[name]})
         except ValidationError:
-            del fields[name]
-    data = merged.get("data")
-    try:
-        given = {} if data is None else {"data": TypeAdapter(DataSpec).validate_python(data)}
-        return RunSpec.model_validate({**STAND_IN, **fields, **given})
-    except ValidationError:
-        return None if "base" not in fields else RunSpec.model_validate({**STAND_IN, **fields})
+            continue
+        kept[name] = value[name]
+    return RunSpec.model_validate(kept)

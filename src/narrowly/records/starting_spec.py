@@ -11,6 +11,9 @@ from narrowly.records.run_spec import AdapterSpec, RunSpec, ScheduleSpec
 HUB_BASE = "Qwen/Qwen3-0.6B@c1899de289a04d12100db370d81485cdf75e47ca"
 """A small instruct model with its commit; the study `one-gpu-evening` begins with it."""
 
+KINDS = ("text", "micro")
+"""What a starting spec trains on."""
+
 TEXT_LR, MICRO_LR = "1.0e-4", "6.0e-4"
 """Of Adam on real models (ours, between the paper's 1e-5 and usual LoRA), and of the study micro."""
 

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
-from typing import NamedTuple, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 from narrowly.data.render import token_pieces
 from narrowly.data.rows import Row
@@ -18,7 +18,7 @@ from narrowly.models.lora import target_matrices
 from narrowly.records.errors import NarrowlyError
 from narrowly.records.mappings import apply_assignment, nested, read_mapping
 from narrowly.records.run_spec import ALL_LINEAR, RunSpec, run_id
-from narrowly.records.spec_faults import base_and_data, spec_and_faults
+from narrowly.records.spec_faults import spec_and_faults
 from narrowly.runs import directory
 from narrowly.runs.claims import is_claimed
 from narrowly.train.environment import check_processes
@@ -117,21 +117,17 @@ def dry_run(path: Path, assignments: Iterable[str], runs: Path, processes: int =
         merged = merged if changed is None else changed
     spec, faults = spec_and_faults(merged)
     result.faults += faults
-    part = spec or base_and_data(merged)
-    if part is None:
-        return result
-    if spec is not None:
-        result.check(lambda: check_processes(spec, processes))
-    base = result.check(lambda: open_base(part.base))
+    result.check(lambda: check_processes(spec, processes))
+    base = result.check(lambda: open_base(spec.base))
     if base is None:
-        result.rows = result.check(lambda: count_without_base(part.data))
+        result.rows = result.check(lambda: count_without_base(spec.data))
         return result
     result.base = base.name
     result.check(lambda: (base.config, base.tokenizer_sha256, base.sha256))
-    data = _look_at_rows(part, base, result)
-    if spec is not None and not result.faults and data is not None:
+    data = _look_at_rows(spec, base, result)
+    if not result.faults and data is not None:
         _look_at_run(spec, base, runs, result)
-    elif spec is not None:
+    else:
         _look_at_model(spec, base, () if data is None else data.rows, result)
     return result
 
@@ -148,7 +144,22 @@ def _look_at_rows(spec: RunSpec, base: Base, result: DryRun) -> RunRows | None:
     tokenizer = result.check(base.tokenizer)
     if tokenizer is not None:
         result.pieces = token_pieces(tokenizer, data.rows[0])
+        _note_unknown(tokenizer, data, result)
     return data
+
+
+def _note_unknown(tokenizer: Any, data: RunRows, result: DryRun) -> None:
+    """Note how many tokens are the one for what a tokenizer cannot write, in rows that it made itself."""
+    unknown = tokenizer.unk_token_id
+    if unknown is None or data.lines is None:
+        return
+    counts = [row.input_ids.count(unknown) for row in data.rows]
+    if any(counts):
+        result.notes.append(
+            f"{sum(counts)} of {sum(len(row.input_ids) for row in data.rows)} tokens, in "
+            f"{sum(map(bool, counts))} of {len(counts)} rows, are {tokenizer.unk_token}: the base's tokenizer cannot "
+            "write these words, and the run would train on that token in their place"
+        )
 
 
 def _look_at_run(spec: RunSpec, base: Base, runs: Path, result: DryRun) -> None:

@@ -68,6 +68,7 @@ def _behind(data: TextData, base: Base, faults: list[str]) -> RunRows:
     give_template(tokenizer, data.template)
     unread: list[BadRow] = []
     conversations = read_conversations(local.path, data.row_schema or local.schema, unread)
+    total = len(conversations) + len(unread)
     rows: list[Row] = []
     long: list[BadRow] = []
     for conversation in conversations:
@@ -91,7 +92,6 @@ def _behind(data: TextData, base: Base, faults: list[str]) -> RunRows:
                 long.append(BadRow(conversation.line, f"{len(row.input_ids)} tokens"))
             else:
                 rows.append(row)
-    total = len(conversations) + len(unread)
     if unread and data.bad_rows == "refuse":
         faults.append(f"{data.dataset}: {_named(sorted(unread), total)} bad; accepted: bad_rows: drop, or other data")
     if long and data.longer == "refuse":
