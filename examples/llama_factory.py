@@ -10,9 +10,13 @@ import tempfile
 from pathlib import Path
 
 import tiny
-from llamafactory.train.tuner import run_exp
 
 from narrowly.integrations.transformers import SpectralPenaltyCallback
+
+try:
+    from llamafactory.train.tuner import run_exp
+except ModuleNotFoundError as error:
+    raise SystemExit(f"{error.name} is not installed; add it with: pip install llamafactory") from None
 
 with tempfile.TemporaryDirectory() as name:
     folder = tiny.write(Path(name))

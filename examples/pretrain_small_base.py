@@ -25,6 +25,7 @@ from narrowly.data.conversations import Conversation, read_conversations
 from narrowly.data.render import render_all
 from narrowly.data.rows import Row, collate
 from narrowly.data.sources import resolve
+from narrowly.records.errors import NarrowlyError
 
 PAD, START, END = "<|endoftext|>", "<|im_start|>", "<|im_end|>"
 
@@ -139,8 +140,11 @@ def main() -> None:
     args = parser.parse_args()
     if args.out.exists():
         parser.error(f"{args.out} exists already")
-    local = resolve(args.data)
-    conversations = read_conversations(local.path, local.schema)
+    try:
+        local = resolve(args.data)
+        conversations = read_conversations(local.path, local.schema)
+    except NarrowlyError as error:
+        parser.error(str(error))
     tokenizer = train_tokenizer(conversations, args.vocabulary)
     rows = render_all(tokenizer, conversations, thinking=None, max_tokens=args.positions, longer="drop").rows
     torch.manual_seed(args.seed)

@@ -8,12 +8,17 @@ from __future__ import annotations
 import tempfile
 
 import tiny
-from datasets import Dataset
 from peft import LoraConfig
-from trl import SFTConfig, SFTTrainer
 
 from narrowly.integrations.transformers import SpectralPenaltyCallback
 
+try:
+    from datasets import Dataset, disable_progress_bars
+    from trl import SFTConfig, SFTTrainer
+except ModuleNotFoundError as error:
+    raise SystemExit(f"{error.name} is not installed; add it with: pip install trl") from None
+
+disable_progress_bars()
 tokens = tiny.tokenizer()
 
 with tempfile.TemporaryDirectory() as folder:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.util
 import re
 import runpy
+import sys
 from pathlib import Path
 
 import pytest
@@ -40,6 +41,27 @@ def test_an_example_runs_and_shows_the_penalty(
     monkeypatch.setenv("DISABLE_VERSION_CHECK", "1")
     runpy.run_path(str(EXAMPLES / f"{name}.py"), run_name="__main__")
     out = capsys.readouterr().out
-    assert re.search(r"penalty\W+0\.\d", out), out
+    if name != "plain_pytorch":  # which shows what the penalty acts on, in the test below
+        assert re.search(r"penalty\W+0\.\d", out), out
     losses = [float(found) for found in re.findall(r"\bloss\W+(\d+\.\d+)", out)]
-    assert name == "lightning_module" or losses[-1] < losses[0]
+    assert losses[-1] < losses[0]
+
+
+def test_the_plain_loop_shows_a_flatter_spectrum_with_the_penalty_than_without(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    torch.set_num_threads(1)
+    monkeypatch.syspath_prepend(str(EXAMPLES))
+    train = runpy.run_path(str(EXAMPLES / "plain_pytorch.py"), run_name="script")["train"]
+    for (step, _, ratio), (step_without, _, ratio_without) in zip(train(0.1), train(0.0), strict=True):
+        assert step == step_without
+        assert ratio < ratio_without
+
+
+@pytest.mark.parametrize("name", ["trl_sft", "lightning_module", "llama_factory"])
+def test_an_example_whose_package_is_missing_says_so_in_one_line(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(str(EXAMPLES))
+    monkeypatch.setitem(sys.modules, HOSTS[name], None)  # as where it is not installed
+    with pytest.raises(SystemExit) as stopped:
+        runpy.run_path(str(EXAMPLES / f"{name}.py"), run_name="script")
+    assert re.fullmatch(rf"\S+ is not installed; add it with: pip install {HOSTS[name]}", str(stopped.value))

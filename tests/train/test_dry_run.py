@@ -8,11 +8,11 @@ from typing import Any
 
 import pytest
 import yaml
-from narrowly.records.run_schema import run_schema
 
 from narrowly.cli.app import execute
 from narrowly.data.rows import read_rows
 from narrowly.records.optimisers.registry import OPTIMISERS
+from narrowly.records.run_schema import run_schema
 from narrowly.records.run_spec import ALL_LINEAR, RunSpec, load_run_spec
 from narrowly.records.spec_faults import spec_and_faults
 from narrowly.records.starting_spec import HUB_BASE, starting_spec
