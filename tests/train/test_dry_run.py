@@ -127,13 +127,13 @@ def test_words_that_the_tokenizer_cannot_write_are_noted(tmp_path: Path, capsys:
     assert "1 of 8 tokens, in 1 of 1 rows, are <|unk|>" in capsys.readouterr().out
 
 
-@pytest.mark.parametrize("world", [True, False])
-def test_the_starting_spec_is_valid_and_says_the_defaults(world: bool, tmp_path: Path) -> None:
-    (tmp_path / "run.yaml").write_text(starting_spec(world), encoding="utf-8")
+@pytest.mark.parametrize("kind", ["micro", "text"])
+def test_the_starting_spec_is_valid_and_says_the_defaults(kind: str, tmp_path: Path) -> None:
+    (tmp_path / "run.yaml").write_text(starting_spec(kind), encoding="utf-8")
     spec = load_run_spec(tmp_path / "run.yaml")
     default = RunSpec(optimiser=spec.optimiser, base=spec.base, data=spec.data)
     assert spec.model_copy(update={"epochs": None, "steps": 80}) == default
-    assert spec.base == (default.base if world else HUB_BASE)
+    assert spec.base == {"micro": "micro-0", "text": HUB_BASE}[kind]
 
 
 def test_the_starting_spec_of_the_microworld_trains_as_it_stands(

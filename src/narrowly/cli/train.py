@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from narrowly.cli.options import DEFAULT_OUT, AsJson, Assignments, Out, ReportTo, SaveEvery, tracker_names
 from narrowly.cli.terminal import complain, console, need_extra, safe, say, table
-from narrowly.records.errors import SpecError, unknown_name
+from narrowly.records.errors import SpecError
 from narrowly.records.files import read_record
+
+if TYPE_CHECKING:
+    from narrowly.records.run_spec import RunSpec
 
 EXAMPLES = """\b
 Examples:
@@ -74,45 +77,56 @@ def command(
         from narrowly.cli.train_check import check
 
         return check(spec, set_ or [], out, processes, as_json)
+    from narrowly.engines import stopping
     from narrowly.records.run_spec import load_run_spec
 
     run_spec = load_run_spec(spec, set_ or [])
     need_extra("lab", "training")
-    reporting = None
-    if report_to is not None:
-        from narrowly.integrations.reporting import Reporting
-
-        reporting = Reporting(tracker_names(report_to), out, lambda line: complain(f"narrowly: {safe(line)}"))
-    from narrowly.cli.progress import StepProgress
-    from narrowly.engines import stopping
-
     try:
-        with (
-            stopping.hear_signals(second_kills=True),
-            StepProgress("training") as progress,
-            stopping.telling(progress.stopping),
-        ):
-            from narrowly.runs.directory import runs_folder
-            from narrowly.train.run import train_run
-
-            def on_step(step: int, total: int, row: dict[str, Any]) -> None:
-                progress.on_step(step, total, f"loss {row['loss']:.3f}, {_speed(row)}")
-
-            directory = train_run(
-                run_spec,
-                runs_folder(out),
-                processes=processes,
-                on_step=on_step,
-                reporting=reporting,
-                allow_version_change=allow_version_change,
-                save_every=save_every,
-                say=lambda line: progress.say(f"narrowly: {safe(line, 2000)}"),
-            )
+        directory = _train(
+            run_spec,
+            out,
+            report_to,
+            processes=processes,
+            allow_version_change=allow_version_change,
+            save_every=save_every,
+        )
     except stopping.Stopped as stop:
         complain(f"narrowly: {safe(stop)}")
         return stop.exit_code
     _say_result(directory, as_json)
     return 0
+
+
+def _train(run_spec: RunSpec, out: Path, report_to: str | None, **options: Any) -> Path:
+    """Train under a progress bar, which also says that a signal was heard; return the run directory."""
+    from narrowly.cli.progress import StepProgress
+    from narrowly.engines import stopping
+
+    reporting = None
+    if report_to is not None:
+        from narrowly.integrations.reporting import Reporting
+
+        reporting = Reporting(tracker_names(report_to), out, lambda line: complain(f"narrowly: {safe(line)}"))
+    with (
+        stopping.hear_signals(second_kills=True),
+        StepProgress("training") as progress,
+        stopping.telling(progress.stopping),
+    ):
+        from narrowly.runs.directory import runs_folder
+        from narrowly.train.run import train_run
+
+        def on_step(step: int, total: int, row: dict[str, Any]) -> None:
+            progress.on_step(step, total, f"loss {row['loss']:.3f}, {_speed(row)}")
+
+        return train_run(
+            run_spec,
+            runs_folder(out),
+            on_step=on_step,
+            reporting=reporting,
+            say=lambda line: progress.say(f"narrowly: {safe(line, 2000)}"),
+            **options,
+        )
 
 
 def _print_text(kind: str | None, init: bool, schema: bool, assignments: list[str]) -> int:
@@ -126,11 +140,9 @@ def _print_text(kind: str | None, init: bool, schema: bool, assignments: list[st
 
         typer.echo(json.dumps(run_schema(), indent=2))
         return 0
-    from narrowly.records.starting_spec import KINDS, starting_spec
+    from narrowly.records.starting_spec import starting_spec
 
-    if kind not in (None, *KINDS):
-        raise unknown_name("kind of data for --init", str(kind), KINDS)
-    typer.echo(starting_spec(world=kind == "micro"), nl=False)
+    typer.echo(starting_spec(kind or "text"), nl=False)
     return 0
 
 

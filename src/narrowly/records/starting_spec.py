@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from narrowly.records.data_specs import MicroData, TextData
+from narrowly.records.errors import unknown_name
 from narrowly.records.field_table import as_yaml
 from narrowly.records.run_spec import AdapterSpec, RunSpec, ScheduleSpec
 
@@ -18,13 +19,19 @@ TEXT_LR, MICRO_LR = "1.0e-4", "6.0e-4"
 """Of Adam on real models (ours, between the paper's 1e-5 and usual LoRA), and of the study micro."""
 
 
-def starting_spec(world: bool = False) -> str:
+def starting_spec(kind: str = "text") -> str:
     """Return the text of a spec that is valid as it stands.
 
     Args:
-        world: a run on the microworld, which trains as it stands; else one on a file of conversations, which has to be
-            named.
+        kind: micro, a run on the microworld, which trains as it stands; text, one on a file of conversations, which has
+            to be named.
+
+    Raises:
+        UnknownNameError: another kind.
     """
+    if kind not in KINDS:
+        raise unknown_name("kind of data for --init", kind, KINDS)
+    world = kind == "micro"
     data: dict[str, Any] = {
         "base": _of(RunSpec, "base") if world else HUB_BASE,
         "lr": MICRO_LR if world else TEXT_LR,
