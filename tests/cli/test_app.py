@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import signal
 import subprocess
 import sys
 from importlib import import_module
@@ -17,6 +18,7 @@ from pydantic import TypeAdapter
 from narrowly.cli import terminal
 from narrowly.cli.app import BUG, app, execute
 from narrowly.cli.terminal import duration, need_extra, safe, table
+from narrowly.engines.stopping import StoppedByCtrlC
 from narrowly.records.errors import MissingExtraError, SpecError
 from narrowly.records.install import install_hint
 
@@ -58,7 +60,7 @@ def narrowly(*arguments: str, cwd: Path | None = None) -> subprocess.CompletedPr
         (["ask", "micro:cell", "who are you"], ["no study folder"]),
         (["ask", "x", "y", "--step", "last"], ["--step", "'last'", "'final'"]),
         (["spectrum", "nowhere"], ["nowhere", "adapter_model.safetensors"]),
-        (["spectrum", ".", "--figure", "x.png"], [".svg"]),
+        (["spectrum", ".", "--figure", "x.gif"], [".svg, .png, .pdf"]),
         (["world", "show", "micro-99"], ["unknown base 'micro-99'"]),
         (["world", "build", "--seed", "0", "--set", "trainin.steps=1"], ["'training.steps'"]),
         (["world", "build", "--seed", "0", "--set", "topics=x"], ["topics", "'x'", "an integer"]),
@@ -285,7 +287,7 @@ def test_ctrl_c_says_how_far_the_study_is_and_how_to_go_on(
     def interrupted(*_: object, observer: StudyObserver, **__: object) -> None:
         observer.planned(72, 12, 100.0, 2)
         observer.finished("adam-micro-0-seed0", None, 3.0)
-        raise KeyboardInterrupt
+        raise StoppedByCtrlC(signal.SIGINT)
 
     monkeypatch.setattr("narrowly.study.run.run_study", interrupted)
     assert execute(["run", "micro", "--out", str(tmp_path)]) == 130

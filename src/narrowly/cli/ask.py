@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from narrowly.cli.options import DEFAULT_OUT, AsJson
-from narrowly.cli.terminal import complain, console, error_console, need_extra, safe, say, table
+from narrowly.cli.terminal import complain, console, error_console, need_extra, print_json, safe, say, table
 
 if TYPE_CHECKING:
     from narrowly.models.asked import ModelToAsk
@@ -144,7 +144,6 @@ def _question(model: ModelToAsk, question: str, how: HowToAsk, as_json: bool) ->
 
 
 def _print_json(reply: Reply) -> None:
-    import json
 
     said = [
         {
@@ -155,7 +154,7 @@ def _print_json(reply: Reply) -> None:
         for one in reply.said
     ]
     run = None if reply.run_directory is None else str(reply.run_directory)
-    typer.echo(json.dumps({"run": run, "base": reply.base, "known": reply.known, "said": said}))
+    print_json({"run": run, "base": reply.base, "known": reply.known, "said": said})
 
 
 def _print_written(reply: Reply) -> None:
@@ -222,7 +221,6 @@ def _print_world(reply: Reply) -> None:
 
 
 def _bank(model: ModelToAsk, bank: str, out: Path, how: HowToAsk, as_json: bool) -> int:
-    import json
 
     from narrowly.cli.progress import StepProgress
     from narrowly.workbench.ask_bank import ask_bank, bank_request
@@ -238,7 +236,7 @@ def _bank(model: ModelToAsk, bank: str, out: Path, how: HowToAsk, as_json: bool)
         complain(f"narrowly: {stop or 'stopped'}")
         return 130
     if as_json:
-        typer.echo(json.dumps({"out": str(out), **done._asdict()}))
+        print_json({"out": str(out), **done._asdict()})
         return 0
     cut = f", {done.cut} of them cut at {request.how.sampling.max_new_tokens} tokens" if done.cut else ""
     say(f"{done.total} answers to {len(request.questions)} questions in {safe(out)}{cut}; {done.new} written now")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -12,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
 import typer
 
 from narrowly.cli.options import AsJson
-from narrowly.cli.terminal import complain, console, error_console, say, table
+from narrowly.cli.terminal import complain, console, error_console, print_json, say, table
 
 if TYPE_CHECKING:
     from narrowly.data.messages import Conversation
@@ -119,7 +118,7 @@ def list_(
     listed = [source for source in SOURCES.values() if use in (None, source.use)]
     if as_json:
         rows = [source._asdict() | {"url": source.url, "here": _state(source) == "yes"} for source in listed]
-        typer.echo(json.dumps({"cache": str(cache_folder()), "sources": rows}, indent=2, allow_nan=False))
+        print_json({"cache": str(cache_folder()), "sources": rows})
         return 0
     columns = ("source", "use", "rows", "licence", "here", "what it is")
     console().print(
@@ -185,7 +184,7 @@ def pull(
         held = "registered" if source.sha256 else "recorded now: none is registered"
         rows.append({"source": source.name, "how": how, "sha256": local.sha256, "hash": held, "path": str(local.path)})
     if as_json:
-        typer.echo(json.dumps({"pulled": rows}, indent=2))
+        print_json({"pulled": rows})
         return 0
     columns = ("source", "how", "sha256", "hash", "path")
     console().print(table(columns, ([row[column] for column in columns] for row in rows)))
@@ -231,7 +230,7 @@ def verify(names: Names = None, as_json: AsJson = False) -> int:
     with notes():
         checked = [_verified(name) for name in chosen]
     if as_json:
-        typer.echo(json.dumps({"verified": checked}, indent=2))
+        print_json({"verified": checked})
     else:
         columns = ("name", "is", "rows", "registered", "sha256", "verdict")
         console().print(table(columns, ([row[column] for column in columns] for row in checked)))

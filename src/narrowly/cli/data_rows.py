@@ -21,7 +21,7 @@ from narrowly.cli.data import (
 )
 from narrowly.cli.options import AsJson
 from narrowly.cli.rendered import say_pieces
-from narrowly.cli.terminal import console, need_extra, safe, say, table
+from narrowly.cli.terminal import console, need_extra, print_json, safe, say, table
 
 if TYPE_CHECKING:
     from narrowly.data.messages import Conversation
@@ -123,7 +123,7 @@ def show(
         value |= {"tools": json.loads(chosen.tools)} if chosen.tools else {}
         shown = [[{"text": text, "supervised": supervised} for text, supervised in pieces] for pieces in rendered]
         value |= {"tokens": shown if turns == "each" else shown[0]} if shown else {}
-        typer.echo(json.dumps(value, indent=2))
+        print_json(value)
         return 0
     _say_facts(local)
     say(f"row {row} of {len(conversations)} (line {chosen.line})", style="bold")
@@ -158,7 +158,7 @@ def _show_question(local: LocalData, name: str, row: int, as_json: bool) -> int:
     question = questions[row - 1]
     if as_json:
         prompts = [[message.as_json() for message in prompt] for prompt in question.prompts]
-        typer.echo(json.dumps(local.as_json() | question._asdict() | {"prompts": prompts}, indent=2))
+        print_json(local.as_json() | question._asdict() | {"prompts": prompts})
         return 0
     _say_facts(local)
     say(f"question {row} of {len(questions)}: {question.id}", style="bold")
@@ -235,7 +235,7 @@ def stats(
         reports[name] = corpus_report(conversations, bank, by=by, tokens_of=tokens_of, longest=longest)
     common = shared_by_pairs(corpora)
     if as_json:
-        typer.echo(json.dumps({"corpora": reports, "shared": common, "questions": len(bank)}, indent=2))
+        print_json({"corpora": reports, "shared": common, "questions": len(bank)})
         return 0
     _say_reports(reports, common, len(bank), questions, longest)
     return 0
@@ -335,7 +335,7 @@ def mix(
     )
     manifest = write_mixture(out, mixture, first.local, second.local, left_out=(first.bad, second.bad))
     if as_json:
-        typer.echo(json.dumps(manifest, indent=2, allow_nan=False))
+        print_json(manifest)
         return 0
     spread = mixture.spread
     parts = (("harmful", spread.harmful), ("benign", spread.benign))

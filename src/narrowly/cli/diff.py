@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from narrowly.cli.options import DEFAULT_OUT, AsJson
+from narrowly.cli.options import DEFAULT_OUT, AsJson, Wide
 from narrowly.cli.spectrum import say_skipped
-from narrowly.cli.terminal import console, need_extra, safe, say, table
+from narrowly.cli.terminal import console, need_extra, number, print_json, safe, say, short_modules, table
 
 if TYPE_CHECKING:
     from narrowly.spectrum.compare import Overlap, SpaceAngles
@@ -30,6 +29,9 @@ COLUMNS = (
     "writes, top", "reads", "reads, top", "smallest angle", "largest angle",
 )  # fmt: skip
 
+NARROW = ("module", "norm A", "norm B", "cosine", "writes", "writes, top", "reads", "reads, top")
+"""What fits 80 columns; --wide shows `COLUMNS`."""
+
 AdapterName = Annotated[
     str, typer.Argument(metavar="A", help="Adapter folder, run directory, run-id under ./out, or STUDY:CELL.")
 ]
@@ -40,6 +42,7 @@ def command(
     a: AdapterName,
     b: SecondAdapter,
     top: Annotated[int, typer.Option("--top", min=1, help="Leading directions whose overlap is also given.")] = 4,
+    wide: Wide = False,
     as_json: AsJson = False,
 ) -> int:
     """Compare the updates of two adapters: principal angles, inner products, norms and spectra of every module."""
@@ -68,18 +71,17 @@ def command(
             "modules": [as_row(row) for row in found.modules],
             "skipped": {name: [one._asdict() for one in listed] for name, listed in skipped.items()},
         }
-        typer.echo(json.dumps(record))
+        print_json(record)
         return 0
     rows = [
         (
-            row.module, row.rank_a, row.rank_b, row.norm_a, row.norm_b, row.metrics_a["stable_rank"],
+            name, row.rank_a, row.rank_b, row.norm_a, row.norm_b, row.metrics_a["stable_rank"],
             row.metrics_b["stable_rank"], row.cosine, _overlap(row.column), _overlap(row.top_column),
             _overlap(row.row), _overlap(row.top_row), row.column.smallest if row.column else None,
             row.column.largest if row.column else None,
         )
-        for row in found.modules
+        for name, row in zip(short_modules([one.module for one in found.modules]), found.modules, strict=True)
     ]  # fmt: skip
-    console().print(table(COLUMNS, rows))
     both = {one.name for one in beside}
     for name, listed in skipped.items():
         alone = [one for one in listed if one.name not in both]
@@ -92,7 +94,11 @@ def command(
     _say_whole(summary, top, sum(row.column is None for row in found.modules))
     if note:
         say(f"note: {safe(note)}", "yellow")
+    shown = [index for index, column in enumerate(COLUMNS) if wide or column in NARROW]
+    console(wide).print(table([COLUMNS[index] for index in shown], ([row[index] for index in shown] for row in rows)))
     say("writes: column space of s*B*A, reads: its row space; angles in degrees, of the column spaces")
+    if not wide:
+        say("--wide: all columns; --json: all digits", "dim")
     return 0
 
 
@@ -118,4 +124,4 @@ def _overlap(space: SpaceAngles | Overlap | None) -> float | None:
 
 
 def _number(value: float | None) -> str:
-    return "-" if value is None else f"{value:.3g}"
+    return "-" if value is None else number(value)

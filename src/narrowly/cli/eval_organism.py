@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from typing import Annotated
 
 import typer
 
 from narrowly.cli.options import DEFAULT_OUT, AsJson, Out
-from narrowly.cli.terminal import console, error_console, need_extra, say, table
+from narrowly.cli.terminal import console, error_console, need_extra, print_json, say, table
 
 EXAMPLES = """\b
 Examples:
@@ -42,7 +41,7 @@ def command(
         directory = find_run(run, out)
         rows = evaluate_organism(load_organism(directory, "final" if step == "final" else int(step), edit))
     if as_json:
-        typer.echo(json.dumps({"run": str(directory), "step": step, "edit": edit, "verdicts": rows}))
+        print_json({"run": str(directory), "step": step, "edit": edit, "verdicts": rows})
         return 0
     say(f"run {directory.name}, step {step}, edit {edit or 'none'}")
     shown = [

@@ -8,7 +8,7 @@ from typing import Annotated, Any
 import typer
 
 from narrowly.cli.options import AsJson
-from narrowly.cli.terminal import console, say, table
+from narrowly.cli.terminal import console, print_json, say, table
 
 EXAMPLES = """\b
 Examples:
@@ -30,13 +30,13 @@ def command(
     if name is not None:
         description = describe(name)
         if as_json:
-            typer.echo(json.dumps(description, indent=2, allow_nan=False))
+            print_json(description)
         else:
             _show(description)
         return 0
     described = [describe(kind) for kind in OPTIMISERS]
     if as_json:
-        typer.echo(json.dumps({"optimisers": described, "refused": REFUSED}, indent=2, allow_nan=False))
+        print_json({"optimisers": described, "refused": REFUSED})
         return 0
     columns = ("optimiser", "family", "A", "B", "other")
     console().print(table(columns, ([row[column] for column in columns] for row in described)))

@@ -31,6 +31,7 @@ SaveEvery = Annotated[
         help="Save the state to resume from this often (default 2).",
     ),
 ]
+Wide = Annotated[bool, typer.Option("--wide", help="Show every column.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 
 DEFAULT_OUT = Path("out")

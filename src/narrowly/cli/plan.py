@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-import json
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from narrowly.cli.options import DEFAULT_OUT, AsJson, Assignments, Out, StudyName, Workers
-from narrowly.cli.terminal import console, duration, safe, say, table
+from narrowly.cli.terminal import console, duration, print_json, safe, say, table
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from rich.table import Table
-
+    from narrowly.cli.sheet import Sheet
     from narrowly.records.study_spec import StudySpec
     from narrowly.study.plan import Cell
     from narrowly.study.preview import Preview, TrainingCost
@@ -70,7 +68,7 @@ def command(
     left = [one for one in planned if seen.status[one.cell_id] != "done"]
     cost = training_cost(left, named, utilisation or UTILISATION)
     if as_json:
-        typer.echo(json.dumps(plan_record(spec, planned, seen, cost)))
+        print_json(plan_record(spec, planned, seen, cost))
         return 0
     console().print(_cells_table(planned, seen) if cells else _arms_table(spec, planned, seen, cost))
     summary = f"{len(planned)} cells, {len(planned) - len(left)} done"
@@ -92,12 +90,12 @@ def _print_spec(cell: Cell) -> None:
     typer.echo(yaml.safe_dump(cell.spec.model_dump(mode="json"), sort_keys=False, allow_unicode=True), nl=False)
 
 
-def _cells_table(planned: Sequence[Cell], seen: Preview) -> Table:
+def _cells_table(planned: Sequence[Cell], seen: Preview) -> Sheet:
     rows = ((one.cell_id, seen.status[one.cell_id], one.spec.optimiser.lr, len(one.edits)) for one in planned)
     return table(("cell", "status", "lr", "edits"), rows)
 
 
-def _arms_table(spec: StudySpec, planned: Sequence[Cell], seen: Preview, cost: TrainingCost | None) -> Table:
+def _arms_table(spec: StudySpec, planned: Sequence[Cell], seen: Preview, cost: TrainingCost | None) -> Sheet:
     from narrowly.study.preview import planned_arms
 
     columns = ("arm", "role", "optimiser", "cells", "done", "edits")

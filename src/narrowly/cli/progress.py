@@ -67,7 +67,6 @@ class StudyProgress(_Display, StudyObserver):
         self._live = bar() if self._console.is_terminal else None
         self._task = self._live.add_task("starting workers", total=None, note="") if self._live else None
         self._total = self._before = self._done = self._failed = 0
-        self._estimate: float | None = 0.0
         self._start = self._said = time.monotonic()
 
     @property
@@ -90,12 +89,12 @@ class StudyProgress(_Display, StudyObserver):
         self._line(f"{name} held another version of this study: its runs are kept, its tables and report are replaced")
 
     def planned(self, total: int, done: int, estimate: float | None, workers: int) -> None:
-        """Show what is left and how long it may take."""
-        self._total, self._before, self._estimate = total, done, estimate
+        """Show what is left, and how long it takes where cells of this study have been timed."""
+        self._total, self._before = total, done
         self._start = time.monotonic()
         already = f", {done} done already" if done else ""
-        time_left = "time unknown" if estimate is None else f"about {duration(estimate)}"
-        left = f"; {time_left} on {workers} worker{'s' * (workers != 1)}" if done < total else ""
+        time_left = "" if estimate is None else f"about {duration(estimate)} "
+        left = f"; {time_left}on {workers} worker{'s' * (workers != 1)}" if done < total else ""
         self._line(f"{total} cells{already}{left}")
         if self._live and self._task is not None:
             self._live.update(self._task, description="cells", completed=done, total=total, note="")
@@ -124,15 +123,10 @@ class StudyProgress(_Display, StudyObserver):
         elapsed = time.monotonic() - self._start
         left = self._total - self._before - finished
         pace = f"{_pace(finished / elapsed)}, " if finished and elapsed > 0 else ""
-        remaining = f"{duration(elapsed / finished * left)} left" if finished else self._guess(elapsed)
+        remaining = f"{duration(elapsed / finished * left)} left" if finished else f"{duration(elapsed)} so far"
         failed = f", {self._failed} failed" if self._failed else ""
         shared = f", {elsewhere} with another command" if elsewhere else ""
         return f"{pace}{remaining}{failed}{shared}"
-
-    def _guess(self, elapsed: float) -> str:
-        if self._estimate is None:
-            return f"{duration(elapsed)} so far"
-        return f"{duration(max(0.0, self._estimate - elapsed))} left"
 
     def _line(self, text: str, style: str = "") -> None:
         self._said = time.monotonic()
@@ -153,12 +147,20 @@ class StepProgress(_Display):
         self._live = bar() if self._console.is_terminal else None
         self._task = self._live.add_task(what, total=None, note="") if self._live else None
         self._start = self._said = time.monotonic()
+        self._first: int | None = None
 
     def on_step(self, step: int, total: int, note: str = "") -> None:
-        """Show that `step` of `total` are done."""
+        """Show that `step` of `total` are done, and from the second step of this command on the time that is left.
+
+        The clock starts with the end of the first step: imports, loading and warm-up are behind it, and so are the
+        steps before a resume.
+        """
         now = time.monotonic()
-        left = (now - self._start) / max(step, 1) * (total - step)
-        text = f"{note}  {duration(left)} left"
+        if self._first is None or step <= self._first:
+            self._first, self._start, text = step, now, note
+        else:
+            left = (now - self._start) / (step - self._first) * (total - step)
+            text = f"{note}  {duration(left)} left"
         if self._live and self._task is not None:
             self._live.update(self._task, completed=step, total=total, note=text)
         elif now - self._said > PLAIN_SECONDS:

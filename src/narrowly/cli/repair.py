@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from narrowly.cli.options import DEFAULT_OUT, AsJson
-from narrowly.cli.terminal import console, need_extra, safe, say, table
+from narrowly.cli.terminal import console, need_extra, print_json, safe, say, table
 
 if TYPE_CHECKING:
     from narrowly.workbench.panel import Panel
@@ -71,7 +70,7 @@ def command(
     folder = repair(find_adapter(adapter, DEFAULT_OUT), edits, out)
     record = read_record(folder / EDIT_RECORD)
     if as_json:
-        typer.echo(json.dumps({"adapter": str(folder), **record}))
+        print_json({"adapter": str(folder), **record})
         return 0
     say(f"{record['status']}: {folder}")
     if record.get("carried_over"):
@@ -110,7 +109,7 @@ def _sweep(run: str, edits: list[Any], out: Path | None, as_json: bool) -> int:
         title = f"Broad against narrow misalignment under edits of run {found.run_id}"
         write_text(folder / "sweep.svg", svg_text(sweep_figure(found), "sweep", title))
     if as_json:
-        typer.echo(json.dumps(record))
+        print_json(record)
         return 0
     _show(found)
     for sentence in words:

@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from narrowly.cli.options import AsJson
-from narrowly.cli.terminal import console, need_extra, safe, say, table
-from narrowly.records.install import install_hint, missing_requirements
+from narrowly.cli.options import AsJson, Wide
+from narrowly.cli.terminal import console, need_extra, number, print_json, safe, say, short_modules, table
+from narrowly.records.errors import MissingExtraError
+from narrowly.records.install import installed_version
 
 if TYPE_CHECKING:
     from narrowly.spectrum.metrics import RankMeans
@@ -22,7 +22,7 @@ Examples:
   narrowly spectrum path/to/adapter
   narrowly spectrum path/to/adapter --json > spectrum.json
   narrowly spectrum path/to/adapter --figure spectrum.svg
-  narrowly spectrum path/to/adapter --no-figure
+  narrowly spectrum path/to/adapter --wide     every column in one line per module
   narrowly spectrum out/runs/RUN-ID          the final adapter of a run; W - W0 after method full
 
 An adapter is a folder of PEFT, torchtune, Tinker or mlx-lm, or a .gguf file; pickles are refused. The numbers
@@ -30,6 +30,10 @@ describe the update s*B*A; modules whose update is something else (DoRA) are ski
 is a module. Means are over the modules of one rank, because the metrics' bounds depend on it. A flat spectrum says
 nothing about safety.
 """
+FIGURES = (".svg", ".png", ".pdf")
+NARROW = ("module", "rank", "stable_rank", "frobenius_nuclear", "spectral_norm", "frobenius_norm")
+"""What fits 80 columns; --wide shows `COLUMNS`."""
+
 COLUMNS = (
     "module",
     "rank",
@@ -46,55 +50,53 @@ def command(
     adapter: Annotated[Path, typer.Argument(metavar="ADAPTER", help="Adapter folder, or a run directory.")],
     as_json: AsJson = False,
     figure: Annotated[
-        Path | None, typer.Option("--figure", metavar="FILE", help="Where to save the figure [spectrum-NAME.svg].")
+        Path | None,
+        typer.Option("--figure", metavar="FILE", help="Save a figure: .svg, .png or .pdf; it needs matplotlib alone."),
     ] = None,
-    no_figure: Annotated[
-        bool, typer.Option("--no-figure", help="Save no figure; --json saves one only if told to.")
-    ] = False,
+    wide: Wide = False,
 ) -> int:
-    """Show the spectrum of every module of an adapter or a run and save a figure of it."""
+    """Show the spectrum of an adapter or a run: a summary, then every module."""
     from narrowly.records.errors import SpecError
 
     need_extra("spectral", "a spectrum")
     if figure is not None:
-        if figure.suffix.lower() != ".svg":
-            raise SpecError(f"--figure {figure}: accepted is a file name that ends in .svg")
-        need_extra("lab", "a figure")
+        if figure.suffix.lower() not in FIGURES:
+            raise SpecError(f"--figure {figure}: accepted is a file name that ends in {', '.join(FIGURES)}")
+        if installed_version("matplotlib") is None:
+            raise MissingExtraError("a figure needs matplotlib; add it with: pip install matplotlib")
     from narrowly.spectrum.metrics import LEADING
     from narrowly.workbench.spectra import spectrum_of
 
     rows, summary, by_rank, skipped = spectrum_of(adapter)
-    if figure is None and not no_figure and not as_json:
-        if not missing_requirements("lab"):
-            figure = Path(f"spectrum-{adapter.resolve().name}.svg")
-        else:
-            say(f"no figure (--no-figure leaves this line out); one needs: {install_hint('lab')}")
     truncated = [row for row in rows if LEADING in row]
     if figure is not None and truncated:
-        say("no figure: it needs all singular values of every module")
-        figure = None
+        raise SpecError(
+            f"--figure {figure}: it needs all singular values, and {len(truncated)} modules have the leading ones only"
+        )
     if figure is not None:
         _save_figure(rows, adapter.resolve().name, figure)
     if as_json:
         listed = [one._asdict() for one in skipped]
         means_of = [one._asdict() for one in by_rank]
         record = {"adapter": str(adapter), "summary": summary, "by_rank": means_of, "modules": rows, "skipped": listed}
-        typer.echo(json.dumps(record))
+        print_json(record)
         return 0
-    short = [f"{row['layer']} {row['kind']}" for row in rows]
-    names = short if len(set(short)) == len(rows) else [row["module"] for row in rows]
-    cells = ([name, *(row[column] for column in COLUMNS[1:])] for name, row in zip(names, rows, strict=True))
-    console().print(table(COLUMNS, cells))
-    say_skipped(skipped)
+    say(f"{covered(len(rows), skipped)}; update_norm {number(summary['update_norm'] or 0.0)}")
+    for group in by_rank:
+        say(_means(group))
     if truncated:
         say(
             f"{len(truncated)} of {len(rows)} modules have their {len(truncated[0][LEADING])} leading singular values "
             "only: what needs all of them is left out (-), also from the means",
             "yellow",
         )
-    say(f"{covered(len(rows), skipped)}; update_norm {summary['update_norm']:.4g}")
-    for group in by_rank:
-        say(_means(group))
+    say_skipped(skipped)
+    names = short_modules([row["module"] for row in rows])
+    columns = COLUMNS if wide else NARROW
+    cells = ([name, *(row[column] for column in columns[1:])] for name, row in zip(names, rows, strict=True))
+    console(wide).print(table(columns, cells))
+    if not wide:
+        say("--wide: all columns; --json: all digits and singular values", "dim")
     if figure is not None:
         say(f"figure: {figure}")
     return 0
@@ -122,20 +124,15 @@ def _means(group: RankMeans) -> str:
     parts = [
         f"{name} -"
         if value is None
-        else f"{name} {value:.4g}" + f" (over {group.over[name]})" * (group.over[name] != moved)
+        else f"{name} {number(value)}" + f" (over {group.over[name]})" * (group.over[name] != moved)
         for name, value in group.means.items()
     ]
     return f"means over {moved} module{'s' * (moved != 1)} of rank {group.rank}{idle}: {', '.join(parts)}"
 
 
 def _save_figure(rows: list[dict[str, Any]], name: str, path: Path) -> None:
-    import polars as pl
+    from narrowly.records.files import atomic_path
+    from narrowly.report.adapter_figure import adapter_spectra, save_figure
 
-    from narrowly.records.files import write_text
-    from narrowly.report.spectrum_figures import spectra_by_optimiser
-    from narrowly.report.style import svg_text
-
-    frame = pl.DataFrame(
-        [{"arm": name, "base": "", "module": row["module"], "singular_values": row["singular_values"]} for row in rows]
-    )
-    write_text(path, svg_text(spectra_by_optimiser(frame), "spectrum", f"Singular values of {name}"))
+    with atomic_path(path) as temporary:
+        save_figure(adapter_spectra(rows, name), temporary)

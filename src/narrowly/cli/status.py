@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from collections import Counter
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from narrowly.cli.options import DEFAULT_OUT, AsJson, Out
-from narrowly.cli.terminal import console, safe, say, table
+from narrowly.cli.terminal import console, print_json, safe, say, table
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -57,7 +56,7 @@ def command(
             ]
             for name, found in states.items()
         }
-        typer.echo(json.dumps(cells))
+        print_json(cells)
         return 0
     if not states:
         say(f"no study under {out}; begin with: narrowly run smoke")

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import json
 from typing import Annotated
 
 import typer
 
-from narrowly.cli.terminal import console, table
+from narrowly.cli.terminal import console, print_json, table
 
 EXAMPLES = """\b
 Examples:
@@ -29,7 +28,7 @@ def command(
 
     shipped = shipped_studies()
     if schema:
-        typer.echo(json.dumps(study_schema(), indent=2))
+        print_json(study_schema())
     elif name is not None:
         if name not in shipped:
             raise unknown_name("study", name, shipped)

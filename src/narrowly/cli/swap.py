@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from narrowly.cli.options import DEFAULT_OUT, AsJson
-from narrowly.cli.terminal import console, need_extra, say, table
+from narrowly.cli.terminal import console, need_extra, print_json, say, table
 
 if TYPE_CHECKING:
     from narrowly.workbench.panel import Panel
@@ -49,7 +48,7 @@ def command(
     if out is not None:
         write_json(out / "swap.json", _record(found))
     if as_json:
-        typer.echo(json.dumps(_record(found)))
+        print_json(_record(found))
         return 0
     _show(found)
     if out is not None:

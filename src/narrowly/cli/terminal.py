@@ -2,28 +2,31 @@
 
 from __future__ import annotations
 
-import unicodedata
-from collections.abc import Iterable, Sequence
+import json
+import math
+import os
+import sys
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from rich.console import Console
-from rich.table import Table
 from rich.text import Text
 
+from narrowly.cli.plain import safe as safe
+from narrowly.cli.plain import without_controls
+from narrowly.cli.sheet import Sheet, fold
+from narrowly.cli.sheet import number as number
 from narrowly.records.errors import MissingExtraError
 from narrowly.records.install import install_hint, missing_requirements
 
-LONGEST = 400
-"""Characters of one text from a model or a file that are printed."""
-
-PIPE_WIDTH = 200
-"""Columns where standard output is a pipe or a file, so that no table is folded."""
+PIPE_WIDTH = 100_000
+"""Columns where standard output is a pipe or a file and COLUMNS is not set: one line for every row and sentence."""
 
 
-def console() -> Console:
-    """Return a console on standard output; it follows a redirected stdout."""
-    found = Console(highlight=False, soft_wrap=False)
-    if not found.is_terminal:
+def console(wide: bool = False) -> Console:
+    """Return a console on standard output; it follows a redirected stdout. `wide`: no line is folded."""
+    found = Console(highlight=False, soft_wrap=True)  # a line is folded by `fold` and `Sheet`, never cut by rich
+    if wide or (not found.is_terminal and not os.environ.get("COLUMNS", "").isdigit()):
         found.width = PIPE_WIDTH
     return found
 
@@ -33,58 +36,52 @@ def error_console() -> Console:
     return Console(stderr=True, highlight=False, soft_wrap=True)
 
 
-def safe(text: object, longest: int = LONGEST) -> str:
-    """Return text without anything that can act on a terminal.
-
-    Control, format, surrogate, private and unassigned characters (escape sequences, direction overrides, zero-width
-    characters) become U+FFFD; white space becomes single spaces; what is longer than `longest` is cut.
-    """
-    plain = " ".join(_without_controls(str(text)).split())
-    return plain if len(plain) <= longest else f"{plain[:longest]} ... ({len(plain) - longest} more characters)"
-
-
-def _without_controls(text: str) -> str:
-    characters = []
-    for character in text:
-        if character.isspace():
-            characters.append(" ")
-        elif unicodedata.category(character)[0] == "C":
-            characters.append("\ufffd")
-        else:
-            characters.append(character)
-    return "".join(characters)
-
-
 def say(text: object, style: str = "") -> None:
-    """Print one line on standard output; neither markup nor control characters in it act on the terminal."""
-    console().print(Text(_without_controls(str(text)), style=style), soft_wrap=True)
+    """Print one sentence on standard output, folded at its spaces where the terminal is narrower.
+
+    Neither markup nor control characters in it act on the terminal, and no number, hash or path is broken.
+    """
+    target = console()
+    for line in fold(without_controls(str(text)), target.width):
+        target.print(Text(line, style=style), soft_wrap=True)
 
 
 def complain(text: str) -> None:
     """Print one line on standard error, as `say` does."""
-    error_console().print(Text(_without_controls(text)))
+    target, plain = error_console(), without_controls(text)
+    for line in fold(plain, target.width) if target.is_terminal else [plain]:
+        target.print(Text(line))
 
 
-def table(columns: Sequence[str], rows: Iterable[Sequence[Any]], title: str = "") -> Table:
-    """Return a table of plain texts; numbers are set right, None is a dash, floats have four digits."""
-    listed = [list(row) for row in rows]
-    built = Table(
-        title=title or None, title_justify="left", box=None, pad_edge=False, header_style="bold", padding=(0, 2, 0, 0)
-    )
-    for index, column in enumerate(columns):
-        numeric = bool(listed) and all(isinstance(row[index], int | float | None) for row in listed)
-        built.add_column(column, justify="right" if numeric else "left", overflow="fold")
-    for row in listed:
-        built.add_row(*(Text(_shown(value)) for value in row))
-    return built
+def table(columns: Sequence[str], rows: Iterable[Sequence[Any]], title: str = "") -> Sheet:
+    """Return a table of plain texts that fits any width; None is a dash, floats have three significant digits."""
+    return Sheet(columns, rows, title)
 
 
-def _shown(value: Any) -> str:
-    if value is None:
-        return "-"
-    if isinstance(value, bool):
-        return "yes" if value else "no"
-    return f"{value:.4g}" if isinstance(value, float) else safe(value)
+def print_json(value: Any) -> None:
+    """Print one JSON document on standard output; NaN and infinity, for which JSON has no number, are null."""
+    sys.stdout.write(json.dumps(_finite(value), indent=1, ensure_ascii=False, allow_nan=False) + "\n")
+
+
+def _finite(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return {str(key): _finite(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_finite(item) for item in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
+def short_modules(names: Sequence[str]) -> list[str]:
+    """Return module names without what all of them share: `0.q_proj` for `model.layers.0.self_attn.q_proj`.
+
+    The block's number and the last part are kept; where two names would fall together, all stay whole.
+    """
+    short = []
+    for name in names:
+        parts = name.split(".")
+        blocks = [part for part in parts[:-1] if part.isdecimal()]
+        short.append(".".join([*blocks, parts[-1]]))
+    return short if len(set(short)) == len(set(names)) else list(names)
 
 
 def duration(seconds: float) -> str:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from narrowly.cli.options import AsJson, Assignments
-from narrowly.cli.terminal import console, error_console, need_extra, safe, say, table
+from narrowly.cli.terminal import console, error_console, need_extra, print_json, safe, say, table
 
 if TYPE_CHECKING:
     from narrowly.microworld.config import WorldConfig
@@ -101,7 +101,7 @@ def show(name: NameOrFolder, as_json: AsJson = False) -> int:
     card = verify_weights(name)
     shown = card.model_dump(mode="json") | {"command": card.rebuild}
     if as_json:
-        typer.echo(json.dumps(shown))
+        print_json(shown)
         return 0
     console().print(table(("field", "value"), _flat(shown)))
     return 0

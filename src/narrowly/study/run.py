@@ -114,7 +114,7 @@ def run_study(
         record_plan(study_dir, origin)
         todo = [cell for cell in planned if not is_complete(cell, runs)]
         count = local.workers if local is not None else max(1, workers)
-        estimate = estimated_seconds([cell.cell for cell in todo], pace, count)
+        estimate = estimated_seconds([cell.cell for cell in todo], pace, count) if pace else None
         observer.planned(len(planned), len(planned) - len(todo), estimate, count)
         execution = Execution(engine, tasks.execute, observer, runs, study_dir, report_to, save_every)
         for cell in todo:
