@@ -14,6 +14,7 @@ from narrowly.cli.app import execute
 from narrowly.cli.progress import StepProgress
 from narrowly.cli.sheet import Sheet, columns_of, number
 from narrowly.cli.terminal import print_json, say, short_modules
+from tiny_adapters import saved
 
 HASH = "1cec93ad5c62bfac" * 4
 
@@ -105,3 +106,29 @@ def test_time_left_is_said_from_the_second_step_of_this_command_on(
     first, second = capsys.readouterr().err.splitlines()
     assert "left" not in first
     assert second.endswith("83 min 00 s left") or "1 h 23 min left" in second
+
+
+@pytest.mark.parametrize("arguments", [["studies"], ["studies", "micro"], ["optimisers"], ["plan", "micro"], ["status"],
+                                       ["data", "list"], ["doctor"], ["world", "show", "micro-0"]])  # fmt: skip
+def test_every_command_that_shows_a_table_gives_json_too_and_nothing_beside_it(
+    arguments: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert execute([*arguments, "--json"]) == 0
+    json.loads(capsys.readouterr().out, parse_constant=pytest.fail)
+
+
+def test_repair_prints_the_spectrum_before_and_after_and_spectrum_saves_figures_only_where_asked(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    adapter = saved(tmp_path / "adapter")
+    monkeypatch.chdir(tmp_path)
+    assert execute(["repair", str(adapter), "--edit", "scale:factor=.5", "--out", "edited", "--json"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert found["after"]["update_norm"] == pytest.approx(found["before"]["update_norm"] / 2, rel=1e-5)
+    assert found["after"]["stable_rank"] == pytest.approx(found["before"]["stable_rank"], rel=1e-5)
+    assert execute(["spectrum", "edited"]) == 0
+    assert {path.name for path in tmp_path.iterdir()} == {"adapter", "edited"}
+    for name, magic in (("f.svg", b"<?xml"), ("f.png", b"\x89PNG"), ("f.pdf", b"%PDF")):
+        assert execute(["spectrum", "edited", "--figure", name]) == 0
+        assert (tmp_path / name).read_bytes().startswith(magic)

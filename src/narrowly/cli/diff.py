@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from narrowly.cli.options import DEFAULT_OUT, AsJson, Wide
+from narrowly.cli.options import DEFAULT_OUT, AsJson, Runs, Wide
 from narrowly.cli.spectrum import say_skipped
 from narrowly.cli.terminal import console, need_extra, number, print_json, safe, say, short_modules, table
 
@@ -33,7 +33,7 @@ NARROW = ("module", "norm A", "norm B", "cosine", "writes", "writes, top", "read
 """What fits 80 columns; --wide shows `COLUMNS`."""
 
 AdapterName = Annotated[
-    str, typer.Argument(metavar="A", help="Adapter folder, run directory, run-id under ./out, or STUDY:CELL.")
+    str, typer.Argument(metavar="A", help="Adapter folder, run directory, run-id under --runs, or STUDY:CELL.")
 ]
 SecondAdapter = Annotated[str, typer.Argument(metavar="B", help="The same, for the second adapter.")]
 
@@ -43,6 +43,7 @@ def command(
     b: SecondAdapter,
     top: Annotated[int, typer.Option("--top", min=1, help="Leading directions whose overlap is also given.")] = 4,
     wide: Wide = False,
+    runs: Runs = DEFAULT_OUT,
     as_json: AsJson = False,
 ) -> int:
     """Compare the updates of two adapters: principal angles, inner products, norms and spectra of every module."""
@@ -53,7 +54,7 @@ def command(
     from narrowly.workbench.names import find_adapter
     from narrowly.workbench.two_bases import base_note
 
-    adapters = [find_adapter(text, DEFAULT_OUT) for text in (a, b)]
+    adapters = [find_adapter(text, runs) for text in (a, b)]
     folders = [one.folder for one in adapters]
     note = base_note(*adapters)
     surveys = [survey_folder(folder) for folder in folders]

@@ -8,7 +8,8 @@ import shutil
 from pathlib import Path
 
 from narrowly import __version__
-from narrowly.cli.terminal import console, say, table
+from narrowly.cli.options import AsJson
+from narrowly.cli.terminal import console, print_json, say, table
 from narrowly.records.install import (
     extras,
     install_hint,
@@ -20,6 +21,7 @@ from narrowly.records.install import (
 EXAMPLES = """\b
 Examples:
   narrowly doctor
+  narrowly doctor --json
 
 Exit code 0 where everything that is installed is in order, 1 where a shipped base is damaged or cannot be read.
 """
@@ -32,7 +34,7 @@ ADDS = {
 """What each extra is for."""
 
 
-def command() -> int:
+def command(as_json: AsJson = False) -> int:
     """Show versions, cores, memory and threads, what each extra would add, and whether the shipped bases are intact."""
     from narrowly.data.cache import note_on_old_cache
     from narrowly.engines.local import usable_cores
@@ -44,6 +46,8 @@ def command() -> int:
         (name, os.environ[name]) for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "HF_HOME") if name in os.environ
     ]
     rows += [(name, installed_version(name) or "not installed") for name in (*requirements(), *requirements("lab"))]
+    if as_json:
+        return _print_json(rows)
     console().print(table(("what", "here"), rows))
     for extra in sorted(extras(), key=list(ADDS).index):
         missing = missing_requirements(extra)
@@ -59,22 +63,38 @@ def command() -> int:
     return _check_bases()
 
 
-def _check_bases() -> int:
-    import torch
+def _print_json(rows: list[tuple[str, str]]) -> int:
+    missing = {extra: missing_requirements(extra) for extra in extras()}
+    bases = {} if missing_requirements("lab") else _faults_of_bases()
+    print_json({"here": dict(rows), "missing": missing, "bases": bases})
+    return 1 if any(bases.values()) else 0
 
+
+def _faults_of_bases() -> dict[str, str | None]:
+    """Return what is wrong with each shipped base, None where it is whole."""
     from narrowly.microworld.cards import shipped_names, verify_weights
     from narrowly.records.errors import NarrowlyError
 
-    cuda = "yes" if torch.cuda.is_available() else "no"
-    say(f"torch: {torch.get_num_threads()} threads, {torch.backends.cpu.get_cpu_capability()}, CUDA {cuda}")
-    names, damaged = shipped_names(), 0
-    for name in names:
+    faults: dict[str, str | None] = {}
+    for name in shipped_names():
         try:
             verify_weights(name)
+            faults[name] = None
         except NarrowlyError as error:
-            damaged += 1
-            say(f"base {name}: {error}", "red")
-    say(f"shipped bases: {len(names) - damaged} of {len(names)} are whole")
+            faults[name] = str(error)
+    return faults
+
+
+def _check_bases() -> int:
+    import torch
+
+    cuda = "yes" if torch.cuda.is_available() else "no"
+    say(f"torch: {torch.get_num_threads()} threads, {torch.backends.cpu.get_cpu_capability()}, CUDA {cuda}")
+    faults = _faults_of_bases()
+    damaged = {name: fault for name, fault in faults.items() if fault is not None}
+    for name, fault in damaged.items():
+        say(f"base {name}: {fault}", "red")
+    say(f"shipped bases: {len(faults) - len(damaged)} of {len(faults)} are whole")
     return 1 if damaged else 0
 
 

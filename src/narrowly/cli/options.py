@@ -15,6 +15,9 @@ Assignments = Annotated[
     typer.Option("--set", metavar="A.B=C", help="Change one field; the value is YAML. May be given several times."),
 ]
 Out = Annotated[Path, typer.Option("--out", metavar="DIR", help="Folder of runs and studies.")]
+Runs = Annotated[
+    Path, typer.Option("--runs", metavar="DIR", help="Folder of runs and studies, where names are looked up.")
+]
 Workers = Annotated[
     int, typer.Option("--workers", min=0, help="Processes; 0 means one per core, one alone for cells on a GPU.")
 ]

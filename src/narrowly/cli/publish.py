@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from narrowly.cli.options import DEFAULT_OUT
+from narrowly.cli.options import DEFAULT_OUT, Runs
 from narrowly.cli.terminal import need_extra, say
 
 EXAMPLES = """\b
@@ -28,7 +28,7 @@ visibility than asked for, is left alone. --gguf folds the strength of rsLoRA an
 
 def command(
     run: Annotated[
-        str, typer.Argument(metavar="RUN", help="Run directory, run-id under ./out, STUDY:CELL, or a folder in a run.")
+        str, typer.Argument(metavar="RUN", help="Run directory, run-id under --runs, STUDY:CELL, or a folder in a run.")
     ],
     to: Annotated[str | None, typer.Option("--to", metavar="OWNER/NAME", help="Repository on the hub.")] = None,
     public: Annotated[bool, typer.Option("--public", help="Everybody may download it; needs --confirm.")] = False,
@@ -41,6 +41,7 @@ def command(
         typer.Option("--out", metavar="FOLDER", help="New folder to write, and push nothing [publish-RUN-ID]."),
     ] = None,
     gguf: Annotated[bool, typer.Option("--gguf", help="Add the adapter as LoRA in GGUF, for llama.cpp.")] = False,
+    runs: Runs = DEFAULT_OUT,
 ) -> int:
     """Publish an adapter of a finished run with a model card; privately, unless asked twice."""
     from narrowly.records.errors import RunDirectoryError, SpecError
@@ -65,7 +66,7 @@ def command(
     elif not only_folder:
         raise SpecError("--to is missing; accepted: --to OWNER/NAME, or --dry-run")
     token = "" if only_folder else token_of_environment()
-    named = find_adapter(run, DEFAULT_OUT)
+    named = find_adapter(run, runs)
     if named.run_directory is None:
         raise RunDirectoryError(f"{run} lies in no run directory of ours, so nothing is known of its training")
     adapter = adapter_of(named.run_directory, named.folder)

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from narrowly.cli.options import DEFAULT_OUT, AsJson
+from narrowly.cli.options import DEFAULT_OUT, AsJson, Runs
 from narrowly.cli.terminal import console, need_extra, print_json, safe, say, table
 
 if TYPE_CHECKING:
@@ -37,7 +37,8 @@ microworld exactly. No edit makes a model safe, and a flat spectrum can be forge
 
 def command(
     adapter: Annotated[
-        str, typer.Argument(metavar="ADAPTER", help="Adapter folder, run directory, run-id under ./out, or STUDY:CELL.")
+        str,
+        typer.Argument(metavar="ADAPTER", help="Adapter folder, run directory, run-id under --runs, or STUDY:CELL."),
     ],
     edit: Annotated[
         list[str] | None, typer.Option("--edit", metavar="EDIT", help="For instance flatten:t=.5; several go in order.")
@@ -49,6 +50,7 @@ def command(
     sweep: Annotated[
         bool, typer.Option("--sweep", help="Evaluate edits over strengths, and plain scaling as the control.")
     ] = False,
+    runs: Runs = DEFAULT_OUT,
     as_json: AsJson = False,
 ) -> int:
     """Edit the singular values of an adapter; the result is edited, not evaluated. Or sweep edits of an organism."""
@@ -60,19 +62,23 @@ def command(
         raise SpecError("--edit is missing; accepted: --edit flatten:t=.5 and the like (see --help), or --sweep")
     need_extra("lab" if sweep else "spectral", "a sweep" if sweep else "an edit")
     if sweep:
-        return _sweep(adapter, edits, out, as_json)
+        return _sweep(adapter, edits, out, runs, as_json)
     from narrowly.records.adapter_files import EDIT_RECORD
     from narrowly.records.files import read_record
     from narrowly.spectrum.edits import EDITED
     from narrowly.workbench.names import find_adapter
     from narrowly.workbench.repair import repair
+    from narrowly.workbench.spectra import spectrum_of
 
-    folder = repair(find_adapter(adapter, DEFAULT_OUT), edits, out)
+    found = find_adapter(adapter, runs)
+    folder = repair(found, edits, out)
     record = read_record(folder / EDIT_RECORD)
+    before, after = (spectrum_of(one).summary for one in (found.folder, folder))
     if as_json:
-        print_json({"adapter": str(folder), **record})
+        print_json({"adapter": str(folder), **record, "before": before, "after": after})
         return 0
     say(f"{record['status']}: {folder}")
+    console().print(table(("mean over modules", "before", "after"), ((key, before[key], after[key]) for key in before)))
     if record.get("carried_over"):
         from narrowly.spectrum.pairs import plain_name
 
@@ -84,7 +90,7 @@ def command(
     return 0
 
 
-def _sweep(run: str, edits: list[Any], out: Path | None, as_json: bool) -> int:
+def _sweep(run: str, edits: list[Any], out: Path | None, runs: Path, as_json: bool) -> int:
     from narrowly.cli.progress import StepProgress
     from narrowly.records.errors import SpecError
     from narrowly.records.files import write_json, write_text
@@ -93,7 +99,7 @@ def _sweep(run: str, edits: list[Any], out: Path | None, as_json: bool) -> int:
     from narrowly.workbench.repair import default_edits, in_words
     from narrowly.workbench.repair import sweep as sweep_edits
 
-    directory = microworld_run(run, DEFAULT_OUT, "a sweep")
+    directory = microworld_run(run, runs, "a sweep")
     folder = out or Path(f"repair-{directory.name}")
     if folder.exists() and not folder.is_dir():
         raise SpecError(f"--out {folder} is a file; accepted: a folder")

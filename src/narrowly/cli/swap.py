@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from narrowly.cli.options import DEFAULT_OUT, AsJson
+from narrowly.cli.options import DEFAULT_OUT, AsJson, Runs
 from narrowly.cli.terminal import console, need_extra, print_json, say, table
 
 if TYPE_CHECKING:
@@ -28,11 +28,12 @@ sharpen a spectrum.
 
 
 def command(
-    a: Annotated[str, typer.Argument(metavar="A", help="Run directory, run-id under ./out, or STUDY:CELL.")],
+    a: Annotated[str, typer.Argument(metavar="A", help="Run directory, run-id under --runs, or STUDY:CELL.")],
     b: Annotated[str, typer.Argument(metavar="B", help="The same, for the second run.")],
     out: Annotated[
         Path | None, typer.Option("--out", metavar="FOLDER", help="New folder that keeps the eight hybrid adapters.")
     ] = None,
+    runs: Runs = DEFAULT_OUT,
     as_json: AsJson = False,
 ) -> int:
     """Exchange shape of the spectrum, norms and singular vectors of two runs, and evaluate all eight combinations."""
@@ -42,9 +43,9 @@ def command(
     from narrowly.workbench.names import microworld_run
     from narrowly.workbench.swap import swap
 
-    runs = [microworld_run(text, DEFAULT_OUT, "a swap") for text in (a, b)]
+    pair = [microworld_run(text, runs, "a swap") for text in (a, b)]
     with StepProgress("evaluating hybrids") as progress:
-        found = swap(runs[0], runs[1], out, progress.on_step)
+        found = swap(pair[0], pair[1], out, progress.on_step)
     if out is not None:
         write_json(out / "swap.json", _record(found))
     if as_json:
