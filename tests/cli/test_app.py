@@ -303,7 +303,7 @@ def test_failed_cells_are_listed_and_give_exit_code_1(
 
     result = StudyRun(tmp_path, 3, 2, 2, (Failure("adam-micro-0-seed0", "the loss \x1b[31mis [b]nan[/b]"),), 1.0)
     monkeypatch.setattr("narrowly.study.run.run_study", lambda *_, **__: result)
-    monkeypatch.setattr("narrowly.cli.report.rebuilt", lambda folder: folder / "report.html")
+    monkeypatch.setattr("narrowly.cli.report.say_report", lambda folder: None)
     assert execute(["run", "micro", "--out", str(tmp_path)]) == 1
     printed = capsys.readouterr().out
     assert "2 of 3 cells done" in printed
