@@ -89,9 +89,8 @@ def command(
         say_skipped(alone, "" if name == "comparison" else f" in {name}")
     for one in beside:
         say(f"beside the factors of both, {'the same' if one.same else 'not the same'}: {safe(one.name)}", "yellow")
-    modules = len(found.modules)
-    rest = "" if modules == 1 else "s"
-    say(f"A: {safe(folders[0])}; B: {safe(folders[1])}; compared: {modules} module{rest} that both have")
+    count = f"{len(found.modules)} module{'s' * (len(found.modules) != 1)}"
+    say(f"A: {safe(folders[0])}; B: {safe(folders[1])}; compared: {count} that both have")
     _say_whole(summary, top, sum(row.column is None for row in found.modules))
     if note:
         say(f"note: {safe(note)}", "yellow")
