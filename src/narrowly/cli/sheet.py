@@ -61,6 +61,7 @@ class Sheet:
     def __init__(self, columns: Sequence[str], rows: Iterable[Sequence[Any]], title: str = "") -> None:
         listed = [list(row) for row in rows]
         self.title = title
+        self.show_header = True
         self.heads = [safe(column) for column in columns]
         self.numeric = [
             bool(listed) and all(isinstance(row[index], int | float | None) for row in listed)
@@ -83,7 +84,8 @@ class Sheet:
             if index:
                 yield "", False
             widths = self._widths(part, width)
-            yield from ((line, True) for line in self._folded(self.heads, part, widths))
+            if self.show_header:
+                yield from ((line, True) for line in self._folded(self.heads, part, widths))
             for row in self.cells:
                 yield from ((line, False) for line in self._folded(row, part, widths))
 
@@ -92,7 +94,7 @@ class Sheet:
         for row in self.cells:
             yield row[0]
             for head, text in zip(self.heads[1:], row[1:], strict=True):
-                yield from fold(f"  {head}: {text}", width)
+                yield from fold(f"  {head}: {text}" if head else f"  {text}", width)
 
     def _parts(self, width: int) -> list[list[int]]:
         """Return the columns of each table: as few tables as give every column its longest word."""

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from narrowly.cli.options import DEFAULT_OUT, AsJson, Assignments, Out, ReportTo, SaveEvery, tracker_names
-from narrowly.cli.terminal import complain, console, need_extra, safe, say, table
+from narrowly.cli.terminal import complain, console, need_extra, print_json, safe, say, table
 from narrowly.records.errors import SpecError
 from narrowly.records.files import read_record
 
@@ -138,7 +137,7 @@ def _print_text(kind: str | None, init: bool, schema: bool, assignments: list[st
     if schema:
         from narrowly.records.run_schema import run_schema
 
-        typer.echo(json.dumps(run_schema(), indent=2))
+        print_json(run_schema())
         return 0
     from narrowly.records.starting_spec import starting_spec
 
@@ -154,7 +153,7 @@ def _say_result(directory: Path, as_json: bool) -> None:
 
     rows = [row for row in read_jsonl(directory / TRAJECTORY) if row.get("update_norm") is not None]
     if as_json:
-        typer.echo(json.dumps({"run_id": directory.name, "directory": str(directory), "checkpoints": rows}, indent=2))
+        print_json({"run_id": directory.name, "directory": str(directory), "checkpoints": rows})
         return
     heads = {"step": "step", "loss": "loss", HELDOUT_LOSS: "held-out", "lr": "lr", "update_norm": "update norm"}
     heads |= {"stable_rank": "stable rank", "frobenius_nuclear": "F/nuclear"}

@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import typer
-
 from narrowly.cli.rendered import say_pieces
-from narrowly.cli.terminal import console, need_extra, safe, say, table
+from narrowly.cli.terminal import console, need_extra, print_json, safe, say, table
 
 if TYPE_CHECKING:
     from narrowly.train.dry_run import DryRun
@@ -26,7 +23,7 @@ def check(spec: Path, assignments: list[str], out: Path, processes: int, as_json
 
     found = dry_run(spec, assignments, runs_folder(out), processes)
     if as_json:
-        typer.echo(json.dumps(_record(found), indent=2))
+        print_json(_record(found))
     else:
         _say(found, out)
     return 2 if found.faults else 0
