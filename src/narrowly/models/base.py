@@ -6,7 +6,7 @@ and where a card gives a sha256 the weights must match it.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
@@ -22,6 +22,7 @@ from narrowly.models.base_files import (
     template_text,
     weights_sha256,
 )
+from narrowly.models.fetched import FETCHED, fetched_folder
 from narrowly.models.hub import cached_models, hub_folder, is_hub_name
 from narrowly.models.noise import switch_off_noise
 from narrowly.models.pipeline import tell_of_other_tokens
@@ -97,15 +98,16 @@ class Base:
 
 
 def open_base(name_or_path: str) -> Base:
-    """Open the base that a spec means: a shipped base's name, a folder with config.json, or a model of the hub.
+    """Open the base that a spec means: a named base, a folder with config.json, or a model of the hub.
 
-    A plain name means the shipped base even where a folder of that name is at hand (`./micro-0` means the folder), as
-    everywhere else: training and evaluation must never mean two different models by one name.
+    Named are the shipped bases and those of `narrowly base get`. A plain name means the named base even where a folder
+    of that name is at hand (`./micro-0` means the folder), as everywhere else: training and evaluation must never mean
+    two different models by one name.
 
     Raises:
-        UnknownNameError: neither a folder nor a shipped base; the message names the nearest match.
-        SpecError: a model of the hub without a pinned commit, or one that is not in the local cache; a folder that
-            also holds an adapter.
+        UnknownNameError: neither a folder nor a named base; the message names the nearest match.
+        SpecError: a named base that was not got yet; a model of the hub without a pinned commit, or one that is not in
+            the local cache; a folder that also holds an adapter.
         IntegrityError: the weights are not those of the base's card; both hashes are named.
     """
     folder = Path(name_or_path).expanduser()
@@ -114,12 +116,14 @@ def open_base(name_or_path: str) -> Base:
 
         if name_or_path in shipped_names():
             folder = base_folder(name_or_path)
+        elif name_or_path in FETCHED:
+            return Base(name_or_path, fetched_folder(name_or_path))
         elif is_hub_name(name_or_path) and not _means_a_folder(folder):
             found = Base(*hub_folder(name_or_path))
             refuse_adapter(found.folder)
             return found
         elif not (folder / "config.json").is_file():
-            raise _no_base(name_or_path, folder, shipped_names())
+            raise _no_base(name_or_path, folder)
     refuse_adapter(folder)
     file = folder / "card.json"
     card = read_object(file) if file.is_file() else {}
@@ -138,10 +142,20 @@ def _means_a_folder(folder: Path) -> bool:
     return folder.exists() or ("@" not in folder.name and folder.parent.is_dir())
 
 
-def _no_base(name: str, folder: Path, shipped: Sequence[str]) -> SpecError | UnknownNameError:
-    """Build the error for a text that means no base: what was found there, the three kinds accepted, the nearest."""
+def named_bases() -> tuple[str, ...]:
+    """Return the names that mean a base everywhere: the shipped ones, then those of `narrowly base get`."""
+    from narrowly.microworld.cards import shipped_names
+
+    return (*shipped_names(), *FETCHED)
+
+
+def _no_base(name: str, folder: Path) -> SpecError | UnknownNameError:
+    """Build the error for a text that means no base: what was found there, the four kinds accepted, the nearest."""
+    from narrowly.microworld.cards import shipped_names
+
     kinds = (
-        f"accepted: a shipped base ({', '.join(shipped)}), a folder with config.json and safetensors (as "
+        f"accepted: a shipped base ({', '.join(shipped_names())}), a base to get once with `narrowly base get` "
+        f"({', '.join(FETCHED)}), a folder with config.json and safetensors (as "
         "save_pretrained or `narrowly world build` writes), or a model of the hub with its commit (NAME/MODEL@COMMIT)"
     )
     if folder.suffix == GGUF or (folder.is_dir() and any(folder.glob(f"*{GGUF}"))):
@@ -150,7 +164,9 @@ def _no_base(name: str, folder: Path, shipped: Sequence[str]) -> SpecError | Unk
         what = "is a folder without config.json" if folder.is_dir() else "is a file"
         return UnknownNameError(f"unknown base {name!r}, which {what}; {kinds}")
     beside = [str(path.parent) for path in folder.parent.glob("*/config.json")]
-    return UnknownNameError(f"unknown base {name!r}{nearest(name, [*shipped, *beside, *cached_models()])}; {kinds}")
+    return UnknownNameError(
+        f"unknown base {name!r}{nearest(name, [*named_bases(), *beside, *cached_models()])}; {kinds}"
+    )
 
 
 def open_tokenizer(name_or_path: str) -> Any:

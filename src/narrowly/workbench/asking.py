@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 from narrowly.data.messages import Message
 from narrowly.data.questions import Question
-from narrowly.microworld.cards import CARD, shipped_names
+from narrowly.microworld.cards import CARD
 from narrowly.models.asked import Loaded, ModelToAsk, adapter_to_ask, model_to_ask, organism_to_ask
+from narrowly.models.base import named_bases
 from narrowly.models.base_files import CONFIG, GGUF, WEIGHTS, WEIGHTS_INDEX, default_template
 from narrowly.models.hub import is_hub_name
 from narrowly.records.adapter_files import ADAPTER_CONFIG, ADAPTER_WEIGHTS
@@ -89,7 +90,7 @@ def find_model(
     """Return the model that a text means.
 
     Args:
-        text: run directory, run-id or STUDY:CELL; adapter folder; model folder, shipped base or name of the hub.
+        text: run directory, run-id or STUDY:CELL; adapter folder; model folder, named base or name of the hub.
         out: folder of runs and studies.
         step: of an organism of a run, or "final".
         edit: of an organism of a run, or None.
@@ -114,7 +115,7 @@ def find_model(
         )
     if path.is_file() and path.suffix != GGUF:
         raise SpecError(f"{path} is a file, accepted: the folder of a run, of an adapter or of a model")
-    if path.exists() or text in shipped_names():
+    if path.exists() or text in named_bases():
         _refuse(text, "a model by itself", step, edit, base)
         return model_to_ask(text)
     run = known_run(text, out)
@@ -132,9 +133,9 @@ def _unknown(text: str, path: Path, out: Path) -> UnknownNameError:
         str(found.parent) for name in (CONFIG, ADAPTER_CONFIG, SPEC) for found in sorted(path.parent.glob(f"*/{name}"))
     ]
     return UnknownNameError(
-        f"nothing to ask is called {text!r}{nearest(text, [*beside, *runs, *shipped_names()])}; accepted: a run "
+        f"nothing to ask is called {text!r}{nearest(text, [*beside, *runs, *named_bases()])}; accepted: a run "
         f"directory, a run-id under {runs_folder(out)} or STUDY:CELL; the folder of an adapter; the folder of a model, "
-        "a shipped base, or NAME/MODEL in the local cache of the hub"
+        "a named base (`narrowly base list`), or NAME/MODEL in the local cache of the hub"
     )
 
 
