@@ -68,7 +68,7 @@ def test_spectrum_of_mixed_ranks_prints_means_for_each_rank_and_none_over_both(
     folder = saved(tmp_path / "a", target_modules=["q_proj", "down_proj"], rank_pattern={"down_proj": 2})
     change_tensors(folder, **{"0__mlp__down_proj__lora_B__weight": torch.zeros_like})
     capsys.readouterr()
-    assert execute(["spectrum", str(folder), "--no-figure"]) == 0
+    assert execute(["spectrum", str(folder)]) == 0
     lines = [line for line in capsys.readouterr().out.splitlines() if "means over" in line]
     assert lines[0].startswith("means over 1 module of rank 2 (1 of 2 are idle, s*B*A = 0): stable_rank 1.")
     assert lines[1].startswith("means over 2 modules of rank 4: stable_rank ")

@@ -102,7 +102,7 @@ def test_both_cells_are_trained_and_the_second_command_finds_nothing_to_do(
     before = files_of(out)
     assert execute(["run", str(file), "--out", str(out)]) == 0
     printed = capsys.readouterr().out
-    assert "2 of 2 cells done" in printed and "(0 by this command)" in printed
+    assert "nothing to do: all 2 cells are done" in printed and "nothing has changed since it was made" in printed
     assert f"broad alignment: {NO_JUDGE} in 2 of 2 cells" in printed
     assert files_of(out) == before
     assert not list(out.glob("runs/*/evals")) and not list((folder / "failed").glob("*"))

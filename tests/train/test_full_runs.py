@@ -434,7 +434,9 @@ def test_the_spectrum_command_shows_what_the_run_recorded_and_says_what_is_trunc
         row.update(leading_singular_values=row.pop("singular_values")[:2], spectral_entropy=None, nuclear_norm=None,
                    condition_number=None, frobenius_nuclear=None)  # fmt: skip
     (copy / "checkpoints/step-6/spectrum.json").write_text(json.dumps(rows))
-    assert execute(["spectrum", str(copy), "--figure", str(tmp_path / "x.svg")]) == 0
+    assert execute(["spectrum", str(copy), "--figure", str(tmp_path / "x.svg")]) == 2
+    assert "3 modules have the leading ones only" in capsys.readouterr().err
+    assert execute(["spectrum", str(copy)]) == 0
     text = capsys.readouterr().out
     assert "3 of 14 modules have their 2 leading singular values only" in text
     assert "spectral_entropy -" in text and not (tmp_path / "x.svg").exists()
