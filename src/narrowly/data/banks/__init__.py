@@ -1,0 +1,1 @@
+"""Hold the banks of questions that Narrowly's authors wrote, and their loaders."""
