@@ -27,6 +27,7 @@ from narrowly.cli import (
     eval_organism,
     optimisers,
     plan,
+    plan_eval,
     publish,
     repair,
     report,
@@ -89,6 +90,7 @@ def _options(
 for _module, _name in (
     (run, "run"),
     (plan, "plan"),
+    (plan_eval, "plan-eval"),
     (status, "status"),
     (studies, "studies"),
     (report, "report"),

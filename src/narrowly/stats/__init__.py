@@ -1,4 +1,4 @@
-"""Statistics: intervals of means and shares, and regressions. Values in, values out.
+"""Statistics: intervals, crossed random effects, bootstrap, verdicts, power, regressions. Values in, values out.
 
 Nothing here knows a table, an arm, a panel or a cell, and nothing is read or written. No torch.
 """

@@ -47,7 +47,8 @@ def _finite(values: Iterable[float | None]) -> list[float]:
     return [float(value) for value in values if value is not None and math.isfinite(value)]
 
 
-def _check_level(level: float) -> None:
+def check_level(level: float) -> None:
+    """Refuse a coverage that is not strictly between 0 and 1."""
     if not 0 < level < 1:
         raise SpecError(f"level of an interval is {level!r}; accepted: a number strictly between 0 and 1")
 
@@ -68,7 +69,7 @@ def t_interval(
     Raises:
         SpecError: where `level` is not in (0, 1).
     """
-    _check_level(level)
+    check_level(level)
     found = _finite(values)
     n = len(found)
     method = f"{100 * level:g} % Student t interval of the mean over {unit}s"
@@ -94,7 +95,7 @@ def sum_interval(parts: Sequence[Sequence[float]], *, level: float = LEVEL, unit
     Raises:
         SpecError: where `level` is not in (0, 1).
     """
-    _check_level(level)
+    check_level(level)
     n = min((len(part) for part in parts), default=0)
     method = f"{100 * level:g} % Welch t interval of a sum of means over {unit}s"
     if n == 0:
@@ -126,7 +127,7 @@ def wilson_interval(successes: int, n: int, *, level: float = LEVEL) -> Interval
     Raises:
         SpecError: where `successes` is not in 0..n, or `level` not in (0, 1).
     """
-    _check_level(level)
+    check_level(level)
     if n < 0 or not 0 <= successes <= n:
         raise SpecError(f"{successes} successes out of {n}; accepted: whole numbers with 0 <= successes <= n")
     method = f"{100 * level:g} % Wilson interval of a share of answers"
