@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from narrowly.cli.options import AsJson
-from narrowly.cli.terminal import console, need_extra, say, table
+from narrowly.cli.terminal import console, need_extra, print_json, say, table
 from narrowly.records.errors import SpecError
 
 if TYPE_CHECKING:
@@ -71,7 +70,7 @@ def command(
     )
     sources = _sources(icc_question is None, icc_seed is None)
     if as_json:
-        typer.echo(json.dumps({"rate": rate if sd is None else None, "sources": sources, **asdict(plan)}, indent=1))
+        print_json({"rate": rate if sd is None else None, "sources": sources, **asdict(plan)})
         return 0
     _show(plan, rate if sd is None else None, sources)
     return 0

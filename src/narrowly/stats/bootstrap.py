@@ -19,7 +19,7 @@ from narrowly.stats.intervals import LEVEL, MIN_UNITS, Interval, check_level
 
 Floats = NDArray[np.float64]
 
-MEASURED_COVERAGE = {5: 0.0, 8: 0.0, 16: 0.0}
+MEASURED_COVERAGE = {5: 0.87625, 8: 0.90975, 16: 0.931}
 """Smallest measured coverage of the 95 % interval by number of seeds (experiments/results/coverage.json)."""
 
 
