@@ -52,3 +52,36 @@ def test_the_collector_is_on_again_after_imports_also_after_one_that_fails() -> 
         assert not gc.isenabled()
     finally:
         gc.enable()
+
+
+TWO_RUNS = """
+import gc, sys, weakref
+from pathlib import Path
+from narrowly.records.run_spec import load_run_spec
+from narrowly.train.run import train_run
+
+models, spec = [], load_run_spec(Path(sys.argv[1]))
+
+def look(context):
+    if context.step == 0:
+        models.append(weakref.ref(context.model))
+    return {"alive": sum(model() is not None for model in models)}
+
+alive = []
+for seed in (0, 1):
+    run = train_run(spec.model_copy(update={"seed": seed}), sys.argv[2], observers=[look])
+    alive += [row for row in (run / "trajectory.jsonl").read_text().splitlines() if '"alive": 2' in row]
+    assert gc.get_freeze_count() == 0
+print("FOUND", len(alive))
+"""
+
+
+def test_a_second_run_of_a_process_does_not_hold_the_model_of_the_first(
+    tiny: tuple[Path, Path], tmp_path: Path
+) -> None:
+    spec = tmp_path / "run.json"
+    spec.write_text(make_spec(*tiny, steps=3).model_dump_json())
+    command = [sys.executable, "-c", TWO_RUNS, str(spec), str(tmp_path / "out")]
+    done = subprocess.run(command, capture_output=True, text=True, env={**os.environ, "OMP_NUM_THREADS": "1"})
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.splitlines()[-1] == "FOUND 0"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import signal
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,9 @@ from narrowly.engines.stopping import Stopped, Terminated
 from narrowly.records.errors import IntegrityError, SpecError
 from narrowly.records.files import read_json, read_jsonl, write_json
 from narrowly.train import share
+from narrowly.train.inputs import load_inputs
 from narrowly.train.observe import ObserverContext
+from narrowly.train.process_group import ProcessGroup
 from narrowly.train.run import run_directory, train_run
 from tiny_base import make_spec, only_run
 
@@ -153,3 +156,37 @@ def test_a_finished_run_that_lost_rows_or_a_checkpoint_is_named(tiny: Tiny, tmp_
     write_json(run / "done", {**read_json(run / "done"), "steps": 5})
     with pytest.raises(IntegrityError, match="does not say that 6 steps"):
         train_run(make_spec(*tiny), tmp_path)
+
+
+class MetError(Exception):
+    """Ends a run where its processes wait for each other."""
+
+
+class Meeting(ProcessGroup):
+    """The first of two processes, the other of which is slow."""
+
+    def broadcast(self, number: int) -> int:
+        return number
+
+    def barrier(self) -> None:
+        raise MetError
+
+    def check_equal(self, parameters: Any, step: int) -> None:
+        raise MetError
+
+
+def test_a_step_is_not_evaluated_later_before_all_processes_have_read_the_state_that_this_replaces(
+    tiny: Tiny, tmp_path: Path
+) -> None:
+    def pressed(context: ObserverContext) -> dict[str, float]:
+        if context.step == 2:
+            signal.raise_signal(signal.SIGTERM)
+        return {}
+
+    with pytest.raises(Terminated):
+        train_run(make_spec(*tiny), tmp_path, observers=[pressed, look])
+    run, inputs = only_run(tmp_path), load_inputs(make_spec(*tiny))
+    job = share.Job(inputs.spec, inputs, run, (), allow_version_change=False)
+    with pytest.raises(MetError):
+        share.train_share(job, nullcontext(), print, Meeting(0, 2))
+    assert [path.name for path in (run / "resume").iterdir()] == ["step-2-unmeasured.pt"]

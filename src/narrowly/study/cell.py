@@ -5,6 +5,7 @@ Every stage leaves one file under its own id, so a new judge or one more edit ne
 
 from __future__ import annotations
 
+import gc
 import socket
 import sys
 import time
@@ -29,7 +30,7 @@ from narrowly.study.plan import Cell, not_evaluated
 
 
 def warm_up() -> None:
-    """Import what every cell needs, once per worker, and keep torch to one thread."""
+    """Import what every cell needs, once per worker, away from the garbage collector; keep torch to one thread."""
     with collector_off():
         import polars
         import torch
@@ -45,6 +46,7 @@ def warm_up() -> None:
     disable_progress_bar()
     torch.set_num_threads(1)
     polars.thread_pool_size()
+    gc.freeze()  # for good: the process is the study's own
 
 
 def resolve_cells(payload: Mapping[str, Any]) -> list[dict[str, Any]]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
@@ -82,8 +83,12 @@ def train_share(
         Stopped: a signal asked for it; once the run has begun, its state is saved.
         PeerLostError: another process of the group has ended.
     """
-    _import_libraries()
-    with _out_of_memory_in_one_line(), same_random_state(), _deterministic(job.spec.device):
+    with (
+        _libraries_imported(),
+        _out_of_memory_in_one_line(),
+        same_random_state(),
+        _deterministic(job.spec.device),
+    ):
         state = build_state(job.spec, job.inputs)
         if not group.is_first:
             _follow(job, state, group)
@@ -127,12 +132,28 @@ def _check_checkpoints(folder: Path, spec: RunSpec) -> None:
         )
 
 
-def _import_libraries() -> None:
-    """Import at once what a run needs, and keep all of it from the garbage collector until training ends."""
+@contextmanager
+def _libraries_imported() -> Iterator[None]:
+    """Import at once what a run needs, and keep all of it from the garbage collector until the run ends.
+
+    The first collections, and the one that the Trainer forces, would walk every class of torch and transformers. What
+    an earlier run of this process has left in cycles, its model for one, is collected before. A process that has frozen
+    its objects itself, as a worker does, keeps its way.
+    """
+    again = LIBRARIES[0] in sys.modules
     with collector_off():
         for name in LIBRARIES:
             import_module(name)
-        gc.freeze()  # the first collections would walk every class of torch and transformers three times
+    if again:
+        gc.collect()
+    mine = gc.get_freeze_count() == 0
+    if mine:
+        gc.freeze()
+    try:
+        yield
+    finally:
+        if mine:
+            gc.unfreeze()
 
 
 @contextmanager
@@ -194,6 +215,8 @@ def _lead(
     if on_begin is not None:
         on_begin(progress.step)
     group.broadcast(_FRESH if resumed is None else progress.step)
+    if progress.step < spec.steps:
+        group.barrier()  # until all have read the state, which the next one replaces
     try:
         if resumed is None:
             recorder.begin()
@@ -214,6 +237,7 @@ def _follow(job: Job, state: TrainState, group: ProcessGroup) -> None:
     if first_step >= job.spec.steps:
         return
     progress = Progress(0) if first_step == _FRESH else load_state(job.folder, state)
+    group.barrier()
     train_steps(job.spec, job.inputs, state, job.folder, progress, None, group)
 
 

@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import gc
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 from narrowly.records.errors import TrainingError
@@ -15,20 +12,6 @@ from narrowly.train.process_group import SINGLE, ProcessGroup
 from narrowly.train.recorder import FinishedStep, Recorder
 from narrowly.train.resume import Progress
 from narrowly.train.state import TrainState, pad_id
-
-
-@contextmanager
-def _garbage_frozen() -> Iterator[None]:
-    """Keep Python's garbage collector off the imported libraries while a run trains.
-
-    The Trainer forces a full collection when it begins, which walks every object of torch and transformers: a fifth
-    of a second, a tenth of a micro run.
-    """
-    gc.freeze()
-    try:
-        yield
-    finally:
-        gc.unfreeze()
 
 
 def train_steps(
@@ -91,8 +74,7 @@ def train_steps(
         recorder.check_stop(progress.step)
         recorder.start_clock()
     try:
-        with _garbage_frozen():
-            trainer.train()
+        trainer.train()
     finally:
         if recorder is not None:
             recorder.write_speed()
