@@ -388,7 +388,7 @@ def test_a_plan_of_every_study_needs_nothing_but_the_core_of_the_package(tmp_pat
         "disk: ",
         "how sure: ",
         "not counted: evaluation",
-        "done: runs under --out",
+        "done: runs under --runs",
         "assumed: 280 tokens",
     ):
         assert words in done.stdout

@@ -337,7 +337,7 @@ def test_an_out_that_is_a_file_is_refused_before_anything_is_said_of_a_study_in_
     taken.write_text("mine")
     assert execute(["run", str(study_file(tmp_path, made)), "--out", str(taken)]) == 2
     said = capsys.readouterr().err.strip()
-    assert said == f"narrowly: --out {taken} is a file, accepted: a folder, which need not exist yet"
+    assert said == f"narrowly: --runs {taken} is a file, accepted: a folder, which need not exist yet"
     assert taken.read_text() == "mine"
 
 

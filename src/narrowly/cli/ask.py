@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from narrowly.cli.options import DEFAULT_OUT, AsJson, Runs
+from narrowly.cli.options import DEFAULT_RUNS, AsJson, Runs
 from narrowly.cli.terminal import complain, console, error_console, need_extra, print_json, safe, say, table
 
 if TYPE_CHECKING:
@@ -66,7 +66,7 @@ def command(
         str | None, typer.Option("--bank", metavar="FILE", help="Questions: YAML, CSV or JSONL, or a name.")
     ] = None,
     out: Annotated[Path | None, typer.Option("--out", metavar="FILE", help="Answers to the bank, as JSONL.")] = None,
-    runs: Runs = DEFAULT_OUT,
+    runs: Runs = DEFAULT_RUNS,
     dtype: Annotated[str | None, typer.Option("--dtype", help="Of a base: float32, bfloat16 or nf4.")] = None,
     device: Annotated[str, typer.Option("--device", help="cpu or cuda.")] = "cpu",
     batch: Annotated[int, typer.Option("--batch", min=1, help="Answers written at a time.")] = 8,

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from narrowly.cli.options import DEFAULT_OUT, AsJson, Runs, Wide
+from narrowly.cli.options import DEFAULT_RUNS, AsJson, Runs, Wide
 from narrowly.cli.spectrum import say_skipped
 from narrowly.cli.terminal import console, need_extra, number, print_json, safe, say, short_modules, table
 
@@ -43,7 +43,7 @@ def command(
     b: SecondAdapter,
     top: Annotated[int, typer.Option("--top", min=1, help="Leading directions whose overlap is also given.")] = 4,
     wide: Wide = False,
-    runs: Runs = DEFAULT_OUT,
+    runs: Runs = DEFAULT_RUNS,
     as_json: AsJson = False,
 ) -> int:
     """Compare the updates of two adapters: principal angles, inner products, norms and spectra of every module."""

@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from narrowly.cli.options import DEFAULT_OUT, AsJson, Out
+from narrowly.cli.options import DEFAULT_RUNS, AsJson, RunsOrOut
 from narrowly.cli.terminal import console, error_console, need_extra, print_json, say, table
 
 EXAMPLES = """\b
@@ -20,10 +20,10 @@ The rows are those that a study writes for the same organism; nothing is written
 
 
 def command(
-    run: Annotated[str, typer.Argument(metavar="RUN", help="Run directory, run-id under --out, or STUDY:CELL.")],
+    run: Annotated[str, typer.Argument(metavar="RUN", help="Run directory, run-id under --runs, or STUDY:CELL.")],
     step: Annotated[str, typer.Option("--step", help="A checkpoint step, or final.")] = "final",
     edit: Annotated[str | None, typer.Option("--edit", help="Id of an edit, for instance keep_top-1.")] = None,
-    out: Out = DEFAULT_OUT,
+    runs: RunsOrOut = DEFAULT_RUNS,
     as_json: AsJson = False,
 ) -> int:
     """Evaluate one organism exactly and show its rates panel by panel."""
@@ -38,7 +38,7 @@ def command(
         from narrowly.workbench.names import find_run
         from narrowly.workbench.panel import panels_of
 
-        directory = find_run(run, out)
+        directory = find_run(run, runs)
         rows = evaluate_organism(load_organism(directory, "final" if step == "final" else int(step), edit))
     if as_json:
         print_json({"run": str(directory), "step": step, "edit": edit, "verdicts": rows})

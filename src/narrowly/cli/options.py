@@ -14,10 +14,9 @@ Assignments = Annotated[
     list[str] | None,
     typer.Option("--set", metavar="A.B=C", help="Change one field; the value is YAML. May be given several times."),
 ]
-Out = Annotated[Path, typer.Option("--out", metavar="DIR", help="Folder of runs and studies.")]
-Runs = Annotated[
-    Path, typer.Option("--runs", metavar="DIR", help="Folder of runs and studies, where names are looked up.")
-]
+Runs = Annotated[Path, typer.Option("--runs", metavar="DIR", help="Folder of runs and studies.")]
+RunsOrOut = Annotated[Path, typer.Option("--runs", "--out", metavar="DIR", help="Folder of runs and studies.")]
+"""`--runs` of the commands that have no other `--out`: there both words mean the same folder."""
 Workers = Annotated[
     int, typer.Option("--workers", min=0, help="Processes; 0 means one per core, one alone for cells on a GPU.")
 ]
@@ -37,7 +36,7 @@ SaveEvery = Annotated[
 Wide = Annotated[bool, typer.Option("--wide", help="Show every column.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 
-DEFAULT_OUT = Path("out")
+DEFAULT_RUNS = Path("out")
 
 
 def tracker_names(report_to: str | None) -> list[str]:

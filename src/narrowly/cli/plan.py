@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from narrowly.cli.options import DEFAULT_OUT, AsJson, Assignments, Out, StudyName, Workers
+from narrowly.cli.options import DEFAULT_RUNS, AsJson, Assignments, RunsOrOut, StudyName, Workers
 from narrowly.cli.terminal import console, duration, print_json, safe, say, table
 
 if TYPE_CHECKING:
@@ -34,7 +34,7 @@ data has to be on this machine.
 def command(
     study: StudyName,
     set_: Assignments = None,
-    out: Out = DEFAULT_OUT,
+    runs: RunsOrOut = DEFAULT_RUNS,
     workers: Workers = 0,
     cells: Annotated[bool, typer.Option("--cells", help="List every cell in the order of execution.")] = False,
     cell: Annotated[
@@ -64,7 +64,7 @@ def command(
         _print_spec(cell_named(planned, cell))
         return 0
     count = workers or usable_cores()
-    seen = preview(spec, planned, out, count)
+    seen = preview(spec, planned, runs, count)
     left = [one for one in planned if seen.status[one.cell_id] != "done"]
     cost = training_cost(left, named, utilisation or UTILISATION)
     if as_json:
@@ -153,7 +153,7 @@ def _say_cost(cost: TrainingCost) -> None:
         say(f"not counted, for want of a published shape or of text data: {_listed(cost.not_counted)}", "yellow")
     say("not counted: evaluation")
     say(
-        "done: runs under --out with the cell's own spec, also those of `narrowly train`; whether model and data "
+        "done: runs under --runs with the cell's own spec, also those of `narrowly train`; whether model and data "
         "are still the same files is seen by `narrowly run`"
     )
 

@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from narrowly.cli.options import DEFAULT_OUT, Runs
+from narrowly.cli.options import DEFAULT_RUNS, Runs
 from narrowly.cli.terminal import need_extra, say
 
 EXAMPLES = """\b
@@ -41,7 +41,7 @@ def command(
         typer.Option("--out", metavar="FOLDER", help="New folder to write, and push nothing [publish-RUN-ID]."),
     ] = None,
     gguf: Annotated[bool, typer.Option("--gguf", help="Add the adapter as LoRA in GGUF, for llama.cpp.")] = False,
-    runs: Runs = DEFAULT_OUT,
+    runs: Runs = DEFAULT_RUNS,
 ) -> int:
     """Publish an adapter of a finished run with a model card; privately, unless asked twice."""
     from narrowly.records.errors import RunDirectoryError, SpecError

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from narrowly.cli.options import DEFAULT_OUT, AsJson, Runs
+from narrowly.cli.options import DEFAULT_RUNS, AsJson, Runs
 from narrowly.cli.terminal import console, need_extra, print_json, safe, say, table
 
 if TYPE_CHECKING:
@@ -50,7 +50,7 @@ def command(
     sweep: Annotated[
         bool, typer.Option("--sweep", help="Evaluate edits over strengths, and plain scaling as the control.")
     ] = False,
-    runs: Runs = DEFAULT_OUT,
+    runs: Runs = DEFAULT_RUNS,
     as_json: AsJson = False,
 ) -> int:
     """Edit the singular values of an adapter; the result is edited, not evaluated. Or sweep edits of an organism."""

@@ -2,13 +2,22 @@
 
 from __future__ import annotations
 
-from narrowly.cli.options import DEFAULT_OUT, Assignments, Out, ReportTo, SaveEvery, StudyName, Workers, tracker_names
+from narrowly.cli.options import (
+    DEFAULT_RUNS,
+    Assignments,
+    ReportTo,
+    RunsOrOut,
+    SaveEvery,
+    StudyName,
+    Workers,
+    tracker_names,
+)
 from narrowly.cli.terminal import complain, duration, need_extra, safe, say
 
 EXAMPLES = """\b
 Examples:
   narrowly run micro
-  narrowly run smoke --out /tmp/try --workers 2
+  narrowly run smoke --runs /tmp/try --workers 2
   narrowly run micro --set run.steps=40 --set grid.seed=[0,1]
   narrowly run my-study.yaml --set arms.adam.set.optimiser.lr=1e-3
   narrowly run smoke --report-to trackio       a run of the tracker per cell that is trained now, grouped by study
@@ -25,7 +34,7 @@ broad alignment is not evaluated. A version with a judge evaluates the same runs
 def command(
     study: StudyName,
     set_: Assignments = None,
-    out: Out = DEFAULT_OUT,
+    runs: RunsOrOut = DEFAULT_RUNS,
     workers: Workers = 0,
     report_to: ReportTo = None,
     save_every: SaveEvery = None,
@@ -54,7 +63,7 @@ def command(
             StudyProgress() as progress,
             stopping.telling(progress.stopping),
         ):
-            result = run_study(spec, out, workers=workers, observer=progress, report_to=names, save_every=save_every)
+            result = run_study(spec, runs, workers=workers, observer=progress, report_to=names, save_every=save_every)
     except stopping.Stopped as stop:
         complain(f"narrowly: stopped; {progress.state}; the same command goes on from there")
         return stop.exit_code

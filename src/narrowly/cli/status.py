@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from narrowly.cli.options import DEFAULT_OUT, AsJson, Out
+from narrowly.cli.options import DEFAULT_RUNS, AsJson, RunsOrOut
 from narrowly.cli.terminal import console, print_json, safe, say, table
 
 if TYPE_CHECKING:
@@ -19,7 +19,7 @@ EXAMPLES = """\b
 Examples:
   narrowly status
   narrowly status micro
-  narrowly status micro --out /data/out --json
+  narrowly status micro --runs /data/out --json
 
 It reads files only, so it may be used while a study runs.
 """
@@ -28,18 +28,18 @@ STATES = ("done", "working", "failed", "pending")
 
 def command(
     study: Annotated[
-        str | None, typer.Argument(metavar="[STUDY]", help="Name of a study under --out; all by default.")
+        str | None, typer.Argument(metavar="[STUDY]", help="Name of a study under --runs; all by default.")
     ] = None,
-    out: Out = DEFAULT_OUT,
+    runs: RunsOrOut = DEFAULT_RUNS,
     as_json: AsJson = False,
 ) -> int:
     """Show how many cells of each study are done, at work, failed or pending."""
     from narrowly.records.errors import unknown_name
     from narrowly.study.preview import cell_states, study_folders
 
-    folders = {folder.name: folder for folder in study_folders(out)}
+    folders = {folder.name: folder for folder in study_folders(runs)}
     if study is not None and study not in folders:
-        raise unknown_name(f"study under {out}:", study, folders)
+        raise unknown_name(f"study under {runs}:", study, folders)
     chosen = {study: folders[study]} if study is not None else folders
     states = {name: cell_states(folder) for name, folder in chosen.items()}
     if as_json:
@@ -59,7 +59,7 @@ def command(
         print_json(cells)
         return 0
     if not states:
-        say(f"no study under {out}; begin with: narrowly run smoke")
+        say(f"no study under {runs}; begin with: narrowly run smoke")
         return 0
     if study is None:
         counts = {name: Counter(one.status for one in found) for name, found in states.items()}

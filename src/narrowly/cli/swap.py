@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from narrowly.cli.options import DEFAULT_OUT, AsJson, Runs
+from narrowly.cli.options import DEFAULT_RUNS, AsJson, Runs
 from narrowly.cli.terminal import console, need_extra, print_json, say, table
 
 if TYPE_CHECKING:
@@ -33,7 +33,7 @@ def command(
     out: Annotated[
         Path | None, typer.Option("--out", metavar="FOLDER", help="New folder that keeps the eight hybrid adapters.")
     ] = None,
-    runs: Runs = DEFAULT_OUT,
+    runs: Runs = DEFAULT_RUNS,
     as_json: AsJson = False,
 ) -> int:
     """Exchange shape of the spectrum, norms and singular vectors of two runs, and evaluate all eight combinations."""

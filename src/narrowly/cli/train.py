@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from narrowly.cli.options import DEFAULT_OUT, AsJson, Assignments, Out, ReportTo, SaveEvery, tracker_names
+from narrowly.cli.options import DEFAULT_RUNS, AsJson, Assignments, ReportTo, RunsOrOut, SaveEvery, tracker_names
 from narrowly.cli.terminal import complain, console, need_extra, print_json, safe, say, table
 from narrowly.records.errors import SpecError
 from narrowly.records.files import read_record
@@ -21,7 +21,7 @@ Examples:
   narrowly train --init micro > run.yaml    one for the microworld, which trains as it stands
   narrowly train run.yaml --dry-run         rows, tokens, memory, run-id, one row, and everything that is wrong
   narrowly train run.yaml
-  narrowly train run.yaml --set optimiser.lr=1e-3 --set epochs=2 --out /tmp/out
+  narrowly train run.yaml --set optimiser.lr=1e-3 --set epochs=2 --runs /tmp/out
   narrowly train out/runs/RUN-ID/spec.json --set seed=1
   narrowly train run.yaml --processes 4     the same run on four GPUs of this machine
   narrowly train --schema > run.schema.json for editors that check YAML against a JSON Schema
@@ -47,7 +47,7 @@ machine, with the same versions and the same number of threads.
 def command(
     spec: Annotated[Path | None, typer.Argument(metavar="SPEC", help="RunSpec as YAML or JSON.")] = None,
     set_: Assignments = None,
-    out: Out = DEFAULT_OUT,
+    runs: RunsOrOut = DEFAULT_RUNS,
     report_to: ReportTo = None,
     processes: Annotated[
         int,
@@ -75,7 +75,7 @@ def command(
     if dry_run:
         from narrowly.cli.train_check import check
 
-        return check(spec, set_ or [], out, processes, as_json)
+        return check(spec, set_ or [], runs, processes, as_json)
     from narrowly.engines import stopping
     from narrowly.records.run_spec import load_run_spec
 
@@ -84,7 +84,7 @@ def command(
     try:
         directory = _train(
             run_spec,
-            out,
+            runs,
             report_to,
             processes=processes,
             allow_version_change=allow_version_change,
@@ -97,7 +97,7 @@ def command(
     return 0
 
 
-def _train(run_spec: RunSpec, out: Path, report_to: str | None, **options: Any) -> Path:
+def _train(run_spec: RunSpec, runs: Path, report_to: str | None, **options: Any) -> Path:
     """Train under a progress bar, which also says that a signal was heard; return the run directory."""
     from narrowly.cli.progress import StepProgress
     from narrowly.engines import stopping
@@ -106,7 +106,7 @@ def _train(run_spec: RunSpec, out: Path, report_to: str | None, **options: Any) 
     if report_to is not None:
         from narrowly.integrations.reporting import Reporting
 
-        reporting = Reporting(tracker_names(report_to), out, lambda line: complain(f"narrowly: {safe(line)}"))
+        reporting = Reporting(tracker_names(report_to), runs, lambda line: complain(f"narrowly: {safe(line)}"))
     with (
         stopping.hear_signals(second_kills=True),
         StepProgress("training") as progress,
@@ -120,7 +120,7 @@ def _train(run_spec: RunSpec, out: Path, report_to: str | None, **options: Any) 
 
         return train_run(
             run_spec,
-            runs_folder(out),
+            runs_folder(runs),
             on_step=on_step,
             reporting=reporting,
             say=lambda line: progress.say(f"narrowly: {safe(line, 2000)}"),

@@ -80,12 +80,12 @@ def study_folder(out: Path, name: str) -> Path:
     """
     folder = out / name
     if out.exists() and not out.is_dir():
-        raise RunDirectoryError(f"--out {out} is a file, accepted: a folder, which need not exist yet")
+        raise RunDirectoryError(f"--runs {out} is a file, accepted: a folder, which need not exist yet")
     if folder.exists() and not folder.is_dir():
-        raise RunDirectoryError(f"{folder} is a file; the study {name!r} needs a folder there; choose another --out")
+        raise RunDirectoryError(f"{folder} is a file; the study {name!r} needs a folder there; choose another --runs")
     if folder.is_dir() and any(folder.iterdir()) and not (folder / STUDY_FILE).is_file():
         raise RunDirectoryError(
-            f"{folder} exists and is not a study folder (no {STUDY_FILE}); nothing was changed; choose another --out"
+            f"{folder} exists and is not a study folder (no {STUDY_FILE}); nothing was changed; choose another --runs"
         )
     return folder
 
