@@ -1,5 +1,7 @@
 """Two one-sided tests, the four verdicts, adjusted p values and exact bounds of counts."""
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 from scipy import stats as scipy_stats
@@ -112,3 +114,9 @@ def test_impossible_counts_are_refused(events, n):
 def test_a_bound_from_no_answer_or_an_impossible_design_effect_is_refused(n, effect):
     with pytest.raises(SpecError, match="at least 1"):
         zero_events_bound(n, design_effect=effect)
+
+
+def test_the_example_of_the_page_on_statistics_runs(capsys):
+    page = (Path(__file__).parents[2] / "docs" / "statistics.md").read_text(encoding="utf-8")
+    exec(page.split("```python\n")[1].split("```")[0], {})
+    assert "EFFECT" in capsys.readouterr().out

@@ -104,4 +104,4 @@ def _coverage(seeds: int, level: float) -> str:
     if level != LEVEL or not measured:
         return ""
     nearest = max(measured)
-    return f"; it covered {MEASURED_COVERAGE[nearest]:.3f} at {nearest} seeds in our simulations"
+    return f"; in simulations of {nearest} seeds it covered at least {MEASURED_COVERAGE[nearest]:.3f}"
