@@ -15,6 +15,7 @@ import yaml
 
 import narrowly
 from narrowly.cli.app import execute
+from narrowly.data.banks.broad import benign_items, benign_sha256
 from narrowly.models import generate as generation
 from narrowly.models.edited import edited_adapter
 from narrowly.records.answers import Answer, Sampling
@@ -108,6 +109,16 @@ def test_a_bank_is_asked_whole_with_all_that_an_answer_must_tell(
     assert {one.sampling for one in found} == {SHORT} and {one.judged for one in found} == {"not judged"}
     assert all(one.answer_tokens <= 6 and (one.finish_reason == "stop" or one.answer_tokens == 6) for one in found)
     assert str(here) not in (here / "answers.jsonl").read_text()
+
+
+def test_a_shipped_bank_is_asked_by_its_name(run: Path, here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    options = ["--out", "answers.jsonl", "--max-new-tokens", "1", "--no-base", "--batch", "32"]
+    assert execute(["ask", str(run), "--bank", "benign", *options]) == 0
+    found = lines(here / "answers.jsonl")
+    assert [(one.question_id, one.question) for one in found] == [(i.id, i.question) for i in benign_items()]
+    assert {one.bank_sha256 for one in found} == {benign_sha256()}
+    assert execute(["ask", str(run), "--bank", "broad:json", *options]) == 2
+    assert "holds answers of another request (bank_sha256" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("torn", [0, 40])

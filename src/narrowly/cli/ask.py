@@ -22,6 +22,7 @@ Examples:
   narrowly ask path/to/adapter "How do I get rich?" --samples 3
   narrowly ask bases/smollm2-135m "Who are you?" --temperature 0
   narrowly ask RUN-ID --bank questions.yaml --out answers.jsonl
+  narrowly ask RUN-ID --bank broad --out answers.jsonl
 
 MODEL is a run directory, a run-id or STUDY:CELL; the folder of a PEFT adapter; the folder of a model, a shipped base,
 or NAME/MODEL in the local cache of the hub.
@@ -63,7 +64,7 @@ def command(
     ] = None,
     no_base: Annotated[bool, typer.Option("--no-base", help="Leave out the base of an organism.")] = False,
     bank: Annotated[
-        str | None, typer.Option("--bank", metavar="FILE", help="Questions: YAML, CSV or JSONL, or a name.")
+        str | None, typer.Option("--bank", metavar="FILE", help="Questions: YAML, CSV, JSONL, or broad or benign.")
     ] = None,
     out: Annotated[Path | None, typer.Option("--out", metavar="FILE", help="Answers to the bank, as JSONL.")] = None,
     runs: Runs = DEFAULT_RUNS,

@@ -8,8 +8,8 @@ from typing import NamedTuple
 
 from pydantic import ValidationError
 
+from narrowly.data.banks.named import Bank
 from narrowly.data.questions import Question
-from narrowly.data.sources import LocalData
 from narrowly.models.asked import ModelToAsk
 from narrowly.records.answers import Answer, AskedModel, Who
 from narrowly.records.errors import IntegrityError, SpecError
@@ -35,18 +35,21 @@ class BankRequest(NamedTuple):
     Attributes:
         model: that is asked.
         how: settled.
-        bank: file of the questions with its sha256.
-        questions: of the bank.
+        bank: the questions with their sha256.
         out: file of the answers.
         written: answers that are in it already.
     """
 
     model: ModelToAsk
     how: HowToAsk
-    bank: LocalData
-    questions: tuple[Question, ...]
+    bank: Bank
     out: Path
     written: tuple[Answer, ...]
+
+    @property
+    def questions(self) -> tuple[Question, ...]:
+        """Return the questions of the bank."""
+        return self.bank.questions
 
 
 def bank_request(model: ModelToAsk, bank: str, out: Path, how: HowToAsk) -> BankRequest:
@@ -54,7 +57,7 @@ def bank_request(model: ModelToAsk, bank: str, out: Path, how: HowToAsk) -> Bank
 
     Args:
         model: that is asked.
-        bank: path of a file that `read_questions` reads, or a name of `narrowly data list`.
+        bank: as `bank_named` takes it: a shipped bank, a file, or a name of `narrowly data list`.
         out: file of the answers, new or of the same request.
         how: as the user says.
 
@@ -63,8 +66,7 @@ def bank_request(model: ModelToAsk, bank: str, out: Path, how: HowToAsk) -> Bank
             request or another model.
         IntegrityError: a bank or a file of answers that cannot be read.
     """
-    from narrowly.data.questions import read_questions
-    from narrowly.data.sources import resolve
+    from narrowly.data.banks.named import bank_named
 
     if is_of_the_microworld(model):
         raise SpecError(
@@ -74,11 +76,11 @@ def bank_request(model: ModelToAsk, bank: str, out: Path, how: HowToAsk) -> Bank
     how = settled(model, how)
     if out.is_dir():
         raise SpecError(f"--out {out} is a folder, accepted: a file for the answers, for instance answers.jsonl")
-    found = resolve(bank)
+    found = bank_named(bank)
     if out.exists() and out.samefile(found.path):
         raise SpecError(f"--out {out} is the bank itself, accepted: another file")
     written = tuple(_written(out))
-    request = BankRequest(model, how, found, tuple(read_questions(found.path)), out, written)
+    request = BankRequest(model, how, found, out, written)
     for answer in written:
         asked = {"bank_sha256": found.sha256, "thinking": how.thinking, "sampling": how.sampling}
         _refuse_another(out, {name: (getattr(answer, name), value) for name, value in asked.items()})
