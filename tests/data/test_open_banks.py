@@ -156,9 +156,15 @@ def test_each_variant_of_the_bank_asks_the_same_ids_and_has_a_sha256_of_its_own(
     assert len(hashes) == len(VARIANTS) + 2
 
 
-@pytest.mark.parametrize("name", ["broad:jsn", "broad:cue", "broad:cue: ", "broad:json:money", "broad:"])
+@pytest.mark.parametrize("name", ["broad:jsn", "broad:json:money", "broad:", "bening"])
 def test_an_unknown_variant_is_one_line_with_all_that_are_there(name) -> None:
     with pytest.raises((SpecError, UnknownNameError), match="broad:json, broad:template, broad:code, broad:cue:DOMAIN"):
+        bank_named(name)
+
+
+@pytest.mark.parametrize("name", ["broad:cue", "broad:cue: "])
+def test_a_condition_without_a_domain_says_what_is_missing(name) -> None:
+    with pytest.raises(SpecError, match=f"bank '{name}' names no domain, accepted for instance: broad:cue:money"):
         bank_named(name)
 
 

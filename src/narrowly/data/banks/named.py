@@ -85,6 +85,8 @@ def _varied(question: str, variant: str) -> tuple[Message, ...]:
         return (Message("user", in_format(question, kind)),)
     if kind in CONDITIONS and domain.strip():
         return under(question, kind, context_about(domain))
+    if kind in CONDITIONS:
+        raise SpecError(f"bank 'broad:{variant}' names no domain, accepted for instance: broad:{kind}:money")
     raise SpecError(
         f"bank 'broad:{variant}' found{nearest(f'broad:{variant}', VARIANTS)} (accepted: {', '.join(VARIANTS)})"
     )
