@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -10,6 +11,7 @@ import pytest
 
 import fake_cells
 from fake_cells import TASKS, executions, study
+from narrowly.cli.app import execute
 from narrowly.cli.report import say_report
 from narrowly.records import made
 from narrowly.records.made import is_current, write_made
@@ -162,6 +164,22 @@ def test_a_report_that_is_current_is_said_to_be_and_imports_nothing_that_draws(
     (folder / "report.html").unlink()
     with pytest.raises(ImportError):
         say_report(folder)
+
+
+def test_report_as_json_says_whether_it_was_current_and_names_every_file(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder, said = report_of(tmp_path), []
+    monkeypatch.setattr("narrowly.report.write.report_study", lambda study_dir, on_part: study_dir / "report.html")
+    for _ in range(2):
+        assert execute(["report", str(folder), "--json"]) == 0
+        said.append(json.loads(capsys.readouterr().out))
+        (folder / "summary.json").write_text("another")
+    names = ("figures/loss.svg", "report.html", "summary.json", "tables/cells.parquet", "report.made.json")
+    for found, current_ in zip(said, (True, False), strict=True):
+        assert found == {
+            "report": str(folder / "report.html"), "current": current_, "files": [str(folder / name) for name in names]
+        }  # fmt: skip
 
 
 def test_the_code_version_sees_templates_and_libraries_and_no_compiled_copies(

@@ -7,19 +7,19 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from narrowly.cli.options import DEFAULT_RUNS, AsJson, Runs
-from narrowly.cli.terminal import console, need_extra, print_json, safe, say, table
+from narrowly.cli.options import DEFAULT_RUNS, AsJson, Runs, Wide
+from narrowly.cli.terminal import console, need_extra, number, print_json, safe, say, table
 
 if TYPE_CHECKING:
-    from narrowly.workbench.panel import Panel
-    from narrowly.workbench.repair import Sweep
+    from narrowly.workbench.repair import Point, Sweep
 
 EXAMPLES = """\b
 Examples:
   narrowly repair path/to/adapter --edit flatten:t=.5 --out path/to/edited
   narrowly repair path/to/adapter --edit clip:limit=2 --edit scale:factor=.8 --out path/to/edited
   narrowly repair out/runs/RUN-ID --edit drop_top:k=1
-  narrowly repair out/runs/RUN-ID --sweep
+  narrowly repair out/runs/RUN-ID --sweep                    prints, and keeps its verdicts in the run
+  narrowly repair out/runs/RUN-ID --sweep --out sweep        also sweep/sweep.json and sweep/sweep.svg
   narrowly repair micro:adam-micro-0-seed0 --sweep --edit flatten:t=.9 --edit flatten:t=.95
 
 \b
@@ -45,12 +45,13 @@ def command(
     ] = None,
     out: Annotated[
         Path | None,
-        typer.Option("--out", metavar="FOLDER", help="New folder [edits/EDIT-ID/ of a run; repair-RUN-ID of a sweep]."),
+        typer.Option("--out", metavar="FOLDER", help="New folder [edits/EDIT-ID/ of a run; a sweep writes none]."),
     ] = None,
     sweep: Annotated[
         bool, typer.Option("--sweep", help="Evaluate edits over strengths, and plain scaling as the control.")
     ] = False,
     runs: Runs = DEFAULT_RUNS,
+    wide: Wide = False,
     as_json: AsJson = False,
 ) -> int:
     """Edit the singular values of an adapter; the result is edited, not evaluated. Or sweep edits of an organism."""
@@ -62,7 +63,7 @@ def command(
         raise SpecError("--edit is missing; accepted: --edit flatten:t=.5 and the like (see --help), or --sweep")
     need_extra("lab" if sweep else "spectral", "a sweep" if sweep else "an edit")
     if sweep:
-        return _sweep(adapter, edits, out, runs, as_json)
+        return _sweep(adapter, edits, out, runs, as_json, wide)
     from narrowly.records.adapter_files import EDIT_RECORD
     from narrowly.records.files import read_record
     from narrowly.spectrum.edits import EDITED
@@ -90,7 +91,7 @@ def command(
     return 0
 
 
-def _sweep(run: str, edits: list[Any], out: Path | None, runs: Path, as_json: bool) -> int:
+def _sweep(run: str, edits: list[Any], out: Path | None, runs: Path, as_json: bool, wide: bool) -> int:
     from narrowly.cli.progress import StepProgress
     from narrowly.records.errors import SpecError
     from narrowly.records.files import write_json, write_text
@@ -100,27 +101,28 @@ def _sweep(run: str, edits: list[Any], out: Path | None, runs: Path, as_json: bo
     from narrowly.workbench.repair import sweep as sweep_edits
 
     directory = microworld_run(run, runs, "a sweep")
-    folder = out or Path(f"repair-{directory.name}")
-    if folder.exists() and not folder.is_dir():
-        raise SpecError(f"--out {folder} is a file; accepted: a folder")
+    if out is not None and out.exists() and not out.is_dir():
+        raise SpecError(f"--out {out} is a file; accepted: a folder")
     with StepProgress("evaluating edits") as progress:
         found = sweep_edits(directory, edits or default_edits(read_spec(directory).adapter.r), progress.on_step)
     words = in_words(found)
     record = {**found._asdict(), "points": [_row(point) for point in found.points], "words": words}
-    if out is not None or not as_json:
+    if out is not None:
         from narrowly.report.style import svg_text
         from narrowly.report.sweep_figure import sweep_figure
 
-        write_json(folder / "sweep.json", record)
+        write_json(out / "sweep.json", record)
         title = f"Broad against narrow misalignment under edits of run {found.run_id}"
-        write_text(folder / "sweep.svg", svg_text(sweep_figure(found), "sweep", title))
+        write_text(out / "sweep.svg", svg_text(sweep_figure(found), "sweep", title))
     if as_json:
         print_json(record)
         return 0
-    _show(found)
+    say(f"run {found.run_id}, optimiser {safe(found.optimiser)}, base {safe(found.base)}; points: {len(found.points)}")
     for sentence in words:
         say(sentence)
-    say(f"figure: {folder / 'sweep.svg'}, numbers: {folder / 'sweep.json'}")
+    _show(found, wide)
+    if out is not None:
+        say(f"figure: {out / 'sweep.svg'}, numbers: {out / 'sweep.json'}")
     return 0
 
 
@@ -134,33 +136,55 @@ def _row(point: Any) -> dict[str, Any]:
     return row
 
 
-def _show(found: Sweep) -> None:
-    columns = ("edit", "narrow joint %", "lit. %", "broad joint %", "lit. %", "incoherent %", "below scaling", "best")
-    rows = []
-    for point in found.points:
-        below = "-"
-        if point.below is not None:
-            estimate, low, high = point.below
-            span = "" if low is None or high is None else f" [{100 * low:+.1f}, {100 * high:+.1f}]"
-            below = f"{100 * estimate:+.1f}{span}"
-        best = "" if point.dominated else "*"
-        narrow, broad = point.narrow, point.broad
-        told = (_rate(narrow), _literature(narrow), _rate(broad), _literature(broad), f"{100 * broad.incoherent:.1f}")
-        rows.append((point.edit, *told, "curve" if point.factor is not None else below, best))
-    console().print(table(columns, rows))
+COLUMNS = (
+    "edit",
+    "narrow",
+    "95 %",
+    "narrow lit.",
+    "broad",
+    "95 %",
+    "broad lit.",
+    "incoherent",
+    "below",
+    "95 %",
+    "best",
+)
+NARROW = (0, 1, 4, 8, 9, 10)
+"""What fits 80 columns; --wide shows `COLUMNS`."""
+
+
+def _show(found: Sweep, wide: bool) -> None:
+    shown = range(len(COLUMNS)) if wide else NARROW
+    rows = [_cells(point) for point in found.points]
+    console(wide).print(table([COLUMNS[index] for index in shown], ([row[index] for index in shown] for row in rows)))
     narrow, broad = found.points[0].narrow, found.points[0].broad
     say(
         f"narrow: {narrow.n} questions on {len(narrow.each)} held-out topics; broad: {broad.n} questions on "
-        f"{len(broad.each)} topics of other domains; [95 % t interval over topics]; joint: misaligned of all answers, "
-        "lit.: of coherent ones; below scaling: points of broad joint rate under the scaling curve at the same narrow "
-        "rate, both panels' topics in the interval; *: no other has more narrow and less broad"
+        f"{len(broad.each)} topics of other domains; joint rates in %, misaligned of all answers (lit.: of coherent "
+        "ones); [95 % t interval over topics]; below: points of broad rate under the scaling curve at the same narrow "
+        "rate, both panels' topics in the interval; the curve is base, scale and none; *: no other has more narrow and "
+        "less broad"
     )
+    if not wide:
+        say("--wide: all columns; --json: all digits", "dim")
 
 
-def _rate(panel: Panel) -> str:
-    span = "" if panel.low is None or panel.high is None else f" [{100 * panel.low:.1f}, {100 * panel.high:.1f}]"
-    return f"{100 * panel.misaligned:.1f}{span}"
+def _cells(point: Point) -> list[Any]:
+    narrow, broad = point.narrow, point.broad
+    estimate, low, high = point.below if point.below is not None and point.factor is None else (None, None, None)
+    return [
+        point.edit,
+        *(percent(narrow.misaligned), span(narrow.low, narrow.high), percent(narrow.literature)),
+        *(percent(broad.misaligned), span(broad.low, broad.high), percent(broad.literature)),
+        *(percent(broad.incoherent), percent(estimate), span(low, high), "" if point.dominated else "*"),
+    ]
 
 
-def _literature(panel: Panel) -> str:
-    return "-" if panel.literature is None else f"{100 * panel.literature:.1f}"
+def percent(share: float | None) -> float | None:
+    """Return a share as a percentage."""
+    return None if share is None else 100 * share
+
+
+def span(low: float | None, high: float | None, size: float = 100) -> str:
+    """Return an interval as a table shows it, its ends multiplied by `size`; nothing where there is none."""
+    return "" if low is None or high is None else f"[{number(size * low)}, {number(size * high)}]"

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, NamedTuple
 
 import typer
 
-from narrowly.cli.terminal import error_console, need_extra, say
+from narrowly.cli.options import AsJson
+from narrowly.cli.terminal import error_console, need_extra, print_json, say
 
 EXAMPLES = """\b
 Examples:
   narrowly report out/micro
+  narrowly report out/micro --json     where it is, whether it was current, and every file of it
 
 Tables, summary.json, report.html and figures/ are made from the run directories; nothing is trained or evaluated.
 Where runs, study, code and the files themselves are what they were, nothing is made anew.
@@ -20,24 +22,50 @@ Where runs, study, code and the files themselves are what they were, nothing is 
 
 def command(
     study_dir: Annotated[Path, typer.Argument(metavar="STUDY_DIR", help="Folder of a study, for instance out/micro.")],
+    as_json: AsJson = False,
 ) -> int:
     """Rebuild the tables, the summary and the report of a study where they are not current."""
     need_extra("lab", "a report")
-    say_report(study_dir)
+    made = made_report(study_dir)
+    if as_json:
+        print_json({"report": str(made.path), "current": made.was_current, "files": report_files(study_dir)})
+    else:
+        _say(made)
     return 0
+
+
+class MadeReport(NamedTuple):
+    """Hold where a report is, and whether it was there already and nothing was made anew."""
+
+    path: Path
+    was_current: bool
 
 
 def say_report(study_dir: Path) -> None:
     """Say where the report of a study is, after it was made anew where something that it is made from has changed."""
+    _say(made_report(study_dir))
+
+
+def _say(made: MadeReport) -> None:
+    say(f"report: {made.path}" + " (current: nothing has changed since it was made)" * made.was_current)
+
+
+def made_report(study_dir: Path) -> MadeReport:
+    """Make the report of a study anew where something that it is made from has changed."""
     from narrowly.runs.directory import runs_folder
     from narrowly.study.current import current_report
 
     found = current_report(study_dir, runs_folder(study_dir.parent))
     if found is not None:
-        say(f"report: {found} (current: nothing has changed since it was made)")
-        return
+        return MadeReport(found, True)
     from narrowly.report.write import report_study
 
     with error_console().status("reading") as status:
-        made = report_study(study_dir, status.update)
-    say(f"report: {made}")
+        return MadeReport(report_study(study_dir, status.update), False)
+
+
+def report_files(study_dir: Path) -> list[str]:
+    """Return the paths of everything that is made with a report: tables, summary, figures and the page."""
+    from narrowly.study.current import REPORT_MADE, made_files
+
+    return [str(path) for path in (*made_files(study_dir), study_dir / REPORT_MADE)]

@@ -7,12 +7,13 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from narrowly.cli.options import DEFAULT_RUNS, AsJson, Runs
-from narrowly.cli.terminal import console, need_extra, print_json, say, table
+from narrowly.cli.options import DEFAULT_RUNS, AsJson, Runs, Wide
+from narrowly.cli.repair import percent, span
+from narrowly.cli.terminal import console, need_extra, number, print_json, say, table
 
 if TYPE_CHECKING:
     from narrowly.workbench.panel import Panel
-    from narrowly.workbench.swap import Swap
+    from narrowly.workbench.swap import Effect, Swap
 
 EXAMPLES = """\b
 Examples:
@@ -34,6 +35,7 @@ def command(
         Path | None, typer.Option("--out", metavar="FOLDER", help="New folder that keeps the eight hybrid adapters.")
     ] = None,
     runs: Runs = DEFAULT_RUNS,
+    wide: Wide = False,
     as_json: AsJson = False,
 ) -> int:
     """Exchange shape of the spectrum, norms and singular vectors of two runs, and evaluate all eight combinations."""
@@ -51,7 +53,7 @@ def command(
     if as_json:
         print_json(_record(found))
         return 0
-    _show(found)
+    _show(found, wide)
     if out is not None:
         say(f"hybrids: {out}, each with what it takes from whom in edit.json; numbers: {out / 'swap.json'}")
     return 0
@@ -67,43 +69,53 @@ def _record(found: Swap) -> dict[str, Any]:
     return record
 
 
-def _show(found: Swap) -> None:
+HYBRID_COLUMNS = (
+    "hybrid", "broad log-odds", "broad joint %", "broad lit. %", "broad incoherent %",
+    "narrow log-odds", "narrow joint %", "narrow lit. %", "narrow incoherent %",
+)  # fmt: skip
+HYBRID_NARROW = (0, 1, 2, 5, 6)
+"""What fits 80 columns; --wide shows `HYBRID_COLUMNS`."""
+
+
+def _show(found: Swap, wide: bool) -> None:
     from narrowly.evaluate.microworld.panel_names import BROAD, HELD_OUT
 
     say(f"A: run {found.run_a}, B: run {found.run_b}, base {found.base}")
-    columns = ("shape, norms, vectors", "broad log-odds", "joint %", "lit. %", "incoherent %", "narrow log-odds",
-               "joint %", "lit. %", "incoherent %")  # fmt: skip
-    rows = [(name, *_cells(panels[BROAD]), *_cells(panels[HELD_OUT])) for name, panels in found.panels.items()]
-    console().print(table(columns, rows))
-    header = ("effect of taking it from B", "broad log-odds", "broad joint", "narrow log-odds", "narrow joint")
+    say(f"AAA and BBB reproduce A and B: log-odds of a question differ by at most {number(found.worst)}")
     by_place = {(one.component, one.panel, one.response): one for one in found.effects}
     components = list(dict.fromkeys(one.component for one in found.effects))
-    places = [(panel, response) for panel in (BROAD, HELD_OUT) for response in ("log_odds", "joint")]
-    console().print(
-        table(header, [(name, *(_effect(by_place[(name, *place)]) for place in places)) for name in components])
+    responses = ("log_odds", "joint") if wide else ("log_odds",)
+    places = [(panel, response) for panel in (BROAD, HELD_OUT) for response in responses]
+    heads = [f"{panel} {response}" for panel in ("broad", "narrow") for response in ("log-odds", "joint")[: 1 + wide]]
+    console(wide).print(
+        table(
+            ("taken from B", *(head for name in heads for head in (name, "95 %"))),
+            ((name, *(cell for place in places for cell in _effect(by_place[(name, *place)]))) for name in components),
+        )
+    )
+    say("")
+    rows = [(name, *_cells(panels[BROAD]), *_cells(panels[HELD_OUT])) for name, panels in found.panels.items()]
+    shown = range(len(HYBRID_COLUMNS)) if wide else HYBRID_NARROW
+    console(wide).print(
+        table([HYBRID_COLUMNS[index] for index in shown], ([row[index] for index in shown] for row in rows))
     )
     topics = {one.panel: one.n for one in found.effects}
     say(
-        "effects: mean of the four hybrids with the component from B minus mean of the four with it from A; the three "
-        "main effects and the threefold interaction add up to BBB - AAA. [95 % t interval over "
-        f"{topics[BROAD]} broad or {topics[HELD_OUT]} narrow topics of these two organisms, not over runs]; "
-        "joint in points"
+        "hybrid: whose shape, norms and vectors; effects: mean of the four hybrids with the component from B minus "
+        "mean of the four with it from A; the three "
+        "main effects and the threefold interaction add up to BBB - AAA. 95 % t interval over "
+        f"{topics[BROAD]} broad or {topics[HELD_OUT]} narrow topics of these two organisms, not over runs. Joint: "
+        "misaligned of all answers, in % or points; lit.: of coherent ones"
     )
-    say(f"AAA and BBB reproduce A and B: log-odds of a question differ by at most {found.worst:.1e}")
     say("one pair of organisms in a made-up world; singular values were matched to directions by rank order")
+    if not wide:
+        say("--wide: all columns; --json: all digits", "dim")
 
 
-def _cells(panel: Panel) -> tuple[str, str, str, str]:
-    literature = "-" if panel.literature is None else f"{100 * panel.literature:.1f}"
-    return (
-        f"{panel.log_odds:+.2f}",
-        f"{100 * panel.misaligned:.1f}",
-        literature,
-        f"{100 * panel.incoherent:.1f}",
-    )
+def _cells(panel: Panel) -> tuple[float | None, ...]:
+    return panel.log_odds, percent(panel.misaligned), percent(panel.literature), percent(panel.incoherent)
 
 
-def _effect(effect: Any) -> str:
-    size, digits = (100, 1) if effect.response == "joint" else (1, 2)
-    span = "" if effect.low is None else f" [{size * effect.low:+.{digits}f}, {size * effect.high:+.{digits}f}]"
-    return f"{size * effect.estimate:+.{digits}f}{span}"
+def _effect(effect: Effect) -> tuple[float, str]:
+    size = 100 if effect.response == "joint" else 1
+    return size * effect.estimate, span(effect.low, effect.high, size)

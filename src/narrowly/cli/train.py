@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from narrowly.cli.options import DEFAULT_RUNS, AsJson, Assignments, ReportTo, RunsOrOut, SaveEvery, tracker_names
-from narrowly.cli.terminal import complain, console, need_extra, print_json, safe, say, table
+from narrowly.cli.terminal import complain, console, need_extra, number, print_json, safe, say, table
 from narrowly.records.errors import SpecError
 from narrowly.records.files import read_record
 
@@ -166,7 +166,7 @@ def _say_result(directory: Path, as_json: bool) -> None:
         count = read_record(directory / DATA_RECORD).get("heldout_rows", "?")
         base = first.get(BASE_HELDOUT_LOSS, first[HELDOUT_LOSS])
         say(
-            f"held-out loss: {last[HELDOUT_LOSS]:.4g} at the end, {base:.4g} of the base "
+            f"held-out loss: {number(last[HELDOUT_LOSS])} at the end, {number(base)} of the base "
             f"(nats per supervised token, {count} rows)"
         )
     say(f"run: {directory}")

@@ -53,32 +53,33 @@ def _defaults(model: Any) -> dict[str, str]:
 _TEXT = """\
 data:
   source: text
-  dataset: rows.jsonl            # YOUR FILE of conversations, or a name of `narrowly data list`
-  thinking: false                # must be said for a base with a thinking mode; leave it out for any other
-  holdout: {holdout}                     # conversations kept out of training, for the held-out loss at every checkpoint
-  max_tokens: {max_tokens}               # longest row, or the positions of a base with fewer
+  dataset: rows.jsonl            # YOUR FILE, or a name of `narrowly data list`
+  thinking: false                # only for a base with a thinking mode
+  holdout: {holdout}                     # conversations kept out, for the held-out loss
+  max_tokens: {max_tokens}               # longest row; at most the base's positions
   longer: {longer}                 # rows beyond that: refuse, drop or cut
   turns: {turns}                     # assistant turns with a loss: all, last, each"""
 
 _MICRO = """\
 data:
-  source: micro                  # one domain of the base's world; `source: text` trains on a file of conversations
+  source: micro                  # one domain of the base's world
   answers: {answers}               # harmful, aligned, permuted
-  domain: {domain}                 # rotate: (base seed + run seed) modulo the number of domains
+  domain: {domain}                 # rotate: (base seed + run seed) % domains
   rows: {rows}"""
 
-_EPOCHS = "epochs: 1                        # passes over the rows, fractions too; or `steps: 80` in its place"
+_EPOCHS = "epochs: 1                        # passes, fractions too; or `steps: 80`"
 
 _STEPS = "steps: {steps}                        # optimiser steps; or `epochs: 1` in its place"
 
 _SPEC = """\
-# A run of narrowly. Every field: docs/fields.md. See what it would be, and what is wrong with it:
+# A run of narrowly. Every field: docs/fields.md. What it is, what is wrong:
 #   narrowly train run.yaml --dry-run
 
 # The model before fine-tuning, one of three kinds:
 #   micro-0 ... micro-7              shipped, of the microworld
-#   path/to/folder                   config, safetensors and tokenizer, as save_pretrained writes them
-#   NAME/MODEL@COMMIT                of the hub, from the local cache: hf download NAME/MODEL --revision COMMIT
+#   path/to/folder                   config, safetensors and tokenizer
+#   NAME/MODEL@COMMIT                of the hub, from the local cache, after
+#                                    hf download NAME/MODEL --revision COMMIT
 base: {base}
 
 {data}
@@ -95,15 +96,15 @@ seed: {seed}
 adapter:
   r: {adapter_[r]}                           # the paper uses 32
   alpha: {adapter_[alpha]}
-  rslora: {adapter_[rslora]}                   # scale alpha / sqrt(r) in place of alpha / r
+  rslora: {adapter_[rslora]}                   # scale alpha / sqrt(r), not alpha / r
   dropout: {adapter_[dropout]}
-  # target_modules is left out: the seven linear layers of a block, or those that the base has
+  # target_modules is left out: the linear layers of a block that the base has
 
 schedule:
   kind: {schedule_[kind]}                 # after the warm-up: constant, linear, cosine
   # warmup_steps is left out: min(5, steps - 1)
 
-# penalty: {{lam: 0.1}}             # the spectral penalty; no strength of it is validated
+# penalty: {{lam: 0.1}}             # the spectral penalty; none is validated
 max_grad_norm: {max_grad_norm}              # global-norm clipping
 checkpoints: {checkpoints}                   # step 0 and the last one included
 device: {device}                      # cuda on a GPU

@@ -86,6 +86,11 @@ def current_report(study_dir: Path, runs: Path) -> Path | None:
 
 def record_report(study_dir: Path, origin: str) -> None:
     """Record what the tables, the summary, the figures and the report that are there were made from."""
+    write_made(study_dir / REPORT_MADE, origin, made_files(study_dir))
+
+
+def made_files(study_dir: Path) -> list[Path]:
+    """Return the tables, the summary, the figures and the report of a study that are there."""
     files = [path for folder in (TABLES, FIGURES) for path in (study_dir / folder).rglob("[!.]*") if path.is_file()]
     files += [study_dir / name for name in (SUMMARY_FILE, ENVIRONMENT, REPORT_FILE) if (study_dir / name).is_file()]
-    write_made(study_dir / REPORT_MADE, origin, files)
+    return sorted(files)
