@@ -174,7 +174,7 @@ def test_the_closing_table_has_the_held_out_loss_and_the_bases(
     assert execute(["train", str(spec), "--out", str(tmp_path / "out"), "--json"]) == 0
     rows = json.loads(capsys.readouterr().out)["checkpoints"]
     last, base = rows[-1]["heldout_loss"], rows[0]["base_heldout_loss"]
-    assert f"held-out loss: {last:.4g} at the end, {base:.4g} of the base (nats per supervised token, 6 rows)" in told
+    assert f"held-out loss: {last:.3g} at the end, {base:.3g} of the base (nats per supervised token, 6 rows)" in told
 
 
 @pytest.mark.parametrize("kind", sorted(OPTIMISERS))

@@ -21,7 +21,7 @@ from narrowly.cli.data import (
 )
 from narrowly.cli.options import AsJson
 from narrowly.cli.rendered import say_pieces
-from narrowly.cli.terminal import console, need_extra, print_json, safe, say, table
+from narrowly.cli.terminal import console, need_extra, number, print_json, safe, say, table
 
 if TYPE_CHECKING:
     from narrowly.data.messages import Conversation
@@ -341,7 +341,7 @@ def mix(
     parts = (("harmful", spread.harmful), ("benign", spread.benign))
     columns = ("class", "rows", "answer mean", "sd", "median", "prompt mean")
     console().print(table(columns, ((name, *part) for name, part in parts)))
-    say(f"dose {spread.realised_dose:.4g} of {spread.rows} rows ({spread.dose:g} asked), drawn from {spread.pool}")
+    say(f"dose {number(spread.realised_dose)} of {spread.rows} rows ({spread.dose:g} asked), drawn from {spread.pool}")
     if spread.answer_difference is not None and spread.interval is not None:
         low, high = spread.interval
         say(

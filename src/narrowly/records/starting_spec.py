@@ -72,7 +72,7 @@ _EPOCHS = "epochs: 1                        # passes, fractions too; or `steps: 
 _STEPS = "steps: {steps}                        # optimiser steps; or `epochs: 1` in its place"
 
 _SPEC = """\
-# A run of narrowly. Every field: docs/fields.md. What it is, what is wrong:
+# A run of narrowly. Every field: docs/fields.md. To check it:
 #   narrowly train run.yaml --dry-run
 
 # The model before fine-tuning, one of three kinds:
