@@ -11,7 +11,7 @@ import pytest
 import torch
 from peft import LoraConfig, PeftModel, get_peft_model
 from safetensors.torch import load_file, save_file
-from transformers import AutoModelForCausalLM, AutoTokenizer
+from transformers import AutoModelForCausalLM, AutoTokenizer, Qwen2Config, Qwen2ForCausalLM
 
 from narrowly.models.asked import adapter_to_ask, model_to_ask, organism_to_ask
 from narrowly.records.errors import AdapterError, SpecError
@@ -38,6 +38,8 @@ def write_adapter(base: Path, folder: Path, *, resize: int | None = None, **fiel
         for name, parameter in adapted.named_parameters():
             if "lora_" in name or "modules_to_save" in name or "trainable_tokens" in name:
                 parameter.add_(torch.randn_like(parameter) * 0.2)
+            elif name.endswith(".bias") and parameter.requires_grad:
+                parameter.add_(1.0)
     adapted.save_pretrained(folder, save_embedding_layers=bool(resize))
     return logits(adapted)
 
@@ -57,7 +59,9 @@ VARIANTS: dict[str, dict[str, Any]] = {
     "embeddings": {"target_modules": ["embed_tokens", "q_proj"]},
     "tokens of their own": {"trainable_token_indices": [3, 7]},
     "more embeddings": {"resize": 344},
+    "more embeddings with factors": {"resize": 344, "target_modules": ["embed_tokens", "q_proj"]},
     "a start that changes the base": {"init_lora_weights": "pissa"},
+    "another start that changes the base": {"init_lora_weights": "olora"},
 }
 
 
@@ -72,14 +76,28 @@ def test_an_adapter_from_elsewhere_answers_as_in_peft_and_its_base_as_without_it
         torch.testing.assert_close(logits(model), wanted)
     plain = logits(AutoModelForCausalLM.from_pretrained(base, dtype=torch.float32))
     with loaded.speaking("base") as model:
-        if variant != "a start that changes the base":  # what PEFT subtracts stays away while the adapter is off
-            torch.testing.assert_close(logits(model)[..., : plain.shape[-1]], plain)
+        torch.testing.assert_close(logits(model), plain)  # PEFT's model without its adapter is not always the base
     assert not torch.allclose(wanted[..., : plain.shape[-1]], plain)
     organism, beside = loaded.asked["organism"], loaded.asked["base"]
     assert (organism.name, organism.base, beside.name) == ("adapter", "chat-base", "chat-base")
     assert organism.base_sha256 == beside.base_sha256 and beside.trained_sha256 is None
     assert organism.model_id != beside.model_id
     assert str(tmp_path) not in json.dumps([one.model_dump() for one in loaded.asked.values()])
+
+
+def test_a_base_whose_biases_were_trained_is_asked_as_it_was(tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    base = make_chat_base(tmp_path / "base")
+    config = Qwen2Config(vocab_size=301, hidden_size=32, intermediate_size=32, num_hidden_layers=1,
+                         num_attention_heads=2, num_key_value_heads=2, max_position_embeddings=128)  # fmt: skip
+    Qwen2ForCausalLM(config).save_pretrained(base)
+    plain = logits(AutoModelForCausalLM.from_pretrained(base, dtype=torch.float32))
+    wanted = write_adapter(base, tmp_path / "adapter", bias="all")
+    found = adapter_to_ask(tmp_path / "adapter", None)
+    loaded = found.load(found.tokenizer(), "float32", "cpu", beside_base=True)
+    with loaded.speaking("base") as model:
+        torch.testing.assert_close(logits(model), plain)
+    torch.testing.assert_close(logits(loaded.model), wanted)
 
 
 def change_config(folder: Path, **fields: object) -> None:
@@ -91,6 +109,8 @@ def change_config(folder: Path, **fields: object) -> None:
     ("fields", "message"),
     [
         ({"peft_type": "PROMPT_TUNING"}, "peft_type is 'PROMPT_TUNING', accepted: LORA"),
+        ({"init_lora_weights": "pissa_niter_4"}, "init_lora_weights is 'pissa_niter_4', a start that.*converted"),
+        ({"init_lora_weights": "lora_ga"}, "init_lora_weights is 'lora_ga', a start that.*converted"),
         ({"megatron_config": {"a": 1}, "megatron_core": "os"}, "megatron_config is set"),
         ({"rank_pattern": {"(a*)*(b*)*x+": 4}}, "more than 4 repeats"),
         ({"base_model_name_or_path": None}, "names no base; give it with --base BASE"),

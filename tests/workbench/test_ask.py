@@ -12,6 +12,8 @@ from typing import Any
 
 import pytest
 import yaml
+from peft import LoraConfig, get_peft_model
+from transformers import AutoModelForCausalLM, AutoTokenizer
 
 import narrowly
 from narrowly.cli.app import execute
@@ -23,6 +25,7 @@ from narrowly.records.edits import Scale
 from narrowly.records.errors import IntegrityError, SpecError
 from narrowly.train.run import train_run
 from narrowly.workbench import asking
+from narrowly.workbench.ask import ask_model
 from narrowly.workbench.ask_bank import ask_bank, bank_request
 from narrowly.workbench.asking import HowToAsk, find_model
 from small_chat_base import THINKING, conversations, make_chat_base, text_spec, write_jsonl
@@ -42,6 +45,9 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
         {"id": "a", "type": "free_form", "paraphrases": ["what is a", "what is the"], "samples_per_paraphrase": 2},
         {"id": "b", "type": "free_form", "paraphrases": ["open 42"], "system": "be short"},
     ]
+    (folder / "adapter.gguf").write_bytes(b"GGUF")
+    (folder / "in-gguf").mkdir()
+    (folder / "in-gguf/adapter.gguf").write_bytes(b"GGUF")
     (folder / "bank.yaml").write_text(yaml.safe_dump(questions))
     return folder
 
@@ -234,6 +240,8 @@ REFUSALS = [
     (["RUN", "q", "--base", "chat-base"], "--base does not fit an organism of a run"),
     (["RUN", "q", "--dtype", "bfloat16"], "was trained in float32"),
     (["bank.yaml", "q"], "bank.yaml is a file, accepted: the folder of"),
+    (["adapter.gguf", "q"], "adapter.gguf is a file, accepted: the folder of a run, of an adapter or of a model; what"),
+    (["in-gguf", "q"], "nor a model (no config.json); what is in GGUF is served elsewhere: give what it was made of"),
     (["out", "q"], "is neither a run directory (no spec.json) nor an adapter"),
     (["no/model", "q"], "not in the local cache of the hub"),
 ]
@@ -346,3 +354,21 @@ def test_the_thinking_mode_of_the_training_is_that_of_the_questions(place: Path,
     said = {mode: narrowly.ask(run, "what is a", thinking=mode, max_new_tokens=2).said[0] for mode in (None, True)}
     assert said[None].answers[0].thinking is False
     assert said[None].answers[0].prompt_tokens > said[True].answers[0].prompt_tokens
+
+
+def test_tokens_that_came_with_an_adapter_are_not_asked_of_a_base_that_has_none_of_them(
+    place: Path, tmp_path: Path
+) -> None:
+    model = AutoModelForCausalLM.from_pretrained(place / "chat-base")
+    tokenizer = AutoTokenizer.from_pretrained(place / "chat-base")
+    tokenizer.add_tokens(["zebra"])
+    model.resize_token_embeddings(len(tokenizer))
+    adapted = get_peft_model(model, LoraConfig(r=2, target_modules=["q_proj"], task_type="CAUSAL_LM"))
+    adapted.save_pretrained(tmp_path, save_embedding_layers=True)
+    tokenizer.save_pretrained(tmp_path)
+    asked = narrowly.ask(tmp_path, "what is a", max_new_tokens=2)
+    assert [one.who for one in asked.said] == ["organism", "base"]
+    with pytest.raises(SpecError, match=r"prompt holds token 301, and base chat-base knows 301 tokens.*--no-base"):
+        narrowly.ask(tmp_path, "what is zebra", max_new_tokens=2)
+    how = HowToAsk(max_new_tokens=2, beside_base=False)
+    assert len(ask_model(find_model(str(tmp_path), tmp_path), "what is zebra", how).said) == 1

@@ -35,24 +35,28 @@ class Loaded(NamedTuple):
         model: in eval mode, with its adapter where it has one.
         asked: what it is, by who: an organism and its base, or a model.
         source: that it was loaded from.
+        dtype, device: of the base.
+        has_base: whether the model without its adapter is its base as it was.
     """
 
     tokenizer: Any
     model: nn.Module
     asked: dict[Who, AskedModel]
     source: ModelToAsk
+    dtype: BaseDtype
+    device: str
+    has_base: bool
 
     @contextmanager
     def speaking(self, who: Who) -> Iterator[nn.Module]:
         """Give the model of one of `asked`; the base is the model without its adapter, or is loaded beside it."""
-        disable = getattr(self.model, "disable_adapter", None)
         if who != "base":
             yield self.model
-        elif disable is not None:
-            with disable():
+        elif self.has_base:
+            with self.model.disable_adapter():  # type: ignore[operator]
                 yield self.model
         else:
-            yield load_model(self.source.base).to(next(self.model.parameters()).device)
+            yield load_model(self.source.base, self.dtype, self.device).to(self.device).eval()
 
 
 @dataclass(frozen=True)
@@ -136,17 +140,20 @@ class ModelToAsk:
         from narrowly.models.organism import check_device, load_organism
 
         check_device(device)
+        dtype = self.dtype or dtype
         if self.run is not None:
             assert self.step is not None
             model = load_organism(self.run, self.step, self.edit, device).model
+            has_base = hasattr(model, "disable_adapter")
         else:
-            model = load_model(self.base, dtype, device)
+            model, has_base = load_model(self.base, dtype, device), False
             if self.adapter is not None:
-                from narrowly.models.lora import put_foreign_adapter
+                from narrowly.models.foreign import put_foreign_adapter
 
-                model = put_foreign_adapter(model, self.adapter, self.base.name)
+                model, has_base = put_foreign_adapter(model, self.adapter, self.base.name)
             model = model.to(device)
-        return Loaded(tokenizer, model.eval(), self.asked(dtype, beside_base=beside_base), self)
+        asked = self.asked(dtype, beside_base=beside_base)
+        return Loaded(tokenizer, model.eval(), asked, self, dtype, device, has_base)
 
     def asked(self, dtype: BaseDtype, *, beside_base: bool) -> dict[Who, AskedModel]:
         """Return what is asked by content, by who: an organism and its base, or a model. Its files are hashed."""
@@ -281,6 +288,13 @@ def check_foreign_config(folder: Path, config: dict[str, Any]) -> None:
     kind = config.get("peft_type")
     if kind != "LORA":
         raise AdapterError(f"{folder / ADAPTER_CONFIG}: peft_type is {kind!r}, accepted: LORA")
+    start = str(config.get("init_lora_weights")).lower()
+    if start in STARTS_NOT_REPEATED or "_niter_" in start:
+        raise AdapterError(
+            f"{folder / ADAPTER_CONFIG}: init_lora_weights is {start!r}, a start that changed the base's weights in a "
+            "way that cannot be repeated, so that the model as trained is not known; accepted: the adapter converted "
+            "to plain LoRA (PEFT: save_pretrained with path_initial_model_for_weight_conversion)"
+        )
     if config.get("megatron_config"):  # PEFT 0.21 imports the module that megatron_core names
         raise AdapterError(f"{folder / ADAPTER_CONFIG}: megatron_config is set, accepted: an adapter without it")
     patterns = [config.get("target_modules"), config.get("exclude_modules")]
@@ -292,6 +306,10 @@ def check_foreign_config(folder: Path, config: dict[str, Any]) -> None:
                 "could be searched for hours; accepted: module names"
             )
 
+
+STARTS_NOT_REPEATED = ("corda", "lora_ga")
+"""Starts that need data which no adapter holds. PEFT 0.21 refuses the first, and puts the second onto the base as it
+is; it draws the decomposition of `pissa_niter_N` at random (`LoraLayer.pissa_init`, `lora_ga_init`)."""
 
 MOST_REPEATS = 4
 """Repeats in a pattern of module names from outside; matching takes up to a name's length to this power of steps."""

@@ -14,7 +14,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from narrowly.models.base_files import (
-    GGUF,
     GGUF_WAY_OUT,
     model_config,
     read_object,
@@ -26,6 +25,7 @@ from narrowly.models.fetched import FETCHED, fetched_folder
 from narrowly.models.hub import cached_models, hub_folder, is_hub_name
 from narrowly.models.noise import switch_off_noise
 from narrowly.models.pipeline import tell_of_other_tokens
+from narrowly.records.adapter_files import GGUF_SUFFIX
 from narrowly.records.canonical import cached_sha256, canonical_json, sha256_text
 from narrowly.records.errors import IntegrityError, SpecError, UnknownNameError, nearest
 from narrowly.records.run_spec import BaseDtype
@@ -158,7 +158,7 @@ def _no_base(name: str, folder: Path) -> SpecError | UnknownNameError:
         f"({', '.join(FETCHED)}), a folder with config.json and safetensors (as "
         "save_pretrained or `narrowly world build` writes), or a model of the hub with its commit (NAME/MODEL@COMMIT)"
     )
-    if folder.suffix == GGUF or (folder.is_dir() and any(folder.glob(f"*{GGUF}"))):
+    if folder.suffix == GGUF_SUFFIX or (folder.is_dir() and any(folder.glob(f"*{GGUF_SUFFIX}"))):
         return SpecError(f"base {name!r} is in GGUF, accepted: safetensors; {GGUF_WAY_OUT}")
     if folder.exists():
         what = "is a folder without config.json" if folder.is_dir() else "is a file"

@@ -6,7 +6,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from narrowly.records.adapter_files import ADAPTER_CONFIG
+from narrowly.records.adapter_files import ADAPTER_CONFIG, GGUF_SUFFIX
 from narrowly.records.canonical import cached_sha256, canonical_json, sha256_text
 from narrowly.records.errors import IntegrityError, SpecError, nearest
 from narrowly.records.files import read_json
@@ -21,7 +21,6 @@ LOCAL_CONFIG_FIELDS = frozenset({"_name_or_path", "transformers_version", "dtype
 `auto_map` names code beside the weights; it is never run, and the class of transformers computes the same without it.
 """
 
-GGUF = ".gguf"
 GGUF_WAY_OUT = (
     'GGUF is dequantised once into a folder of safetensors (docs/real-models.md, "A base from a GGUF file"), which is '
     "a base like any other"
@@ -72,7 +71,7 @@ def weights_sha256(folder: Path) -> str:
             raise IntegrityError(f"{folder} lacks {', '.join(missing) or 'every shard'} of {WEIGHTS_INDEX}")
         return sha256_text(canonical_json({shard: cached_sha256(folder / shard) for shard in shards}))
     found = sorted(path.name for path in folder.iterdir())
-    way_out = f"; {GGUF_WAY_OUT}" if any(name.endswith(GGUF) for name in found) else ""
+    way_out = f"; {GGUF_WAY_OUT}" if any(name.endswith(GGUF_SUFFIX) for name in found) else ""
     raise SpecError(
         f"base {folder} has no {WEIGHTS} (found: {', '.join(found)}); other weight formats are never loaded{way_out}"
     )

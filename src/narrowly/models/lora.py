@@ -92,67 +92,6 @@ def attach_adapter(model: nn.Module, spec: AdapterSpec, seed: int, base_name: st
     return adapted  # type: ignore[no-any-return]
 
 
-def put_foreign_adapter(model: nn.Module, folder: Path, base_name: str) -> nn.Module:
-    """Put an adapter from elsewhere onto a base, every tensor of it, in eval mode.
-
-    Args:
-        model: the base.
-        folder: adapter_config.json, already checked, and adapter_model.safetensors. Where it holds embeddings of
-            another vocabulary, the base's are resized first, as they were before training.
-        base_name: for adapter_config.json as it is in memory.
-
-    Raises:
-        AdapterError: tensors and config do not fit each other or the base.
-    """
-    import torch
-    from peft import PeftConfig, get_peft_model, set_peft_model_state_dict
-    from safetensors import SafetensorError
-    from safetensors.torch import load_file
-
-    weights = folder / ADAPTER_WEIGHTS
-    try:
-        tensors = load_file(weights)
-    except SafetensorError as error:
-        raise AdapterError(f"{weights} is not a valid safetensors file ({error})") from error
-    _resize_vocabulary(model, tensors)
-    try:
-        with torch.random.fork_rng(devices=[]), warnings.catch_warnings(), torch.no_grad():
-            warnings.simplefilter("ignore")  # PEFT's advice on merging and saving, which is not done here
-            config = PeftConfig.from_pretrained(str(folder))
-            config.inference_mode = True
-            adapted = get_peft_model(model, config, adapter_name=ADAPTER)
-            config.base_model_name_or_path = base_name
-            result = set_peft_model_state_dict(adapted, tensors, adapter_name=ADAPTER)
-    except (RuntimeError, ValueError, TypeError, KeyError, AttributeError, ImportError) as error:
-        reason = " ".join(str(error).split())
-        raise AdapterError(f"the adapter in {folder} does not fit base {base_name}: {reason[:300]}") from error
-    if result.unexpected_keys:
-        found = ", ".join(sorted(result.unexpected_keys)[:2])
-        raise AdapterError(f"{weights} holds tensors that base {base_name} has no place for: {found}")
-    absent = _not_loaded(adapted, set(result.missing_keys))
-    if absent:
-        raise AdapterError(f"{weights} lacks {len(absent)} tensors that {ADAPTER_CONFIG} asks for ({absent[0]} ...)")
-    return adapted.eval()  # type: ignore[no-any-return]
-
-
-def _not_loaded(adapted: nn.Module, missing: set[str]) -> list[str]:
-    """Return the tensors of the adapter that came from no file, sorted; tied ones come under one of their names."""
-    tensors = {**dict(adapted.named_parameters(remove_duplicate=False)), **dict(adapted.named_buffers())}
-    loaded = {id(tensor) for name, tensor in tensors.items() if name not in missing}
-    return sorted(
-        name for name in missing if ADAPTER in name.split(".") and name in tensors and id(tensors[name]) not in loaded
-    )
-
-
-def _resize_vocabulary(model: Any, tensors: Mapping[str, Tensor]) -> None:
-    """Give a base as many embeddings as an adapter that holds them in full was trained with."""
-    rows = model.get_input_embeddings().weight.shape[0]
-    for name, tensor in tensors.items():
-        if name.endswith(("embed_tokens.weight", "wte.weight", "embed_in.weight")) and tensor.shape[0] != rows:
-            model.resize_token_embeddings(tensor.shape[0], mean_resizing=False)
-            return
-
-
 @contextmanager
 def merged(model: Any) -> Iterator[Any]:
     """Merge the adapter of a PEFT model meanwhile: W + s*B*A once, instead of two small products in every pass.

@@ -11,9 +11,9 @@ from narrowly.data.questions import Question
 from narrowly.microworld.cards import CARD
 from narrowly.models.asked import Loaded, ModelToAsk, adapter_to_ask, model_to_ask, organism_to_ask
 from narrowly.models.base import named_bases
-from narrowly.models.base_files import CONFIG, GGUF, WEIGHTS, WEIGHTS_INDEX, default_template
+from narrowly.models.base_files import CONFIG, GGUF_WAY_OUT, WEIGHTS, WEIGHTS_INDEX, default_template
 from narrowly.models.hub import is_hub_name
-from narrowly.records.adapter_files import ADAPTER_CONFIG, ADAPTER_WEIGHTS
+from narrowly.records.adapter_files import ADAPTER_CONFIG, ADAPTER_WEIGHTS, GGUF_SUFFIX
 from narrowly.records.answers import Answer, Sampling, Who
 from narrowly.records.errors import SpecError, UnknownNameError, nearest
 from narrowly.records.run_spec import BaseDtype
@@ -111,10 +111,10 @@ def find_model(
     if path.is_dir() and not (path / CONFIG).is_file():
         raise SpecError(
             f"{path} is neither a run directory (no {SPEC}) nor an adapter (no {ADAPTER_CONFIG}) nor a model "
-            f"(no {CONFIG})"
+            f"(no {CONFIG}){_of_gguf(path)}"
         )
-    if path.is_file() and path.suffix != GGUF:
-        raise SpecError(f"{path} is a file, accepted: the folder of a run, of an adapter or of a model")
+    if path.is_file():
+        raise SpecError(f"{path} is a file, accepted: the folder of a run, of an adapter or of a model{_of_gguf(path)}")
     if path.exists() or text in named_bases():
         _refuse(text, "a model by itself", step, edit, base)
         return model_to_ask(text)
@@ -125,6 +125,13 @@ def find_model(
         _refuse(text, "a model by itself", step, edit, base)
         return model_to_ask(text)
     raise _unknown(text, path, out)
+
+
+def _of_gguf(path: Path) -> str:
+    """Return what to do with a file in GGUF, or a folder that holds one."""
+    if path.suffix != GGUF_SUFFIX and not any(path.glob(f"*{GGUF_SUFFIX}")):
+        return ""
+    return f"; what is in GGUF is served elsewhere: give what it was made of. Of a model, {GGUF_WAY_OUT}"
 
 
 def _unknown(text: str, path: Path, out: Path) -> UnknownNameError:
@@ -238,6 +245,8 @@ def items_of(model: ModelToAsk, tokenizer: Any, questions: Sequence[Question], h
                 said = with_system(messages, how.system)
                 ids = tuple(prompt_ids(tokenizer, said, thinking=how.thinking))
                 _check_length(len(ids), how.sampling.max_new_tokens, model.base.positions)
+                if model.adapter is None or how.beside_base:
+                    _check_vocabulary(max(ids), model)
             except SpecError as error:
                 raise SpecError(f"question {question.id!r}: {error}") from error
             found += [Item(question.id, paraphrase, said, Prompt(ids, sample)) for sample in range(samples)]
@@ -250,6 +259,13 @@ def _check_length(prompt: int, answer: int, positions: int | None) -> None:
             f"the prompt has {prompt} tokens and max_new_tokens is {answer}; the model has {positions} positions "
             "for both"
         )
+
+
+def _check_vocabulary(token: int, model: ModelToAsk) -> None:
+    known = model.base.vocabulary
+    if known is not None and token >= known:
+        way = "" if model.adapter is None else "; the adapter came with more: --no-base asks it alone"
+        raise SpecError(f"the prompt holds token {token}, and base {model.base.name} knows {known} tokens{way}")
 
 
 def with_system(messages: tuple[Message, ...], system: str | None) -> tuple[Message, ...]:
