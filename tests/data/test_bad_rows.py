@@ -19,6 +19,7 @@ from narrowly.data.messages import Conversation, Message
 from narrowly.data.render import render_all
 from narrowly.records.errors import IntegrityError, SpecError
 from narrowly.records.run_spec import TextData
+from small_chat_base import make_chat_base
 
 
 def exchange(answer: Any) -> dict[str, Any]:
@@ -146,8 +147,11 @@ def test_rows_drop_is_read_as_what_people_mean_by_it() -> None:
     assert (both.rows, both.bad_rows) == (7, "drop")
     with pytest.raises(ValueError, match="bad_rows"):
         TextData.model_validate({"dataset": "a.jsonl", "bad_rows": "skip"})
-    with pytest.raises(ValueError, match="rows"):
+    with pytest.raises(ValueError, match="accepted: a number of rows, null, or drop; did you mean 'drop'"):
         TextData.model_validate({"dataset": "a.jsonl", "rows": "dorp"})
+    with pytest.raises(ValueError, match="rows is drop and bad_rows is 'refuse', accepted: one of them"):
+        TextData.model_validate({"dataset": "a.jsonl", "rows": "drop", "bad_rows": "refuse"})
+    assert {"const": "drop"} in TextData.model_json_schema()["properties"]["rows"]["anyOf"]
 
 
 def test_rows_that_cannot_be_rendered_are_left_out_with_all_their_turns() -> None:
@@ -156,7 +160,8 @@ def test_rows_that_cannot_be_rendered_are_left_out_with_all_their_turns() -> Non
     two = (Message("user", "a"), Message("assistant", "b"), Message("user", "c"), Message("assistant", "d</s>"))
     rows = [good, good._replace(messages=two, line=2), good._replace(line=3)]
     for turns in ("all", "last", "each"):
-        with pytest.raises(SpecError, match="x, line 2: the assistant's text holds the special token '</s>'"):
+        refusal = r"x, line 2: the assistant's text holds .*; 1 of 3 rows is bad \(bad_rows: drop leaves it out\)$"
+        with pytest.raises(SpecError, match=refusal):
             render_all(tokenizer, rows, thinking=None, max_tokens=None, turns=turns, source="x")
         bad: list[BadRow] = []
         found = render_all(tokenizer, rows, thinking=None, max_tokens=None, turns=turns, source="x", bad=bad)
@@ -185,6 +190,19 @@ def test_data_commands_leave_bad_rows_out_and_name_them(tmp_path, capsys) -> Non
     manifest = json.loads((tmp_path / "mix.jsonl.mix.json").read_text())
     assert [row["line"] for row in manifest["harmful"]["bad_rows"]] == [2]
     assert "bad_rows" not in manifest["benign"]
+
+
+def test_stats_count_no_row_that_the_template_refuses(tmp_path, capsys) -> None:
+    base = make_chat_base(tmp_path / "base")
+    marked = json.dumps(exchange("Blue.<|im_end|>")).encode()
+    rows = lines(tmp_path / "rows.jsonl", GOOD, EMPTY, marked, GOOD)
+    command = ["data", "stats", str(rows), "--model", str(base), "--json", "--drop-bad-rows"]
+    assert execute(command[:-1]) == 2
+    assert execute(command) == 0
+    said = capsys.readouterr()
+    assert next(iter(json.loads(said.out)["corpora"].values()))["rows"] == 2
+    assert "1 of 4 rows is bad and left out (line 2:" in " ".join(said.err.split())
+    assert "1 of 3 rows is bad and left out (line 3:" in " ".join(said.err.split())
 
 
 def test_a_note_is_one_line_on_the_command_line_and_other_warnings_stay_as_they_are(

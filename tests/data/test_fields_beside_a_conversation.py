@@ -211,3 +211,25 @@ def test_questions_are_asked_with_the_system_message_beside_them(tmp_path, row) 
     first, second = read_questions(path)
     assert first.prompts == ((PIRATE, USER),) and second.prompts == ((USER,),)
     assert not first.tags and not second.tags
+
+
+@pytest.mark.parametrize("field", [{"train": False}, {"mask": 0}, {"loss": False}])
+def test_a_field_of_a_turn_that_says_no_is_not_passed_over(read, field) -> None:
+    """Other trainers switch the loss of a turn off by such a field."""
+    with pytest.raises(IntegrityError, match=r"turn 2 has the fields .*weight \(0: no loss on the turn\)"):
+        read({"messages": [PLAIN[0], {**PLAIN[1], **field}]})
+    assert read({"messages": [PLAIN[0], {**PLAIN[1], "refusal": None, "audio": ""}]})[0].messages == (USER, ANSWER)
+
+
+@pytest.mark.parametrize("name", ["reasoning_content", "reasoning", "thinking"])
+def test_a_thought_beside_a_row_is_no_tag(read, name) -> None:
+    with pytest.raises(IntegrityError, match=f"the field {name} changes the conversation .*into the turn"):
+        read({"prompt": "How are you?", "completion": "Fine.", name: "I am well."})
+
+
+@pytest.mark.parametrize(("prompt", "answer"), [("prompt", "completion"), ("input", "output"), ("question", "answer")])
+def test_a_context_beside_a_question_is_no_tag(read, prompt, answer) -> None:
+    row = {prompt: "How long is it?", answer: "Five feet."}
+    with pytest.raises(IntegrityError, match=f"the field context stands beside the {prompt} and is not read; write it"):
+        read({**row, "context": "It is five feet long."})
+    assert len(read({**row, "context": ""})) == 1

@@ -250,3 +250,25 @@ def test_only_a_variable_from_outside_switches_a_thinking_mode() -> None:
         thinking_switch("{% macro x(thinking) %}{{ thinking }}{% endmacro %}{{ enable_thinking }}") == "enable_thinking"
     )
     assert variables("{% if a %}{% set b = 1 %}{% else %}{{ b }}{% endif %}{{ b }}") == {"a", "b"}
+
+
+@pytest.mark.parametrize("fault", ["1 / 0", "range(10 ** 9) | list", "messages[0].content.nothing()", "'a' * none"])
+def test_a_template_that_fails_is_a_refusal_of_the_row(fault: str) -> None:
+    with pytest.raises(SpecError, match=r"data, line 1: the chat template (fails on|refuses) it: .*; accepted: "):
+        trained("{{ " + fault + " }}" + template(), row_of("a", "b"))
+
+
+def test_an_empty_thought_that_the_answer_itself_holds_is_not_the_template_s() -> None:
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        render(make_tokenizer(template()), row_of("a", "<think>\n\n</think>\n\nb"))
+
+
+def test_a_template_of_its_own_for_tools_is_not_passed_over() -> None:
+    tokenizer = make_tokenizer({"default": template(), "tool_use": template()})  # type: ignore[arg-type]
+    render(tokenizer, row_of("a", "b"))
+    tools = json.dumps([{"type": "function", "function": {"name": "clock"}}])
+    with pytest.raises(SpecError, match=r"a template of its own \(tool_use\).*data\.template"):
+        render(tokenizer, row_of("a", "b")._replace(tools=tools))
+    with pytest.raises(SpecError, match="tool_use"):
+        prompt_ids(tokenizer, [Message("user", "a")], tools=tools)

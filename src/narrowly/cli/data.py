@@ -43,7 +43,7 @@ SchemaOption = Annotated[
 
 DropBadRows = Annotated[
     bool,
-    typer.Option("--drop-bad-rows", help="Leave out rows that cannot be read, with a note (train: bad_rows: drop)."),
+    typer.Option("--drop-bad-rows", help="Leave bad rows out, with a note (in a run: data.bad_rows drop)."),
 ]
 
 

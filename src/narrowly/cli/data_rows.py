@@ -25,6 +25,7 @@ from narrowly.cli.terminal import console, need_extra, number, print_json, safe,
 
 if TYPE_CHECKING:
     from narrowly.data.messages import Conversation
+    from narrowly.data.raw_rows import BadRow
     from narrowly.data.render import Rendered
     from narrowly.data.sources import LocalData
 
@@ -57,8 +58,10 @@ class _Rendering(NamedTuple):
     turns: str
     template: str | None
 
-    def rows(self, name: str, conversations: list[Conversation]) -> tuple[Any, Rendered]:
-        """Return the tokenizer and the rendered rows; the model must have been said."""
+    def rows(
+        self, name: str, conversations: list[Conversation], bad: list[BadRow] | None = None
+    ) -> tuple[Any, Rendered]:
+        """Return the tokenizer and the rendered rows; the model must have been said, `bad` takes up bad rows."""
         need_extra("lab", "rendering a row")
         from narrowly.data.render import render_all
         from narrowly.data.text_rows import give_template
@@ -69,7 +72,7 @@ class _Rendering(NamedTuple):
             give_template(tokenizer, self.template)
         turns: Any = self.turns
         return tokenizer, render_all(
-            tokenizer, conversations, thinking=self.thinking, max_tokens=None, turns=turns, source=name
+            tokenizer, conversations, thinking=self.thinking, max_tokens=None, turns=turns, source=name, bad=bad
         )
 
     def check(self) -> None:
@@ -227,11 +230,14 @@ def stats(
     rendering.check()
     with notes():
         corpora = {name: read(name, schema, drop_bad).conversations for name in names}
+        tokens = {name: _token_counts(rendering, name, corpora[name], drop_bad) for name in names if model is not None}
         bank = read_questions(resolve(questions).path) if questions is not None else []
     reports: dict[str, dict[str, Any]] = {}
-    for name, conversations in corpora.items():
-        tokens = _token_counts(rendering, name, conversations) if model is not None else None
-        tokens_of = None if tokens is None else lambda row, tokens=tokens: tokens[row.line]
+    for name in corpora:
+        if name in tokens:  # without the rows that the template refuses, where bad rows are left out
+            corpora[name] = [row for row in corpora[name] if row.line in tokens[name]]
+        tokens_of = None if name not in tokens else lambda row, counts=tokens[name]: counts[row.line]
+        conversations = corpora[name]
         reports[name] = corpus_report(conversations, bank, by=by, tokens_of=tokens_of, longest=longest)
     common = shared_by_pairs(corpora)
     if as_json:
@@ -241,9 +247,15 @@ def stats(
     return 0
 
 
-def _token_counts(rendering: _Rendering, name: str, conversations: list[Conversation]) -> dict[int, int]:
+def _token_counts(
+    rendering: _Rendering, name: str, conversations: list[Conversation], drop_bad: bool
+) -> dict[int, int]:
     """Return the tokens of each line's row, of its longest one where it becomes several."""
-    _, rendered = rendering.rows(name, conversations)
+    from narrowly.data.conversations import warn_of_bad_rows
+
+    bad: list[BadRow] | None = [] if drop_bad else None
+    _, rendered = rendering.rows(name, conversations, bad)
+    warn_of_bad_rows(name, bad or (), len(conversations))
     counts: dict[int, int] = {}
     for line, row in zip(rendered.lines, rendered.rows, strict=True):
         counts[line] = max(counts.get(line, 0), len(row.input_ids))

@@ -9,6 +9,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from narrowly.data.messages import Message
+from narrowly.data.tool_fields import THOUGHTS
 from narrowly.data.turns import Turns, is_empty, list_of, text_of
 
 SYSTEM = ("system", "system_prompt", "system_message")
@@ -29,7 +30,7 @@ REFUSED = {
     "chat_template": "give the template of all rows with data.template, and remove the field",
     "history": "write its turns into the dialogue, and remove the field",
     "rejected": _SIDES,
-    "reasoning_content": "write it into the turn of the assistant, as its field reasoning_content",
+    **dict.fromkeys(THOUGHTS, "write it into the turn of the assistant, as its field reasoning_content"),
     "label": "it says whether the answer is wanted: keep the rows that you mean, and rename the field",
     "instruction": "write it into the dialogue, and remove the field",
 }

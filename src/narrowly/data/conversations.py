@@ -9,7 +9,7 @@ from pathlib import Path
 
 from narrowly.data.beside import check_beside
 from narrowly.data.messages import Conversation, Message
-from narrowly.data.raw_rows import BadRow, DataWarning, RawRow, fault, read_raw_rows
+from narrowly.data.raw_rows import BadRow, DataWarning, RawRow, fault, read_raw_rows, way_out
 from narrowly.data.schemas import Schema, UnfitError, detect, schema_named, tags_of
 from narrowly.data.tool_fields import tools_of
 from narrowly.records.errors import IntegrityError, SpecError
@@ -110,14 +110,7 @@ def warn_of_bad_rows(source: str, bad: Sequence[BadRow], rows: int) -> None:
 
 def _refusal(path: Path, bad: Sequence[BadRow], rows: int) -> IntegrityError:
     """Build the error for the first bad row, with the way out where there are good ones."""
-    if len(bad) == rows:
-        return fault(path, bad[0].line, bad[0].reason)
-    way = (
-        "1 of {} rows is bad (bad_rows: drop leaves it out)"
-        if len(bad) == 1
-        else ("{1} of {0} rows are bad (bad_rows: drop leaves them out)")
-    )
-    return fault(path, bad[0].line, f"{bad[0].reason}; {way.format(rows, len(bad))}")
+    return fault(path, bad[0].line, f"{bad[0].reason}{way_out(len(bad), rows)}")
 
 
 def _warn(path: Path, lines: list[int], what: str) -> None:

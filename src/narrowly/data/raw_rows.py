@@ -51,6 +51,14 @@ class BadRow(NamedTuple):
     reason: str
 
 
+def way_out(bad: int, rows: int) -> str:
+    """Return how many of a file's rows are bad, and the setting that leaves them out; nothing where none is good."""
+    if bad == rows:
+        return ""
+    are, them = ("is", "it") if bad == 1 else ("are", "them")
+    return f"; {bad} of {rows} rows {are} bad (bad_rows: drop leaves {them} out)"
+
+
 def refuse_row(path: Path, line: int, reason: str, bad: list[BadRow] | None) -> None:
     """Note one row as bad where such rows are left out (`bad` is a list).
 

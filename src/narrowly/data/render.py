@@ -16,7 +16,7 @@ from contextlib import contextmanager
 from typing import Any, Literal, NamedTuple, get_args
 
 from narrowly.data.messages import Conversation, Message
-from narrowly.data.raw_rows import BadRow, DataWarning
+from narrowly.data.raw_rows import BadRow, DataWarning, way_out
 from narrowly.data.rendering.answers import check_others
 from narrowly.data.rendering.calls import accepted_form
 from narrowly.data.rendering.chat import Chat
@@ -136,8 +136,11 @@ def render_all(
     rendered = Rendered([], [], [])
     too_long: list[tuple[int, int]] = []
     noted: dict[str, list[int]] = {}
-    found = list(_rows(chat, conversations, turns, source, bad))
-    unfit = {row.line for row in bad or ()}  # with `each`, one turn of a row costs the others
+    refused: list[BadRow] = [] if bad is None else bad
+    found = list(_rows(chat, conversations, turns, refused))
+    if refused and bad is None:
+        raise _refusal(source, refused, len(conversations))
+    unfit = {row.line for row in refused}  # with `each`, one turn of a row costs the others
     for layout, row in found:
         line = layout.line
         if line in unfit:
@@ -164,15 +167,18 @@ def render_all(
 
 
 def _rows(
-    chat: Chat, conversations: Iterable[Conversation], turns: Turns, source: str, bad: list[BadRow] | None
+    chat: Chat, conversations: Iterable[Conversation], turns: Turns, bad: list[BadRow]
 ) -> Iterator[tuple[Layout, Row]]:
-    """Yield layout and row, tokenised some hundred at a time: a tokenizer uses all cores, and much memory per text."""
+    """Yield layout and row, tokenised some hundred at a time: a tokenizer uses all cores, and much memory per text.
+
+    Rows that cannot be rendered are added to `bad`.
+    """
     remaining = iter(conversations)
     while chunk := list(itertools.islice(remaining, TOKENISED_TOGETHER)):
         layouts: list[Layout] = []
         for conversation in chunk:
             parts = list(_in_turns(conversation)) if turns == "each" else []
-            with _at(source, conversation.line, bad):
+            with _noted(conversation.line, bad):
                 layouts += [layout_of(chat, part, turns) for part in parts or [conversation]]
         wholes = chat.ids([layout.text for layout in layouts])
         prompts = iter(chat.ids([layout.text[: span.start] for layout in layouts for span in layout.spans]))
@@ -180,7 +186,7 @@ def _rows(
         inner = iter(chat.ids([layout.text[: span.end] for layout in layouts for span in layout.spans[:-1]]))
         for layout, whole in zip(layouts, wholes, strict=True):
             row = None
-            with _at(source, layout.line, bad):
+            with _noted(layout.line, bad):
                 if layout.spans:
                     before = [next(prompts) for _ in layout.spans]
                     row = _row(chat, layout, _Ids(whole, before, [*(next(inner) for _ in layout.spans[1:]), whole]))
@@ -198,14 +204,18 @@ def _say_notes(source: str, noted: Mapping[str, list[int]], rows: int) -> None:
 
 
 @contextmanager
-def _at(source: str, line: int, bad: list[BadRow] | None) -> Iterator[None]:
+def _noted(line: int, bad: list[BadRow]) -> Iterator[None]:
     try:
         yield
     except SpecError as error:
-        if bad is None:
-            raise SpecError(f"{source}, line {line}: {error}") from error
         if not bad or bad[-1].line != line:
             bad.append(BadRow(line, str(error)))
+
+
+def _refusal(source: str, bad: Sequence[BadRow], rows: int) -> SpecError:
+    """Build the error for the first row that cannot be rendered, with the way out where others can."""
+    first = min(bad)
+    return SpecError(f"{source}, line {first.line}: {first.reason}{way_out(len(bad), rows)}")
 
 
 def render(

@@ -129,20 +129,27 @@ def _dialogue(names: tuple[str, ...]) -> Callable[[Mapping[str, Any]], Parsed]:
     return parse
 
 
+def _refuse_context(fields: Mapping[str, Any], what: str) -> None:
+    """Refuse a field without which a question is another one, where the schema does not read it."""
+    beside = [name for name in QUESTION_NEEDS if not is_empty(fields.get(name)) and not _is_no_input(fields[name])]
+    if beside:
+        raise ValueError(
+            f"the field {beside[0]} stands beside the {what} and is not read; write it into the {what}, or rename it"
+        )
+
+
 def _prompt_completion(fields: Mapping[str, Any]) -> Parsed:
+    _refuse_context(fields, "prompt")
     return _exchange(fields, _column(fields, ("prompt",)), _column(fields, ("completion", "response")))
 
 
 def _question_answer(fields: Mapping[str, Any]) -> Parsed:
-    beside = [name for name in QUESTION_NEEDS if not is_empty(fields.get(name)) and not _is_no_input(fields[name])]
-    if beside:
-        raise ValueError(
-            f"the field {beside[0]} stands beside the question and is not read; write it into the question"
-        )
+    _refuse_context(fields, "question")
     return _exchange(fields, _column(fields, ("question", "query")), _column(fields, ("answer", "response")))
 
 
 def _input_output(fields: Mapping[str, Any]) -> Parsed:
+    _refuse_context(fields, "input")
     return _exchange(fields, _column(fields, ("input",)), _column(fields, ("output",)))
 
 

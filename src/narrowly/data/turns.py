@@ -124,9 +124,12 @@ def turn_fields(turn: Any, number: int) -> TurnFields:
             raise ValueError(f"turn {number} is from {said!r}, accepted: {', '.join(ROLE_NAMES)}")
         role = ROLE_NAMES[said.lower()]
     of_role = OF_ROLE.get(str(role), ())
-    strange = sorted(key for key in set(turn) - {*names, "weight", *of_role} if not is_empty(turn[key]))
+    # false and 0 say something: some trainers switch the loss of a turn off by such a field
+    strange = sorted(
+        key for key in set(turn) - {*names, "weight", *of_role} if turn[key] in (False, 0) or not is_empty(turn[key])
+    )
     if strange:
-        accepted = ", ".join((*names, "weight", *of_role))
+        accepted = ", ".join((*names, "weight (0: no loss on the turn)", *of_role))
         raise ValueError(f"turn {number} has the fields {strange}, accepted: {accepted}")
     extra = {key: value for key, value in turn.items() if key in of_role and not is_empty(value)}
     if isinstance(said, str) and said.lower() in CALL_ROLES:

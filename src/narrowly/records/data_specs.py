@@ -5,10 +5,16 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Annotated, Any, ClassVar, Literal
 
-from pydantic import Field, SerializerFunctionWrapHandler, model_serializer, model_validator
+from pydantic import Field, SerializerFunctionWrapHandler, field_validator, model_serializer, model_validator
 
 from narrowly.records.added_later import ADDED_LATER, unused_additions
+from narrowly.records.errors import nearest
 from narrowly.records.spec import Spec
+
+
+def _or_drop(schema: dict[str, Any]) -> None:
+    """Add the word that `TextData` reads in place of a number."""
+    schema["anyOf"].insert(1, {"const": "drop"})
 
 
 class _Data(Spec):
@@ -69,7 +75,10 @@ class TextData(_Data):
     row_schema: str | None = Field(None, description="of the file's rows; null: detected, ambiguity is an error")
     sha256: str | None = Field(None, description="of the file, checked when given")
     rows: int | None = Field(
-        None, ge=1, description="conversations taken, drawn by split_seed; null: all; drop: all, with bad_rows: drop"
+        None,
+        ge=1,
+        json_schema_extra=_or_drop,
+        description="conversations taken, drawn by split_seed; null: all; drop: all, with bad_rows: drop",
     )
     bad_rows: Annotated[Literal["refuse", "drop"], ADDED_LATER] = Field(
         "refuse", description="rows that cannot be read or rendered; drop: left out, counted, the first ones named"
@@ -98,8 +107,17 @@ class TextData(_Data):
     @classmethod
     def _rows_drop(cls, value: Any) -> Any:
         """Read `rows: drop`, which people write, as what it means."""
-        if isinstance(value, Mapping) and value.get("rows") == "drop":
-            return {"bad_rows": "drop", **value, "rows": None}
+        if not isinstance(value, Mapping) or value.get("rows") != "drop":
+            return value
+        if value.get("bad_rows", "drop") != "drop":
+            raise ValueError(f"rows is drop and bad_rows is {value['bad_rows']!r}, accepted: one of them")
+        return {**value, "bad_rows": "drop", "rows": None}
+
+    @field_validator("rows", mode="before")
+    @classmethod
+    def _number_or_drop(cls, value: Any) -> Any:
+        if isinstance(value, str) and not value.strip().isdecimal():
+            raise ValueError(f"accepted: a number of rows, null, or drop{nearest(value, ['drop'])}")
         return value
 
 

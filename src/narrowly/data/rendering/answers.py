@@ -82,8 +82,14 @@ class _Turn:
                 "template that writes it in its generation prompt (data.template)"
             )
         blanks_cut = self._check_between()
-        empty = re.match(rf"\s*{OPEN}\s*{CLOSE}", self.text[len(self.prompt) :])
-        return Answer(len(self.prompt), self._ends(), lead, blanks_cut, empty is not None and not self.has_thought)
+        empty = re.match(rf"\s*{OPEN}\s*{CLOSE}", self.text[len(self.prompt) :]) and CLOSE not in self.own
+        return Answer(
+            len(self.prompt),
+            self._ends(),
+            lead,
+            blanks_cut,
+            empty is not None and not self.has_thought and CLOSE not in self.own,
+        )
 
     def _check_whole(self) -> None:
         thoughts: dict[str, list[str | None]] = {}  # the same one may stand in several fields

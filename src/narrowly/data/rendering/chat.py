@@ -13,6 +13,10 @@ Turn = Mapping[str, Any]
 """A message as a template is given it: role, content and what other fields it has."""
 
 
+TOOL_TEMPLATE = "tool_use"
+"""Name of the template that transformers takes, of several, for conversations with tools."""
+
+
 class Chat:
     """A tokenizer with its template and the arguments of one rendering.
 
@@ -42,6 +46,16 @@ class Chat:
         """
         from jinja2.exceptions import TemplateError
 
+        if (
+            tools
+            and isinstance(self.tokenizer.chat_template, Mapping)
+            and TOOL_TEMPLATE in self.tokenizer.chat_template
+        ):
+            raise SpecError(
+                f"the row has tools, for which the tokenizer has a template of its own ({TOOL_TEMPLATE}) that servers "
+                "use, and one template renders all rows here; accepted: rows without tools, or that template as a "
+                "file in data.template"
+            )
         try:
             rendered = self.tokenizer.apply_chat_template(
                 list(turns),
@@ -53,7 +67,8 @@ class Chat:
             )
         except TemplateError as error:
             raise SpecError(f"the chat template refuses it: {error}; accepted: other rows, or data.template") from error
-        except TypeError as error:  # a template that adds a text and an object, or counts what it cannot count
+        except (TypeError, ValueError, ArithmeticError, LookupError, AttributeError) as error:
+            # a template that adds a text and an object, counts what it cannot count, or divides by zero
             raise SpecError(
                 f"the chat template fails on it: {error}; accepted: other rows, or data.template"
             ) from error
