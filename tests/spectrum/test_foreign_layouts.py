@@ -97,6 +97,7 @@ def test_an_edit_of_an_mlx_folder_is_an_mlx_folder(tmp_path: Path) -> None:
     [
         ({"fine_tune_type": "full"}, r"fine_tune_type is 'full', accepted: 'lora'"),
         ({"fine_tune_type": "dora"}, r"no module whose update is s\*B\*A, 3 skipped.*DoRA"),
+        ({"lora_parameters": {"rank": R, "scale": 10.0, "alpha": 2 * R}}, r"alpha 8 beside scale 10 at rank 4; early"),
         ({"lora_parameters": {"rank": R}}, r"scale in lora_parameters is None, accepted: a number above 0"),
         ({"lora_parameters": {"rank": R, "scale": "20"}}, r"scale in lora_parameters is '20'"),
         ({"lora_parameters": [R]}, r"lora_parameters is \[4\], accepted: an object"),

@@ -3,7 +3,7 @@
 A linear layer has lora_a of inputs x rank and lora_b of rank x outputs, both the other way round than PEFT's; experts
 (`switch_mlp`) have stacks, experts x rank x inputs and experts x outputs x rank; an embedding has lora_a of tokens x
 rank. The update is `scale * (lora_a @ lora_b)^T`: scale is not divided by the rank. Source: mlx_lm/tuner/lora.py, the
-`fuse` methods; files and config: mlx_lm/lora.py.
+`fuse` methods; files and config: mlx_lm/lora.py. Early versions had `alpha` too: `self.scale = scale * (alpha / r)`.
 """
 
 from __future__ import annotations
@@ -50,6 +50,12 @@ def read_mlx(folder: Path, config: Mapping[str, Any]) -> Layout:
     if not isinstance(parameters, dict):
         raise AdapterError(f"{place}: lora_parameters is {parameters!r}, accepted: an object with rank and scale")
     scale, rank = _number(place, parameters, "scale"), _number(place, parameters, "rank")
+    if "alpha" in parameters and parameters["alpha"] != rank:
+        raise AdapterError(
+            f"{place}: lora_parameters has alpha {parameters['alpha']!r} beside scale {scale:g} at rank {rank:g}; early "
+            "mlx-lm multiplied scale by alpha / rank, today's reads scale alone, and the file does not say which "
+            "trained it; accepted: no alpha, and the scale that is meant"
+        )
     file = weights_file(folder, MLX_WEIGHTS)
     modules: dict[str, dict[str, str]] = {}
     skipped: dict[str, Skipped] = {}
