@@ -128,6 +128,17 @@ def test_a_config_that_cannot_be_applied_is_refused_before_anything_is_loaded(
     assert "\n" not in str(caught.value)
 
 
+def test_a_field_that_the_installed_peft_does_not_know_is_refused(base: Path, tmp_path: Path) -> None:
+    """PEFT leaves such a field out with a warning, and a newer kind of LoRA would be asked as a plain one."""
+    wanted = write_adapter(base, tmp_path / "adapter")
+    change_config(tmp_path / "adapter", use_newer_lora=None)
+    found = adapter_to_ask(tmp_path / "adapter", None)
+    torch.testing.assert_close(logits(found.load(None, "float32", "cpu", beside_base=False).model), wanted)
+    change_config(tmp_path / "adapter", use_newer_lora={"a": 1})
+    with pytest.raises(AdapterError, match="PEFT as installed does not know use_newer_lora"):
+        found.load(None, "float32", "cpu", beside_base=False)
+
+
 def test_a_base_that_is_given_takes_the_place_of_the_one_that_is_not_found(base: Path, tmp_path: Path) -> None:
     wanted = write_adapter(base, tmp_path / "adapter")
     change_config(tmp_path / "adapter", base_model_name_or_path="/nowhere/base")

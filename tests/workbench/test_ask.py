@@ -223,6 +223,8 @@ REFUSALS = [
     (["chat-bas", "q"], "did you mean 'chat-base'"),
     (["chat-base"], "neither a question nor --bank given"),
     (["chat-base", "  "], "the question is empty"),
+    (["chat-base", "\udcff"], "the question is no valid text (half of a surrogate pair"),
+    (["chat-base", "q", "--system", "\udcff"], "--system is no valid text"),
     (["chat-base", "q", *BANK], "a question and --bank given"),
     (["chat-base", "--bank", "bank.yaml"], "--bank FILE and --out FILE belong together"),
     (["chat-base", "--bank", "nobank.yaml", "--out", "new.jsonl"], "no source and no file is called 'nobank.yaml'"),

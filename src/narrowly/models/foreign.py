@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import dataclasses
 import warnings
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from narrowly.models.base_files import read_object
 from narrowly.models.lora import ADAPTER
 from narrowly.records.adapter_files import ADAPTER_CONFIG, ADAPTER_WEIGHTS
 from narrowly.records.errors import AdapterError
@@ -40,6 +42,7 @@ def put_foreign_adapter(model: nn.Module, folder: Path, base_name: str) -> tuple
     from safetensors import SafetensorError
     from safetensors.torch import load_file
 
+    _check_fields(folder)
     weights = folder / ADAPTER_WEIGHTS
     try:
         tensors = load_file(weights)
@@ -66,6 +69,20 @@ def put_foreign_adapter(model: nn.Module, folder: Path, base_name: str) -> tuple
     start, bias = str(config.init_lora_weights).lower(), config.bias
     has_base = not (resized or bias != "none" or start.startswith(STARTS_THAT_CHANGE_THE_BASE))
     return adapted.eval(), has_base
+
+
+def _check_fields(folder: Path) -> None:
+    """Refuse fields that the installed PEFT does not know and would leave out with a warning: a newer kind of LoRA."""
+    from peft import LoraConfig
+
+    config = read_object(folder / ADAPTER_CONFIG)
+    known = {field.name for field in dataclasses.fields(LoraConfig)}
+    strange = sorted(name for name, value in config.items() if name not in known and value)
+    if strange:
+        raise AdapterError(
+            f"{folder / ADAPTER_CONFIG}: PEFT as installed does not know {', '.join(strange[:3])}, and would leave "
+            "them out; accepted: an adapter without such fields, or a PEFT that knows them"
+        )
 
 
 def _not_loaded(adapted: nn.Module, missing: set[str]) -> list[str]:

@@ -68,6 +68,9 @@ def ask_model(model: ModelToAsk, question: str, how: HowToAsk) -> Reply:
     """
     if not question.strip():
         raise SpecError("the question is empty; accepted: some words, in quotation marks")
+    for text, what in ((question, "the question"), (how.system or "", "--system")):
+        if not text.isascii() and any("\ud800" <= character <= "\udfff" for character in text):
+            raise SpecError(f"{what} is no valid text (half of a surrogate pair, or bytes that are no UTF-8)")
     if is_of_the_microworld(model):
         assert model.run is not None and model.step is not None
         refuse_what_the_microworld_has_not(model, how)

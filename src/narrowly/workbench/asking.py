@@ -200,7 +200,8 @@ def settled(model: ModelToAsk, how: HowToAsk) -> HowToAsk:
 
     template = default_template(model.template)
     if template is None:
-        raise SpecError(f"{model.name}: {NO_TEMPLATE}")
+        way = "" if model.adapter is None else f" (of an adapter with a tokenizer of its own: into {model.adapter})"
+        raise SpecError(f"{model.name}: {NO_TEMPLATE}{way}")
     thinking = model.thinking if how.thinking is None else how.thinking
     switch = thinking_switch(template)
     if switch is not None and thinking is None:

@@ -52,9 +52,9 @@ def read_mlx(folder: Path, config: Mapping[str, Any]) -> Layout:
     scale, rank = _number(place, parameters, "scale"), _number(place, parameters, "rank")
     if "alpha" in parameters and parameters["alpha"] != rank:
         raise AdapterError(
-            f"{place}: lora_parameters has alpha {parameters['alpha']!r} beside scale {scale:g} at rank {rank:g}; early "
-            "mlx-lm multiplied scale by alpha / rank, today's reads scale alone, and the file does not say which "
-            "trained it; accepted: no alpha, and the scale that is meant"
+            f"{place}: lora_parameters has alpha {parameters['alpha']!r} beside scale {scale:g} at rank {rank:g}; "
+            "early mlx-lm multiplied scale by alpha / rank, today's reads scale alone, and the file does not say "
+            "which trained it; accepted: no alpha, and the scale that is meant"
         )
     file = weights_file(folder, MLX_WEIGHTS)
     modules: dict[str, dict[str, str]] = {}
