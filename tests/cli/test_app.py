@@ -116,6 +116,10 @@ def test_a_run_spec_file_is_checked_like_a_study(tmp_path: Path, capsys: pytest.
     for text, word in (
         ("optimiser: {kind: adam, lr: fast}\n", "optimiser.lr: found 'fast'"),
         ("optimiser: {kind: adam, lr: 1, momentum: 1}\n", "optimiser.momentum: unknown field"),
+        (
+            "optimiser: {kind: adam, lr: 1}\ndata: {source: rows, path: a, bad_rows: drop}\n",
+            "data.bad_rows: unknown field of this kind, another has it (accepted: path, sha256, source)",
+        ),
         ("optimiser: {kind: adam, lr: 1}\nstep: 3\n", "did you mean 'steps'"),
         ("{}\n", "optimiser: missing"),
     ):

@@ -151,7 +151,10 @@ def _sentence(
     kind, value, context = error["type"], error["input"], error.get("ctx", {})
     if kind == "extra_forbidden":
         accepted = sorted({name for model in parents for name in model.model_fields})
-        near = nearest(path[-1], accepted) or _meant(path[-1], known)
+        near = nearest(path[-1], accepted)
+        if not near and ".".join(path) in known:  # of another member of the union
+            near = " of this kind, another has it"
+        near = near or _meant(path[-1], known)
         return f"unknown field{near} (accepted: {', '.join(accepted)})"
     if kind == "missing":
         return "missing, and it has no default"
