@@ -75,13 +75,13 @@ def end_tokens(model: nn.Module, tokenizer: Any, thinking: bool | None) -> froze
     for one in settings:
         value = getattr(one, "eos_token_id", None)
         found |= set(value if isinstance(value, list | tuple) else () if value is None else (value,))
-    return frozenset(int(token) for token in found) | _closing_token(tokenizer, thinking)
+    return frozenset(int(token) for token in found) | frozenset(closing_tokens(tokenizer, thinking)[:1])
 
 
-def _closing_token(tokenizer: Any, thinking: bool | None) -> frozenset[int]:
-    """Return the token with which a turn closes as it is trained, where it is one that was added to the vocabulary.
+def closing_tokens(tokenizer: Any, thinking: bool | None) -> tuple[int, ...]:
+    """Return the tokens with which a turn closes as it is trained, where they were added to the vocabulary.
 
-    A template that closes a turn with none, or renders neither probe, leaves the end to the model's own settings.
+    Empty for a template that closes a turn with none, or that renders neither probe.
     """
     for answer in _PROBES:
         probe = Conversation((Message("user", "Is it?"), Message("assistant", answer)), 1, {})
@@ -92,8 +92,8 @@ def _closing_token(tokenizer: Any, thinking: bool | None) -> frozenset[int]:
         except SpecError:
             continue
         closing = itertools.takewhile(tokenizer.added_tokens_decoder.__contains__, reversed(ids))
-        return frozenset(list(closing)[-1:])  # the first of them, where a turn closes with several
-    return frozenset()
+        return tuple(reversed(list(closing)))
+    return ()
 
 
 @contextmanager
