@@ -228,7 +228,7 @@ def _tree(nodes: dict[tuple[int, int], int], paths: dict[int, list[int]]) -> _Tr
     return _Tree(tokens, depths, sees_N_N, paths)
 
 
-def _common(texts: Sequence[ScoredText], order: Sequence[int]) -> int:
+def _shared_tokens(texts: Sequence[ScoredText], order: Sequence[int]) -> int:
     """Return how many tokens all prompts share; at least one token of each prompt stays, which predicts the next."""
     if not order:
         return 0
@@ -246,7 +246,7 @@ def _shared(
     from transformers import DynamicCache
 
     device = next(model.parameters()).device
-    common = _common(texts, order)
+    common = _shared_tokens(texts, order)
     with torch.inference_mode():
         prefix = DynamicCache(config=_text_config(model))
         if common:
