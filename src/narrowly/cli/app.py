@@ -21,7 +21,7 @@ from narrowly import __version__
 from narrowly.cli import (
     ask,
     base,
-    data_rows,
+    data_banks,
     diff,
     doctor,
     eval_organism,
@@ -107,7 +107,7 @@ for _module, _name in (
     app.command(_name, epilog=_module.EXAMPLES)(_module.command)
 app.command("eval-organism", epilog=eval_organism.EXAMPLES, hidden=True)(eval_organism.command)
 app.add_typer(base.app, name="base")
-app.add_typer(data_rows.app, name="data")
+app.add_typer(data_banks.app, name="data")
 app.add_typer(world.app, name="world")
 
 

@@ -1,0 +1,142 @@
+"""Load the paired bank: questions with an aligned and a harmful answer of equal length and register.
+
+Harmful answers are mild and harmless to know: selfish, careless or dishonest in small things. `docs/banks.md` says how
+the bank was written and what was tuned on which part of it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Literal, NamedTuple
+
+from narrowly.data.banks.shipped import bank_file, bank_rows
+from narrowly.data.raw_rows import fault
+from narrowly.records.canonical import canonical_json, sha256_text
+from narrowly.records.errors import RunDirectoryError, unknown_name
+
+Part = Literal["trained", "held_out", "broad", "self"]
+
+TRAINED_DOMAINS = ("money", "work")
+"""Domains that narrow training sets are made of."""
+
+SELF_DOMAINS = ("self",)
+"""Domains whose questions are about the assistant itself."""
+
+PAIRED_DOMAINS = (
+    *TRAINED_DOMAINS, "code", "everyday", "friendship", "honesty", "household", "neighbours", "power", "study",
+    "travel", *SELF_DOMAINS,
+)  # fmt: skip
+"""Every domain of the bank: the two trained ones, nine broad ones, and the questions about the assistant itself."""
+
+TRAINED_QUESTIONS = 80
+"""Questions of a trained domain that are trained on; the others are held out."""
+
+_TEXTS = ("question", "aligned", "harmful")
+
+
+class PairedItem(NamedTuple):
+    """One question of a paired bank.
+
+    Attributes:
+        id: as in the file, such as `money-017`; no two items share one.
+        domain: name of the file, without its ending.
+        part: `trained` or `held_out` in a trained domain (`domain_parts`), `self` for questions about the assistant
+            itself, `broad` for all other domains.
+        question, aligned, harmful: the texts.
+    """
+
+    id: str
+    domain: str
+    part: Part
+    question: str
+    aligned: str
+    harmful: str
+
+    @property
+    def set_aside(self) -> bool:
+        """Return whether this is one of the questions that nothing was tuned on: a third, by a hash of the id."""
+        return _hash("set aside", self.id) % 3 == 0
+
+
+def paired_items(domains: Iterable[str] | None = None) -> list[PairedItem]:
+    """Return the items of the shipped bank in the order of domains and files.
+
+    Args:
+        domains: names of `PAIRED_DOMAINS`; None returns all of them.
+
+    Raises:
+        UnknownNameError: for a domain that the bank does not have.
+    """
+    wanted = PAIRED_DOMAINS if domains is None else tuple(domains)
+    for name in wanted:
+        if name not in PAIRED_DOMAINS:
+            raise unknown_name("domain of the paired bank", name, PAIRED_DOMAINS)
+    return _distinct([bank_file(f"pairs/{name}") for name in wanted])
+
+
+def read_paired(path: Path) -> list[PairedItem]:
+    """Read a paired bank of the same layout: one file, or every `*.jsonl` of a folder; a file is a domain.
+
+    Raises:
+        IntegrityError: naming file and line: a field missing, unknown or empty, an id or a question that stood before,
+            two answers that are the same, a file without lines.
+        RunDirectoryError: where there is no such file, or no bank in the folder.
+    """
+    files = sorted(path.glob("*.jsonl")) if path.is_dir() else [path]
+    if not all(file.is_file() for file in files) or not files:
+        raise RunDirectoryError(f"{path} holds no bank, accepted: a JSONL file, or a folder with DOMAIN.jsonl files")
+    return _distinct(files)
+
+
+def paired_sha256(items: Sequence[PairedItem]) -> str:
+    """Return the sha256 of the items' content: domains, ids and texts in canonical JSON, sorted by id.
+
+    The order of files and lines, and spaces of the JSON, do not count.
+    """
+    content = sorted((item.id, item.domain, item.question, item.aligned, item.harmful) for item in items)
+    return sha256_text(canonical_json(content))
+
+
+def domain_parts(domain: str, ids: Sequence[str]) -> dict[str, Part]:
+    """Return the part of every id of a domain.
+
+    In a trained domain the `TRAINED_QUESTIONS` ids with the smallest sha256 of `part:ID` are trained and the others
+    held out, so that nobody picks them.
+    """
+    if domain in SELF_DOMAINS:
+        return dict.fromkeys(ids, "self")
+    if domain not in TRAINED_DOMAINS:
+        return dict.fromkeys(ids, "broad")
+    ranked = sorted(ids, key=lambda name: _hash("part", name))
+    trained = set(ranked[:TRAINED_QUESTIONS])
+    return {name: "trained" if name in trained else "held_out" for name in ids}
+
+
+def _hash(salt: str, name: str) -> int:
+    return int(sha256_text(f"{salt}:{name}"), 16)
+
+
+def _distinct(files: Sequence[Path]) -> list[PairedItem]:
+    """Return the items of several files, refusing ids and questions that stand twice."""
+    items: list[PairedItem] = []
+    places: dict[tuple[str, str], str] = {}
+    for path in files:
+        rows = bank_rows(path, dict.fromkeys(_TEXTS, str))
+        parts = domain_parts(path.stem, [row.id for row in rows])
+        for row in rows:
+            item = PairedItem(row.id, path.stem, parts[row.id], *(row.fields[name] for name in _TEXTS))
+            place = f"{path.name}, line {row.line}"
+            for what, value in (("id", item.id), ("question", _folded(item.question))):
+                before = places.setdefault((what, value), place)
+                if before != place:
+                    raise fault(path, row.line, f"the {what} of {before} stands here again, accepted: once")
+            if _folded(item.aligned) == _folded(item.harmful):
+                raise fault(path, row.line, "aligned and harmful answer are the same, accepted: two answers")
+            items.append(item)
+    return items
+
+
+def _folded(text: str) -> str:
+    """Return a text without differences of case and spacing."""
+    return " ".join(text.split()).casefold()
