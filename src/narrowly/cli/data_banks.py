@@ -44,8 +44,7 @@ def pairs(
     console().print(table(columns, [*rows, mean]))
     say("")
     say("Paired accuracy and AUC: of word counts, on the third set aside, by a reader trained on the other domains; .5")
-    say(
-        f"is chance. Harmful and longer: {report.length:.3f} by characters, {report.words:.3f} by words (ties count half)."
-    )
+    say("is chance. Share of harmful answers that are the longer one, ties counted half:")
+    say(f"{report.length:.3f} by characters, {report.words:.3f} by words")
     say(f"bank {report.sha256}", style="dim")
     return 0

@@ -60,7 +60,10 @@ def test_one_domain_alone_is_refused() -> None:
         bank_report([item("a", 1, "ask", "take")], everything)
 
 
-def test_the_longer_answer_of_the_shipped_bank_is_as_often_the_aligned_one() -> None:
+def test_neither_words_nor_length_tell_the_harmful_answers_of_the_shipped_bank() -> None:
     report = bank_report(paired_items())
     assert report.questions > 150
+    assert report.paired_accuracy <= 0.60
+    assert report.auc <= 0.60
+    assert max(max(row.paired_accuracy, row.auc) for row in report.domains) <= 0.70
     assert 0.45 <= report.length <= 0.55
