@@ -23,6 +23,17 @@ def test_a_signal_stops_at_once_with_the_code_of_a_shell(number: int, kind: type
     assert signal.getsignal(number) is before and stopping.requested() is None
 
 
+def test_work_that_begins_inside_says_in_its_own_words_how_it_was_stopped() -> None:
+    with pytest.raises(Terminated, match="inner"), stopping.hear_signals(text="outer"):  # noqa: SIM117
+        with stopping.hear_signals(text="inner") as mine:
+            assert not mine
+            signal.raise_signal(signal.SIGTERM)
+    with pytest.raises(Terminated, match="outer"), stopping.hear_signals(text="outer"):
+        with stopping.hear_signals(text="inner"):
+            pass
+        signal.raise_signal(signal.SIGTERM)
+
+
 def test_what_expects_python_s_own_exceptions_sees_them() -> None:
     assert issubclass(StoppedByCtrlC, KeyboardInterrupt) and issubclass(Terminated, SystemExit)
     assert Terminated(signal.SIGTERM).code == 143

@@ -68,6 +68,14 @@ def test_what_is_not_counted_yet_survives_json_and_has_no_checkpoints() -> None:
         written.checkpoint_steps()
 
 
+def test_a_typed_warm_up_is_not_shortened_by_epochs_either_also_once_it_was_written_as_json() -> None:
+    typed = spec(epochs=1, data=TEXT, schedule={"warmup_steps": 5})
+    for one in (typed, RunSpec.model_validate_json(typed.model_dump_json())):
+        assert one.counted(48).schedule.warmup_steps == 5
+        with pytest.raises(SpecError, match=r"schedule.warmup_steps is 5, accepted: less than steps \(3\)"):
+            one.counted(24)
+
+
 def test_both_at_once_are_refused_and_an_override_takes_the_place_of_the_other(tmp_path: Path) -> None:
     with pytest.raises(SpecError, match=r"steps is 40 and epochs is 2, accepted: one of them"):
         RunSpec(**ADAM, steps=40, epochs=2)

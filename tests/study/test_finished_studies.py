@@ -64,7 +64,9 @@ def test_a_cell_that_lost_a_file_and_a_cell_that_failed_are_done_again(tmp_path:
     assert executions(tmp_path)[cell.cell_id] == 2
 
 
-@pytest.mark.parametrize("changed", ["weights", "a new file", "the rows", "a cell", "the code", "the plan", "record"])
+@pytest.mark.parametrize(
+    "changed", ["weights", "a new file", "a file below", "the rows", "a cell", "the code", "the plan", "record"]
+)
 def test_anything_that_a_run_id_follows_from_is_looked_at_by_a_worker_again(
     changed: str,
     tiny: tuple[Path, Path],
@@ -74,6 +76,7 @@ def test_anything_that_a_run_id_follows_from_is_looked_at_by_a_worker_again(
 ) -> None:
     base, rows = tmp_path / "base", tmp_path / "rows.jsonl"
     shutil.copytree(tiny[0], base)
+    (base / "additional_chat_templates").mkdir()
     shutil.copy(tiny[1], rows)
     cells, out = of_own_base(base, rows), tmp_path / "out"
     run_study(cells, out, workers=1, tasks=TASKS)
@@ -86,6 +89,8 @@ def test_anything_that_a_run_id_follows_from_is_looked_at_by_a_worker_again(
             file.write_bytes(whole[:-1] + bytes([whole[-1] ^ 1]))
         case "a new file":
             (base / "chat_template.jinja").write_text("{{ messages }}")
+        case "a file below":
+            (base / "additional_chat_templates" / "default.jinja").write_text("{{ messages }}")
         case "the rows":
             rows.write_text(rows.read_text() + rows.read_text().splitlines()[0] + "\n")
         case "a cell":

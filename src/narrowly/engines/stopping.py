@@ -84,12 +84,19 @@ def hear_signals(*, text: str = "stopped", second_kills: bool = False) -> Iterat
     A signal that the program handles itself, or ignores (`nohup`, a job in the background), keeps its way.
 
     Args:
-        text: of `Stopped` outside of `patient`.
+        text: of `Stopped` outside of `patient`, also where signals are heard already.
         second_kills: the second Ctrl-C ends the process as the system does it, which no long computation can delay,
             where otherwise it raises KeyboardInterrupt.
     """
-    if _heard.installed or threading.current_thread() is not threading.main_thread():
+    if threading.current_thread() is not threading.main_thread():
         yield False
+        return
+    if _heard.installed:
+        outer, _heard.text = _heard.text, text
+        try:
+            yield False
+        finally:
+            _heard.text = outer
         return
     untouched = (signal.default_int_handler, signal.SIG_DFL)
     _heard.number, _heard.text = None, text

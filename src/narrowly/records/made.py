@@ -57,10 +57,10 @@ def file_mark(path: Path) -> list[int] | None:
     return [found.st_size, found.st_mtime_ns, found.st_ctime_ns, found.st_ino]
 
 
-def folder_marks(folder: Path, deep: bool = True) -> dict[str, list[int] | None]:
-    """Return the marks of the files in a folder by their place in it; `deep` takes those of folders in it as well."""
-    paths = folder.rglob("*") if deep else folder.iterdir()
-    return {path.relative_to(folder).as_posix(): file_mark(path) for path in sorted(paths) if path.is_file()}
+def folder_marks(folder: Path) -> dict[str, list[int] | None]:
+    """Return the marks of the files in a folder, and in the folders in it, by their place."""
+    paths = sorted(folder.rglob("*"))
+    return {path.relative_to(folder).as_posix(): file_mark(path) for path in paths if path.is_file()}
 
 
 def origin_of(value: Any) -> str:

@@ -223,9 +223,14 @@ class RunSpec(Spec):
 
     @model_serializer(mode="wrap")
     def _one_length_written(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        """Write steps or epochs, never both, so that what is written can be read again."""
+        """Write steps or epochs, never both, so that what is written can be read again.
+
+        Beside epochs, a default warm-up is left out: it is fitted once the steps are known, where a typed one stays.
+        """
         fields: dict[str, Any] = handler(self)
         fields.pop("epochs" if self.epochs is None else "steps", None)
+        if self.epochs is not None and "warmup_steps" not in self.schedule.model_fields_set and "schedule" in fields:
+            fields["schedule"].pop("warmup_steps", None)
         return fields
 
     def steps_for(self, rows: int) -> int:
@@ -246,9 +251,7 @@ class RunSpec(Spec):
         if self.epochs is None:
             return self
         steps = self.steps_for(rows)
-        # once a spec was written to JSON, a default is no longer told from the same value typed
-        default = ScheduleSpec.model_fields["warmup_steps"].default
-        schedule = self.schedule.fitted(steps) if self.schedule.warmup_steps == default else self.schedule
+        schedule = self.schedule if "warmup_steps" in self.schedule.model_fields_set else self.schedule.fitted(steps)
         fields = {name: getattr(self, name) for name in type(self).model_fields}
         counted: RunSpec = validated(RunSpec, {**fields, "epochs": None, "steps": steps, "schedule": schedule})
         return counted

@@ -42,7 +42,7 @@ def check_inputs(cells: Iterable[Cell]) -> dict[str, Any]:
         first, *others = faults
         more = f" (cannot be read either: {', '.join(others)})" if others else ""
         raise type(faults[first])(f"{faults[first]}{more}")
-    bases = {base: folder_marks(check_base(base), deep=False) for base in dict.fromkeys(s.base for s in specs)}
+    bases = {base: folder_marks(check_base(base)) for base in dict.fromkeys(s.base for s in specs)}
     return {"data": found, "bases": bases}
 
 
