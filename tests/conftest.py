@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 from pathlib import Path
 
 import pytest
@@ -26,3 +27,8 @@ def pytest_runtest_setup() -> None:
     import torch
 
     torch.set_num_threads(1)
+
+
+def pytest_collection_finish() -> None:
+    """Keep what is imported by now from the garbage collector: every run would walk it, .3 s each time."""
+    gc.freeze()
