@@ -13,6 +13,7 @@ import warnings
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from narrowly.data.banks.narrow import PREFIX, narrow_file
 from narrowly.data.cache import cached, record_of
 from narrowly.data.conversations import DataWarning
 from narrowly.data.raw_rows import archive_and_member, open_data, refuse_encrypted
@@ -93,7 +94,7 @@ def how_to_unlock(source: Source) -> str:
 
 
 def resolve(name_or_path: str) -> LocalData:
-    """Return the file of a registered name (from the cache, never from the network) or of a local path.
+    """Return the file of a registered name (from the cache, never the network), a narrow set or a local path.
 
     Raises:
         UnknownNameError: for what is neither; the message names the nearest source.
@@ -102,6 +103,9 @@ def resolve(name_or_path: str) -> LocalData:
     """
     if name_or_path in SOURCES or name_or_path.startswith("hf:"):
         return _from_cache(source_named(name_or_path))
+    if name_or_path.startswith(PREFIX):
+        path = narrow_file(name_or_path)
+        return LocalData(path, sha256_file(path), "prompt_completion", None)
     path = Path(name_or_path).expanduser()
     if path.is_dir():
         names = ", ".join(sorted(entry.name for entry in path.iterdir())[:20])
