@@ -277,8 +277,11 @@ def _say_reports(
         counts = (report["rows"], report["prompts"], report["answers"], report["with_system"])
         rows.append((name, *counts, equal, len(near["groups"]), near["surplus"]))
     console().print(table(columns, rows))
-    say("near: word 5-grams with a Jaccard similarity of 0.8 or more, equal rows included; surplus: rows that", "dim")
-    say("would go if one of each group were kept", "dim")
+    say(
+        "near: word 5-grams with a Jaccard similarity of 0.8 or more, equal rows included; surplus: rows that would go "
+        "if one of each group were kept",
+        "dim",
+    )
     say("")
     heads = ("corpus", "class", "part", "rows", "mean", "sd", "median", "95 %", "largest")
     fields = ("group", "part", "rows", "mean", "sd", "median", "p95", "largest")
