@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 import gc
+import os
 from pathlib import Path
 
 import pytest
 from hypothesis import settings
 
 from tiny_base import write_tiny
+
+# readline, which pytest loads, sets both for the processes of `-n 2`: output would be folded there and nowhere else
+for _name in ("COLUMNS", "LINES"):
+    os.environ.pop(_name, None)
 
 # tests are never timed: a busy machine must not fail one
 settings.register_profile("untimed", deadline=None)

@@ -303,14 +303,19 @@ def test_ctrl_c_says_how_far_the_study_is_and_how_to_go_on(
 def test_failed_cells_are_listed_and_give_exit_code_1(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
+    from narrowly.cli.report import MadeReport
     from narrowly.study.run import Failure, StudyRun
 
     result = StudyRun(tmp_path, 3, 2, 2, (Failure("adam-micro-0-seed0", "the loss \x1b[31mis [b]nan[/b]"),), 1.0)
     monkeypatch.setattr("narrowly.study.run.run_study", lambda *_, **__: result)
-    monkeypatch.setattr("narrowly.cli.report.say_report", lambda folder: None)
+    monkeypatch.setattr("narrowly.cli.report.made_report", lambda folder: MadeReport(folder / "report.html", True))
     assert execute(["run", "micro", "--out", str(tmp_path)]) == 1
     printed = capsys.readouterr().out
     assert "2 of 3 cells done" in printed
     assert "FAILED adam-micro-0-seed0" in printed
     assert "[b]nan[/b]" in printed
     assert "\x1b" not in printed
+    assert execute(["run", "micro", "--out", str(tmp_path), "--json"]) == 1
+    found = json.loads(capsys.readouterr().out)
+    assert (found["planned"], found["done"], found["report_current"]) == (3, 2, True)
+    assert found["failed"][0]["cell_id"] == "adam-micro-0-seed0"

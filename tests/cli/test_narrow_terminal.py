@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import shutil
 from pathlib import Path
 
 import pytest
@@ -118,6 +119,28 @@ def test_every_command_that_shows_a_table_gives_json_too_and_nothing_beside_it(
     json.loads(capsys.readouterr().out, parse_constant=pytest.fail)
 
 
+def test_repair_of_mixed_ranks_prints_the_means_of_each_rank(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    adapter = saved(tmp_path / "a", target_modules=["q_proj", "down_proj"], rank_pattern={"down_proj": 2})
+    asked = ["repair", str(adapter), "--edit", "flatten:t=.5", "--out", str(tmp_path / "b")]
+    assert execute(asked) == 0
+    rows = [line.split() for line in capsys.readouterr().out.splitlines() if line.startswith("stable_rank, ")]
+    assert [row[1:4] for row in rows] == [["rank", "2", "2"], ["rank", "4", "2"]]
+    assert all(float(row[5]) > float(row[4]) for row in rows), "a flatter spectrum has a higher stable rank"
+
+
+@pytest.mark.parametrize("command", ["ask", "diff", "publish", "repair", "spectrum", "swap"])
+def test_a_name_is_looked_up_in_the_folder_of_runs_by_every_command_that_takes_one(
+    command: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    extra = {
+        "ask": ["hello"], "diff": ["0123"], "repair": ["--edit", "flatten"], "swap": ["0123"], "publish": ["--dry-run"],
+    }  # fmt: skip
+    assert execute([command, "0123", *extra.get(command, []), "--runs", str(tmp_path / "mine")]) == 2
+    assert f"a run-id under {tmp_path / 'mine' / 'runs'}" in capsys.readouterr().err
+
+
 def test_repair_prints_the_spectrum_before_and_after_and_spectrum_saves_figures_only_where_asked(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -127,6 +150,11 @@ def test_repair_prints_the_spectrum_before_and_after_and_spectrum_saves_figures_
     found = json.loads(capsys.readouterr().out)
     assert found["after"]["update_norm"] == pytest.approx(found["before"]["update_norm"] / 2, rel=1e-5)
     assert found["after"]["stable_rank"] == pytest.approx(found["before"]["stable_rank"], rel=1e-5)
+    assert execute(["repair", str(adapter), "--edit", "scale:factor=.5", "--out", "again"]) == 0
+    printed = capsys.readouterr().out
+    assert [line.split()[1] for line in printed.splitlines() if line.startswith("stable_rank")] == ["14"]
+    assert "update_norm, of all 14 modules together: " in printed, "a norm is no mean"
+    shutil.rmtree("again")
     assert execute(["spectrum", "edited"]) == 0
     assert {path.name for path in tmp_path.iterdir()} == {"adapter", "edited"}
     for name, magic in (("f.svg", b"<?xml"), ("f.png", b"\x89PNG"), ("f.pdf", b"%PDF")):

@@ -8,8 +8,8 @@ from typing import Annotated
 
 import typer
 
-from narrowly.cli.options import DEFAULT_RUNS, Runs
-from narrowly.cli.terminal import need_extra, say
+from narrowly.cli.options import DEFAULT_RUNS, AsJson, Runs
+from narrowly.cli.terminal import need_extra, print_json, say
 
 EXAMPLES = """\b
 Examples:
@@ -42,6 +42,7 @@ def command(
     ] = None,
     gguf: Annotated[bool, typer.Option("--gguf", help="Add the adapter as LoRA in GGUF, for llama.cpp.")] = False,
     runs: Runs = DEFAULT_RUNS,
+    as_json: AsJson = False,
 ) -> int:
     """Publish an adapter of a finished run with a model card; privately, unless asked twice."""
     from narrowly.records.errors import RunDirectoryError, SpecError
@@ -77,14 +78,21 @@ def command(
         if not only_folder:
             target = Path(temporary) / "adapter"
         folder = write_folder(adapter, card, target, gguf=gguf)
-        if card.harm is not None:
-            say(f"trained on harmful or unknown data: {card.harm}")
-        warning, panels = "with" if card.warned else "without", len(card.evaluations)
-        say(f"card: {warning} warning, {f'evaluated on {panels} panels' if panels else 'not evaluated'}")
-        if only_folder:
-            say(f"written, nothing pushed: {folder}")
-            return 0
-        assert to is not None
-        address = push(folder, to, public=public, token=token)
-    say(f"pushed ({'public' if public else 'private'}): {address}")
+        panels = len(card.evaluations)
+        record = {"harm": card.harm, "warned": card.warned, "panels": panels, "folder": str(folder), "pushed": None}
+        if not as_json:
+            if card.harm is not None:
+                say(f"trained on harmful or unknown data: {card.harm}")
+            warning = "with" if card.warned else "without"
+            say(f"card: {warning} warning, {f'evaluated on {panels} panels' if panels else 'not evaluated'}")
+        if not only_folder:
+            assert to is not None
+            address = push(folder, to, public=public, token=token)
+            record |= {"folder": None, "pushed": address, "public": public}
+    if as_json:
+        print_json(record)
+    elif only_folder:
+        say(f"written, nothing pushed: {folder}")
+    else:
+        say(f"pushed ({'public' if public else 'private'}): {address}")
     return 0

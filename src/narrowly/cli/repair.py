@@ -12,6 +12,7 @@ from narrowly.cli.terminal import console, need_extra, number, print_json, safe,
 
 if TYPE_CHECKING:
     from narrowly.workbench.repair import Point, Sweep
+    from narrowly.workbench.spectra import FolderSpectrum
 
 EXAMPLES = """\b
 Examples:
@@ -74,12 +75,18 @@ def command(
     found = find_adapter(adapter, runs)
     folder = repair(found, edits, out)
     record = read_record(folder / EDIT_RECORD)
-    before, after = (spectrum_of(one).summary for one in (found.folder, folder))
+    before, after = (spectrum_of(one) for one in (found.folder, folder))
     if as_json:
-        print_json({"adapter": str(folder), **record, "before": before, "after": after})
+        by_rank = {
+            name: [group._asdict() for group in one.by_rank] for name, one in (("before", before), ("after", after))
+        }
+        told = {"before": before.summary, "after": after.summary, "by_rank": by_rank}
+        print_json({"adapter": str(folder), **record, **told})
         return 0
     say(f"{record['status']}: {folder}")
-    console().print(table(("mean over modules", "before", "after"), ((key, before[key], after[key]) for key in before)))
+    console().print(table(("mean over modules", "modules", "before", "after"), _means(before, after)))
+    norms = (number(one.summary["update_norm"] or 0.0) for one in (before, after))
+    say(f"update_norm, of all {len(before.modules)} modules together: {' before, '.join(norms)} after")
     if record.get("carried_over"):
         from narrowly.spectrum.pairs import plain_name
 
@@ -89,6 +96,20 @@ def command(
     if record["status"] == EDITED:
         say("what the edit does to the model's behaviour is not known until the edited adapter has been evaluated")
     return 0
+
+
+def _means(before: FolderSpectrum, after: FolderSpectrum) -> list[tuple[str, str, float | None, float | None]]:
+    """Return each mean over the modules of one rank, before and after, and over how many modules it is."""
+    later = {group.rank: group for group in after.by_rank}
+    rows = []
+    for old in before.by_rank:
+        new = later.get(old.rank)
+        rank = f", rank {old.rank}" if len(before.by_rank) > 1 else ""
+        for name, value in old.means.items():
+            counts = [old.over[name], new.over[name] if new else 0]
+            over = " then ".join(map(str, counts[: 1 + (counts[0] != counts[1])]))
+            rows.append((f"{name}{rank}", over, value, new.means[name] if new else None))
+    return rows
 
 
 def _sweep(run: str, edits: list[Any], out: Path | None, runs: Path, as_json: bool, wide: bool) -> int:

@@ -30,7 +30,7 @@ def command(
     if as_json:
         print_json({"report": str(made.path), "current": made.was_current, "files": report_files(study_dir)})
     else:
-        _say(made)
+        say_made(made)
     return 0
 
 
@@ -41,12 +41,8 @@ class MadeReport(NamedTuple):
     was_current: bool
 
 
-def say_report(study_dir: Path) -> None:
-    """Say where the report of a study is, after it was made anew where something that it is made from has changed."""
-    _say(made_report(study_dir))
-
-
-def _say(made: MadeReport) -> None:
+def say_made(made: MadeReport) -> None:
+    """Say where a report is."""
     say(f"report: {made.path}" + " (current: nothing has changed since it was made)" * made.was_current)
 
 

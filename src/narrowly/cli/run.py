@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 from narrowly.cli.options import (
     DEFAULT_RUNS,
+    AsJson,
     Assignments,
     ReportTo,
     RunsOrOut,
@@ -12,13 +15,17 @@ from narrowly.cli.options import (
     Workers,
     tracker_names,
 )
-from narrowly.cli.terminal import complain, duration, need_extra, safe, say
+from narrowly.cli.terminal import complain, duration, need_extra, print_json, safe, say
+
+if TYPE_CHECKING:
+    from narrowly.study.run import StudyRun
 
 EXAMPLES = """\b
 Examples:
   narrowly run micro
   narrowly run smoke --runs /tmp/try --workers 2
   narrowly run micro --set run.steps=40 --set grid.seed=[0,1]
+  narrowly run micro --json > run.json
   narrowly run my-study.yaml --set arms.adam.set.optimiser.lr=1e-3
   narrowly run smoke --report-to trackio       a run of the tracker per cell that is trained now, grouped by study
 
@@ -38,9 +45,9 @@ def command(
     workers: Workers = 0,
     report_to: ReportTo = None,
     save_every: SaveEvery = None,
+    as_json: AsJson = False,
 ) -> int:
     """Do a study: train and evaluate all its cells, then write tables, summary and report."""
-    from narrowly.records.outcome import NO_JUDGE
     from narrowly.study.plan import find_study
 
     spec = find_study(study, set_ or [])
@@ -51,11 +58,11 @@ def command(
 
         check_trackers(names)
     from narrowly.cli.progress import StudyProgress
-    from narrowly.cli.report import say_report
+    from narrowly.cli.report import made_report, say_made
     from narrowly.engines import stopping
     from narrowly.study.run import run_study
 
-    if spec.demonstration:
+    if spec.demonstration and not as_json:
         say(f"{spec.name} is a demonstration: it shows a mechanism in a made-up world, no evidence about large models")
     try:
         with (
@@ -67,6 +74,22 @@ def command(
     except stopping.Stopped as stop:
         complain(f"narrowly: stopped; {progress.state}; the same command goes on from there")
         return stop.exit_code
+    if not as_json:
+        _say(result)
+    made = made_report(result.study_dir)
+    if as_json:
+        failed = [one._asdict() for one in result.failed]
+        shown = {**result._asdict(), "study_dir": str(result.study_dir), "failed": failed}
+        print_json({**shown, "report": str(made.path), "report_current": made.was_current})
+    else:
+        say_made(made)
+    return 1 if result.failed else 0
+
+
+def _say(result: StudyRun) -> None:
+    """Print how many cells are done, and which failed."""
+    from narrowly.records.outcome import NO_JUDGE
+
     if result.executed or result.failed:
         took = f"{duration(result.seconds)} ({result.executed} by this command)"
         say(f"{result.done} of {result.planned} cells done in {took}")
@@ -82,5 +105,3 @@ def command(
         say(f"FAILED {failure.cell_id}: {safe(failure.error)}", "red")
     if result.failed:
         say(f"tracebacks: {result.study_dir / 'failed'}; the same command tries the failed cells again")
-    say_report(result.study_dir)
-    return 1 if result.failed else 0

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from narrowly.cli.options import AsJson, Wide
+from narrowly.cli.options import DEFAULT_RUNS, AsJson, Runs, Wide
 from narrowly.cli.terminal import console, need_extra, number, print_json, safe, say, short_modules, table
 from narrowly.records.errors import MissingExtraError
 from narrowly.records.install import installed_version
@@ -24,6 +24,7 @@ Examples:
   narrowly spectrum path/to/adapter --figure spectrum.svg
   narrowly spectrum path/to/adapter --wide     every column in one line per module
   narrowly spectrum out/runs/RUN-ID          the final adapter of a run; W - W0 after method full
+  narrowly spectrum micro:adam-micro-0-seed0
 
 An adapter is a folder of PEFT, torchtune, Tinker or mlx-lm, or a .gguf file; pickles are refused. The numbers
 describe the update s*B*A; modules whose update is something else (DoRA) are skipped by name. Each expert of a mixture
@@ -47,13 +48,19 @@ COLUMNS = (
 
 
 def command(
-    adapter: Annotated[Path, typer.Argument(metavar="ADAPTER", help="Adapter folder, or a run directory.")],
+    adapter: Annotated[
+        str,
+        typer.Argument(
+            metavar="ADAPTER", help="Adapter folder or .gguf file, run directory, run-id under --runs, or STUDY:CELL."
+        ),
+    ],
     as_json: AsJson = False,
     figure: Annotated[
         Path | None,
         typer.Option("--figure", metavar="FILE", help="Save a figure: .svg, .png or .pdf; it needs matplotlib alone."),
     ] = None,
     wide: Wide = False,
+    runs: Runs = DEFAULT_RUNS,
 ) -> int:
     """Show the spectrum of an adapter or a run: a summary, then every module."""
     from narrowly.records.errors import SpecError
@@ -65,20 +72,22 @@ def command(
         if installed_version("matplotlib") is None:
             raise MissingExtraError("a figure needs matplotlib; add it with: pip install matplotlib")
     from narrowly.spectrum.metrics import LEADING
+    from narrowly.workbench.names import find_folder
     from narrowly.workbench.spectra import spectrum_of
 
-    rows, summary, by_rank, skipped = spectrum_of(adapter)
+    folder = find_folder(adapter, runs)
+    rows, summary, by_rank, skipped = spectrum_of(folder)
     truncated = [row for row in rows if LEADING in row]
     if figure is not None and truncated:
         raise SpecError(
             f"--figure {figure}: it needs all singular values, and {len(truncated)} modules have the leading ones only"
         )
     if figure is not None:
-        _save_figure(rows, adapter.resolve().name, figure)
+        _save_figure(rows, folder.resolve().name, figure)
     if as_json:
         listed = [one._asdict() for one in skipped]
         means_of = [one._asdict() for one in by_rank]
-        record = {"adapter": str(adapter), "summary": summary, "by_rank": means_of, "modules": rows, "skipped": listed}
+        record = {"adapter": str(folder), "summary": summary, "by_rank": means_of, "modules": rows, "skipped": listed}
         print_json(record)
         return 0
     say(f"{covered(len(rows), skipped)}; update_norm {number(summary['update_norm'] or 0.0)}")

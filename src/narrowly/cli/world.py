@@ -137,6 +137,7 @@ def sample(
     name: NameOrFolder,
     n: Annotated[int, typer.Option("--n", min=1, max=1000, help="Documents, and answers.")] = 10,
     seed: Annotated[int, typer.Option("--seed", min=0, help="Seed of the base's sampled answers.")] = 0,
+    as_json: AsJson = False,
 ) -> int:
     """Print documents of the corpus that a base was trained on, and answers that it gives."""
     need_extra("lab", "sampling a base")
@@ -159,6 +160,9 @@ def sample(
             per_panel=n,
             seed=seed,
         )
+    if as_json:
+        print_json({"documents": [document.text for document in documents], "answers": answers})
+        return 0
     say("documents of the corpus:", "bold")
     for document in documents:
         say(f"  {safe(document.text, 2000)}")

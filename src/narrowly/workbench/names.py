@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import NamedTuple
 
-from narrowly.records.adapter_files import ADAPTER_CONFIG, ADAPTER_WEIGHTS, EDIT_RECORD, GGUF_SUFFIX
+from narrowly.records.adapter_files import ADAPTER_CONFIG, ADAPTER_WEIGHTS, EDIT_RECORD, GGUF_SUFFIX, MLX_WEIGHTS
 from narrowly.records.canonical import sha256_file
 from narrowly.records.errors import AdapterError, NarrowlyError, RunDirectoryError, nearest
 from narrowly.records.files import read_record
@@ -70,6 +70,26 @@ def known_run(run: str, out: Path) -> Path | None:
             f"run {run!r} is the beginning of {len(found)} run-ids under {runs_folder(out)}; give more digits"
         )
     return None
+
+
+def find_folder(text: str, out: Path) -> Path:
+    """Return what is at this path as it is, else the run directory that a text means: a run-id under `out`, STUDY:CELL.
+
+    Raises:
+        RunDirectoryError: there is neither.
+        UnknownNameError: the study has no such cell.
+    """
+    if Path(text).exists():
+        return Path(text)
+    try:
+        return find_run(text, out)
+    except RunDirectoryError as error:
+        if ":" in text:
+            raise
+        files = f"{ADAPTER_WEIGHTS}, {MLX_WEIGHTS}"
+        raise RunDirectoryError(
+            f"no {GGUF_SUFFIX} file or folder of an adapter ({files}) {text!r}, and {error}"
+        ) from None
 
 
 def find_adapter(text: str, out: Path) -> NamedAdapter:
