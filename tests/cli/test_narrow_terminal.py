@@ -59,6 +59,23 @@ def test_columns_that_do_not_fit_stand_in_a_second_table_under_the_first_column(
     assert lines == [f"id  {'hash':64}".rstrip(), f"a   {HASH}", "", "id   rate", "a   0.123"]
 
 
+def test_a_few_rows_with_long_values_stand_below_the_table_and_many_make_blocks_of_all() -> None:
+    rows = [("name", "micro-0"), ("sha256", HASH), ("a.long.name.of.a.field", "1")]
+    lines = [line for line, _ in Sheet(("field", "value"), rows).lines(80)]
+    assert lines == [
+        "field                   value", "name                    micro-0", "a.long.name.of.a.field  1", "",
+        "sha256", f"  value: {HASH}",
+    ]  # fmt: skip
+    lines = [line for line, _ in Sheet(("field", "value"), [("a.long.name.of.a.field", HASH)] * 6).lines(80)]
+    assert lines == ["a.long.name.of.a.field", f"  value: {HASH}"] * 6
+
+
+def test_the_first_help_fits_80_columns(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    monkeypatch.setenv("COLUMNS", "80")
+    assert execute(["--help"]) == 0
+    assert max(map(len, capsys.readouterr().out.splitlines())) <= 80
+
+
 def test_a_sentence_is_folded_at_blanks_in_a_terminal_and_is_one_line_in_a_pipe(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

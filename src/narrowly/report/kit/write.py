@@ -81,7 +81,7 @@ def write_page(page: Page, path: Path) -> None:
 
 
 def _csv(data: pl.DataFrame | None) -> str | None:
-    """Return a frame as CSV that a spreadsheet cannot take for formulas; lists as JSON."""
+    """Return a frame as CSV that a spreadsheet cannot take for formulas; lists as numbers between blanks."""
     if data is None:
         return None
     nested = [name for name, kind in data.schema.items() if kind.is_nested()]
@@ -93,7 +93,7 @@ def _csv(data: pl.DataFrame | None) -> str | None:
 
 
 def _joined(values: pl.Series) -> str:
-    return " ".join(f"{value:.6g}" for value in values)
+    return " ".join("nan" if value is None else f"{value:.6g}" for value in values)
 
 
 def _harmless(text: str) -> str:
