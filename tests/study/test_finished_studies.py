@@ -12,7 +12,7 @@ import pytest
 import fake_cells
 from fake_cells import TASKS, executions, study
 from narrowly.cli.app import execute
-from narrowly.cli.report import say_report
+from narrowly.cli.report import made_report, say_made
 from narrowly.records import made
 from narrowly.records.made import is_current, write_made
 from narrowly.records.study_spec import StudySpec
@@ -164,11 +164,11 @@ def test_a_report_that_is_current_is_said_to_be_and_imports_nothing_that_draws(
 ) -> None:
     folder = report_of(tmp_path)
     monkeypatch.setitem(__import__("sys").modules, "narrowly.report.write", None)  # importing it now fails
-    say_report(folder)
+    say_made(made_report(folder))
     assert "nothing has changed since it was made" in capsys.readouterr().out
     (folder / "report.html").unlink()
     with pytest.raises(ImportError):
-        say_report(folder)
+        say_made(made_report(folder))
 
 
 def test_report_as_json_says_whether_it_was_current_and_names_every_file(
