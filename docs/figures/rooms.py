@@ -31,7 +31,7 @@ PLACES = {
     "microworld": (1, 7, "the made-up world"),
     "runs": (2, 7, "the run directory"),
     "optim": (3, 7, "optimisers"),
-    "stats": (0, 8, "intervals, regressions"),
+    "stats": (0, 8, "intervals, effects, power"),
     "data": (1, 8, "sources, rows, masks"),
     "spectrum": (3, 8, "penalty, edits"),
     "records": (2, 9, "specs, rows, errors, ids, files"),
