@@ -31,7 +31,7 @@ SPEC = {
 
 
 def package_of(tree: Path) -> str:
-    """Return the package of a checkout, which was called spectralign until November 2026."""
+    """Return the package of a checkout, which had another name until November 2026."""
     return next(path.parent.parent.name for path in (tree / "src").glob("*/cli/app.py"))
 
 

@@ -62,7 +62,6 @@ THEIRS_WORK = "nats = [nats for nats, _ in model._loglikelihood_tokens(texts, di
 def requests_of_bank(questions: int | None) -> list[tuple[list[int], list[int]]]:
     """Return prompt and answer tokens of both answers of every question, or of some spread over the bank."""
     from narrowly.data.banks.paired import paired_items
-
     from narrowly.data.messages import Conversation, Message
     from narrowly.models.base import open_tokenizer
     from narrowly.models.likelihood import scored_texts
