@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import tempfile
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from narrowly.cli.options import DEFAULT_RUNS, AsJson, Runs
 from narrowly.cli.terminal import need_extra, print_json, say
+
+if TYPE_CHECKING:
+    from narrowly.workbench.model_card import Card
 
 EXAMPLES = """\b
 Examples:
@@ -78,17 +81,14 @@ def command(
         if not only_folder:
             target = Path(temporary) / "adapter"
         folder = write_folder(adapter, card, target, gguf=gguf)
-        panels = len(card.evaluations)
-        record = {"harm": card.harm, "warned": card.warned, "panels": panels, "folder": str(folder), "pushed": None}
+        record = {"harm": card.harm, "warned": card.warned, "panels": len(card.evaluations), "pushed": None}
+        record["folder"] = str(folder) if only_folder else None
         if not as_json:
-            if card.harm is not None:
-                say(f"trained on harmful or unknown data: {card.harm}")
-            warning = "with" if card.warned else "without"
-            say(f"card: {warning} warning, {f'evaluated on {panels} panels' if panels else 'not evaluated'}")
+            _say_card(card)
         if not only_folder:
             assert to is not None
             address = push(folder, to, public=public, token=token)
-            record |= {"folder": None, "pushed": address, "public": public}
+            record |= {"pushed": address, "public": public}
     if as_json:
         print_json(record)
     elif only_folder:
@@ -96,3 +96,10 @@ def command(
     else:
         say(f"pushed ({'public' if public else 'private'}): {address}")
     return 0
+
+
+def _say_card(card: Card) -> None:
+    if card.harm is not None:
+        say(f"trained on harmful or unknown data: {card.harm}")
+    warning, panels = "with" if card.warned else "without", len(card.evaluations)
+    say(f"card: {warning} warning, {f'evaluated on {panels} panels' if panels else 'not evaluated'}")
