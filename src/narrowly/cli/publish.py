@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import tempfile
+from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -81,21 +82,23 @@ def command(
         if not only_folder:
             target = Path(temporary) / "adapter"
         folder = write_folder(adapter, card, target, gguf=gguf)
-        record = {"harm": card.harm, "warned": card.warned, "panels": len(card.evaluations), "pushed": None}
-        record["folder"] = str(folder) if only_folder else None
+        record: dict[str, Any] = {"harm": card.harm, "warned": card.warned, "panels": len(card.evaluations)}
+        record |= {"folder": str(folder) if only_folder else None, "pushed": None}
         if not as_json:
             _say_card(card)
         if not only_folder:
             assert to is not None
-            address = push(folder, to, public=public, token=token)
-            record |= {"pushed": address, "public": public}
-    if as_json:
-        print_json(record)
-    elif only_folder:
-        say(f"written, nothing pushed: {folder}")
-    else:
-        say(f"pushed ({'public' if public else 'private'}): {address}")
+            record |= {"pushed": push(folder, to, public=public, token=token), "public": public}
+    print_json(record) if as_json else _say_place(record)
     return 0
+
+
+def _say_place(record: Mapping[str, Any]) -> None:
+    """Print where the adapter is now: its folder here, or its address on the hub."""
+    if record["pushed"] is None:
+        say(f"written, nothing pushed: {record['folder']}")
+    else:
+        say(f"pushed ({'public' if record['public'] else 'private'}): {record['pushed']}")
 
 
 def _say_card(card: Card) -> None:
