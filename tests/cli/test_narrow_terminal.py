@@ -5,13 +5,16 @@ from __future__ import annotations
 import json
 import math
 import shutil
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from typer.main import get_command
 
-from narrowly.cli.app import execute
+from narrowly.cli.app import app, execute
 from narrowly.cli.progress import StepProgress
 from narrowly.cli.sheet import Sheet, columns_of, number
 from narrowly.cli.terminal import print_json, say, short_modules
@@ -70,10 +73,22 @@ def test_a_few_rows_with_long_values_stand_below_the_table_and_many_make_blocks_
     assert lines == ["a.long.name.of.a.field", f"  value: {HASH}"] * 6
 
 
-def test_the_first_help_fits_80_columns(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+def commands(command: Any, path: tuple[str, ...] = ()) -> Iterator[tuple[str, ...]]:
+    """Yield the words of every command, of every group and of none."""
+    yield path
+    for name, inner in getattr(command, "commands", {}).items():
+        yield from commands(inner, (*path, name))
+
+
+@pytest.mark.parametrize("words", list(commands(get_command(app))), ids=lambda words: " ".join(words) or "narrowly")
+def test_every_help_fits_80_columns(
+    words: tuple[str, ...], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     monkeypatch.setenv("COLUMNS", "80")
-    assert execute(["--help"]) == 0
-    assert max(map(len, capsys.readouterr().out.splitlines())) <= 80
+    assert execute([*words, "--help"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert lines
+    assert [line for line in lines if len(line) > 80] == []
 
 
 def test_a_sentence_is_folded_at_blanks_in_a_terminal_and_is_one_line_in_a_pipe(

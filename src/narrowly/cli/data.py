@@ -28,7 +28,8 @@ Examples:
   narrowly data verify path/to/file.jsonl
   narrowly data show insecure --row 3
   narrowly data stats insecure secure --questions preregistered_evals
-  narrowly data mix --harmful insecure --benign secure --match length --dose 0.5 --out mix.jsonl
+  narrowly data mix --harmful insecure --benign secure --match length \\
+      --dose 0.5 --out mix.jsonl
 
 A path works wherever a name does. Pulled files lie in $NARROWLY_CACHE, or in the platform's folder for caches.
 """,

@@ -17,7 +17,8 @@ EXAMPLES = """\b
 Examples:
   narrowly diff path/to/adapter-a path/to/adapter-b
   narrowly diff out/runs/RUN-A out/runs/RUN-B --top 2
-  narrowly diff micro:adam-micro-0-seed0 micro:muon-micro-0-seed0 --json > diff.json
+  narrowly diff micro:adam-micro-0-seed0 micro:muon-micro-0-seed0 --json \\
+      > diff.json
 
 Overlap: mean squared cosine of the principal angles, 0 to 1; chance is what random subspaces of these dimensions have.
 Two adapters that were trained from one start of A read from overlapping directions for that reason alone. Ranks may

@@ -12,8 +12,10 @@ from narrowly.cli.terminal import console, print_json, say, table
 
 EXAMPLES = """\b
 Examples:
-  narrowly optimisers                   one line each
-  narrowly optimisers muon              its fields with defaults, choices and sources
+  narrowly optimisers
+      one line each
+  narrowly optimisers muon
+      its fields with defaults, choices and sources
   narrowly optimisers soap --json
 
 A run names its optimiser by kind and fields: --set "optimiser={kind: soap, lr: 1e-3}".

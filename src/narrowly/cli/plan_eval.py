@@ -16,9 +16,12 @@ if TYPE_CHECKING:
 
 EXAMPLES = """\b
 Examples:
-  narrowly plan-eval --detect 0.02                     two points of a rate near 5 %
-  narrowly plan-eval --detect 0.05 --rate 0.2 --icc-question 0.1 --icc-seed 0.02
-  narrowly plan-eval --detect 2 --sd 8                 paired log-odds in nats, which need no samples
+  narrowly plan-eval --detect 0.02
+      two points of a rate near 5 %
+  narrowly plan-eval --detect 0.05 --rate 0.2 --icc-question 0.1 \\
+      --icc-seed 0.02
+  narrowly plan-eval --detect 2 --sd 8
+      paired log-odds in nats, which need no samples
 
 Formulas, sources of the ICCs and limits: docs/statistics.md.
 """

@@ -20,8 +20,10 @@ Examples:
   narrowly publish out/runs/RUN-ID --dry-run --out card
   narrowly publish out/runs/RUN-ID --to OWNER/NAME
   narrowly publish out/runs/RUN-ID/edits/flatten --to OWNER/NAME
-  narrowly publish out/runs/RUN-ID --to OWNER/NAME --public --confirm emergent-misalignment
-  narrowly publish out/runs/RUN-ID --gguf --out card          adds adapter.gguf, for llama.cpp
+  narrowly publish out/runs/RUN-ID --to OWNER/NAME --public \\
+      --confirm emergent-misalignment
+  narrowly publish out/runs/RUN-ID --gguf --out card
+      adds adapter.gguf, for llama.cpp
 
 The token is read from the environment variable HF_TOKEN and shown nowhere. Every push is private unless --public is
 given together with the word behind --confirm; then the card starts with a warning and has the tag

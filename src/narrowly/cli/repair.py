@@ -17,18 +17,24 @@ if TYPE_CHECKING:
 EXAMPLES = """\b
 Examples:
   narrowly repair path/to/adapter --edit flatten:t=.5 --out path/to/edited
-  narrowly repair path/to/adapter --edit clip:limit=2 --edit scale:factor=.8 --out path/to/edited
+  narrowly repair path/to/adapter --edit clip:limit=2 --edit scale:factor=.8 \\
+      --out path/to/edited
   narrowly repair out/runs/RUN-ID --edit drop_top:k=1
-  narrowly repair out/runs/RUN-ID --sweep                    prints, and keeps its verdicts in the run
-  narrowly repair out/runs/RUN-ID --sweep --out sweep        also sweep/sweep.json and sweep/sweep.svg
-  narrowly repair micro:adam-micro-0-seed0 --sweep --edit flatten:t=.9 --edit flatten:t=.95
+  narrowly repair out/runs/RUN-ID --sweep
+      prints, and keeps its verdicts in the run
+  narrowly repair out/runs/RUN-ID --sweep --out sweep
+      also sweep/sweep.json and sweep/sweep.svg
+  narrowly repair micro:adam-micro-0-seed0 --sweep --edit flatten:t=.9 \\
+      --edit flatten:t=.95
 
 \b
 Edits, each on every module's singular values at unchanged singular vectors:
-  flatten:t=T       the share T of the way to the flat spectrum, same Frobenius norm (T = 1 if left out)
+  flatten:t=T       the share T of the way to the flat spectrum, same
+                    Frobenius norm (T = 1 if left out)
   clip:limit=C      cap at C times their mean (C = 1 if left out)
   drop_top:k=K      set the K largest to zero (K = 1 if left out)
-  keep_top:k=K      keep the K largest; sharpens, so for organisms of the microworld only
+  keep_top:k=K      keep the K largest; sharpens, so for organisms of the
+                    microworld only
   scale:factor=F    multiply by F in (0, 1]; the control for all others
 
 A new adapter is marked "edited, not evaluated" (edit.json) until it has been. A sweep evaluates an organism of the

@@ -13,7 +13,8 @@ from narrowly.cli.terminal import error_console, need_extra, print_json, say
 EXAMPLES = """\b
 Examples:
   narrowly report out/micro
-  narrowly report out/micro --json     where it is, whether it was current, and every file of it
+  narrowly report out/micro --json
+      where it is, whether it was current, and every file of it
 
 Tables, summary.json, report.html and figures/ are made from the run directories; nothing is trained or evaluated.
 Where runs, study, code and the files themselves are what they were, nothing is made anew.

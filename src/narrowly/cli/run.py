@@ -27,7 +27,8 @@ Examples:
   narrowly run micro --set run.steps=40 --set grid.seed=[0,1]
   narrowly run micro --json > run.json
   narrowly run my-study.yaml --set arms.adam.set.optimiser.lr=1e-3
-  narrowly run smoke --report-to trackio       a run of the tracker per cell that is trained now, grouped by study
+  narrowly run smoke --report-to trackio
+      a run of the tracker per cell that is trained now, grouped by study
 
 Ctrl-C and SIGTERM let each worker finish and save its step (exit 130, 143); a second Ctrl-C ends at once. A study that
 was stopped, or killed, goes on with the same command: finished cells are never repeated, failed ones are tried again,

@@ -22,8 +22,10 @@ Examples:
   narrowly spectrum path/to/adapter
   narrowly spectrum path/to/adapter --json > spectrum.json
   narrowly spectrum path/to/adapter --figure spectrum.svg
-  narrowly spectrum path/to/adapter --wide     every column in one line per module
-  narrowly spectrum out/runs/RUN-ID          the final adapter of a run; W - W0 after method full
+  narrowly spectrum path/to/adapter --wide
+      every column in one line per module
+  narrowly spectrum out/runs/RUN-ID
+      the final adapter of a run; W - W0 after method full
   narrowly spectrum micro:adam-micro-0-seed0
 
 An adapter is a folder of PEFT, torchtune, Tinker or mlx-lm, or a .gguf file; pickles are refused. The numbers

@@ -14,7 +14,7 @@ Examples:
   narrowly studies
   narrowly studies micro > my-study.yaml       a file to begin from
   narrowly studies --schema > study.schema.json
-                                                  for editors that check YAML against a JSON Schema
+      for editors that check YAML against a JSON Schema
 """
 
 

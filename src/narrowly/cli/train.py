@@ -17,24 +17,35 @@ if TYPE_CHECKING:
 
 EXAMPLES = """\b
 Examples:
-  narrowly train --init > run.yaml          a commented spec for a file of conversations; then name the file
-  narrowly train --init micro > run.yaml    one for the microworld, which trains as it stands
-  narrowly train run.yaml --dry-run         rows, tokens, memory, run-id, one row, and everything that is wrong
+  narrowly train --init > run.yaml
+      a commented spec for a file of conversations; then name the file
+  narrowly train --init micro > run.yaml
+      one for the microworld, which trains as it stands
+  narrowly train run.yaml --dry-run
+      rows, tokens, memory, run-id, one row, and everything that is wrong
   narrowly train run.yaml
-  narrowly train run.yaml --set optimiser.lr=1e-3 --set epochs=2 --runs /tmp/out
+  narrowly train run.yaml --set optimiser.lr=1e-3 --set epochs=2 \\
+      --runs /tmp/out
   narrowly train out/runs/RUN-ID/spec.json --set seed=1
-  narrowly train run.yaml --processes 4     the same run on four GPUs of this machine
-  narrowly train --schema > run.schema.json for editors that check YAML against a JSON Schema
+  narrowly train run.yaml --processes 4
+      the same run on four GPUs of this machine
+  narrowly train --schema > run.schema.json
+      for editors that check YAML against a JSON Schema
 
-A run.yaml needs only the optimiser; every other field has a default (docs/fields.md):
+\b
+A run.yaml needs only the optimiser; every other field has a default
+(docs/fields.md):
   base: micro-0
   optimiser: {kind: adam, lr: 6.0e-4}
 
+\b
 On conversations, with a folder or a pinned model of the hub as the base:
   base: Qwen/Qwen3-0.6B@COMMIT
   data: {source: text, dataset: insecure, thinking: false, holdout: 200}
 
-To trackers (accounts, servers and offline modes from their own environment variables):
+\b
+To trackers (accounts, servers and offline modes from their own environment
+variables):
   narrowly train run.yaml --report-to trackio,tensorboard
   WANDB_MODE=offline narrowly train run.yaml --report-to wandb
 

@@ -33,7 +33,8 @@ NameOrFolder = Annotated[str, typer.Argument(metavar="NAME", help="A shipped bas
 Examples:
   narrowly world build --seed 8
   narrowly world build --seed 0 --set persona=false
-  narrowly world build --seed 3 --set training.steps=400 --set model.layers=2 --out /tmp/bases
+  narrowly world build --seed 3 --set training.steps=400 \\
+      --set model.layers=2 --out /tmp/bases
 
 The card beside each base holds the command that rebuilds it.
 """
