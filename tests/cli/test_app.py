@@ -64,6 +64,11 @@ def narrowly(*arguments: str, cwd: Path | None = None) -> subprocess.CompletedPr
         (["world", "show", "micro-99"], ["unknown base 'micro-99'"]),
         (["world", "build", "--seed", "0", "--set", "trainin.steps=1"], ["'training.steps'"]),
         (["world", "build", "--seed", "0", "--set", "topics=x"], ["topics", "'x'", "an integer"]),
+        (["status", "--runs", "a", "--out", "b"], ["--runs a and --out b", "give one"]),
+        (["run", "smoke", "--out=b", "--runs", "a"], ["--runs a and --out b"]),
+        (["plan", "smoke", "--runs=a", "--out=b"], ["--runs a and --out b"]),
+        (["train", "x.yaml", "--runs", "a", "--out", "b"], ["--runs a and --out b"]),
+        (["eval-organism", "x", "--runs", "a", "--out", "b"], ["--runs a and --out b"]),
     ],
 )
 def test_bad_input_is_one_line_on_stderr_and_exit_code_2(
@@ -82,6 +87,13 @@ def test_bad_input_is_one_line_on_stderr_and_exit_code_2(
     for word in words:
         assert word in printed.err
     assert list(tmp_path.iterdir()) == [], "nothing is written"
+
+
+def test_both_words_for_the_folder_of_runs_may_name_the_same_one(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert execute(["status", "--runs", str(tmp_path), f"--out={tmp_path}/"]) == 0
+    assert str(tmp_path) in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(

@@ -39,6 +39,7 @@ from narrowly.cli import (
     train,
     world,
 )
+from narrowly.cli.options import OneFolder
 from narrowly.cli.terminal import complain, safe
 from narrowly.records.errors import NarrowlyError, NarrowlyWarning, nearest
 from narrowly.records.install import extra_with, install_hint
@@ -104,8 +105,8 @@ for _module, _name in (
     (optimisers, "optimisers"),
     (doctor, "doctor"),
 ):
-    app.command(_name, epilog=_module.EXAMPLES)(_module.command)
-app.command("eval-organism", epilog=eval_organism.EXAMPLES, hidden=True)(eval_organism.command)
+    app.command(_name, cls=OneFolder, epilog=_module.EXAMPLES)(_module.command)
+app.command("eval-organism", cls=OneFolder, epilog=eval_organism.EXAMPLES, hidden=True)(eval_organism.command)
 app.add_typer(base.app, name="base")
 app.add_typer(data_banks.app, name="data")
 app.add_typer(world.app, name="world")

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
+from typer.core import TyperCommand
+
+from narrowly.records.errors import SpecError
 
 StudyName = Annotated[
     str, typer.Argument(metavar="NAME_OR_FILE", help="A shipped study (see `narrowly studies`) or a YAML file.")
@@ -42,3 +45,32 @@ DEFAULT_RUNS = Path("out")
 def tracker_names(report_to: str | None) -> list[str]:
     """Return the names in `--report-to`, in order."""
     return [name.strip() for name in report_to.split(",")] if report_to and report_to.strip() else []
+
+
+class OneFolder(TyperCommand):
+    """A command that refuses two words of one option with different folders; the parser would take the last in silence.
+
+    Only `RunsOrOut` has two long words; where `--out` is an option of its own, nothing is refused.
+    """
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        """Parse the arguments once they are known to name one folder of runs."""
+        if any({"--runs", "--out"} <= set(option.opts) for option in self.params):
+            given = {word: folder for word in ("--runs", "--out") if (folder := _last(word, args)) is not None}
+            if len({Path(folder) for folder in given.values()}) > 1:
+                told = " and ".join(f"{word} {folder}" for word, folder in given.items())
+                raise SpecError(f"{told} are two folders, and both words mean the folder of runs; give one of them")
+        return super().parse_args(ctx, args)
+
+
+def _last(word: str, args: list[str]) -> str | None:
+    """Return the last value of an option in the arguments, given as `--word value` or as `--word=value`."""
+    found = None
+    for index, argument in enumerate(args):
+        if argument == "--":
+            break
+        if argument.startswith(f"{word}="):
+            found = argument.partition("=")[2]
+        elif argument == word and index + 1 < len(args):
+            found = args[index + 1]
+    return found
