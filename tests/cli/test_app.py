@@ -64,6 +64,10 @@ def narrowly(*arguments: str, cwd: Path | None = None) -> subprocess.CompletedPr
         (["world", "show", "micro-99"], ["unknown base 'micro-99'"]),
         (["world", "build", "--seed", "0", "--set", "trainin.steps=1"], ["'training.steps'"]),
         (["world", "build", "--seed", "0", "--set", "topics=x"], ["topics", "'x'", "an integer"]),
+        (["plan", "smoke", "--cell", "adam-micro-0-sed0"], ["did you mean 'adam-micro-0-seed0'"]),
+        (["plan", "smoke", "--cell", "nope"], ["unknown cell 'nope'", "the first is 'adam-micro-0-seed0'", "--cells"]),
+        (["plan", "."], [". is a folder without study.yaml"]),
+        (["train", "."], [". is a folder without spec.json"]),
         (["status", "--runs", "a", "--out", "b"], ["--runs a and --out b", "give one"]),
         (["run", "smoke", "--out=b", "--runs", "a"], ["--runs a and --out b"]),
         (["plan", "smoke", "--runs=a", "--out=b"], ["--runs a and --out b"]),
@@ -87,6 +91,17 @@ def test_bad_input_is_one_line_on_stderr_and_exit_code_2(
     for word in words:
         assert word in printed.err
     assert list(tmp_path.iterdir()) == [], "nothing is written"
+
+
+@pytest.mark.parametrize(("name", "file"), [("plan", "study.yaml"), ("run", "study.yaml"), ("train", "spec.json")])
+def test_the_folder_of_a_study_or_run_in_place_of_its_file_names_the_file(
+    name: str, file: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / file).write_text("{}")
+    assert execute([name, str(tmp_path), "--runs", str(tmp_path / "out")]) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.endswith(f"did you mean its {'run spec' if name == 'train' else 'study'} file {tmp_path / file}?")
+    assert not (tmp_path / "out").exists()
 
 
 def test_both_words_for_the_folder_of_runs_may_name_the_same_one(

@@ -102,8 +102,14 @@ def read_mapping(path: Path, what: str = "spec") -> dict[str, Any]:
     """Read a YAML or JSON file whose top level is a mapping.
 
     Raises:
-        SpecError: where the file is missing, unreadable, too large, not YAML, or not a mapping; it is named.
+        SpecError: where the file is missing, a folder, unreadable, too large, not YAML, or not a mapping; it is named.
     """
+    if path.is_dir():
+        name = what.split()[-1]  # the folders of studies and runs keep it under the last word
+        for inside in (path / f"{name}.yaml", path / f"{name}.json"):
+            if inside.is_file():
+                raise SpecError(f"{path} is a folder; did you mean its {what} file {inside}?")
+        raise SpecError(f"{path} is a folder without {name}.yaml or {name}.json; accepted: a {what} file")
     try:
         size = path.stat().st_size
         if size > LARGEST_SPEC_BYTES:

@@ -268,11 +268,11 @@ def cell_named(cells: Sequence[Cell], cell_id: str) -> Cell:
     """Return the cell of a plan that has this id.
 
     Raises:
-        UnknownNameError: none has; the nearest is named.
+        UnknownNameError: none has; the nearest is named or, where none is near, the first.
     """
     by_name = {cell.cell_id: cell for cell in cells}
     if cell_id not in by_name:
-        near = nearest(cell_id, by_name)
+        near = nearest(cell_id, by_name) or f"; the first is {cells[0].cell_id!r}"
         raise UnknownNameError(f"unknown cell {cell_id!r} of study {cells[0].study!r}{near} (--cells lists them all)")
     return by_name[cell_id]
 
