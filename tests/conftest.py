@@ -11,7 +11,7 @@ from hypothesis import settings
 
 from tiny_base import write_tiny
 
-# readline, which pytest loads, sets both for the processes of `-n 2`: output would be folded there and nowhere else
+# seen, not explained: the processes of `-n 2` have COLUMNS=80, so output would be folded there and nowhere else
 for _name in ("COLUMNS", "LINES"):
     os.environ.pop(_name, None)
 
