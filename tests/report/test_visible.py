@@ -1,11 +1,15 @@
 import unicodedata
+from dataclasses import asdict
+from types import SimpleNamespace
 
 from hypothesis import given
 from hypothesis import strategies as st
 
+from narrowly.report import narrative
 from narrowly.report.narrative import Rate, number, percent, span
 from narrowly.report.spectrum_figures import edit_kind, edit_label
 from narrowly.report.visible import preformatted, shortened, shown, visible
+from narrowly.stats.intervals import t_interval
 
 
 @given(st.text())
@@ -48,3 +52,13 @@ def test_edit_ids_are_read_back_into_kind_and_number():
     assert edit_kind("flatten") == ("flatten", None)
     assert edit_kind("scale-1e-05") == ("scale", 1e-05)
     assert edit_label("drop_top-2") == "drop the top 2" and edit_label("Odd Edit") == "Odd Edit"
+
+
+def test_a_sentence_without_an_interval_says_its_bases_and_the_reason_once():
+    def sentence(values):
+        row = SimpleNamespace(**asdict(t_interval(values)), n_bases=len(values), excluded=[])
+        return narrative._contrasts(SimpleNamespace(contrasts={"muon/adam": row}))[0]
+
+    assert sentence([1.0, 2.0, 3.0, 6.0]).endswith(" +3.00 over 4 bases (no interval: an interval needs at least 5).")
+    assert " over 1 base (no interval: an" in sentence([1.0])
+    assert "] over 5 bases (the interval excludes 0)" in sentence([1.0, 1.1, 1.2, 1.3, 1.4])

@@ -34,7 +34,7 @@ def test_fewer_than_five_bases_give_the_mean_but_no_interval_and_the_reason():
     found = t_interval([1.0, 2.0, 3.0, 6.0])
     assert found.estimate == 3
     assert found.low is None and found.high is None
-    assert "4 base(s)" in found.reason and "5" in found.reason
+    assert "4 bases;" in found.reason and "5" in found.reason
 
 
 def test_missing_and_not_finite_values_are_left_out_and_not_counted():

@@ -59,7 +59,7 @@ def test_a_verdict_of_a_table_uses_its_error_and_below_five_seeds_there_is_none(
     assert verdict.interval == pytest.approx((found.interval.low, found.interval.high))
     few = judge_mean(crossed_mean(values[:4]), 0.3)
     assert (few.word, few.interval) == (Word.INDETERMINATE, None)
-    assert "4 seed(s)" in few.reason
+    assert "4 seeds" in few.reason
     constant = judge_mean(crossed_mean(np.zeros((6, 12))), 0.3)
     assert constant.word is Word.INDETERMINATE and "exact bound" in constant.reason
 

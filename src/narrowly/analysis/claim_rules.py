@@ -11,6 +11,7 @@ from typing import Literal, NamedTuple
 
 from narrowly.analysis.contrasts import Contrast, missing_contrast
 from narrowly.analysis.evidence import SWEEP, Evidence, Spread
+from narrowly.records.errors import counted
 from narrowly.stats.intervals import MIN_UNITS
 
 Verdict = Literal["agrees", "disagrees", "cannot tell"]
@@ -235,14 +236,14 @@ def written(contrast: Contrast, unit: str, digits: int = 2, factor: float = 1.0)
         text += f" [{factor * contrast.low:+.{digits}f}, {factor * contrast.high:+.{digits}f}]"
     else:
         text += " (no interval)"
-    return f"{text} {unit}, {contrast.n_bases} bases".replace("-", "−").replace("log−odds", "log-odds")
+    return f"{text} {unit}, {counted(contrast.n_bases, 'base')}".replace("-", "−").replace("log−odds", "log-odds")
 
 
 def _spread_in_words(spread: Spread) -> str:
     if spread.ratio is None:
         return spread.reason or "not measured"
     span = f", {spread.span[0]:.1f} to {spread.span[1]:.1f} with one base left out" if spread.span else ""
-    return f"{spread.ratio:.1f}{span} (no interval: above 1 by construction), {spread.n_bases} bases"
+    return f"{spread.ratio:.1f}{span} (no interval: above 1 by construction), {counted(spread.n_bases, 'base')}"
 
 
 def _rates(evidence: Evidence) -> str:

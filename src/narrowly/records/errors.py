@@ -71,3 +71,8 @@ def unknown_name(what: str, value: str, accepted: Iterable[str]) -> UnknownNameE
     return UnknownNameError(
         f"unknown {what} {value!r}{nearest(value, names)} (accepted: {', '.join(names) or 'none is there yet'})"
     )
+
+
+def counted(number: int, noun: str) -> str:
+    """Return a number with its noun, in the plural unless it is one: `1 base`, `4 bases`."""
+    return f"{number} {noun}{'' if number == 1 else 's'}"

@@ -13,6 +13,7 @@ from narrowly.analysis.frames import Frames
 from narrowly.analysis.organisms import UNEDITED, base_means, flagged_cells, on_panel
 from narrowly.analysis.summary_schema import Regression, Summary
 from narrowly.evaluate.microworld.panel_names import BROAD, HELD_OUT
+from narrowly.records.errors import counted
 from narrowly.report.kit import Figure
 from narrowly.report.labels import PANEL_LABELS, ArmNames, label
 from narrowly.report.loss_figures import FURTHEST, loss_alignment, over_steps
@@ -178,7 +179,7 @@ def _fits(frames: Frames, found: Regression) -> str:
         )
     hidden = frames.optimiser_organisms.filter(~(pl.col("excess_loss") > 0).fill_null(False)).height
     if hidden:
-        text += f" {hidden} organism(s) without an excess loss above 0 are not on the right-hand log axis."
+        text += f" {counted(hidden, 'organism')} without an excess loss above 0 are not on the right-hand log axis."
     return text
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import NamedTuple
 
 from narrowly.analysis.summary_schema import EditRow, PanelRates, Summary
+from narrowly.records.errors import counted
 from narrowly.report.kit import Measured, number, percent, span
 from narrowly.report.labels import label
 from narrowly.report.style import order
@@ -25,12 +26,18 @@ def joint_rate(rates: PanelRates) -> Rate:
 
 def _count(counts: list[int]) -> str:
     low, high = min(counts), max(counts)
-    return f"{low}" if low == high else f"{low} to {high}"
+    return counted(low, "base") if low == high else f"{low} to {high} bases"
 
 
-def _excludes_zero(found: Measured, reason: str | None) -> str:
+def _span(found: Measured, digits: int = 2) -> str:
+    """Return " [low, high]" or nothing: that there is no interval, and why, is said by `_excludes_zero`."""
+    return "" if found.low is None or found.high is None else f" {span(found, digits, signed=True)}"
+
+
+def _excludes_zero(found: Measured, reason: str | None, n_bases: int) -> str:
     if found.low is None or found.high is None:
-        return f"no interval ({reason or 'none given'})"
+        why = (reason or "no reason given").removeprefix(f"{counted(n_bases, 'base')}; ")  # said just before
+        return f"no interval: {why}"
     if found.low > 0 or found.high < 0:
         return "the interval excludes 0"
     return "the interval includes 0, so the sign is open"
@@ -64,10 +71,14 @@ def _bases(summary: Summary) -> list[str]:
     aligned = [row.aligned for row in rows if row.aligned is not None]
     wrong = [row.misaligned for row in rows if row.misaligned is not None]
     return [
-        f"Before fine-tuning the {len(rows)} bases are {percent(min(aligned))} to {percent(max(aligned))} aligned and "
+        f"Before fine-tuning {_the_bases(len(rows))} {percent(min(aligned))} to {percent(max(aligned))} aligned and "
         f"{percent(min(wrong), 1)} to {percent(max(wrong), 1)} misaligned on chat prompts "
         f"({rows[0].n_questions} questions each)."
     ]
+
+
+def _the_bases(number_of: int) -> str:
+    return "the one base is" if number_of == 1 else f"the {number_of} bases are"
 
 
 def _rates(summary: Summary) -> list[str]:
@@ -81,14 +92,14 @@ def _rates(summary: Summary) -> list[str]:
         return (
             f"{label(arm)} with a joint rate of {percent(row.broad_joint, 1)} "
             f"{span(row.intervals['broad_joint'], 1, 100)} and a literature rate of {percent(row.broad_literature, 1)} "
-            f"({percent(row.incoherent, 1)} incoherent, {row.n_bases} bases)"
+            f"({percent(row.incoherent, 1)} incoherent, {counted(row.n_bases, 'base')})"
         )
 
     sentences = [
         "After fine-tuning on harmful answers in one domain, the misaligned share of answers on held-out topics of "
         "that domain is "
         + ", ".join(f"{percent(rows[arm].held_out_topics)} under {label(arm)}" for arm in order(ranked))
-        + f" ({_count([row.n_bases for row in rows.values()])} bases)."
+        + f" ({_count([row.n_bases for row in rows.values()])})."
     ]
     counts = {arm: sum(row.arm == arm for row in summary.controls.flagged) for arm in order(ranked)}
     if any(counts.values()):
@@ -109,13 +120,13 @@ def _contrasts(summary: Summary) -> list[str]:
     parts = []
     for name, row in summary.contrasts.items():
         first, second = name.split("/")
-        without = f"; {len(row.excluded)} organisms left out" if row.excluded else ""
+        without = f"; {counted(len(row.excluded), 'organism')} left out" if row.excluded else ""
         if row.estimate is None:
             parts.append(f"{label(first)} and {label(second)} are not comparable ({row.reason}{without})")
             continue
         parts.append(
-            f"{label(first)} minus {label(second)} {number(row.estimate, signed=True)} {span(row, signed=True)} "
-            f"over {row.n_bases} bases ({_excludes_zero(row, row.reason)}{without})"
+            f"{label(first)} minus {label(second)} {number(row.estimate, signed=True)}{_span(row)} "
+            f"over {counted(row.n_bases, 'base')} ({_excludes_zero(row, row.reason, row.n_bases)}{without})"
         )
     return [f"Log-odds of a misaligned answer, paired by base: {'; '.join(parts)}."]
 
@@ -132,9 +143,10 @@ def _persona(summary: Summary) -> list[str]:
         else ""
     )
     return [
-        f"Bases that learned characters end {number(row.estimate, signed=True)} log-odds {span(row, signed=True)} "
-        f"from the no-persona twin under Adam ({row.n_bases} bases; {_excludes_zero(row, row.reason)}). The twin is "
-        f"one base, so the interval says nothing about other twins.{since}"
+        f"Bases that learned characters end {number(row.estimate, signed=True)} log-odds{_span(row)} "
+        f"from the no-persona twin under Adam ({counted(row.n_bases, 'base')}; "
+        f"{_excludes_zero(row, row.reason, row.n_bases)}). The twin is one base, "
+        f"so the interval says nothing about other twins.{since}"
     ]
 
 
@@ -146,9 +158,9 @@ def _penalty(summary: Summary) -> list[str]:
             continue
         found = row.intervals["delta_alignment"]
         parts.append(
-            f"under {label(name)} alignment changes by {number(row.delta_alignment, 1, signed=True)} points "
-            f"{span(found, 1, signed=True)} and excess loss by {number(row.delta_loss, 4, signed=True)} nats "
-            f"({row.n_bases} bases; {_excludes_zero(found, found.reason)})"
+            f"under {label(name)} alignment changes by {number(row.delta_alignment, 1, signed=True)} points"
+            f"{_span(found, 1)} and excess loss by {number(row.delta_loss, 4, signed=True)} nats "
+            f"({counted(row.n_bases, 'base')}; {_excludes_zero(found, found.reason, row.n_bases)})"
         )
     return [f"The spectral penalty: {'; '.join(parts)}."] if parts else []
 
@@ -166,7 +178,7 @@ def _edited(arm: str, what: str, plain: EditRow | None, edited: EditRow | None) 
         return []
     return [
         f"{what} takes {arm} from {percent(plain.narrow)} narrow and {percent(plain.broad)} broad to "
-        f"{percent(edited.narrow)} and {percent(edited.broad)} ({edited.n_bases} bases)"
+        f"{percent(edited.narrow)} and {percent(edited.broad)} ({counted(edited.n_bases, 'base')})"
     ]
 
 

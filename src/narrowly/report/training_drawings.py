@@ -7,6 +7,7 @@ from collections.abc import Mapping
 import polars as pl
 
 from narrowly.analysis.training import logged_steps, paired_runs
+from narrowly.records.errors import counted
 from narrowly.records.outcome import NO_JUDGE
 from narrowly.report.drawings import Sketch, Subject, finish, spectrum_data
 from narrowly.report.kit import Figure
@@ -34,7 +35,7 @@ def training_drawings(subject: Subject) -> list[Figure]:
     spectra = frames.spectra.join(plain_runs, on="cell_id", how="semi")
     pairs, groups = paired_runs(runs), groups_of(steps)
     nothing = None if not steps.is_empty() else "no run is finished"
-    count = f"n = {runs.height} runs on {runs['base'].n_unique()} base(s)."
+    count = f"n = {runs.height} runs on {counted(runs['base'].n_unique(), 'base')}."
     more = "" if len(groups) <= MOST_ROWS else f" {len(groups) - MOST_ROWS} more are in tables/trajectory.parquet."
     tips = subject.points.over(runs, ["cell_id"])
     keys = ["arm", "base", "data", "seed", "cell_id", "step"]

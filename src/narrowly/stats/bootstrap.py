@@ -14,7 +14,7 @@ from collections.abc import Callable, Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from narrowly.records.errors import SpecError
+from narrowly.records.errors import SpecError, counted
 from narrowly.stats.intervals import LEVEL, MIN_UNITS, Interval, check_level
 
 Floats = NDArray[np.float64]
@@ -70,7 +70,7 @@ def crossed_bootstrap(
         f"{100 * level:g} % percentile interval, seeds and questions resampled, {draws} draws{_coverage(seeds, level)}"
     )
     if seeds < min_seeds:
-        reason = f"{seeds} seed(s); a population interval needs at least {min_seeds}"
+        reason = f"{counted(seeds, 'seed')}; a population interval needs at least {min_seeds}"
         return Interval(estimate, None, None, seeds, method, reason)
     generator = np.random.default_rng(seed)
     seed_counts_D_S = generator.multinomial(seeds, np.full(seeds, 1 / seeds), size=draws).astype(np.float64)

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 
 from scipy import stats as _scipy_stats
 
-from narrowly.records.errors import SpecError
+from narrowly.records.errors import SpecError, counted
 
 LEVEL = 0.95
 """Coverage of every interval unless said otherwise."""
@@ -78,7 +78,7 @@ def t_interval(
     mean = math.fsum(found) / n
     need = max(2, min_n)
     if n < need:
-        return Interval(mean, None, None, n, method, f"{n} {unit}(s); an interval needs at least {need}")
+        return Interval(mean, None, None, n, method, f"{counted(n, unit)}; an interval needs at least {need}")
     spread = math.sqrt(math.fsum((value - mean) ** 2 for value in found) / (n - 1))
     half = float(_scipy_stats.t.ppf(0.5 + level / 2, n - 1)) * spread / math.sqrt(n)
     return Interval(mean, mean - half, mean + half, n, method, None)
@@ -103,7 +103,7 @@ def sum_interval(parts: Sequence[Sequence[float]], *, level: float = LEVEL, unit
     means = [math.fsum(part) / len(part) for part in parts]
     estimate = math.fsum(means)
     if n < MIN_UNITS:
-        return Interval(estimate, None, None, n, method, f"{n} {unit}(s); an interval needs at least {MIN_UNITS}")
+        return Interval(estimate, None, None, n, method, f"{counted(n, unit)}; an interval needs at least {MIN_UNITS}")
     shares = [
         math.fsum((value - mean) ** 2 for value in part) / (len(part) - 1) / len(part)
         for part, mean in zip(parts, means, strict=True)

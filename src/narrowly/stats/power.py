@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from scipy import optimize as _scipy_optimize
 from scipy import stats as _scipy_stats
 
-from narrowly.records.errors import SpecError
+from narrowly.records.errors import SpecError, counted
 from narrowly.stats.intervals import MIN_UNITS
 
 ALPHA = 0.05
@@ -90,7 +90,8 @@ def satterthwaite_df(design: Design, variation: Variation) -> float:
         SpecError: where there are fewer than two seeds or questions.
     """
     if min(design.seeds, design.questions) < 2:
-        raise SpecError(f"{design.seeds} seed(s) x {design.questions} question(s); accepted: at least two of each")
+        size = f"{counted(design.seeds, 'seed')} x {counted(design.questions, 'question')}"
+        raise SpecError(f"{size}; accepted: at least two of each")
     rest = (1 - variation.icc_seed - variation.icc_question) / design.samples
     by_seed, by_question = rest + design.questions * variation.icc_seed, rest + design.seeds * variation.icc_question
     free_s, free_q = design.seeds - 1, design.questions - 1

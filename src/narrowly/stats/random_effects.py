@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy import stats as _scipy_stats
 
-from narrowly.records.errors import SpecError
+from narrowly.records.errors import SpecError, counted
 from narrowly.stats.intervals import LEVEL, MIN_UNITS, Interval, t_interval
 from narrowly.stats.power import minimum_detectable_effect
 
@@ -112,8 +112,9 @@ class Layout:
         )
         if np.linalg.matrix_rank(expected) < 3:
             raise SpecError(
-                f"{seeds} seed(s) x {questions} question(s) with {self.n} value(s): the variances of seeds, questions "
-                "and residuals cannot be told apart; accepted: at least two of each that share questions"
+                f"{counted(seeds, 'seed')} x {counted(questions, 'question')} with {counted(self.n, 'value')}: the "
+                "variances of seeds, questions and residuals cannot be told apart; accepted: at least two of "
+                "each that share questions"
             )
         self._solve = np.linalg.inv(expected)
         self.weights = np.array([own_seed, own_question, 1.0]) / n
@@ -203,7 +204,9 @@ def crossed_mean(
     half = float(_scipy_stats.t.ppf(0.5 + level / 2, df)) * deviation
     need = max(2, min_seeds)
     interval = (
-        Interval(mean, None, None, seeds, method, f"{seeds} seed(s); a population interval needs at least {need}")
+        Interval(
+            mean, None, None, seeds, method, f"{counted(seeds, 'seed')}; a population interval needs at least {need}"
+        )
         if seeds < need
         else Interval(mean, mean - half, mean + half, seeds, method, None)
     )
@@ -225,7 +228,7 @@ def these_seeds_only(values_S_Q: Floats, *, level: float = LEVEL) -> Interval:
     whole_Q = ~np.isnan(values_S_Q).any(axis=0)
     found = t_interval(values_S_Q[:, whole_Q].mean(axis=0).tolist(), level=level, unit="question")
     dropped = int((~whole_Q).sum())
-    note = f", without {dropped} question(s) that a seed lacks" if dropped else ""
+    note = f", without {counted(dropped, 'question')} that a seed lacks" if dropped else ""
     method = f"these seeds only: {found.method}{note}"
     return Interval(found.estimate, found.low, found.high, found.n, method, found.reason)
 
@@ -237,7 +240,7 @@ def _table(values_S_Q: ArrayLike | Sequence[Sequence[float | None]]) -> tuple[Fl
     except (TypeError, ValueError) as error:
         raise SpecError(f"a table of seeds x questions must be rectangular and of numbers: {error}") from error
     if table_S_Q.ndim != 2:
-        raise SpecError(f"a table of seeds x questions has {table_S_Q.ndim} dimension(s); accepted: 2")
+        raise SpecError(f"a table of seeds x questions has {counted(table_S_Q.ndim, 'dimension')}; accepted: 2")
     if np.isinf(table_S_Q).any():
         seed, question = np.argwhere(np.isinf(table_S_Q))[0]
         raise SpecError(f"seed {seed}, question {question} of a table is infinite; accepted: finite numbers or None")

@@ -14,7 +14,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from narrowly.records.errors import SpecError
+from narrowly.records.errors import SpecError, counted
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,7 +64,7 @@ def fit(design: np.ndarray, response: np.ndarray) -> Fit:
     n = int(response.shape[0])
     rank = int(np.linalg.matrix_rank(design)) if n else 0
     if n < 3:
-        return Fit(None, None, n, rank, f"{n} organism(s) with loss and alignment; a fit needs at least 3")
+        return Fit(None, None, n, rank, f"{counted(n, 'organism')} with loss and alignment; a fit needs at least 3")
     total = float(np.sum((response - response.mean()) ** 2))
     if total <= 1e-12 * max(1.0, float(np.sum(response**2))):
         return Fit(None, None, n, rank, "alignment does not vary")
@@ -72,7 +72,7 @@ def fit(design: np.ndarray, response: np.ndarray) -> Fit:
     residual = float(np.sum((response - design @ coefficients) ** 2))
     r2 = 1.0 - residual / total
     if n <= rank:
-        return Fit(r2, None, n, rank, f"{n} organism(s) for {rank} coefficients: adjusted R^2 is not defined")
+        return Fit(r2, None, n, rank, f"{counted(n, 'organism')} for {rank} coefficients: adjusted R^2 is not defined")
     return Fit(r2, 1.0 - (1.0 - r2) * (n - 1) / (n - rank), n, rank)
 
 
@@ -130,7 +130,7 @@ def alignment_on_loss(
             None,
             len(rows),
             0,
-            f"{len(rows)} organism(s) with loss and alignment; a fit needs at least 3",
+            f"{counted(len(rows), 'organism')} with loss and alignment; a fit needs at least 3",
         )
         return LossRegression(none, none, none, None, None, None, None)
     x = np.array([row[0] for row in rows])

@@ -15,7 +15,7 @@ from enum import StrEnum
 
 from scipy import stats as _scipy_stats
 
-from narrowly.records.errors import SpecError
+from narrowly.records.errors import SpecError, counted
 from narrowly.stats.intervals import LEVEL, MIN_UNITS, check_level
 from narrowly.stats.random_effects import CrossedMean
 
@@ -116,7 +116,7 @@ def judge_mean(found: CrossedMean, margin: float, *, level: float = LEVEL, min_s
     if found.standard_error is None or found.df is None or found.interval.estimate is None:
         return Verdict(Word.INDETERMINATE, margin, None, None, None, None, found.interval.reason)
     if found.n_seeds < min_seeds:
-        reason = f"{found.n_seeds} seed(s); a verdict needs at least {min_seeds}"
+        reason = f"{counted(found.n_seeds, 'seed')}; a verdict needs at least {min_seeds}"
         return Verdict(Word.INDETERMINATE, margin, None, None, None, None, reason)
     return judge(found.interval.estimate, found.standard_error, found.df, margin, level=level)
 
