@@ -62,7 +62,9 @@ def test_the_requirements_of_every_extra_are_those_of_the_project_file() -> None
     assert extras() == sorted(set(declared) - {"dev"})
     for extra in extras():
         own = {named(line) for line in declared[extra]} - {PACKAGE}
-        shared = {name for of in ("spectral", "lab") if f"narrowly[{of}]" in declared[extra] for name in requirements(of)}
+        shared = {
+            name for of in ("spectral", "lab") if f"narrowly[{of}]" in declared[extra] for name in requirements(of)
+        }
         assert set(requirements(extra)) == own | shared
 
 
