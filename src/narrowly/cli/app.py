@@ -209,8 +209,9 @@ def _fail(message: str, debug: bool, code: int) -> int:
 
 def main() -> None:
     """Entry point of the `narrowly` script."""
-    # libgomp reads it when torch is loaded: threads that wait sleep, and do not spin on cores that others use, too
-    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    if "OMP_WAIT_POLICY" not in os.environ:
+        # libgomp reads it when torch is loaded: waiting threads spin for microseconds, then sleep (LOG.md)
+        os.environ.setdefault("GOMP_SPINCOUNT", "1000")
     code = execute(sys.argv[1:])
     gc.freeze()  # the interpreter's last collection would walk all that was imported: a second, once torch is there
     sys.exit(code)
