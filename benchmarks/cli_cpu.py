@@ -19,15 +19,6 @@ import sys
 from pathlib import Path
 
 HERE = Path(__file__).resolve().parents[1]
-SPEC = {
-    "adapter": {"r": 4, "alpha": 8},
-    "optimiser": {"kind": "adam", "lr": 1e-2},
-    "schedule": {"kind": "constant", "warmup_steps": 0},
-    "steps": 20,
-    "batch_size": 4,
-    "checkpoints": 3,
-    "first_checkpoint": 2,
-}
 
 
 def package_of(tree: Path) -> str:
@@ -58,12 +49,14 @@ def main() -> None:
     parser.add_argument("--scratch", type=Path, required=True, help="folder for studies and runs; kept")
     options = parser.parse_args()
     sys.path[:0] = [str(HERE / "tests" / "shared"), str(HERE / "src")]
-    from tiny_base import write_tiny
+    from tiny_base import SHORT_RUN, write_tiny
 
     scratch = options.scratch.resolve()
     base, rows = write_tiny(scratch / "tiny")
     spec = scratch / "run.json"
-    spec.write_text(json.dumps({"base": str(base), "data": {"source": "rows", "path": str(rows)}, **SPEC}))
+    spec.write_text(
+        json.dumps({"base": str(base), "data": {"source": "rows", "path": str(rows)}, **SHORT_RUN, "steps": 20})
+    )
     builds = {"old": options.old.resolve(), "new": HERE}
     found: dict[str, dict[str, list[float]]] = {what: {"old": [], "new": []} for what in ("finished study", "train")}
     for name, tree in builds.items():

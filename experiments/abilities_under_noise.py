@@ -41,6 +41,14 @@ def scored(model: torch.nn.Module, tokenizer, label: str) -> None:
     print(label, *(f"{field} {right[field]}" for field in ABILITY_FIELDS), f"all {right.total()} p {p:.1e}", flush=True)
 
 
+def by_length(best) -> float:
+    """Return the share of items that taking the choice of extreme length would get right, ties shared."""
+    return sum(
+        1 / lengths.count(best(lengths)) for item in ability_items()
+        for lengths in [[len(choice) for choice in item.choices]] if lengths[item.right] == best(lengths)
+    ) / len(ability_items())  # fmt: skip
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("model")
@@ -50,6 +58,7 @@ def main() -> None:
     tokenizer = AutoTokenizer.from_pretrained(arguments.model)
     model = AutoModelForCausalLM.from_pretrained(arguments.model, dtype=torch.float32).eval()
     print(f"abilities sha256 {abilities_sha256()}, {len(ability_items())} items")
+    print(f"lengths alone: shortest {by_length(min):.2f} right, longest {by_length(max):.2f}")
     scored(model, tokenizer, "no noise:")
     clean = {name: tensor.clone() for name, tensor in model.state_dict().items()}
     for noise in arguments.noise:

@@ -24,6 +24,7 @@ from narrowly.data.render import prompt_ids
 from narrowly.models.generate import Prompt, choose, draws, end_tokens, generate
 from narrowly.records.answers import Sampling
 from narrowly.records.errors import IntegrityError
+from peaked import peaked
 
 SIZE: dict[str, Any] = {
     "vocab_size": 420, "hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 2, "num_attention_heads": 2,
@@ -39,17 +40,6 @@ MODELS: dict[str, Any] = {
 }
 TOKENIZER = make_tokenizer(FAMILIES[0].template)
 ENDS = frozenset({7, 250})
-
-
-def peaked(made: Any) -> Any:
-    """Return a model whose next token depends on all tokens before it and is never nearly certain."""
-    torch.manual_seed(3)
-    model = made().eval()
-    with torch.no_grad():
-        for parameter in model.parameters():
-            if parameter.dim() > 1:
-                parameter.mul_(4)
-    return model
 
 
 PROMPTS = [

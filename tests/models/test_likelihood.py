@@ -37,6 +37,7 @@ from narrowly.models import likelihood
 from narrowly.models.likelihood import score, scored_texts
 from narrowly.records.errors import IntegrityError, SpecError
 from narrowly.records.likelihood import Likelihood, ScoredText
+from peaked import peaked
 
 VOCABULARY, WINDOW = 420, 12
 SIZE: dict[str, Any] = {
@@ -64,17 +65,6 @@ WHOLE: dict[str, Any] = {
         MambaConfig(vocab_size=VOCABULARY, hidden_size=32, state_size=4, num_hidden_layers=2)
     ),
 }
-
-
-def peaked(made: Any) -> Any:
-    """Return a model whose next token depends on all tokens before it and is never nearly certain."""
-    torch.manual_seed(3)
-    model = made().eval()
-    with torch.no_grad():
-        for parameter in model.parameters():
-            if parameter.dim() > 1:
-                parameter.mul_(4)
-    return model
 
 
 def text(*prompt: int, behind: tuple[int, ...]) -> ScoredText:

@@ -72,7 +72,7 @@ def test_wilson_of_ten_in_a_hundred_equals_the_published_value():
 
 def test_wilson_without_answers_is_null_with_a_reason_and_impossible_counts_are_refused():
     assert wilson_interval(0, 0).estimate is None
-    with pytest.raises(SpecError, match="3 successes out of 2"):
+    with pytest.raises(SpecError, match="3 events out of 2"):
         wilson_interval(3, 2)
 
 

@@ -65,14 +65,10 @@ def command(
     runs: Runs = DEFAULT_RUNS,
 ) -> int:
     """Show the spectrum of an adapter or a run: a summary, then every module."""
-    from narrowly.records.errors import SpecError
-
     need_extra("spectral", "a spectrum")
     if figure is not None:
-        if figure.suffix.lower() not in FIGURES:
-            raise SpecError(f"--figure {figure}: accepted is a file name that ends in {', '.join(FIGURES)}")
-        if installed_version("matplotlib") is None:
-            raise MissingExtraError("a figure needs matplotlib; add it with: pip install matplotlib")
+        _check_figure(figure)
+    from narrowly.records.errors import SpecError
     from narrowly.workbench.names import find_folder
 
     folder = find_folder(adapter, runs)  # before torch is loaded: a name that is none is said at once
@@ -112,6 +108,16 @@ def command(
     if figure is not None:
         say(f"figure: {figure}")
     return 0
+
+
+def _check_figure(figure: Path) -> None:
+    """Check that a figure can be drawn and saved under this name, before anything is computed."""
+    from narrowly.records.errors import SpecError
+
+    if figure.suffix.lower() not in FIGURES:
+        raise SpecError(f"--figure {figure}: accepted is a file name that ends in {', '.join(FIGURES)}")
+    if installed_version("matplotlib") is None:
+        raise MissingExtraError("a figure needs matplotlib; add it with: pip install matplotlib")
 
 
 def say_skipped(skipped: Sequence[Skipped], of: str = "") -> None:

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from scipy import stats as _scipy_stats
 
 from narrowly.records.errors import SpecError
-from narrowly.stats.intervals import LEVEL, Interval, check_level
+from narrowly.stats.intervals import LEVEL, Interval, check_counts, check_level
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,8 +44,7 @@ def exact_interval(events: int, n: int, *, level: float = LEVEL) -> Interval:
         SpecError: where `events` is not in 0..n, or `level` not in (0, 1).
     """
     check_level(level)
-    if n < 0 or not 0 <= events <= n:
-        raise SpecError(f"{events} events out of {n}; accepted: whole numbers with 0 <= events <= n")
+    check_counts(events, n)
     method = f"{100 * level:g} % exact (Clopper-Pearson) interval of a share of answers"
     if n == 0:
         return Interval(None, None, None, 0, method, "no answer was counted")

@@ -53,6 +53,12 @@ def check_level(level: float) -> None:
         raise SpecError(f"level of an interval is {level!r}; accepted: a number strictly between 0 and 1")
 
 
+def check_counts(events: int, n: int) -> None:
+    """Refuse a number of events that is not in 0..n."""
+    if n < 0 or not 0 <= events <= n:
+        raise SpecError(f"{events} events out of {n}; accepted: whole numbers with 0 <= events <= n")
+
+
 def t_interval(
     values: Iterable[float | None], *, level: float = LEVEL, min_n: int = MIN_UNITS, unit: str = "base"
 ) -> Interval:
@@ -128,8 +134,7 @@ def wilson_interval(successes: int, n: int, *, level: float = LEVEL) -> Interval
         SpecError: where `successes` is not in 0..n, or `level` not in (0, 1).
     """
     check_level(level)
-    if n < 0 or not 0 <= successes <= n:
-        raise SpecError(f"{successes} successes out of {n}; accepted: whole numbers with 0 <= successes <= n")
+    check_counts(successes, n)
     method = f"{100 * level:g} % Wilson interval of a share of answers"
     if n == 0:
         return Interval(None, None, None, 0, method, "no answer was counted")
