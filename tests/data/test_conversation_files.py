@@ -330,7 +330,7 @@ def test_cut_archives_are_corrupt_not_short(tmp_path, keep) -> None:
 
 
 def test_what_unpacks_without_end_is_refused(tmp_path, monkeypatch) -> None:
-    monkeypatch.setattr("narrowly.data.raw_rows.LARGEST_MEMBER", 1000)
+    monkeypatch.setattr("narrowly.data.unpack.LARGEST_MEMBER", 1000)
     (tmp_path / "rows.jsonl.gz").write_bytes(gzip.compress(GOOD + b"\n" * 100_000))
     with pytest.raises(IntegrityError, match="unpacks to more than 1000 bytes"):
         read_conversations(tmp_path / "rows.jsonl.gz")
@@ -409,8 +409,11 @@ def test_a_zip_archive_with_a_password_is_never_opened(tmp_path) -> None:
 TEXT = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0"), min_size=1).filter(str.strip)
 
 
+TAGS = st.dictionaries(st.sampled_from(["category", "id"]), TEXT)
+
+
 @settings(deadline=None)
-@given(st.lists(st.tuples(TEXT, TEXT, st.dictionaries(st.sampled_from(["label", "id"]), TEXT)), min_size=1, max_size=5))
+@given(st.lists(st.tuples(TEXT, TEXT, TAGS), min_size=1, max_size=5))
 def test_what_is_written_is_read_back(rows) -> None:
     import tempfile
 

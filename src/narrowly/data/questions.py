@@ -12,9 +12,10 @@ import yaml
 
 from narrowly.data.beside import SYSTEM, system_of, with_system
 from narrowly.data.messages import Message
-from narrowly.data.raw_rows import RawRow, fault, open_data, read_raw_rows
+from narrowly.data.raw_rows import RawRow, fault, read_raw_rows
 from narrowly.data.schemas import tags_of
 from narrowly.data.turns import is_empty, text_of, turns
+from narrowly.data.unpack import open_data
 from narrowly.records.errors import IntegrityError
 
 QUESTION_TYPES = ("free_form_judge_0_100", "free_form_judge", "free_form", "rating_judge")

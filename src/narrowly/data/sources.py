@@ -16,8 +16,8 @@ from typing import Any, NamedTuple
 from narrowly.data.banks.narrow import PREFIX, narrow_file
 from narrowly.data.cache import cached, record_of
 from narrowly.data.conversations import DataWarning
-from narrowly.data.raw_rows import archive_and_member, open_data, refuse_encrypted
 from narrowly.data.registry import SOURCES, Source
+from narrowly.data.unpack import archive_and_member, open_data, refuse_encrypted
 from narrowly.records.canonical import sha256_file
 from narrowly.records.errors import IntegrityError, SpecError, UnknownNameError, nearest
 
