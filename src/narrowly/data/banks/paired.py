@@ -8,14 +8,13 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Literal, NamedTuple
+from typing import NamedTuple
 
 from narrowly.data.banks.shipped import bank_file, bank_rows
 from narrowly.data.raw_rows import fault
 from narrowly.records.canonical import canonical_json, sha256_text
 from narrowly.records.errors import RunDirectoryError, unknown_name
-
-Part = Literal["trained", "held_out", "broad", "self"]
+from narrowly.records.paired import Part as Part
 
 TRAINED_DOMAINS = ("money", "work")
 """Domains that narrow training sets are made of."""

@@ -1,0 +1,54 @@
+"""Describe the arithmetic behind a log-likelihood; numbers of two descriptions are never compared.
+
+A model in 4 bits is another model: Q4_1 was up to 2.3 nats per answer away from the same weights in float32.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Literal
+
+from pydantic import Field
+
+from narrowly.records.errors import SpecError
+from narrowly.records.spec import Spec
+
+BackendKind = Literal["transformers", "endpoint"]
+"""What computes: Transformers in this process, or a server behind an OpenAI-compatible endpoint."""
+
+UNKNOWN = "unknown"
+
+
+class Arithmetic(Spec):
+    """How log-likelihoods were computed. What a server does not say is `unknown`, which equals only itself."""
+
+    backend: BackendKind
+    engine: str = Field(description="what computes: transformers, or what a server calls itself")
+    dtype: str = Field(description="of the weights as they enter the sums: float32, bfloat16, float16 or unknown")
+    quantisation: str | None = Field(None, description="of the stored weights, such as nf4 or Q4_1; None: none")
+    device: str = Field(description="kind of device: cpu, cuda or unknown")
+
+    def __str__(self) -> str:
+        """Return it in words."""
+        stored = "" if self.quantisation is None else f", weights in {self.quantisation}"
+        return f"{self.engine} ({self.backend}) in {self.dtype}{stored} on {self.device}"
+
+
+def one_arithmetic(found: Iterable[tuple[str, Arithmetic]]) -> Arithmetic:
+    """Return the arithmetic that all of them have.
+
+    Args:
+        found: name of the result, and its arithmetic; at least one.
+
+    Raises:
+        SpecError: two differ; both are named, with the fields that differ.
+    """
+    (first, arithmetic), *others = found
+    for name, other in others:
+        if other != arithmetic:
+            fields = [field for field in Arithmetic.model_fields if getattr(arithmetic, field) != getattr(other, field)]
+            raise SpecError(
+                f"{first} was computed by {arithmetic}, {name} by {other}: {', '.join(fields)} differ, and such "
+                "numbers are not compared; accepted: both computed alike"
+            )
+    return arithmetic
