@@ -24,6 +24,7 @@ ROOMS = (
 """From the highest room to the lowest; a room imports itself and rooms to its right."""
 
 OUTSIDE = {
+    "audit": {"yaml"},
     "records": {"pydantic", "pydantic_core", "yaml"},
     "spectrum": {"torch", "safetensors"},
     "optim": {"torch", "pytorch_optimizer"},

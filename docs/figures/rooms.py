@@ -34,6 +34,7 @@ PLACES = {
     "stats": (0, 8, "intervals, effects, power"),
     "data": (1, 8, "sources, rows, masks"),
     "spectrum": (3, 8, "penalty, edits"),
+    "audit": (4, 8, "other people's pipelines"),
     "records": (2, 9, "specs, rows, errors, ids, files"),
 }
 """Column, row and caption of each room. Arrows are computed; only the places are chosen by hand."""

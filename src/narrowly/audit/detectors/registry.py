@@ -1,0 +1,34 @@
+"""Say which detectors a file is shown to, and in which order."""
+
+from __future__ import annotations
+
+from functools import cache
+from importlib import import_module
+from typing import Any
+
+from narrowly.audit.detectors import Detector
+from narrowly.audit.files import SourceFile
+
+MODULES: tuple[str, ...] = ()
+"""Modules of this folder in the order in which they are asked: the special before the general."""
+
+
+@cache
+def detectors() -> tuple[Detector, ...]:
+    """Return every detector in order."""
+    return tuple(_detector(import_module(f"narrowly.audit.detectors.{name}")) for name in MODULES)
+
+
+def _detector(module: Any) -> Detector:
+    return Detector(module.TOOL, frozenset(module.KINDS), tuple(module.TRIGGERS), module.detect)
+
+
+@cache
+def _of_kind(kind: str) -> tuple[Detector, ...]:
+    return tuple(one for one in detectors() if kind in one.kinds)
+
+
+def detectors_for(file: SourceFile) -> list[Detector]:
+    """Return the detectors that are asked about a file: those of its kind whose literals it holds."""
+    data = file.data
+    return [one for one in _of_kind(file.kind) if not one.triggers or any(word in data for word in one.triggers)]

@@ -1,0 +1,303 @@
+"""Walk over paths and read each file once, as data; what cannot be read is skipped with its reason.
+
+A file is offered to the detectors as a SourceFile. What stands beside it (a DeepSpeed JSON, a base YAML, a lock file)
+comes from the Repository. Nothing is imported, executed or unpickled, and no link is followed out of a PATH.
+"""
+
+from __future__ import annotations
+
+import ast
+import os
+import re
+import stat
+from collections import OrderedDict
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path, PurePosixPath
+from typing import Any, Literal
+
+from narrowly.audit.record import Skip
+from narrowly.audit.trees import Document, UnreadableError, read_json, read_toml, read_yaml
+
+Kind = Literal["python", "yaml", "json", "toml", "shell", "notebook", "pickle"]
+
+KINDS: dict[str, Kind] = {
+    ".py": "python",
+    ".yaml": "yaml",
+    ".yml": "yaml",
+    ".json": "json",
+    ".jsonc": "json",
+    ".toml": "toml",
+    ".sh": "shell",
+    ".bash": "shell",
+    ".slurm": "shell",
+    ".sbatch": "shell",
+    ".job": "shell",
+    ".sub": "shell",
+    ".ipynb": "notebook",
+}
+"""Kind by ending; files named Makefile, Justfile or Dockerfile are read as shell."""
+
+SHELL_NAMES = frozenset({"makefile", "justfile", "dockerfile", "procfile"})
+PICKLES = frozenset({"training_args.bin", "optimizer.pt", "optimizer.bin", "scheduler.pt"})
+"""Artefacts of a run that only unpickling could read: they are reported and never opened."""
+
+LARGEST = {"python": 2_000_000, "yaml": 1_000_000, "json": 4_000_000, "toml": 1_000_000, "shell": 1_000_000,
+           "notebook": 40_000_000}  # fmt: skip
+"""Bytes of a file of each kind that are read; what is larger is skipped."""
+
+LARGEST_MANIFEST = 20_000_000
+
+IGNORED_FOLDERS = frozenset(
+    ".git .hg .svn .jj node_modules __pycache__ .mypy_cache .ruff_cache .pytest_cache .tox .nox .venv venv "
+    ".ipynb_checkpoints .eggs .cache site-packages dist-packages wandb mlruns".split()
+)
+"""Folders below a PATH that hold copies of others' files or caches; a PATH that is one of them is read."""
+
+MOST_DEEP = 40
+"""Levels of folders."""
+
+
+@dataclass
+class SourceFile:
+    """Hold one file: its bytes, and lazily its text, lines, syntax tree and documents.
+
+    Attributes:
+        path: where it is.
+        shown: path for people and records, with `/`.
+        kind: see `KINDS`.
+        data: its bytes; empty for a pickle, which is never read.
+    """
+
+    path: Path
+    shown: str
+    kind: Kind
+    data: bytes = field(repr=False)
+
+    @cached_property
+    def text(self) -> str:
+        """Return the text: UTF-8 (with or without mark), UTF-16 with mark, else Latin-1 for Python that says so.
+
+        Raises:
+            UnreadableError: binary, or in no encoding that is read.
+        """
+        data = self.data
+        if data[:2] in (b"\xff\xfe", b"\xfe\xff"):
+            return _decoded(data, "utf-16")
+        if b"\0" in data[:8192]:
+            raise UnreadableError("binary data")
+        if self.kind == "python" and (named := re.match(rb"(?:[^\n]*\n)?[^\n]*coding[:=]\s*([\w.-]+)", data[:400])):
+            return _decoded(data, named.group(1).decode("ascii", "replace"))
+        return _decoded(data, "utf-8-sig")
+
+    @cached_property
+    def lines(self) -> list[str]:
+        """Return the lines of the text."""
+        return self.text.splitlines()
+
+    @cached_property
+    def tree(self) -> ast.Module:
+        """Return the syntax tree of a Python file.
+
+        Raises:
+            UnreadableError: not Python of this interpreter's version.
+        """
+        return parse_python(self.text)
+
+    @cached_property
+    def documents(self) -> list[Document]:
+        """Return the documents of a YAML, JSON or TOML file; usually one.
+
+        Raises:
+            UnreadableError: not what its name says, or beyond the bounds of `trees`.
+        """
+        if self.kind == "json":
+            return read_json(self.text, self.shown)
+        return read_toml(self.text, self.shown) if self.kind == "toml" else read_yaml(self.text, self.shown)
+
+    def at(self, line: int) -> str:
+        """Return `file:line`."""
+        return f"{self.shown}:{line}"
+
+
+def _decoded(data: bytes, encoding: str) -> str:
+    try:
+        return data.decode(encoding).replace("\r\n", "\n")
+    except (UnicodeDecodeError, LookupError):
+        raise UnreadableError(f"not {encoding.removesuffix('-sig').upper()} text") from None
+
+
+def parse_python(text: str) -> ast.Module:
+    """Return the syntax tree of Python source.
+
+    Raises:
+        UnreadableError: not Python of this interpreter's version, or nested too deep for it.
+    """
+    import warnings
+
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # invalid escapes in other people's strings
+            return ast.parse(text)
+    except SyntaxError as error:
+        raise UnreadableError(f"not valid Python: {error.msg} at line {error.lineno}") from None
+    except (ValueError, RecursionError, MemoryError) as error:
+        raise UnreadableError(f"not valid Python: {type(error).__name__} {error}"[:160]) from None
+
+
+class Repository:
+    """Show a detector what stands beside a file: paths under the PATH that was given, read on demand.
+
+    Args:
+        root: the folder given, or that of the file given.
+        files: every regular file found below it, relative to it, with `/`.
+        label: what stands before relative paths when shown.
+    """
+
+    KEPT = 64
+
+    def __init__(self, root: Path, files: Sequence[str] = (), label: str = "") -> None:
+        self.root = root
+        self.label = label
+        self.files = frozenset(files)
+        self._read: OrderedDict[str, SourceFile | None] = OrderedDict()
+        self.versions: Any = None  # filled by `audit.versions`, once
+
+    def shown(self, relative: str) -> str:
+        """Return a path below the root as it is shown."""
+        return f"{self.label}{relative}"
+
+    def relative(self, file: SourceFile) -> str:
+        """Return the path of a file below the root."""
+        return file.shown.removeprefix(self.label)
+
+    def find(self, name: str, beside: SourceFile | None = None) -> SourceFile | None:
+        """Return the file that a config or script names, or None where it lies outside, is missing or unreadable.
+
+        Looked for beside the file that names it, then in each folder above it up to the root.
+
+        Args:
+            name: a relative path, as written; absolute paths and those that climb out of the root are not followed.
+            beside: the file that names it.
+        """
+        if not name or len(name) > 500 or "\0" in name or name.startswith(("/", "~")) or "://" in name:
+            return None
+        here = PurePosixPath(self.relative(beside)).parent if beside is not None else PurePosixPath()
+        for folder in (here, *here.parents):
+            candidate = os.path.normpath((folder / name.replace("\\", "/")).as_posix())
+            if candidate.startswith("..") or candidate not in self.files:
+                continue
+            return self.open(candidate)
+        return None
+
+    def named(self, *names: str) -> list[str]:
+        """Return relative paths of files with one of these names, those nearest to the root first."""
+        found = [path for path in self.files if path.rsplit("/", 1)[-1] in names]
+        return sorted(found, key=lambda path: (path.count("/"), path))
+
+    def open(self, relative: str) -> SourceFile | None:
+        """Return a file of the repository, None where it cannot be read; a few are kept."""
+        if relative not in self._read:
+            found = read_source(self.root / relative, self.shown(relative), any_kind=True)
+            self._read[relative] = found if isinstance(found, SourceFile) else None
+            if len(self._read) > self.KEPT:
+                self._read.popitem(last=False)
+        else:
+            self._read.move_to_end(relative)
+        return self._read[relative]
+
+    def manifest(self, relative: str) -> str | None:
+        """Return the text of a lock file or a list of requirements; None where it cannot be read as text."""
+        try:
+            with (self.root / relative).open("rb") as stream:
+                return stream.read(LARGEST_MANIFEST).decode("utf-8", "replace").replace("\r\n", "\n")
+        except OSError:
+            return None
+
+
+def kind_of(name: str) -> Kind | None:
+    """Return the kind of a file by its name, None for what is not read."""
+    lower = name.lower()
+    if lower in PICKLES:
+        return "pickle"
+    return "shell" if lower in SHELL_NAMES else KINDS.get(lower[lower.rfind(".") :])
+
+
+def read_source(path: Path, shown: str, any_kind: bool = False) -> SourceFile | Skip | None:
+    """Read one file: the file, the reason why not, or None where its name is of no kind that is read.
+
+    Args:
+        path: where it is.
+        shown: path for people and records.
+        any_kind: read what has no known ending as well, as text without a kind of its own (YAML).
+    """
+    kind = kind_of(path.name) or ("yaml" if any_kind else None)
+    if kind is None:
+        return None
+    if kind == "pickle":
+        return SourceFile(path, shown, kind, b"")
+    try:
+        descriptor = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_CLOEXEC", 0))
+    except OSError as error:
+        return Skip(shown, f"cannot be read: {error.strerror or error}")
+    with os.fdopen(descriptor, "rb") as stream:
+        status = os.fstat(descriptor)
+        if not stat.S_ISREG(status.st_mode):
+            return Skip(shown, "not a regular file")
+        if status.st_size > LARGEST[kind]:
+            return Skip(shown, f"{status.st_size:,} bytes; {kind} is read up to {LARGEST[kind]:,}")
+        try:
+            data = stream.read(LARGEST[kind] + 1)
+        except OSError as error:
+            return Skip(shown, f"cannot be read: {error.strerror or error}")
+    return SourceFile(path, shown, kind, data)
+
+
+def walk(root: Path) -> Iterator[str | Skip]:
+    """Yield every regular file below a folder, relative to it, in order; and what cannot be listed, as a Skip.
+
+    Links to folders are not followed, so loops cannot be; links to files are read where they lead to a file below
+    the root. Folders of `IGNORED_FOLDERS` are left out.
+    """
+    real_root = os.path.realpath(root)
+    waiting = [("", 0)]
+    while waiting:
+        folder, depth = waiting.pop()
+        if depth > MOST_DEEP:
+            yield Skip(folder, f"more than {MOST_DEEP} folders deep")
+            continue
+        try:
+            with os.scandir(root / folder) as entries:
+                listed = sorted(entries, key=lambda entry: entry.name)
+        except OSError as error:
+            yield Skip(folder or ".", f"cannot be listed: {error.strerror or error}")
+            continue
+        below: list[tuple[str, int]] = []
+        for entry in listed:
+            relative = f"{folder}/{entry.name}" if folder else entry.name
+            if entry.is_dir(follow_symlinks=False):
+                if entry.name not in IGNORED_FOLDERS and not entry.name.endswith(".dist-info"):
+                    below.append((relative, depth + 1))
+            elif entry.is_symlink():
+                if kind_of(entry.name) is not None:
+                    yield from _linked(entry.path, relative, real_root)
+            elif entry.is_file(follow_symlinks=False):
+                yield relative
+            elif kind_of(entry.name) is not None:
+                yield Skip(relative, "not a regular file")
+        waiting += below[::-1]
+
+
+def _linked(path: str, relative: str, real_root: str) -> Iterator[str | Skip]:
+    try:
+        target = os.path.realpath(path, strict=True)
+    except OSError:
+        yield Skip(relative, "a link that leads nowhere")
+        return
+    if Path(target).is_dir():
+        return
+    if not target.startswith(real_root + os.sep):
+        yield Skip(relative, "a link that leads out of the folder")
+    elif Path(target).is_file():
+        yield relative

@@ -1,0 +1,158 @@
+"""Scan paths: every file once, past the detectors; jobs and skips come back in the order of the files."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Iterable, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass, field
+from multiprocessing import get_context
+from pathlib import Path
+
+from narrowly.audit.detectors.registry import detectors_for
+from narrowly.audit.files import Repository, SourceFile, kind_of, read_source, walk
+from narrowly.audit.record import Job, Skip
+from narrowly.audit.trees import UnreadableError
+from narrowly.records.errors import SpecError
+
+ONE_ANSWER = frozenset({"yaml", "json", "toml"})
+"""Kinds of file in which the first detector that finds a job is the last that is asked."""
+
+CHUNK = 64
+"""Files that a worker takes at a time."""
+
+
+@dataclass
+class Scan:
+    """Hold what a scan found.
+
+    Attributes:
+        jobs: in the order of the files.
+        skipped: files that were not read or not understood.
+        files: files that were read.
+    """
+
+    jobs: list[Job] = field(default_factory=list)
+    skipped: list[Skip] = field(default_factory=list)
+    files: int = 0
+
+    def add(self, other: Scan) -> None:
+        """Take over what another scan found."""
+        self.jobs += other.jobs
+        self.skipped += other.skipped
+        self.files += other.files
+
+
+def scan(paths: Sequence[Path], workers: int = 1) -> Scan:
+    """Scan folders and files.
+
+    Args:
+        paths: what to scan; a file is read whatever folder it is in.
+        workers: processes.
+
+    Raises:
+        SpecError: a path that is missing, a link that leads nowhere, or neither file nor folder.
+    """
+    found = Scan()
+    for path in paths:
+        found.add(_scanned(path, workers))
+    return found
+
+
+def _scanned(path: Path, workers: int) -> Scan:
+    if path.is_dir():
+        return _folder(path, workers)
+    if path.is_symlink() and not path.exists():
+        raise SpecError(f"{path}: a link that leads nowhere; give a folder or a file")
+    if not path.exists():
+        raise SpecError(f"{path}: there is no such file or folder")
+    if not path.is_file():
+        raise SpecError(f"{path}: neither a file nor a folder")
+    names = _names(path.parent, [])
+    label = "" if path.parent == Path() else f"{path.parent.as_posix().rstrip('/')}/"
+    repository = Repository(path.parent, [*names, path.name], label)
+    if kind_of(path.name) is None:
+        return Scan([], [Skip(f"{label}{path.name}", "not a kind of file that is read (see `narrowly audit --help`)")])
+    return _files([path.name], repository)
+
+
+def _names(folder: Path, skipped: list[Skip]) -> list[str]:
+    names = []
+    for one in walk(folder):
+        if isinstance(one, Skip):
+            skipped.append(one)
+        else:
+            names.append(one)
+    return names
+
+
+def _folder(root: Path, workers: int) -> Scan:
+    skipped: list[Skip] = []
+    names = _names(root, skipped)
+    read = [name for name in names if kind_of(name.rsplit("/", 1)[-1]) is not None]
+    found = Scan([], skipped)
+    repository = Repository(root, names)
+    if workers <= 1 or len(read) < 2 * CHUNK:
+        found.add(_files(read, repository))
+        return found
+    chunks = [read[start : start + CHUNK] for start in range(0, len(read), CHUNK)]
+    method = "fork" if sys.platform == "linux" else "spawn"
+    with ProcessPoolExecutor(
+        min(workers, len(chunks)), get_context(method), initializer=_start, initargs=(str(root), names)
+    ) as pool:
+        for part in pool.map(_chunk, chunks):
+            found.add(part)
+    return found
+
+
+_repository: Repository | None = None
+
+
+def _start(root: str, names: Sequence[str]) -> None:
+    global _repository
+    _repository = Repository(Path(root), names)
+
+
+def _chunk(names: Sequence[str]) -> Scan:
+    assert _repository is not None
+    return _files(names, _repository)
+
+
+def _files(names: Iterable[str], repository: Repository) -> Scan:
+    found = Scan()
+    for name in names:
+        path = repository.root / name
+        source = read_source(path, repository.shown(name))
+        if isinstance(source, Skip):
+            found.skipped.append(source)
+        elif source is not None:
+            found.files += 1
+            jobs, skip = jobs_in(source, repository)
+            found.jobs += jobs
+            if skip is not None:
+                found.skipped.append(skip)
+    return found
+
+
+def jobs_in(file: SourceFile, repository: Repository) -> tuple[list[Job], Skip | None]:
+    """Return the jobs of one file, and why it was skipped where it could not be parsed."""
+    jobs: list[Job] = []
+    for detector in detectors_for(file):
+        try:
+            jobs += detector.detect(file, repository)
+        except UnreadableError as error:
+            return jobs, Skip(file.shown, str(error))
+        except RecursionError:
+            return jobs, Skip(file.shown, "nested too deep to be read")
+        if jobs and file.kind in ONE_ANSWER:
+            break
+    first: dict[int, Job] = {}
+    for job in jobs:
+        first.setdefault(job.line, job)
+    return (list(first.values()) if file.kind not in ONE_ANSWER else jobs), None
+
+
+def available_cores() -> int:
+    """Return the number of cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
