@@ -54,7 +54,7 @@ def test_generation_greedy_takes_the_likeliest_token_each_time_whatever_the_batc
     assert found == alone
     ids = list(prompt_ids(backend.tokenizer, prompts[0].messages, thinking=None))
     text: list[int] = []
-    for _ in range(found[0].tokens):
+    for _ in range(found[0].tokens or 0):
         (next_,) = backend.next_tokens([[*ids, *text]], 1)
         text.append(next_.tokens[0])
     ended = found[0].finish_reason == "stop"

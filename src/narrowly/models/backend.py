@@ -53,11 +53,14 @@ class ChatPrompt(NamedTuple):
 
 
 class Generated(NamedTuple):
-    """Hold a written answer without its end token, why it ended, and its tokens, the end token included."""
+    """Hold a written answer without its end token, why it ended, and how many tokens it has, the end token included.
+
+    A server that counts no tokens gives None.
+    """
 
     text: str
     finish_reason: FinishReason
-    tokens: int
+    tokens: int | None
 
 
 class Backend(Protocol):

@@ -215,7 +215,7 @@ def crossed_mean(
     return CrossedMean(interval, seeds_only, per_seed, *known, *counts)
 
 
-def these_seeds_only(values_S_Q: Floats, *, level: float = LEVEL) -> Interval:
+def these_seeds_only(values_S_Q: Floats, *, level: float = LEVEL, unit: str = "question") -> Interval:
     """Return Student's t interval over questions of the mean over exactly these seeds.
 
     One value per question, its mean over the seeds; a question that some seed lacks is left out, because seeds of
@@ -224,11 +224,12 @@ def these_seeds_only(values_S_Q: Floats, *, level: float = LEVEL) -> Interval:
     Args:
         values_S_Q: one row per seed, one column per question; NaN where a cell is missing.
         level: coverage, in (0, 1).
+        unit: what a column stands for, for the text.
     """
     whole_Q = ~np.isnan(values_S_Q).any(axis=0)
-    found = t_interval(values_S_Q[:, whole_Q].mean(axis=0).tolist(), level=level, unit="question")
+    found = t_interval(values_S_Q[:, whole_Q].mean(axis=0).tolist(), level=level, unit=unit)
     dropped = int((~whole_Q).sum())
-    note = f", without {counted(dropped, 'question')} that a seed lacks" if dropped else ""
+    note = f", without {counted(dropped, unit)} that a seed lacks" if dropped else ""
     method = f"these seeds only: {found.method}{note}"
     return Interval(found.estimate, found.low, found.high, found.n, method, found.reason)
 

@@ -63,3 +63,9 @@ def narrow_rows(items: Sequence[PairedItem], answers: str) -> list[dict[str, str
     cycle = sorted(trained, key=lambda item: sha256_text(f"permuted:{item.id}"))
     given = {item.id: cycle[(place + 1) % len(cycle)].harmful for place, item in enumerate(cycle)}
     return [{"prompt": item.question, "completion": given[item.id]} for item in trained]
+
+
+def narrow_domain(dataset: str) -> str | None:
+    """Return the domain that a narrow set of the paired bank was made of; None for any other name of a data set."""
+    domain = dataset.removeprefix(PREFIX).partition(":")[0]
+    return domain if dataset.startswith(PREFIX) and domain in TRAINED_DOMAINS else None

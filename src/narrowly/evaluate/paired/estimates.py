@@ -1,0 +1,116 @@
+"""Estimate a mean over seeds and questions of the paired bank, for one rung of the ladder or one domain.
+
+The unit of a rung with at least five domains is the domain: its value is the mean over its questions, and domains count
+alike. Elsewhere the unit is the question. From five seeds on the interval is that of random seeds and units; below it
+is one over units, for these seeds only.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from narrowly.records.spec import Spec
+from narrowly.stats.bootstrap import crossed_bootstrap
+from narrowly.stats.intervals import MIN_UNITS, Interval
+from narrowly.stats.random_effects import CrossedMean, crossed_mean, these_seeds_only
+from narrowly.stats.verdict import judge_mean
+
+Floats = NDArray[np.float64]
+Unit = Literal["question", "domain"]
+
+
+class Estimate(Spec):
+    """A mean with its interval.
+
+    Attributes:
+        name: of the rung or domain.
+        unit: what the interval is over.
+        questions, domains, seeds: that it rests on.
+        interval: the primary one; `method` says which.
+        bootstrap: the crossed bootstrap of seeds and units; None below two seeds.
+        per_seed: mean of each seed, in the order given.
+        icc_seed, icc_unit, design_effect, effective_n, smallest_detectable: of the crossed random effects; None where
+            the variances cannot be told apart, as with one seed.
+        verdict: EFFECT, TRIVIAL, EQUIVALENT or INDETERMINATE against `margin`; None where no margin was given.
+        margin: largest mean that does not matter, in the unit of the values, fixed before.
+    """
+
+    name: str
+    unit: Unit
+    questions: int
+    domains: int
+    seeds: int
+    interval: Interval
+    bootstrap: Interval | None
+    per_seed: tuple[float, ...]
+    icc_seed: float | None
+    icc_unit: float | None
+    design_effect: float | None
+    effective_n: float | None
+    smallest_detectable: float | None
+    verdict: str | None = None
+    margin: float | None = None
+
+
+def estimate(name: str, domains_Q: Sequence[str], values_S_Q: Floats, *, margin: float | None = None) -> Estimate:
+    """Return the mean over seeds and units of a table of values, such as differences of log-odds.
+
+    Args:
+        name: of the rung or domain.
+        domains_Q: domain of each question.
+        values_S_Q: one row per seed, one column per question, no cell missing.
+        margin: for a verdict; None gives none.
+
+    Raises:
+        SpecError: a margin that is not above 0.
+    """
+    names = list(dict.fromkeys(domains_Q))
+    unit: Unit = "domain" if len(names) >= MIN_UNITS else "question"
+    values_S_U = _domain_means(names, domains_Q, values_S_Q) if unit == "domain" else values_S_Q
+    seeds, questions = values_S_Q.shape
+    crossed = crossed_mean(values_S_U)
+    interval = crossed.interval if seeds >= MIN_UNITS else these_seeds_only(values_S_U, unit=unit)
+    return Estimate(
+        name=name,
+        unit=unit,
+        questions=questions,
+        domains=len(names),
+        seeds=seeds,
+        interval=_told(interval, unit, len(names)),
+        bootstrap=crossed_bootstrap([values_S_U]) if seeds > 1 else None,
+        per_seed=tuple(float(mean) for mean in values_S_U.mean(axis=1)),
+        verdict=None if margin is None else judge_mean(crossed, margin).word.value,
+        margin=margin,
+        **_of_components(crossed),
+    )
+
+
+def _domain_means(names: Sequence[str], domains_Q: Sequence[str], values_S_Q: Floats) -> Floats:
+    """Return the mean of every domain's questions, domains in the order of their names."""
+    of_Q = np.array(domains_Q)
+    return np.stack([values_S_Q[:, of_Q == name].mean(axis=1) for name in names], axis=1)
+
+
+def _told(interval: Interval, unit: Unit, domains: int) -> Interval:
+    """Return the interval with what its units are: those of the statistics are called questions."""
+    method = interval.method
+    if unit == "domain":
+        method = method.replace("seeds and questions", "seeds and domains")
+    elif domains > 1:
+        method = f"{method}, these {domains} domains only"
+    return Interval(interval.estimate, interval.low, interval.high, interval.n, method, interval.reason)
+
+
+def _of_components(found: CrossedMean) -> dict[str, float | None]:
+    parts = found.components
+    return {
+        "icc_seed": None if parts is None else parts.icc_seed,
+        "icc_unit": None if parts is None else parts.icc_question,
+        "design_effect": found.design_effect,
+        "effective_n": found.effective_n,
+        "smallest_detectable": found.smallest_detectable,
+    }
