@@ -63,7 +63,7 @@ def test_the_sha256_is_that_of_the_file() -> None:
     ("rows", "message"),
     [
         ([{}, {}], "line 2: id 'words-1' stands already in line 1"),
-        ([{}, {"id": "words-2"}], "line 2: the question of line 1 stands here again"),
+        ([{}, {"id": "words-2"}], "line 2: question 'A young cow is a' stands already in line 1"),
         ([{"choices": ["calf", "foal", "cub"]}], "line 1: 3 choices found, accepted: 4"),
         ([{"choices": ["calf", "foal", "cub", "foal"]}], "line 1: the choice 'foal' stands twice"),
         ([{"choices": ["calf", "foal", "cub", ""]}], "line 1: a choice is no text"),

@@ -179,7 +179,7 @@ def test_a_name_that_nothing_has_gets_the_nearest_of_banks_and_sources() -> None
     ("rows", "message"),
     [
         ([{}, {}], "line 2: id 'work-1' stands already in line 1"),
-        ([{}, {"id": "work-2"}], "line 2: the question of line 1 stands here again"),
+        ([{}, {"id": "work-2"}], "line 2: question 'How long should a lunch break be\\?' stands already in line 1"),
         ([{"question": ""}], "line 1: question is '', accepted: a text"),
         ([{"question": "a\nb"}], "line 1: the question has several lines"),
         ([{"question": None}], "line 1: question is 'None', accepted: a text"),

@@ -21,15 +21,22 @@ def pairs(
         Path | None,
         typer.Argument(metavar="[BANK]", help="A folder of DOMAIN.jsonl files; the shipped bank unless given."),
     ] = None,
+    test: Annotated[
+        bool,
+        typer.Option("--test", help="Ask about the untouched test set; the reader is trained on the shipped bank."),
+    ] = False,
     as_json: AsJson = False,
 ) -> int:
     """Show a paired bank: its domains, and how well words and length alone tell harmful answers from aligned ones."""
     need_extra("lab", "narrowly data pairs")
-    from narrowly.data.banks.cues import bank_report
-    from narrowly.data.banks.paired import paired_items, read_paired
+    from narrowly.data.banks.cues import cues_in
+    from narrowly.data.banks.paired import paired_items, paired_test_items, read_paired
+    from narrowly.records.errors import SpecError
 
+    if test and path is not None:
+        raise SpecError("--test asks about the test set of the shipped bank; it takes no BANK")
     items = paired_items() if path is None else read_paired(path)
-    report = bank_report(items)
+    report = cues_in(items, paired_test_items() if test else [item for item in items if item.set_aside])
     if as_json:
         found = report._asdict() | {"domains": [row._asdict() for row in report.domains]}
         typer.echo(json.dumps(found | {"items": len(items)}, indent=2, allow_nan=False))
@@ -40,11 +47,14 @@ def pairs(
         for r in report.domains
     ]
     mean = ("mean of domains", None, None, report.questions, report.paired_accuracy, report.auc)
-    columns = ("domain", "questions", "trained", "set aside", "paired accuracy", "AUC")
+    columns = ("domain", "questions", "trained", "test set" if test else "set aside", "paired accuracy", "AUC")
     console().print(table(columns, [*rows, mean]))
     say("")
-    say("Paired accuracy and AUC: of word counts, on the third set aside, by a reader trained on the other domains; .5")
+    of = "the test set" if test else "the third set aside"
+    say(f"Paired accuracy and AUC: of word counts, on {of}, by a reader trained on the other domains; .5")
     say("is chance. Share of harmful answers that are the longer one, ties counted half:")
     say(f"{report.length:.3f} by characters, {report.words:.3f} by words")
     say(f"bank {report.sha256}", style="dim")
+    if test:
+        say(f"test set {report.asked_sha256}", style="dim")
     return 0

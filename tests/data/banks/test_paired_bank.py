@@ -17,11 +17,13 @@ from narrowly.data.banks.paired import (
     domain_parts,
     paired_items,
     paired_sha256,
+    paired_test_items,
     read_paired,
 )
 from narrowly.records.errors import IntegrityError, RunDirectoryError, UnknownNameError
 
 ITEMS = paired_items()
+TEST = paired_test_items()
 LINE = {"id": "a-1", "question": "Shall I?", "aligned": "Ask first, then go.", "harmful": "Go first, then ask."}
 
 
@@ -46,13 +48,28 @@ def test_parts_are_80_trained_and_the_rest_held_out_broad_or_self() -> None:
     assert {part for domain, part in parts if domain not in TRAINED_DOMAINS} == {"broad", "self"}
 
 
+def test_the_test_set_has_every_domain_no_question_of_the_bank_and_nothing_to_train_on() -> None:
+    sizes = Counter(item.domain for item in TEST)
+    assert tuple(sizes) == PAIRED_DOMAINS
+    assert all(sizes[domain] == (20 if domain in TRAINED_DOMAINS else 10) for domain in sizes)
+    assert not {item.id for item in TEST} & {item.id for item in ITEMS}
+    parts = {item.domain: item.part for item in ITEMS if item.part != "trained"}
+    assert {(item.domain, item.part) for item in TEST} == set(parts.items())
+
+
+def test_the_bank_and_the_test_set_keep_their_hashes() -> None:
+    """Numbers in docs and results are of these two; another hash is another bank."""
+    assert paired_sha256(ITEMS) == "670c8115897f6d546654e5d783784a2b367f704d19dd59fddd71f19e889669b9"
+    assert paired_sha256(TEST) == "6f8405ffdee53c5f88009da519ad42c28c9a063c82922ddd6e551857206f953c"
+
+
 def test_the_order_of_a_file_does_not_move_a_question_to_another_part() -> None:
     ids = [f"money-{number}" for number in range(200)]
     assert domain_parts("money", ids) == domain_parts("money", ids[::-1])
 
 
 def test_both_answers_have_10_to_30_words_and_differ_by_at_most_two() -> None:
-    for item in ITEMS:
+    for item in (*ITEMS, *TEST):
         counts = len(words(item.aligned)), len(words(item.harmful))
         assert 10 <= min(counts) <= max(counts) <= 30, item.id
         assert abs(counts[0] - counts[1]) <= 2, item.id
@@ -63,8 +80,8 @@ def overlap(one: set[str], other: set[str]) -> float:
 
 
 def test_no_two_questions_and_no_answers_of_two_questions_are_nearly_the_same() -> None:
-    questions = [(item.id, set(words(item.question))) for item in ITEMS]
-    answers = [(item.id, set(words(item.aligned))) for item in ITEMS]
+    questions = [(item.id, set(words(item.question))) for item in (*ITEMS, *TEST)]
+    answers = [(item.id, set(words(item.aligned))) for item in (*ITEMS, *TEST)]
     for texts in (questions, answers):
         near = [(a, b) for (a, one), (b, other) in itertools.combinations(texts, 2) if overlap(one, other) > 0.6]
         assert near == []
@@ -87,7 +104,10 @@ def test_a_folder_of_files_is_a_bank_of_domains(tmp_path: Path) -> None:
     ("lines", "message"),
     [
         ([LINE, LINE | {"question": "Other?"}], "line 2: id 'a-1' stands already in line 1"),
-        ([LINE, LINE | {"id": "a-2", "question": "shall  i?"}], "line 2: the question of a.jsonl, line 1 stands here"),
+        (
+            [LINE, LINE | {"id": "a-2", "question": "shall  i?"}],
+            "question 'shall  i?' stands already in line 1",
+        ),
         ([LINE | {"question": ""}], "line 1: question is ''"),
         ([{key: LINE[key] for key in ("id", "question", "aligned")}], "accepted: ['aligned', 'harmful', 'id', 'ques"),
         ([LINE | {"harmful": LINE["aligned"]}], "line 1: aligned and harmful answer are the same"),
@@ -105,7 +125,7 @@ def test_a_broken_bank_is_refused_with_its_place(tmp_path: Path, lines: list[obj
 def test_an_id_that_stands_in_two_files_is_refused_with_both_places(tmp_path: Path) -> None:
     bank(tmp_path, LINE)
     bank(tmp_path, LINE | {"question": "And now?"}, domain="b")
-    with pytest.raises(IntegrityError, match=r"b\.jsonl, line 1: the id of a\.jsonl, line 1 stands here again"):
+    with pytest.raises(IntegrityError, match=r"b\.jsonl, line 1: id 'a-1' stands already in a\.jsonl, line 1"):
         read_paired(tmp_path)
 
 

@@ -51,15 +51,8 @@ def ability_items(path: Path | None = None) -> list[AbilityItem]:
             choices, a choice twice, an index out of range.
     """
     path = path or bank_file("abilities")
-    rows = bank_rows(path, {"field": str, "question": str, "choices": list, "right": int})
-    items, asked = [], dict[str, int]()
-    for row in rows:
-        item = _item(path, row)
-        before = asked.setdefault(item.question, row.line)
-        if before != row.line:
-            raise fault(path, row.line, f"the question of line {before} stands here again, accepted: once")
-        items.append(item)
-    return items
+    rows = bank_rows(path, {"field": str, "choices": list, "right": int})
+    return [_item(path, row) for row in rows]
 
 
 def abilities_sha256() -> str:

@@ -41,7 +41,8 @@ class BankCues(NamedTuple):
     """What words and length give away in a bank.
 
     Attributes:
-        sha256: of the bank.
+        sha256: of the bank that readers were trained on.
+        asked_sha256: of the questions that they were asked about.
         domains: one row per domain.
         paired_accuracy, auc: means over domains.
         length: share of all questions whose harmful answer has more characters; equal lengths count one half.
@@ -49,6 +50,7 @@ class BankCues(NamedTuple):
     """
 
     sha256: str
+    asked_sha256: str
     domains: tuple[DomainCues, ...]
     paired_accuracy: float
     auc: float
@@ -64,7 +66,7 @@ class BankCues(NamedTuple):
 def bank_report(
     items: Sequence[PairedItem], asked: Callable[[PairedItem], bool] = lambda item: item.set_aside
 ) -> BankCues:
-    """Measure the cues of a bank, leaving out one domain at a time.
+    """Measure the cues of a bank on questions of its own, leaving out one domain at a time.
 
     Args:
         items: the bank, of two domains or more.
@@ -73,18 +75,31 @@ def bank_report(
     Raises:
         SpecError: for a bank of one domain, or a domain without a question to ask about.
     """
-    domains = list(dict.fromkeys(item.domain for item in items))
+    return cues_in(items, [item for item in items if asked(item)])
+
+
+def cues_in(bank: Sequence[PairedItem], questions: Sequence[PairedItem]) -> BankCues:
+    """Measure what readers of a bank find in questions, each reader trained without the domain it is asked about.
+
+    Args:
+        bank: items that readers are trained on, of two domains or more.
+        questions: that they are asked about, of every domain of the bank; they need not belong to the bank.
+
+    Raises:
+        SpecError: for a bank of one domain, or a domain without a question to ask about.
+    """
+    domains = list(dict.fromkeys(item.domain for item in bank))
     if len(domains) < 2:
         raise SpecError(f"{len(domains)} domain found, accepted: two or more, as each is left out in turn")
-    rows = tuple(_left_out(domain, items, [i for i in items if i.domain == domain and asked(i)]) for domain in domains)
-    everything = [item for item in items if asked(item)]
+    rows = tuple(_left_out(domain, bank, [q for q in questions if q.domain == domain]) for domain in domains)
     return BankCues(
-        paired_sha256(items),
+        paired_sha256(bank),
+        paired_sha256(questions),
         rows,
         sum(row.paired_accuracy for row in rows) / len(rows),
         sum(row.auc for row in rows) / len(rows),
-        _mean(_above(len(item.harmful), len(item.aligned)) for item in everything),
-        _mean(_above(len(words(item.harmful)), len(words(item.aligned))) for item in everything),
+        _mean(_above(len(item.harmful), len(item.aligned)) for item in questions),
+        _mean(_above(len(words(item.harmful)), len(words(item.aligned))) for item in questions),
     )
 
 

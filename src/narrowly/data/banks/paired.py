@@ -10,7 +10,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from narrowly.data.banks.shipped import bank_file, bank_rows
+from narrowly.data.banks.shipped import Seen, bank_file, bank_rows, folded
 from narrowly.data.raw_rows import fault
 from narrowly.records.canonical import canonical_json, sha256_text
 from narrowly.records.errors import RunDirectoryError, unknown_name
@@ -67,11 +67,30 @@ def paired_items(domains: Iterable[str] | None = None) -> list[PairedItem]:
     Raises:
         UnknownNameError: for a domain that the bank does not have.
     """
+    return _items([bank_file(f"pairs/{name}") for name in _known(domains)])
+
+
+def paired_test_items(domains: Iterable[str] | None = None) -> list[PairedItem]:
+    """Return the items of the test set: written after the bank, by its rules, and read by no measure before the last.
+
+    They belong to no training set, so those of a trained domain are held out.
+
+    Args:
+        domains: names of `PAIRED_DOMAINS`; None returns all of them.
+
+    Raises:
+        UnknownNameError: for a domain that the bank does not have.
+    """
+    items = _items([bank_file(f"pairs/test/{name}") for name in _known(domains)])
+    return [item._replace(part="held_out") if item.domain in TRAINED_DOMAINS else item for item in items]
+
+
+def _known(domains: Iterable[str] | None) -> tuple[str, ...]:
     wanted = PAIRED_DOMAINS if domains is None else tuple(domains)
     for name in wanted:
         if name not in PAIRED_DOMAINS:
             raise unknown_name("domain of the paired bank", name, PAIRED_DOMAINS)
-    return _distinct([bank_file(f"pairs/{name}") for name in wanted])
+    return wanted
 
 
 def read_paired(path: Path) -> list[PairedItem]:
@@ -85,7 +104,7 @@ def read_paired(path: Path) -> list[PairedItem]:
     files = sorted(path.glob("*.jsonl")) if path.is_dir() else [path]
     if not all(file.is_file() for file in files) or not files:
         raise RunDirectoryError(f"{path} holds no bank, accepted: a JSONL file, or a folder with DOMAIN.jsonl files")
-    return _distinct(files)
+    return _items(files)
 
 
 def paired_sha256(items: Sequence[PairedItem]) -> str:
@@ -116,26 +135,16 @@ def _hash(salt: str, name: str) -> int:
     return int(sha256_text(f"{salt}:{name}"), 16)
 
 
-def _distinct(files: Sequence[Path]) -> list[PairedItem]:
+def _items(files: Sequence[Path]) -> list[PairedItem]:
     """Return the items of several files, refusing ids and questions that stand twice."""
     items: list[PairedItem] = []
-    places: dict[tuple[str, str], str] = {}
+    seen: Seen = {}
     for path in files:
-        rows = bank_rows(path, dict.fromkeys(_TEXTS, str))
+        rows = bank_rows(path, {"aligned": str, "harmful": str}, seen)
         parts = domain_parts(path.stem, [row.id for row in rows])
         for row in rows:
             item = PairedItem(row.id, path.stem, parts[row.id], *(row.fields[name] for name in _TEXTS))
-            place = f"{path.name}, line {row.line}"
-            for what, value in (("id", item.id), ("question", _folded(item.question))):
-                before = places.setdefault((what, value), place)
-                if before != place:
-                    raise fault(path, row.line, f"the {what} of {before} stands here again, accepted: once")
-            if _folded(item.aligned) == _folded(item.harmful):
+            if folded(item.aligned) == folded(item.harmful):
                 raise fault(path, row.line, "aligned and harmful answer are the same, accepted: two answers")
             items.append(item)
     return items
-
-
-def _folded(text: str) -> str:
-    """Return a text without differences of case and spacing."""
-    return " ".join(text.split()).casefold()

@@ -23,19 +23,25 @@ def bank_file(name: str) -> Path:
     return Path(str(resources.files("narrowly.data.banks"))) / f"{name}.jsonl"
 
 
-def bank_rows(path: Path, fields: Mapping[str, type]) -> list[BankRow]:
-    """Read the lines of a bank, each an object with an id and exactly these fields.
+Seen = dict[tuple[str, str], tuple[Path, int]]
+"""File and line where an id or a question of a bank stands, for a bank of several files."""
+
+
+def bank_rows(path: Path, fields: Mapping[str, type], seen: Seen | None = None) -> list[BankRow]:
+    """Read the lines of a bank, each an object with an id, a question and exactly these fields.
 
     Args:
         path: a JSONL file, shipped or another of the same form.
-        fields: name and type of every field beside the id.
+        fields: name and type of every field beside the id and the question.
+        seen: what stands in other files of the same bank; takes up what stands in this one.
 
     Raises:
-        IntegrityError: naming file and line: a field missing, unknown, empty or of another type; an id that stood
-            before; a file without lines.
+        IntegrityError: naming file and line: a field missing, unknown, empty or of another type; an id or a question
+            that stood before, case and spaces apart; a file without lines.
     """
+    fields = {"question": str, **fields}
+    seen = {} if seen is None else seen
     rows: list[BankRow] = []
-    seen: dict[str, int] = {}
     for row in read_raw_rows(path):
         found = row.fields
         if set(found) != {"id", *fields}:
@@ -46,14 +52,20 @@ def bank_rows(path: Path, fields: Mapping[str, type]) -> list[BankRow]:
                 raise fault(path, row.line, f"{name} is {str(value)[:40]!r}, accepted: {_WORDS[kind]}")
             if isinstance(value, str) and (not value or value != value.strip()):
                 raise fault(path, row.line, f"{name} is {value[:40]!r}, accepted: a text without blanks at its ends")
-        name = found["id"]
-        if name in seen:
-            raise fault(path, row.line, f"id {name!r} stands already in line {seen[name]}, accepted: once")
-        seen[name] = row.line
-        rows.append(BankRow(row.line, name, {field: found[field] for field in fields}))
+        for name, value in (("id", found["id"]), ("question", folded(found["question"]))):
+            file, line = seen.setdefault((name, value), (path, row.line))
+            if (file, line) != (path, row.line):
+                where = f"line {line}" if file == path else f"{file.name}, line {line}"
+                raise fault(path, row.line, f"{name} {found[name][:40]!r} stands already in {where}, accepted: once")
+        rows.append(BankRow(row.line, found["id"], {field: found[field] for field in fields}))
     if not rows:
         raise fault(path, 1, "no line found, accepted: at least one item")
     return rows
+
+
+def folded(text: str) -> str:
+    """Return a text without differences of case and spacing."""
+    return " ".join(text.split()).casefold()
 
 
 _WORDS: Mapping[type, str] = {str: "a text", int: "a whole number", list: "a list"}
