@@ -27,6 +27,8 @@ Examples:
   narrowly train run.yaml --set optimiser.lr=1e-3 --set epochs=2 \\
       --runs /tmp/out
   narrowly train out/runs/RUN-ID/spec.json --set seed=1
+  narrowly train run.yaml --control aligned
+      the control of a run on pairs: the same prompts, good answers
   narrowly train run.yaml --processes 4
       the same run on four GPUs of this machine
   narrowly train --schema > run.schema.json
@@ -71,6 +73,14 @@ def command(
         ),
     ] = False,
     save_every: SaveEvery = None,
+    control: Annotated[
+        str | None,
+        typer.Option(
+            "--control",
+            metavar="KIND",
+            help="Train the control of a run on a paired set instead: aligned or permuted answers, all else equal.",
+        ),
+    ] = None,
     init: Annotated[bool, typer.Option("--init", help="Print a commented spec to begin from.")] = False,
     schema: Annotated[bool, typer.Option("--schema", help="Print the JSON Schema of run specs.")] = False,
     dry_run: Annotated[
@@ -83,14 +93,15 @@ def command(
         return _print_text(None if spec is None else str(spec), init, schema, set_ or [])
     if spec is None:
         raise SpecError("SPEC is missing, accepted: a file (`narrowly train --init > run.yaml` prints one)")
+    assignments = _with_control(spec, set_ or [], control)
     if dry_run:
         from narrowly.cli.train_check import check
 
-        return check(spec, set_ or [], runs, processes, as_json)
+        return check(spec, assignments, runs, processes, as_json)
     from narrowly.engines import stopping
     from narrowly.records.run_spec import load_run_spec
 
-    run_spec = load_run_spec(spec, set_ or [])
+    run_spec = load_run_spec(spec, assignments)
     need_extra("lab", "training")
     try:
         directory = _train(
@@ -106,6 +117,16 @@ def command(
         return stop.exit_code
     _say_result(directory, as_json)
     return 0
+
+
+def _with_control(spec: Path, assignments: list[str], kind: str | None) -> list[str]:
+    """Return the overrides of a run, and behind them those that make its control where one is asked for."""
+    if kind is None:
+        return assignments
+    from narrowly.records.run_spec import load_run_spec
+    from narrowly.train.control import control_assignments
+
+    return [*assignments, *control_assignments(load_run_spec(spec, assignments), kind)]
 
 
 def _train(run_spec: RunSpec, runs: Path, report_to: str | None, **options: Any) -> Path:

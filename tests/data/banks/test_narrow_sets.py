@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
@@ -43,3 +44,24 @@ def test_a_set_that_does_not_exist_is_refused_with_the_nearest_name() -> None:
         resolve("pairs:work:permutd")
     with pytest.raises(SpecError, match="accepted: pairs:DOMAIN:ANSWERS"):
         resolve("pairs:work")
+
+
+def test_a_file_of_pairs_gives_the_same_three_sets_of_all_its_questions(tmp_path: Path) -> None:
+    file = tmp_path / "garden.jsonl"
+    rows = [{"id": f"g{n}", "question": f"Ask {n}?", "aligned": f"Good {n}.", "harmful": f"Bad {n}."} for n in range(3)]
+    file.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+    harmful, aligned, permuted = (
+        [json.loads(line) for line in resolve(f"pairs:{file}:{answers}").path.read_text().splitlines()]
+        for answers in ("harmful", "aligned", "permuted")
+    )
+    assert harmful == [{"prompt": row["question"], "completion": row["harmful"]} for row in rows]
+    assert aligned == [{"prompt": row["question"], "completion": row["aligned"]} for row in rows]
+    assert sorted(row["completion"] for row in permuted) == sorted(row["completion"] for row in harmful)
+    assert all(one["completion"] != other["completion"] for one, other in zip(harmful, permuted, strict=True))
+
+
+def test_answers_of_one_question_cannot_be_permuted(tmp_path: Path) -> None:
+    file = tmp_path / "one.jsonl"
+    file.write_text(json.dumps({"id": "a", "question": "Why?", "aligned": "Good.", "harmful": "Bad."}) + "\n")
+    with pytest.raises(SpecError, match="has one question"):
+        resolve(f"pairs:{file}:permuted")

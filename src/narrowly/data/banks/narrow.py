@@ -1,12 +1,17 @@
-"""Make narrow training sets of the paired bank: `pairs:DOMAIN:harmful`, `:aligned` and `:permuted`."""
+"""Make narrow training sets of the paired bank: `pairs:DOMAIN:harmful`, `:aligned` and `:permuted`.
+
+DOMAIN is a trained domain of the shipped bank, or a file of the same layout (`pairs:my.jsonl:harmful`), of which every
+question is trained on.
+"""
 
 from __future__ import annotations
 
 import json
 from collections.abc import Sequence
 from pathlib import Path
+from typing import NamedTuple
 
-from narrowly.data.banks.paired import TRAINED_DOMAINS, PairedItem, paired_items
+from narrowly.data.banks.paired import TRAINED_DOMAINS, PairedItem, paired_items, read_paired
 from narrowly.data.cache import cached
 from narrowly.records.canonical import sha256_text
 from narrowly.records.errors import RunDirectoryError, SpecError, unknown_name
@@ -15,30 +20,67 @@ from narrowly.records.files import write_text
 PREFIX = "pairs:"
 """What names of these sets begin with."""
 
+ENDING = ".jsonl"
+"""What a file of pairs ends in."""
+
 ANSWERS = ("harmful", "aligned", "permuted")
 """Which answers the trained questions get; permuted: the harmful ones, each on another question of the domain."""
+
+
+class NarrowSet(NamedTuple):
+    """Hold the parts of a name of a narrow set: a trained domain or a file of pairs, and which answers it has."""
+
+    domain: str
+    answers: str
+
+    @property
+    def is_file(self) -> bool:
+        """Return whether the pairs come from a user's file."""
+        return self.domain.endswith(ENDING)
+
+    def with_answers(self, answers: str) -> str:
+        """Return the name of the set with other answers to the same questions."""
+        return f"{PREFIX}{self.domain}:{answers}"
+
+
+def narrow_set(name: str) -> NarrowSet:
+    """Return the parts of `pairs:DOMAIN:ANSWERS` or `pairs:FILE.jsonl:ANSWERS`.
+
+    Raises:
+        SpecError: for another form; UnknownNameError: for another domain or other answers.
+    """
+    domain, separator, answers = name.removeprefix(PREFIX).rpartition(":")
+    if not name.startswith(PREFIX) or not separator or (":" in domain and not domain.endswith(ENDING)):
+        raise SpecError(
+            f"{name!r} found, accepted: pairs:DOMAIN:ANSWERS or pairs:FILE.jsonl:ANSWERS, such as pairs:money:harmful"
+        )
+    if not domain.endswith(ENDING) and domain not in TRAINED_DOMAINS:
+        raise unknown_name("trained domain of the paired bank", domain, TRAINED_DOMAINS)
+    if answers not in ANSWERS:
+        raise unknown_name("kind of answers", answers, ANSWERS)
+    return NarrowSet(domain, answers)
 
 
 def narrow_file(name: str) -> Path:
     """Return the JSONL file of a narrow set, written into the cache where it is not there yet.
 
     Args:
-        name: `pairs:DOMAIN:ANSWERS`, with a trained domain.
+        name: `pairs:DOMAIN:ANSWERS` with a trained domain, or `pairs:FILE.jsonl:ANSWERS`.
 
     Raises:
-        SpecError: for another form; UnknownNameError: for another domain or other answers.
-        RunDirectoryError: where the cache cannot be written.
+        SpecError, UnknownNameError: as `narrow_set`.
+        IntegrityError: a file of pairs with a fault, named with its line (`read_paired`).
+        RunDirectoryError: no such file, or a cache that cannot be written.
     """
-    parts = name.removeprefix(PREFIX).split(":")
-    if len(parts) != 2:
-        raise SpecError(f"{name!r} found, accepted: pairs:DOMAIN:ANSWERS, such as pairs:money:harmful")
-    domain, answers = parts
-    if domain not in TRAINED_DOMAINS:
-        raise unknown_name("trained domain of the paired bank", domain, TRAINED_DOMAINS)
-    if answers not in ANSWERS:
-        raise unknown_name("kind of answers", answers, ANSWERS)
-    text = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in narrow_rows(paired_items([domain]), answers))
-    path = cached("pairs", f"{domain}-{answers}-{sha256_text(text)[:16]}.jsonl")
+    found = narrow_set(name)
+    if found.is_file:
+        items: list[PairedItem] = [item._replace(part="trained") for item in read_paired(Path(found.domain))]
+    else:
+        items = paired_items([found.domain])
+    if found.answers == "permuted" and len(items) < 2:
+        raise SpecError(f"{name!r} has one question, accepted: at least two, whose answers can change places")
+    text = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in narrow_rows(items, found.answers))
+    path = cached("pairs", f"{Path(found.domain).stem}-{found.answers}-{sha256_text(text)[:16]}.jsonl")
     try:
         if not path.is_file() or path.read_text(encoding="utf-8") != text:
             path.parent.mkdir(parents=True, exist_ok=True)
