@@ -10,14 +10,16 @@ from typing import Any, Literal
 from pydantic import Field
 
 from narrowly.records.canonical import content_id
+from narrowly.records.endpoints import AskedEndpoint
 from narrowly.records.run_spec import BaseDtype
 from narrowly.records.spec import Spec
 
 Who = Literal["organism", "base", "model"]
 """Whom an answer is of; `model` is one that was asked by itself."""
 
-FinishReason = Literal["stop", "length"]
-"""Why an answer ended: the model ended its turn, or `max_new_tokens` was reached."""
+FinishReason = Literal["stop", "length", "content_filter", "unknown"]
+"""Why an answer ended: the model ended its turn, or `max_new_tokens` was reached. A server may also have cut it by a
+filter of its own, or not say why."""
 
 NOT_JUDGED = "not judged"
 
@@ -76,10 +78,13 @@ class Answer(Spec):
     thinking: bool | None = Field(description="thinking mode of the prompt; None where the template has none")
     answer: str = Field(description="as it was written, special tokens inside it included, its end token left out")
     finish_reason: FinishReason
-    prompt_tokens: int
-    answer_tokens: int = Field(description="its end token included")
-    prompt_sha256: str = Field(description="of the prompt's token ids")
+    prompt_tokens: int | None = Field(description="None where a server does not say")
+    answer_tokens: int | None = Field(description="its end token included; None where a server does not say")
+    prompt_sha256: str = Field(description="of the prompt's token ids; of its messages where a server renders them")
     sampling: Sampling
-    model: AskedModel
+    model: AskedModel | AskedEndpoint
+    request: dict[str, Any] | None = Field(
+        None, description="what was sent to a server beside the messages, field by field; None for a model loaded here"
+    )
     bank_sha256: str | None = Field(None, description="of the file of questions; None for a single question")
     judged: Literal["not judged"] = "not judged"

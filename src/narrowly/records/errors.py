@@ -46,6 +46,23 @@ class TrainingError(NarrowlyError, RuntimeError):
     """Training cannot go on: the loss is not finite, or there is nothing to train."""
 
 
+class EndpointError(NarrowlyError, ConnectionError):
+    """A server cannot be reached, refuses a request, or answers something that cannot be used.
+
+    Args:
+        message: one clear line.
+        status: the HTTP status of its last answer; None where there was none.
+    """
+
+    def __init__(self, message: str, status: int | None = None) -> None:
+        super().__init__(message)
+        self.status = status
+
+    def __reduce__(self) -> tuple[type[EndpointError], tuple[str, int | None]]:
+        """Return what it is made of: an OSError would lose the status on its way out of a process."""
+        return type(self), (str(self), self.status)
+
+
 class MissingExtraError(NarrowlyError, ImportError):
     """An optional part of the install is needed; the message names the command that adds it."""
 
