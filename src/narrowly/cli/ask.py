@@ -162,7 +162,7 @@ def _print_written(reply: Reply) -> None:
     """Print the answers of a model that no world knows, sample by sample, the organism's before its base's."""
     first = reply.said[0].answers[0]
     if reply.run_directory is None:
-        beside = f", base {first.model.base}" if first.who == "organism" else ""
+        beside = f", base {reply.base}" if first.who == "organism" else ""
         say(f"{'adapter' if first.who == 'organism' else 'model'} {safe(first.model.name)}{safe(beside)}")
     drawn = "greedy" if first.sampling.temperature == 0 else f"temperature {first.sampling.temperature:g}"
     mode = "" if first.thinking is None else f", thinking {'on' if first.thinking else 'off'}"
