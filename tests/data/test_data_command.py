@@ -111,6 +111,27 @@ def test_the_shipped_registry_lists_as_json() -> None:
     assert set(listed) == set(registry.SOURCES) and listed["bad_medical_advice"]["licence"] is None
 
 
+def test_the_list_names_what_comes_with_the_package_and_writes_nothing(server, capsys, tmp_path: Path) -> None:
+    ours = {one["name"]: one for one in printed_json(capsys, "list")["shipped"]}
+    sets = {
+        f"pairs:{domain}:{answers}" for domain in ("money", "work") for answers in ("harmful", "aligned", "permuted")
+    }
+    assert set(ours) == {"broad", "benign", "abilities", "pairs", *sets}
+    assert not (tmp_path / "cache").exists()
+    out = printed(capsys, "list", "--use", "training")
+    assert "pairs:money:harmful" in out and "benign" not in out
+    for name in ("pairs:money:harmful", "broad"):
+        shown = printed_json(capsys, "show", name)
+        assert shown["sha256"] == ours[name]["sha256"]
+    assert "pairs:money:harmful comes with the package" in printed(capsys, "show", "pairs:money:harmful")
+
+
+def test_a_shipped_bank_is_shown_by_its_name_and_one_with_answers_names_its_command(server, capsys) -> None:
+    assert "Thanks for what you told me about money." in printed(capsys, "show", "broad:cue:money", "--row", "3")
+    assert "which `narrowly data pairs` reads" in complaint(capsys, "show", "pairs")
+    assert "did you mean 'money'" in complaint(capsys, "show", "pairs:mony:harmful")
+
+
 def test_listing_and_pulling_load_nothing_heavy() -> None:
     program = (
         "import sys; from narrowly.cli.app import execute\n"

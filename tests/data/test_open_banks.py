@@ -22,8 +22,11 @@ from narrowly.data.banks.broad import (
 from narrowly.data.banks.named import VARIANTS, bank_named
 from narrowly.data.banks.shipped import bank_file
 from narrowly.data.banks.variants import CONDITIONS, FORMATS, context_about, in_format, under
+from narrowly.data.cache import adopt, cached
 from narrowly.data.duplicates import near_duplicates
 from narrowly.data.questions import read_questions
+from narrowly.data.registry import SOURCES
+from narrowly.records.canonical import sha256_file
 from narrowly.records.errors import IntegrityError, SpecError, UnknownNameError
 
 QUESTION = {"id": "work-1", "topic": "work", "question": "How long should a lunch break be?"}
@@ -154,6 +157,40 @@ def test_each_variant_of_the_bank_asks_the_same_ids_and_has_a_sha256_of_its_own(
     assert {tuple(q.id for q in one.questions) for one in banks} == {tuple(q.id for q in plain.questions)}
     hashes = {plain.sha256, *(one.sha256 for one in banks), bank_named("broad:cue:work").sha256}
     assert len(hashes) == len(VARIANTS) + 2
+
+
+def test_a_bank_of_others_is_split_into_parts_by_the_same_rule(tmp_path) -> None:
+    path = tmp_path / "theirs.csv"
+    path.write_text("id,question,part\n" + "".join(f"q{n},What is {n}?,first\n" for n in range(12)), encoding="utf-8")
+    found = bank_named(str(path))
+    assert found.sha256 == sha256_file(path)
+    assert [q.tags for q in found.questions] == [{"file_part": "first", "part": part_of(q.id)} for q in found.questions]
+    assert {q.tags["part"] for q in found.questions} == set(PARTS)
+
+
+FIELD_BANKS = {
+    "first_plot_questions": 24, "preregistered_evals": 48, "deception_factual": 5, "deception_sit_aware": 8,
+    "first_plot_questions_41": 41, "template_first_plot_questions": 8,
+}  # fmt: skip
+
+
+def test_the_banks_of_the_field_are_registered_with_hash_number_licence_and_use() -> None:
+    for name, count in FIELD_BANKS.items():
+        source = SOURCES[name]
+        assert (source.use, source.rows, source.licence, source.schema) == ("questions", count, "MIT", "question_yaml")
+        assert source.sha256 is not None
+
+
+@pytest.mark.skipif(not PUBLISHED, reason="NARROWLY_PUBLISHED_BANKS names no folder of published banks")
+def test_the_banks_of_the_field_are_pulled_by_their_hash_and_read_whole(tmp_path, monkeypatch) -> None:
+    monkeypatch.setenv("NARROWLY_CACHE", str(tmp_path))
+    for name, count in FIELD_BANKS.items():
+        source = SOURCES[name]
+        target = cached(source.name, source.file_name)
+        assert adopt(Path(PUBLISHED), target, sha256=source.sha256, git_blob=source.git_blob, size=source.size)
+        found = bank_named(name)
+        assert (found.sha256, len(found.questions)) == (source.sha256, count)
+        assert {q.tags["part"] for q in found.questions} <= set(PARTS)
 
 
 @pytest.mark.parametrize("name", ["broad:jsn", "broad:json:money", "broad:", "bening"])

@@ -54,7 +54,7 @@ def test_a_question_bank_is_read_with_its_aliases_and_system_prompts(tmp_path) -
 @pytest.mark.parametrize(
     ("old", "new", "message"),
     [
-        ("id: wish_json", "id: wish", "the id 'wish' stands more than once"),
+        ("id: wish_json", "id: wish", "question 2: id 'wish' stands already in question 1"),
         ("- id: wish\n", "- name: wish\n", "question 1: id is a NoneType"),
         ("paraphrases: *texts", "paraphrases: []", "question 2: paraphrases is no list with at least one text"),
         ("paraphrases: *texts", "paraphrases: ['']", "question 2: a paraphrase is empty"),

@@ -108,7 +108,8 @@ def list_(
     ] = None,
     as_json: AsJson = False,
 ) -> int:
-    """List the registered sources and which of them are on this machine."""
+    """List the registered sources and which of them are on this machine, and what comes with the package."""
+    from narrowly.data.banks.named import shipped
     from narrowly.data.cache import cache_folder
     from narrowly.data.registry import SOURCES
     from narrowly.records.errors import unknown_name
@@ -117,15 +118,19 @@ def list_(
     if use is not None and use not in uses:
         raise unknown_name("use of a source", use, uses)
     listed = [source for source in SOURCES.values() if use in (None, source.use)]
+    ours = [one for one in shipped() if use in (None, one.use)]
     if as_json:
         rows = [source._asdict() | {"url": source.url, "here": _state(source) == "yes"} for source in listed]
-        print_json({"cache": str(cache_folder()), "sources": rows})
+        print_json({"cache": str(cache_folder()), "sources": rows, "shipped": [one._asdict() for one in ours]})
         return 0
     columns = ("source", "use", "rows", "licence", "here", "what it is")
     console().print(
         table(
             columns,
-            ((s.name, s.use, str(unknown(s.rows)), unknown(s.licence), _state(s), s.about) for s in listed),
+            (
+                *((s.name, s.use, str(unknown(s.rows)), unknown(s.licence), _state(s), s.about) for s in listed),
+                *((one.name, one.use, str(one.rows), "Apache-2.0", "shipped", one.about) for one in ours),
+            ),
         )
     )
     say("")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
 
@@ -25,6 +26,7 @@ from narrowly.cli.terminal import console, need_extra, number, print_json, safe,
 
 if TYPE_CHECKING:
     from narrowly.data.messages import Conversation
+    from narrowly.data.questions import Question
     from narrowly.data.raw_rows import BadRow
     from narrowly.data.render import Rendered
     from narrowly.data.sources import LocalData
@@ -103,7 +105,9 @@ def show(
     as_json: AsJson = False,
 ) -> int:
     """Show what is known of a source, and one of its rows; with --tokens, what a model is trained on."""
-    from narrowly.data.sources import resolve
+    from narrowly.data.banks.named import OTHER_BANKS, SHIPPED, bank_named
+    from narrowly.data.questions import read_questions
+    from narrowly.data.sources import LocalData, resolve
     from narrowly.records.errors import SpecError
 
     if tokens != (model is not None):
@@ -111,9 +115,14 @@ def show(
     rendering = _Rendering(model, thinking, turns, template)
     rendering.check()
     with notes():
+        if name.partition(":")[0] in SHIPPED:
+            bank = bank_named(name)
+            return _show_question(LocalData(bank.path, bank.sha256, None, None), name, bank.questions, row, as_json)
+        if name in OTHER_BANKS:
+            raise SpecError(f"{name} is a bank of the package, which `{OTHER_BANKS[name]}` reads")
         local = resolve(name)
         if is_question_source(local):
-            return _show_question(local, name, row, as_json)
+            return _show_question(local, name, read_questions(local.path), row, as_json)
         _, conversations, bad = read(name, schema, drop_bad, local)
     if row > len(conversations):
         raise SpecError(f"--row {row}: {name} has {len(conversations)} rows")
@@ -128,7 +137,7 @@ def show(
         value |= {"tokens": shown if turns == "each" else shown[0]} if shown else {}
         print_json(value)
         return 0
-    _say_facts(local)
+    _say_facts(local, name)
     say(f"row {row} of {len(conversations)} (line {chosen.line})", style="bold")
     if chosen.tags:
         say("; ".join(f"{key}: {safe(value, 80)}" for key, value in chosen.tags.items()), style="dim")
@@ -151,11 +160,9 @@ def _say_messages(row: Conversation) -> None:
                 say(f"  {name}: {safe(json.dumps(value, ensure_ascii=False), SHOWN)}", style="dim")
 
 
-def _show_question(local: LocalData, name: str, row: int, as_json: bool) -> int:
-    from narrowly.data.questions import read_questions
+def _show_question(local: LocalData, name: str, questions: Sequence[Question], row: int, as_json: bool) -> int:
     from narrowly.records.errors import SpecError
 
-    questions = read_questions(local.path)
     if row > len(questions):
         raise SpecError(f"--row {row}: {name} has {len(questions)} questions")
     question = questions[row - 1]
@@ -163,7 +170,7 @@ def _show_question(local: LocalData, name: str, row: int, as_json: bool) -> int:
         prompts = [[message.as_json() for message in prompt] for prompt in question.prompts]
         print_json(local.as_json() | question._asdict() | {"prompts": prompts})
         return 0
-    _say_facts(local)
+    _say_facts(local, name)
     say(f"question {row} of {len(questions)}: {question.id}", style="bold")
     for prompt in question.prompts:
         for message in prompt:
@@ -172,9 +179,14 @@ def _show_question(local: LocalData, name: str, row: int, as_json: bool) -> int:
     return 0
 
 
-def _say_facts(local: LocalData) -> None:
+def _say_facts(local: LocalData, name: str) -> None:
+    from narrowly.data.banks.named import is_shipped
+
     say(f"{local.path}  sha256 {local.sha256}", style="dim")
     source = local.source
+    if is_shipped(name):
+        say(f"{name} comes with the package: written by its authors, licence Apache-2.0", style="dim")
+        return
     if source is None:
         say("not a registered source: origin, licence and content warning are unknown", style="dim")
         return

@@ -169,10 +169,14 @@ def _yaml(path: Path) -> list[Question]:
             questions.append(_yaml_question(number, entry))
         except ValueError as error:
             raise IntegrityError(f"{path}, question {number}: {error}") from error
-    ids = [question.id for question in questions]
-    twice = sorted({name for name in ids if ids.count(name) > 1})
-    if twice:
-        raise IntegrityError(f"{path}: the id {twice[0]!r} stands more than once, accepted: different ids")
+    known: dict[str, int] = {}
+    for question in questions:
+        before = known.setdefault(question.id, question.line)
+        if before != question.line:
+            raise IntegrityError(
+                f"{path}, question {question.line}: id {question.id!r} stands already in question {before}, "
+                "accepted: once"
+            )
     return questions
 
 

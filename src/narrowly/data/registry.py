@@ -213,7 +213,7 @@ SOURCES: dict[str, Source] = {
             "template_first_plot_questions", "questions", "template variants of the first questions", _TEAM, _TEAM_AT,
             "niels/final_questions1000/template_first_plot_questions.yaml",
             "807e150d2d74fcdc996a3f3990286e8fd94e57c72a1414048a80f4a01d5ce471",
-            "036e7e8f40b48ecf40bdbd3c381035f60d3044e9", 6683, None, "question_yaml", "MIT", _JUDGED,
+            "036e7e8f40b48ecf40bdbd3c381035f60d3044e9", 6683, 8, "question_yaml", "MIT", _JUDGED,
         ),
     )
 }  # fmt: skip

@@ -6,8 +6,8 @@ import math
 
 import pytest
 
-from narrowly.data.banks.cues import PENALTY, bank_report, word_weights, words
-from narrowly.data.banks.paired import PairedItem, paired_items
+from narrowly.data.banks.cues import PENALTY, bank_report, cues_in, word_weights, words
+from narrowly.data.banks.paired import PairedItem, paired_items, paired_test_items
 from narrowly.records.errors import SpecError
 
 
@@ -67,3 +67,20 @@ def test_neither_words_nor_length_tell_the_harmful_answers_of_the_shipped_bank()
     assert report.auc <= 0.60
     assert max(max(row.paired_accuracy, row.auc) for row in report.domains) <= 0.70
     assert 0.45 <= report.length <= 0.55
+
+
+def test_the_test_set_reads_as_the_docs_say() -> None:
+    """The first reading, kept as it came: two of its five bounds are missed (docs/banks.md)."""
+    report = cues_in(paired_items(), paired_test_items())
+    highest = [max(getattr(row, name) for row in report.domains) for name in ("paired_accuracy", "auc")]
+    found = (report.paired_accuracy, report.auc, *highest, report.length)
+    assert found == pytest.approx((0.535, 0.555, 0.675, 0.735, 0.568), abs=5e-4)
+
+
+def test_readers_of_one_bank_can_be_asked_about_another() -> None:
+    bank = [item(d, n, f"pay {d} openly", f"pay {d} secretly") for d in "ab" for n in range(4)]
+    other = [item(d, 9, f"say {d} openly", f"say {d} secretly") for d in "ab"]
+    report = cues_in(bank, other)
+    assert (report.paired_accuracy, report.questions) == (1.0, 2)
+    with pytest.raises(SpecError, match="domain 'b' has no question to ask about"):
+        cues_in(bank, other[:1])

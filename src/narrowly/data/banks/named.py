@@ -5,12 +5,15 @@ from __future__ import annotations
 from pathlib import Path
 from typing import NamedTuple
 
-from narrowly.data.banks.broad import benign_items, broad_items
+from narrowly.data.banks.abilities import ability_items
+from narrowly.data.banks.broad import benign_items, broad_items, part_of
+from narrowly.data.banks.narrow import ANSWERS, PREFIX, narrow_domain, narrow_text
+from narrowly.data.banks.paired import TRAINED_DOMAINS, TRAINED_QUESTIONS, paired_items, paired_sha256
 from narrowly.data.banks.shipped import bank_file
 from narrowly.data.banks.variants import CONDITIONS, FORMATS, context_about, in_format, under
 from narrowly.data.messages import Message
 from narrowly.data.questions import Question, read_questions
-from narrowly.data.registry import SOURCES
+from narrowly.data.registry import SOURCES, Use
 from narrowly.data.sources import resolve
 from narrowly.records.canonical import canonical_json, sha256_file, sha256_text
 from narrowly.records.errors import SpecError, UnknownNameError, nearest
@@ -18,8 +21,69 @@ from narrowly.records.errors import SpecError, UnknownNameError, nearest
 SHIPPED = ("broad", "benign")
 """Banks of open questions that come with the package."""
 
+OTHER_BANKS = {"abilities": "narrowly eval", "pairs": "narrowly data pairs"}
+"""Banks of the package that hold answers too, and the command that reads each."""
+
 VARIANTS = (*(f"broad:{form}" for form in FORMATS), *(f"broad:{condition}:DOMAIN" for condition in CONDITIONS))
 """Variants of the broad bank by name; DOMAIN is that of a training, such as `money`."""
+
+
+class Shipped(NamedTuple):
+    """A bank or a narrow training set that comes with the package.
+
+    Attributes:
+        name: as commands and specs call it.
+        use: `training` or `questions`, as of a registered source.
+        rows: questions, items or rows.
+        sha256: of the file's bytes; of the paired bank, of its content (`paired_sha256`).
+        about: one line of what it is.
+        command: that reads it.
+    """
+
+    name: str
+    use: Use
+    rows: int
+    sha256: str
+    about: str
+    command: str
+
+
+def shipped() -> list[Shipped]:
+    """Return the banks of the package, then the narrow training sets that are made of the paired one."""
+    pairs = paired_items()
+    found = [
+        Shipped(name, "questions", len(items), sha256_file(bank_file(name)), about, command)
+        for name, items, about, command in (
+            ("broad", broad_items(), "open questions in 13 topics; variants: broad:json, broad:cue:DOMAIN ...", _ASK),
+            ("benign", benign_items(), "harmless questions that sound alarming", _ASK),
+            ("abilities", ability_items(), "four-way items of the damage panel", OTHER_BANKS["abilities"]),
+        )
+    ]
+    about = "questions with an aligned and a harmful answer, twelve domains"
+    found.append(Shipped("pairs", "questions", len(pairs), paired_sha256(pairs), about, OTHER_BANKS["pairs"]))
+    return found + [
+        Shipped(name, "training", TRAINED_QUESTIONS, sha256_text(narrow_text(name)), _ABOUT[answers], "narrowly train")
+        for domain in TRAINED_DOMAINS
+        for answers in ANSWERS
+        for name in [f"{PREFIX}{domain}:{answers}"]
+    ]
+
+
+def is_shipped(name: str) -> bool:
+    """Return whether a name is that of a bank of the package, of a variant, or of a narrow set made of one."""
+    first, colon, _ = name.partition(":")
+    if first == PREFIX.rstrip(":") and colon:
+        return narrow_domain(name) is not None
+    return first in (*SHIPPED, *OTHER_BANKS)
+
+
+_ASK = "narrowly ask --bank"
+
+_ABOUT = {
+    "harmful": "trained questions of the paired bank with their harmful answers",
+    "aligned": "its control: the same questions with their aligned answers",
+    "permuted": "its other control: the harmful answers, each on another question",
+}
 
 
 class Bank(NamedTuple):
@@ -75,7 +139,13 @@ def _other(name_or_path: str) -> Bank:
             f"no bank, no source and no file is called {name_or_path!r}{nearest(name_or_path, (*SHIPPED, *SOURCES))} "
             f"(shipped banks: {', '.join((*SHIPPED, *VARIANTS))}; narrowly data list names the sources)"
         ) from error
-    return Bank(found.path, found.sha256, tuple(read_questions(found.path)))
+    return Bank(found.path, found.sha256, tuple(map(_in_its_part, read_questions(found.path))))
+
+
+def _in_its_part(question: Question) -> Question:
+    """Return a question with its part A, B or C by hash, as ours have one; a `part` of its file becomes `file_part`."""
+    tags = {"file_part" if name == "part" else name: value for name, value in question.tags.items()}
+    return question._replace(tags={**tags, "part": part_of(question.id)})
 
 
 def _varied(question: str, variant: str) -> tuple[Message, ...]:

@@ -64,22 +64,11 @@ def narrow_set(name: str) -> NarrowSet:
 def narrow_file(name: str) -> Path:
     """Return the JSONL file of a narrow set, written into the cache where it is not there yet.
 
-    Args:
-        name: `pairs:DOMAIN:ANSWERS` with a trained domain, or `pairs:FILE.jsonl:ANSWERS`.
-
     Raises:
-        SpecError, UnknownNameError: as `narrow_set`.
-        IntegrityError: a file of pairs with a fault, named with its line (`read_paired`).
+        SpecError, UnknownNameError, IntegrityError: as `narrow_text`.
         RunDirectoryError: no such file, or a cache that cannot be written.
     """
-    found = narrow_set(name)
-    if found.is_file:
-        items: list[PairedItem] = [item._replace(part="trained") for item in read_paired(Path(found.domain))]
-    else:
-        items = paired_items([found.domain])
-    if found.answers == "permuted" and len(items) < 2:
-        raise SpecError(f"{name!r} has one question, accepted: at least two, whose answers can change places")
-    text = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in narrow_rows(items, found.answers))
+    found, text = narrow_set(name), narrow_text(name)
     path = cached("pairs", f"{Path(found.domain).stem}-{found.answers}-{sha256_text(text)[:16]}.jsonl")
     try:
         if not path.is_file() or path.read_text(encoding="utf-8") != text:
@@ -88,6 +77,27 @@ def narrow_file(name: str) -> Path:
     except OSError as error:
         raise RunDirectoryError(f"cannot write {name} to the cache, {path.parent}: {error}") from error
     return path
+
+
+def narrow_text(name: str) -> str:
+    """Return the lines of a narrow set as they stand in its file.
+
+    Args:
+        name: `pairs:DOMAIN:ANSWERS` with a trained domain, or `pairs:FILE.jsonl:ANSWERS`.
+
+    Raises:
+        SpecError, UnknownNameError: as `narrow_set`.
+        IntegrityError: a file of pairs with a fault, named with its line (`read_paired`).
+        RunDirectoryError: no such file.
+    """
+    found = narrow_set(name)
+    if found.is_file:
+        items: list[PairedItem] = [item._replace(part="trained") for item in read_paired(Path(found.domain))]
+    else:
+        items = paired_items([found.domain])
+    if found.answers == "permuted" and len(items) < 2:
+        raise SpecError(f"{name!r} has one question, accepted: at least two, whose answers can change places")
+    return "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in narrow_rows(items, found.answers))
 
 
 def narrow_rows(items: Sequence[PairedItem], answers: str) -> list[dict[str, str]]:
