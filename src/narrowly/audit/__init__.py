@@ -11,5 +11,7 @@ line and the reports may call it; it calls `narrowly.records`, the standard libr
 - `detectors`: one module per tool
 - `defaults`, `versions`: what a tool takes where nothing is said, by version
 - `rules`: findings from records
-- `scan`: all of it over paths
+- `scan`: every file past the detectors
+- `review`, `settings`: a scan with its findings, and what `.narrowly.toml` ignores
+- `sarif`: a review for code scanning
 """

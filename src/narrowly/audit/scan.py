@@ -7,6 +7,7 @@ import sys
 from collections.abc import Iterable, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, field
+from itertools import islice
 from multiprocessing import get_context
 from pathlib import Path
 
@@ -22,6 +23,9 @@ ONE_ANSWER = frozenset({"yaml", "json", "toml"})
 CHUNK = 64
 """Files that a worker takes at a time."""
 
+MOST_BESIDE = 20_000
+"""Files that are listed around a PATH that is one file."""
+
 
 @dataclass
 class Scan:
@@ -31,17 +35,20 @@ class Scan:
         jobs: in the order of the files.
         skipped: files that were not read or not understood.
         files: files that were read.
+        pickles: pickled artefacts that were met and not opened.
     """
 
     jobs: list[Job] = field(default_factory=list)
     skipped: list[Skip] = field(default_factory=list)
     files: int = 0
+    pickles: list[str] = field(default_factory=list)
 
     def add(self, other: Scan) -> None:
         """Take over what another scan found."""
         self.jobs += other.jobs
         self.skipped += other.skipped
         self.files += other.files
+        self.pickles += other.pickles
 
 
 def scan(paths: Sequence[Path], workers: int = 1) -> Scan:
@@ -55,51 +62,57 @@ def scan(paths: Sequence[Path], workers: int = 1) -> Scan:
         SpecError: a path that is missing, a link that leads nowhere, or neither file nor folder.
     """
     found = Scan()
+    beside: dict[Path, Repository] = {}
     for path in paths:
-        found.add(_scanned(path, workers))
+        if path.is_dir():
+            found.add(_folder(path, workers, label="" if len(paths) == 1 else _label(path)))
+        else:
+            found.add(_one_file(path, beside))
     return found
 
 
-def _scanned(path: Path, workers: int) -> Scan:
-    if path.is_dir():
-        return _folder(path, workers)
+def _label(folder: Path) -> str:
+    """Return what stands before the paths below a folder when they are shown."""
+    return "" if folder == Path() else f"{folder.as_posix().rstrip('/')}/"
+
+
+def _one_file(path: Path, beside: dict[Path, Repository]) -> Scan:
+    """Scan one file; what stands beside it is listed up to `MOST_BESIDE` files, once for each folder."""
     if path.is_symlink() and not path.exists():
         raise SpecError(f"{path}: a link that leads nowhere; give a folder or a file")
     if not path.exists():
-        raise SpecError(f"{path}: there is no such file or folder")
+        said = "standard input is not read" if str(path) == "-" else "there is no such file or folder"
+        raise SpecError(f"{path}: {said}; give a folder or a file")
     if not path.is_file():
         raise SpecError(f"{path}: neither a file nor a folder")
-    names = _names(path.parent, [])
-    label = "" if path.parent == Path() else f"{path.parent.as_posix().rstrip('/')}/"
-    repository = Repository(path.parent, [*names, path.name], label)
+    folder = path.parent
     if kind_of(path.name) is None:
-        return Scan([], [Skip(f"{label}{path.name}", "not a kind of file that is read (see `narrowly audit --help`)")])
-    return _files([path.name], repository)
+        return Scan(
+            [], [Skip(f"{_label(folder)}{path.name}", f"{path.suffix or 'this'} is no kind of file that is read")]
+        )
+    if folder not in beside:
+        names = [one for one in islice(walk(folder), MOST_BESIDE) if isinstance(one, str)]
+        beside[folder] = Repository(folder, names, _label(folder))
+    return _files([path.name], beside[folder])
 
 
-def _names(folder: Path, skipped: list[Skip]) -> list[str]:
-    names = []
-    for one in walk(folder):
+def _folder(root: Path, workers: int, label: str) -> Scan:
+    found = Scan()
+    names: list[str] = []
+    for one in walk(root):
         if isinstance(one, Skip):
-            skipped.append(one)
+            found.skipped.append(Skip(f"{label}{one.file}", one.reason))
         else:
             names.append(one)
-    return names
-
-
-def _folder(root: Path, workers: int) -> Scan:
-    skipped: list[Skip] = []
-    names = _names(root, skipped)
     read = [name for name in names if kind_of(name.rsplit("/", 1)[-1]) is not None]
-    found = Scan([], skipped)
-    repository = Repository(root, names)
     if workers <= 1 or len(read) < 2 * CHUNK:
-        found.add(_files(read, repository))
+        found.add(_files(read, Repository(root, names, label)))
         return found
     chunks = [read[start : start + CHUNK] for start in range(0, len(read), CHUNK)]
     method = "fork" if sys.platform == "linux" else "spawn"
+    start = (str(root), names, label)
     with ProcessPoolExecutor(
-        min(workers, len(chunks)), get_context(method), initializer=_start, initargs=(str(root), names)
+        min(workers, len(chunks)), get_context(method), initializer=_start, initargs=start
     ) as pool:
         for part in pool.map(_chunk, chunks):
             found.add(part)
@@ -109,9 +122,9 @@ def _folder(root: Path, workers: int) -> Scan:
 _repository: Repository | None = None
 
 
-def _start(root: str, names: Sequence[str]) -> None:
+def _start(root: str, names: Sequence[str], label: str) -> None:
     global _repository
-    _repository = Repository(Path(root), names)
+    _repository = Repository(Path(root), names, label)
 
 
 def _chunk(names: Sequence[str]) -> Scan:
@@ -126,6 +139,8 @@ def _files(names: Iterable[str], repository: Repository) -> Scan:
         source = read_source(path, repository.shown(name))
         if isinstance(source, Skip):
             found.skipped.append(source)
+        elif source is not None and source.kind == "pickle":
+            found.pickles.append(source.shown)
         elif source is not None:
             found.files += 1
             jobs, skip = jobs_in(source, repository)

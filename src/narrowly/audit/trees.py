@@ -28,8 +28,8 @@ MOST_DOCUMENTS = 20
 
 _Loader: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 _INTERPOLATION = re.compile(r"\$\{([A-Za-z_][\w.\-]*)\}")
-_IN_A_ROW = re.compile(rf"(?:[-?:][ \t]+){{{DEEPEST}}}")
-_INDENTED = re.compile(rf"^( {{{DEEPEST},}})[^ \n#]", re.MULTILINE)
+_IN_A_ROW = re.compile(rf"^[ \t]*(?:(?:[-?:]|[!&]\S*)[ \t]+){{{DEEPEST}}}", re.MULTILINE)
+_INDENTED = re.compile(rf"^ {{{5 * DEEPEST},}}[^ \n#]", re.MULTILINE)
 _TAG = "tag:yaml.org,2002:"
 
 
@@ -146,9 +146,9 @@ def read_yaml(text: str, file: str) -> list[Document]:
     Raises:
         UnreadableError: not YAML, or beyond the bounds.
     """
-    _check_nesting(text)
     documents: list[Document] = []
     try:
+        _check_nesting(text)
         loader = _Loader(text)
         try:
             while loader.check_node() and len(documents) < MOST_DOCUMENTS:
@@ -164,20 +164,22 @@ def read_yaml(text: str, file: str) -> list[Document]:
 
 
 def _check_nesting(text: str) -> None:
-    """Refuse nesting so deep that libyaml's own recursion would meet it; brackets in texts count as well."""
-    if text.count("[") + text.count("{") > DEEPEST:
-        depth = 0
-        for bracket in re.finditer(r"[\[\]{}]", text):
-            depth = depth + 1 if bracket.group() in "[{" else max(0, depth - 1)
-            if depth > 10 * DEEPEST:
-                raise UnreadableError(f"more than {10 * DEEPEST} brackets open")
-    if _IN_A_ROW.search(text):
-        raise UnreadableError(f"nested more than {DEEPEST} levels deep")
-    deepest = 0
-    for line in _INDENTED.finditer(text):
-        deepest = max(deepest, len(line.group(1)))
-        if deepest > 2000:
-            raise UnreadableError("indented by more than 2,000 columns")
+    """Refuse nesting so deep that libyaml's recursion would end the process; it checks no stack of its own.
+
+    A level of a block takes a line of more columns or one of the marks at the start of a line; a level in brackets a
+    bracket. Texts that could have many levels by that measure are walked once as events, which needs no recursion.
+    """
+    suspect = text.count("[") + text.count("{") > 10 * DEEPEST or any(end in text for end in "\r\x85\u2028\u2029")
+    if not (suspect or _IN_A_ROW.search(text) or _INDENTED.search(text)):
+        return
+    depth = 0
+    for event in yaml.parse(text, Loader=_Loader):
+        if isinstance(event, yaml.CollectionStartEvent):
+            depth += 1
+            if depth > DEEPEST:
+                raise UnreadableError(f"nested more than {DEEPEST} levels deep")
+        elif isinstance(event, yaml.CollectionEndEvent):
+            depth -= 1
 
 
 def _short(error: yaml.YAMLError) -> str:
