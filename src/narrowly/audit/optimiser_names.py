@@ -2,8 +2,9 @@
 
 Full-precision AdamW is `adamw` whoever computes it: fused, foreach, apex, DeepSpeed's on CPU or GPU, 32-bit of
 bitsandbytes. Another precision of the state (`adamw_8bit`), paging (`paged_adamw`) or another rule (`galore_adamw`) is
-another name. Sources: `OptimizerNames` of transformers 4.30-5.23, torch.optim 2.13, bitsandbytes 0.50, DeepSpeed 0.18,
-axolotl 0.21, pytorch-optimizer 4.1, timm 1.0.31, torchtune 0.6.1.
+another name; flashoptim keeps moments in 8 bits by default. Sources: `OptimizerNames` of transformers 4.30-5.23,
+torch.optim 2.13, bitsandbytes 0.50, DeepSpeed 0.18, axolotl 0.21, pytorch-optimizer 4.1, timm 1.0.31, torchtune 0.6.1,
+flashoptim 0.1.4.
 """
 
 from __future__ import annotations
@@ -13,11 +14,11 @@ import re
 _SPELLINGS = {
     "adamw": "adamw_torch adamw_torch_fused adamw_hf adamw_torch_xla adamw_torch_npu_fused adamw_apex_fused "
     "adamw_bnb_32bit adamw32bit adamw_32bit deepspeedcpuadam deepspeedcpuadamw cpuadam fusedadam fused_adam "
-    "fusedadamw distributed_fused_adam distributedfusedadam flash_adamw flashadamw optimi_adamw adamw_fused "
+    "fusedadamw distributed_fused_adam distributedfusedadam optimi_adamw adamw_fused "
     "torch_adamw adamwfused hybridadam hybrid_adam megatronfusedadam adamw_legacy",
-    "adam": "torch_adam adam_torch adam32bit adam_32bit flash_adam flashadam",
-    "adamw_8bit": "adamw_bnb_8bit adamw8bit bnb_adamw8bit adamw_torch_8bit ao_adamw_8bit",
-    "adam_8bit": "adam8bit bnb_adam8bit",
+    "adam": "torch_adam adam_torch adam32bit adam_32bit",
+    "adamw_8bit": "adamw_bnb_8bit adamw8bit bnb_adamw8bit adamw_torch_8bit ao_adamw_8bit flash_adamw flashadamw",
+    "adam_8bit": "adam8bit bnb_adam8bit flash_adam flashadam",
     "paged_adamw": "paged_adamw_32bit pagedadamw pagedadamw32bit paged_adamw32bit bnb_paged_adamw",
     "paged_adamw_8bit": "pagedadamw8bit paged_adamw8bit paged_adamw_bnb_8bit",
     "paged_adam": "pagedadam pagedadam32bit paged_adam_32bit",
@@ -31,8 +32,8 @@ _SPELLINGS = {
     "q_galore_adamw_8bit": "q_galore_adamw8bit qgaloreadamw8bit q_galore_adamw",
     "apollo_adamw": "apollo_adamw_layerwise apollo apolloadamw",
     "adafactor": "fused_adafactor",
-    "lion": "lion_32bit lion32bit fusedlion fused_lion deepspeedcpulion cpulion flash_lion flashlion lion_pytorch",
-    "lion_8bit": "lion8bit",
+    "lion": "lion_32bit lion32bit fusedlion fused_lion deepspeedcpulion cpulion lion_pytorch",
+    "lion_8bit": "lion8bit flash_lion flashlion",
     "paged_lion": "paged_lion_32bit pagedlion pagedlion32bit",
     "paged_lion_8bit": "pagedlion8bit",
     "muon": "singledevicemuon muonwithauxadam singledevicemuonwithauxadam distmuon dist_muon distributed_muon",
@@ -43,9 +44,9 @@ _SPELLINGS = {
     "dimuon": "",
     "dion": "",
     "dion2": "",
-    "sgd": "flash_sgd flashsgd torch_sgd sgd_nesterov",
-    "sgd_8bit": "sgd8bit",
-    "sgdw": "flash_sgdw flashsgdw",
+    "sgd": "torch_sgd sgd_nesterov",
+    "sgd_8bit": "sgd8bit flash_sgd flashsgd flash_sgdw flashsgdw",
+    "sgdw": "",
     "adagrad": "fusedadagrad deepspeedcpuadagrad cpuadagrad adagrad32bit",
     "adagrad_8bit": "adagrad8bit",
     "rmsprop": "rmsprop_bnb rmsprop_bnb_32bit rmsprop32bit rmsprop_32bit",

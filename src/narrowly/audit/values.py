@@ -20,11 +20,9 @@ _SCHEDULERS = {
     "warmupcosinelr": "cosine",
     "get_linear_schedule_with_warmup": "linear",
     "linearlr": "linear",
-    "warmupdecaylr": "linear",
     "get_constant_schedule": "constant",
     "constantlr": "constant",
     "get_constant_schedule_with_warmup": "constant_with_warmup",
-    "warmuplr": "constant_with_warmup",
     "get_wsd_schedule": "warmup_stable_decay",
     "get_polynomial_decay_schedule_with_warmup": "polynomial",
     "get_inverse_sqrt_schedule": "inverse_sqrt",
@@ -93,11 +91,14 @@ def listed(value: Any) -> list[Any] | str | None:
 
 
 def canonical_scheduler(value: Any) -> str | None:
-    """Return a scheduler's name: that of Transformers where the class or function is known, else as spelled, lower."""
+    """Return a scheduler's name: that of Transformers where the class or function is known, else its last part."""
     if not isinstance(value, str) or not value.strip():
         return None
-    last = value.strip().rsplit(".", 1)[-1].lower()
-    return _SCHEDULERS.get(last, last)
+    last = value.strip().rsplit(".", 1)[-1]
+    lower = last.lower()
+    return _SCHEDULERS.get(
+        lower, lower if lower in _SCHEDULERS.values() or value.startswith("SchedulerType.") else last
+    )
 
 
 def _whole(value: Any) -> int | float | None:
