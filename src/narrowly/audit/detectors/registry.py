@@ -9,7 +9,11 @@ from typing import Any
 from narrowly.audit.detectors import Detector
 from narrowly.audit.files import SourceFile
 
-MODULES: tuple[str, ...] = ()
+MODULES: tuple[str, ...] = (
+    "saved_runs", "torchtune", "nemo_automodel", "verl", "autotrain", "llamafactory", "swift", "axolotl", "mlx_lm",
+    "kohya", "unsloth_config", "hosted_requests", "deepspeed", "openrlhf", "torchtitan", "nemo", "trl_recipes",
+    "lightning_config", "hydra",
+)  # fmt: skip
 """Modules of this folder in the order in which they are asked: the special before the general."""
 
 

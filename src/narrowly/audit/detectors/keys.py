@@ -1,0 +1,127 @@
+"""Fill a job from a document by a table of keys; what the tools that stand on the Transformers Trainer share."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from narrowly.audit.defaults.read import defaults_of
+from narrowly.audit.files import Repository, SourceFile
+from narrowly.audit.record import Field, Job, default, explicit
+from narrowly.audit.trees import Document, Found
+from narrowly.audit.versions import Version, version_of
+
+Keys = Mapping[str, Sequence[str]]
+"""Field of the record -> the dotted keys that may hold it, in the order in which they count."""
+
+TRAINER_KEYS: Keys = {
+    "optimiser": ("optim",),
+    "learning_rate": ("learning_rate",),
+    "weight_decay": ("weight_decay",),
+    "scheduler": ("lr_scheduler_type",),
+    "epochs": ("num_train_epochs",),
+    "max_steps": ("max_steps",),
+    "beta1": ("adam_beta1",),
+    "beta2": ("adam_beta2",),
+    "eps": ("adam_epsilon",),
+    "optim_args": ("optim_args",),
+    "warmup_steps": ("warmup_steps",),
+    "warmup_ratio": ("warmup_ratio",),
+    "batch_size": ("per_device_train_batch_size",),
+    "accumulation": ("gradient_accumulation_steps",),
+    "max_grad_norm": ("max_grad_norm",),
+    "seed": ("seed",),
+}
+"""Keys of `transformers.TrainingArguments`."""
+
+NO_ADAPTER = "no adapter is configured"
+_LORA = ("lora_r", "lora_alpha", "lora_dropout", "lora_targets", "use_rslora")
+
+
+def said(document: Document, *keys: str) -> Found | None:
+    """Return the first of the keys that is there and is not null; a null says that the tool's default holds."""
+    for key in keys:
+        found = document.get(key)
+        if found is not None and found.value is not None:
+            return found
+    return None
+
+
+def said_field(name: str, document: Document, *keys: str) -> Field | None:
+    """Return the field for the first key that is there and is not null."""
+    for key in keys:
+        if said(document, key) is not None:
+            return document.field(name, key)
+    return None
+
+
+def word(document: Document, *keys: str) -> str:
+    """Return what a key says as lower-case text; empty where it says nothing."""
+    found = said(document, *keys)
+    return str(found.value).strip().lower() if found is not None and not isinstance(found.value, dict | list) else ""
+
+
+def truth(document: Document, *keys: str) -> bool:
+    """Say whether a flag is set."""
+    return word(document, *keys) in ("true", "yes", "on", "1")
+
+
+def take(job: Job, document: Document, keys: Keys) -> None:
+    """Set every field of the table that the document states."""
+    for name, spelled in keys.items():
+        job.set(name, said_field(name, document, *spelled))
+
+
+def place(document: Document, *keys: str) -> str:
+    """Return `file:line` of the first key that is there, else that of the section."""
+    found = document.get(*keys)
+    return f"{document.file}:{found.line if found is not None else document.line}"
+
+
+def new_job(tool: str, document: Document, *keys: str, name: str = "", kind: str = "config") -> Job:
+    """Return an empty job at the line of the first key that is there."""
+    found = document.get(*keys) if keys else None
+    return Job(tool, document.file, found.line if found is not None else document.line, name, kind)
+
+
+def note_version(job: Job, package: str, file: SourceFile, repository: Repository) -> Version | None:
+    """Set the tool's version as the repository states it, and return it."""
+    version = version_of(package, repository, file)
+    if version is not None:
+        job.tool_version = version.to_field()
+    return version
+
+
+def no_lora(job: Job, at: str | None = None, reason: str = NO_ADAPTER) -> None:
+    """Say that there is no LoRA: its fields have no value, and that is known."""
+    for name in _LORA:
+        job.fields[name] = default(None, reason, at)
+
+
+def fill_defaults(job: Job, tool: str, version: Version | None, of: str = "", **when: Any) -> None:
+    """Set what is not stated from the tool's table of defaults."""
+    job.fill(defaults_of(tool, version, of, **when))
+
+
+def datasets_of(document: Document, *keys: str) -> Field | None:
+    """Return the names of data sets: from a text with commas, a list of texts, or a list of mappings with a path."""
+    found = said(document, *keys)
+    if found is None:
+        return None
+    value = found.value
+    if isinstance(value, str):
+        names = [part.strip() for part in value.split(",") if part.strip()]
+    elif isinstance(value, list):
+        names = [_name(one) for one in value[:50]]
+    else:
+        names = [_name(value)]
+    return explicit(names, f"{document.file}:{found.line}")
+
+
+def _name(one: Any) -> str:
+    if isinstance(one, dict):
+        for key in ("path", "id", "name", "dataset_path", "dataset", "file_path", "data_path"):
+            if isinstance(one.get(key), str):
+                return str(one[key])
+        return "?"
+    return str(one)

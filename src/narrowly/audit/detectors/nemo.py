@@ -1,0 +1,78 @@
+"""NeMo YAML: NeMo 1 (`model.optim`), NeMo-RL (`policy.optimizer`).
+
+Sources: nemo_toolkit 1.23.0 `core/optim/optimizers.py` (names of the
+registry; FusedAdam of apex with its AdamW mode on); NeMo-RL `examples/configs`.
+"""
+
+from __future__ import annotations
+
+from narrowly.audit.detectors.keys import (
+    Keys,
+    datasets_of,
+    fill_defaults,
+    new_job,
+    no_lora,
+    note_version,
+    said,
+    take,
+    word,
+)
+from narrowly.audit.files import Repository, SourceFile
+from narrowly.audit.record import Job
+from narrowly.audit.trees import Document
+
+TOOL = "nemo"
+KINDS = ("yaml",)
+TRIGGERS = (b"optim:", b"optimizer:")
+
+KEYS: Keys = {
+    "optimiser": ("model.optim.name", "policy.optimizer.name"),
+    "learning_rate": ("model.optim.lr", "policy.optimizer.kwargs.lr"),
+    "weight_decay": ("model.optim.weight_decay", "policy.optimizer.kwargs.weight_decay"),
+    "beta1": ("model.optim.betas.0", "policy.optimizer.kwargs.betas.0"),
+    "beta2": ("model.optim.betas.1", "policy.optimizer.kwargs.betas.1"),
+    "eps": ("model.optim.eps", "policy.optimizer.kwargs.eps"),
+    "momentum": ("model.optim.momentum",),
+    "scheduler": ("model.optim.sched.name",),
+    "warmup_steps": ("model.optim.sched.warmup_steps",),
+    "epochs": ("trainer.max_epochs", "sft.max_num_epochs", "dpo.max_num_epochs", "grpo.max_num_epochs"),
+    "max_steps": ("trainer.max_steps", "sft.max_num_steps", "dpo.max_num_steps", "grpo.max_num_steps"),
+    "max_grad_norm": ("trainer.gradient_clip_val", "policy.max_grad_norm"),
+    "batch_size": ("model.micro_batch_size", "policy.train_micro_batch_size"),
+    "base_model": ("model.restore_from_path", "policy.model_name"),
+    "lora_r": ("model.peft.lora_tuning.adapter_dim",),
+    "lora_alpha": ("model.peft.lora_tuning.alpha",),
+    "lora_dropout": ("model.peft.lora_tuning.adapter_dropout",),
+    "lora_targets": ("model.peft.lora_tuning.target_modules",),
+    "adapter": ("model.peft.peft_scheme",),
+}
+
+
+def is_nemo(document: Document) -> bool:
+    """Say whether a document is a NeMo 1 or NeMo-RL config that trains."""
+    if not isinstance(document.value, dict):
+        return False
+    one = word(document, "model.optim.name") != "" and said(document, "trainer", "exp_manager") is not None
+    return one or word(document, "policy.optimizer.name") != ""
+
+
+def detect(file: SourceFile, repository: Repository) -> list[Job]:
+    """Return the jobs of a YAML file."""
+    return [job_of(document, file, repository) for document in file.documents if is_nemo(document)]
+
+
+def job_of(document: Document, file: SourceFile, repository: Repository) -> Job:
+    """Return the job that NeMo would run with these settings."""
+    job = new_job(TOOL, document, "model.optim", "policy.optimizer")
+    job.cli_overridable = True
+    version = note_version(job, "nemo-toolkit", file, repository)
+    take(job, document, KEYS)
+    job.set(
+        "datasets",
+        datasets_of(document, "model.data.train_ds.file_names", "model.data.data_prefix", "data.dataset_name"),
+    )
+    scheme = word(document, "model.peft.peft_scheme")
+    if scheme not in ("lora", "qlora"):
+        no_lora(job, reason=f"peft_scheme is {scheme}" if scheme else "no adapter is configured")
+    fill_defaults(job, TOOL, version, str(job.value("optimiser") or ""), adapter=scheme or "full")
+    return job
