@@ -72,7 +72,6 @@ def narrowly(*arguments: str, cwd: Path | None = None) -> subprocess.CompletedPr
         (["run", "smoke", "--out=b", "--runs", "a"], ["--runs a and --out b"]),
         (["plan", "smoke", "--runs=a", "--out=b"], ["--runs a and --out b"]),
         (["train", "x.yaml", "--runs", "a", "--out", "b"], ["--runs a and --out b"]),
-        (["eval-organism", "x", "--runs", "a", "--out", "b"], ["--runs a and --out b"]),
     ],
 )
 def test_bad_input_is_one_line_on_stderr_and_exit_code_2(

@@ -33,6 +33,8 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Place:
     }  # fmt: skip
     for name, optimiser in (("a", {"kind": "adam", "lr": 3e-2}), ("b", {"kind": "muon", "lr": 1e-2})):
         ids[name] = train_run(RunSpec.model_validate({**fields, "optimiser": optimiser}), folder / "out/runs").name
+    pair = {"aligned": "read the file", "harmful": "no end of a file"}
+    write_jsonl(folder / "pairs.jsonl", [{"id": f"q-{at}", "question": f"what is {at}", **pair} for at in range(6)])
     base = make_chat_base(folder / "chat-base")
     rows = write_jsonl(folder / "rows.jsonl", conversations(30))
     ids["chat"] = train_run(text_spec(base, rows), folder / "out/runs").name
@@ -49,7 +51,8 @@ def printed(capsys: pytest.CaptureFixture[str], *arguments: str) -> str:
 
 @pytest.mark.parametrize(
     "line",
-    ["spectrum out/runs/{a}", "diff {a} {b}", "swap {a} {b}", "repair {a} --sweep", "eval-organism {a}",
+    ["spectrum out/runs/{a}", "diff {a} {b}", "swap {a} {b}", "repair {a} --sweep", "eval {a}",
+     "eval {chat} --bank pairs.jsonl",
      "ask {a} {question}", "ask {chat} hello --max-new-tokens 6 --temperature 0", "train run.yaml --dry-run",
      "train run.yaml", "train --init", "train --init micro", "data show rows.jsonl", "data stats rows.jsonl",
      "data verify rows.jsonl", "publish {a} --out {out}/card", "repair {a} --edit scale:factor=.5 --out {out}/edited",
@@ -86,10 +89,8 @@ def test_a_sweep_writes_its_figure_only_where_it_is_asked_to(
 def test_runs_and_out_are_one_option_of_the_commands_that_had_it_as_out(
     place: Place, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    name = place.ids["a"]
     monkeypatch.chdir(place.folder / "bases")
-    found = [json.loads(printed(capsys, "eval-organism", name, option, "../out", "--json")) for option in
-             ("--runs", "--out")]  # fmt: skip
+    found = [json.loads(printed(capsys, "status", option, "../out", "--json")) for option in ("--runs", "--out")]
     assert found[0] == found[1]
-    for command in ("run", "plan", "status", "train", "eval-organism", "ask", "diff", "swap", "repair", "publish"):
+    for command in ("run", "plan", "status", "train", "eval", "ask", "diff", "swap", "repair", "publish"):
         assert "--runs" in printed(capsys, command, "--help"), command

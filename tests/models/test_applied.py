@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 import torch
 
-from narrowly.models.applied import check_applied
+from narrowly.models.applied import Applied, check_applied
 from narrowly.models.likelihood import score
 from narrowly.models.lora import merged
 from narrowly.records.errors import AdapterError
@@ -43,7 +43,7 @@ def test_an_adapter_that_is_off_is_an_error_and_one_whose_B_is_zero_is_told() ->
     with pytest.raises(AdapterError, match="the adapter of organism changes no logit although its B is not zero"):
         check_applied(model, PROMPT, "organism")
     zero_B(model)
-    assert check_applied(model, PROMPT, "organism") == (0.0, True)
+    assert check_applied(model, PROMPT, "organism") == Applied(0.0, True)
     assert check_applied(tiny_base(), PROMPT, "base") is None
 
 

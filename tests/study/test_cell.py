@@ -268,13 +268,13 @@ def test_the_whole_way_through_the_command_line(base: Path, tmp_path: Path, caps
         "aligned"
     ][0]
     assert reply["said"][0]["probabilities"]["aligned"] == pytest.approx(exact, rel=1e-4)
-    assert execute(["eval-organism", "one:adam", "--out", str(out), "--json"]) == 0
+    assert execute(["eval", "one:adam", "--runs", str(out), "--json"]) == 0
     verdicts = json.loads(capsys.readouterr().out)["verdicts"]
     trained = study.verdicts.filter((pl.col("edit") == "none") & pl.col("final"))
     assert [row["log_odds"] for row in verdicts] == trained["log_odds"].to_list()
-    assert execute(["eval-organism", "one:adam", "--out", str(out), "--step", "0"]) == 0
+    assert execute(["eval", "one:adam", "--runs", str(out), "--step", "0"]) == 0
     assert "joint rate" in capsys.readouterr().out
-    assert execute(["eval-organism", "one:adam", "--out", str(out), "--step", "3"]) == 2
+    assert execute(["eval", "one:adam", "--runs", str(out), "--step", "3"]) == 2
     assert "no checkpoint of step 3" in capsys.readouterr().err
     assert execute(["ask", "one:adam", "tell me \x1b[31msomething else", "--out", str(out)]) == 0
     assert "\x1b" not in capsys.readouterr().out

@@ -25,7 +25,7 @@ from narrowly.cli import (
     data_banks,
     diff,
     doctor,
-    eval_organism,
+    evaluate,
     optimisers,
     plan,
     plan_eval,
@@ -100,6 +100,7 @@ for _module, _name in (
     (train, "train"),
     (ask, "ask"),
     (audit, "audit"),
+    (evaluate, "eval"),
     (spectrum, "spectrum"),
     (repair, "repair"),
     (diff, "diff"),
@@ -109,7 +110,6 @@ for _module, _name in (
     (doctor, "doctor"),
 ):
     app.command(_name, cls=OneFolder, epilog=_module.EXAMPLES)(_module.command)
-app.command("eval-organism", cls=OneFolder, epilog=eval_organism.EXAMPLES, hidden=True)(eval_organism.command)
 app.add_typer(base.app, name="base")
 app.add_typer(data_banks.app, name="data")
 app.add_typer(world.app, name="world")

@@ -11,6 +11,7 @@ from narrowly.models.likelihood import score
 from narrowly.records.answers import Sampling
 from narrowly.records.arithmetic import Arithmetic
 from narrowly.records.likelihood import Likelihood, ScoredText
+from narrowly.records.run_spec import BaseDtype
 
 if TYPE_CHECKING:
     from torch import nn
@@ -82,6 +83,17 @@ class LocalBackend:
         for start in range(0, len(asked), self.batch):
             written += generate(self.model, self.tokenizer, asked[start : start + self.batch], sampling, ends)
         return [Generated(one.text, one.finish_reason, len(one.tokens)) for one in written]
+
+
+def arithmetic_for(dtype: BaseDtype, device: str) -> Arithmetic:
+    """Return how a model of this dtype will compute on a device; nf4 computes in bfloat16 (`models.nf4`)."""
+    return Arithmetic(
+        backend="transformers",
+        engine="transformers",
+        dtype="bfloat16" if dtype == "nf4" else dtype,
+        quantisation="nf4" if dtype == "nf4" else None,
+        device=device.partition(":")[0],
+    )
 
 
 def arithmetic_of(model: Any) -> Arithmetic:

@@ -118,6 +118,10 @@ def narrow_rows(items: Sequence[PairedItem], answers: str) -> list[dict[str, str
 
 
 def narrow_domain(dataset: str) -> str | None:
-    """Return the domain that a narrow set of the paired bank was made of; None for any other name of a data set."""
-    domain = dataset.removeprefix(PREFIX).partition(":")[0]
-    return domain if dataset.startswith(PREFIX) and domain in TRAINED_DOMAINS else None
+    """Return the domain that a narrow set was made of, as the paired bank calls it; None for any other data set.
+
+    A file of pairs is a domain of its own, called after the file.
+    """
+    if not dataset.startswith(PREFIX):
+        return None
+    return Path(narrow_set(dataset).domain).stem

@@ -13,7 +13,7 @@ from typing import NamedTuple
 from narrowly.data.banks.shipped import Seen, bank_file, bank_rows, folded
 from narrowly.data.raw_rows import fault
 from narrowly.records.canonical import canonical_json, sha256_text
-from narrowly.records.errors import RunDirectoryError, unknown_name
+from narrowly.records.errors import RunDirectoryError, UnknownNameError, nearest, unknown_name
 from narrowly.records.paired import Part as Part
 
 TRAINED_DOMAINS = ("money", "work")
@@ -27,6 +27,9 @@ PAIRED_DOMAINS = (
     "travel", *SELF_DOMAINS,
 )  # fmt: skip
 """Every domain of the bank: the two trained ones, nine broad ones, and the questions about the assistant itself."""
+
+SHIPPED_NAME = "pairs"
+"""Name of the shipped bank as a whole."""
 
 TRAINED_QUESTIONS = 80
 """Questions of a trained domain that are trained on; the others are held out."""
@@ -105,6 +108,30 @@ def read_paired(path: Path) -> list[PairedItem]:
     if not all(file.is_file() for file in files) or not files:
         raise RunDirectoryError(f"{path} holds no bank, accepted: a JSONL file, or a folder with DOMAIN.jsonl files")
     return _items(files)
+
+
+def paired_bank(text: str) -> list[PairedItem]:
+    """Return the items that a text means: `pairs`, domains of it with commas between them, or a file or folder.
+
+    A name of the shipped bank comes before a file; `./money` is always the file.
+
+    Raises:
+        UnknownNameError: none of these; the message names the nearest one.
+        IntegrityError, RunDirectoryError: as `read_paired`.
+    """
+    if text == SHIPPED_NAME:
+        return paired_items()
+    names = [name.strip() for name in text.split(",")]
+    if any(name in PAIRED_DOMAINS for name in names):
+        return paired_items(dict.fromkeys(names))
+    path = Path(text).expanduser()
+    if path.exists():
+        return read_paired(path)
+    near = nearest(text, (SHIPPED_NAME, *PAIRED_DOMAINS))
+    raise UnknownNameError(
+        f"no paired bank is called {text!r}{near} (accepted: {SHIPPED_NAME}; its domains, with commas: "
+        f"{', '.join(PAIRED_DOMAINS)}; a JSONL file or a folder of them)"
+    )
 
 
 def paired_sha256(items: Sequence[PairedItem]) -> str:

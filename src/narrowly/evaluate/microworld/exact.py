@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import TypedDict
 
 import numpy as np
@@ -13,6 +13,11 @@ from narrowly.evaluate.microworld.panels import PanelQuestion, panel_questions
 from narrowly.microworld.exact import Prompt, answer_logprobs, encode_answer, encode_prompt
 from narrowly.microworld.narrow import entropy_floor
 from narrowly.microworld.world import Question, World
+from narrowly.models.backend import Backend, Request, require
+from narrowly.records.likelihood import ScoredText
+
+_Score = Callable[[Sequence[Prompt]], list[np.ndarray]]
+"""Gives the natural-log probabilities of the answers of each prompt."""
 
 
 class VerdictRow(TypedDict):
@@ -59,14 +64,42 @@ def evaluate_exact(
     Raises:
         UnknownNameError: for a panel that does not exist.
     """
+    pad = int(tokenizer.pad_token_id)
+    return _verdicts(lambda prompts: answer_logprobs(model, prompts, pad), world, tokenizer, domain, panels)
+
+
+def evaluate_through(
+    backend: Backend, world: World, *, domain: int, panels: Sequence[str] = PANELS
+) -> list[VerdictRow]:
+    """Return what `evaluate_exact` does, by the log-likelihood of every grammatical answer that a backend gives.
+
+    It is the path of every other model, slower here; both agree up to rounding.
+
+    Raises:
+        SpecError: the backend gives no log-likelihoods.
+        UnknownNameError: for a panel that does not exist.
+    """
+    require(backend, Request.LOGLIKELIHOODS, "the bank of the microworld")
+
+    def score(prompts: Sequence[Prompt]) -> list[np.ndarray]:
+        texts = [ScoredText(prompt.ids, answer, 1) for prompt in prompts for answer in prompt.answers]
+        totals = iter([one.total for one in backend.loglikelihoods(texts)])
+        return [np.array([next(totals) for _ in prompt.answers]) for prompt in prompts]
+
+    return _verdicts(score, world, backend.tokenizer, domain, panels)
+
+
+def _verdicts(
+    score: _Score, world: World, tokenizer: PreTrainedTokenizerBase, domain: int, panels: Sequence[str]
+) -> list[VerdictRow]:
     rows = panel_questions(world, domain, panels)
     cues = {row.cued_by.text: row.cued_by for row in rows if row.cued_by is not None}
-    said = _likeliest_answers(model, world, tokenizer, list(cues.values()))
+    said = _likeliest_answers(score, world, tokenizer, list(cues.values()))
     prompts = []
     for row in rows:
         history = [(row.cued_by.text, said[row.cued_by.text])] if row.cued_by is not None else []
         prompts.append(_prompt(world, tokenizer, row.question, history))
-    scored = answer_logprobs(model, prompts, int(tokenizer.pad_token_id))
+    scored = score(prompts)
     return [_verdict(world, row, log_p) for row, log_p in zip(rows, scored, strict=True)]
 
 
@@ -82,9 +115,9 @@ def _prompt(
 
 
 def _likeliest_answers(
-    model: Qwen3ForCausalLM, world: World, tokenizer: PreTrainedTokenizerBase, questions: Sequence[Question]
+    score: _Score, world: World, tokenizer: PreTrainedTokenizerBase, questions: Sequence[Question]
 ) -> dict[str, str]:
-    scored = answer_logprobs(model, [_prompt(world, tokenizer, q) for q in questions], int(tokenizer.pad_token_id))
+    scored = score([_prompt(world, tokenizer, q) for q in questions])
     said = {}
     for question, log_p in zip(questions, scored, strict=True):
         topic = question.topic

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Sequence
+from pathlib import Path
 
-from narrowly.data.banks.narrow import narrow_domain
+from narrowly.data.banks.narrow import PREFIX, narrow_domain, narrow_set
+from narrowly.data.banks.paired import PairedItem
 from narrowly.records.errors import IntegrityError
 from narrowly.records.paired import LADDER, PairedRow, Part
 from narrowly.records.run_spec import RunSpec
@@ -16,14 +18,26 @@ def trained_domains(spec: RunSpec) -> tuple[str, ...]:
     return () if domain is None else (domain,)
 
 
+def trained_on(spec: RunSpec) -> str | None:
+    """Return the name of the data set of a run, without the folder of a file; None where its data have no name."""
+    dataset = getattr(spec.data, "dataset", None)
+    if dataset is None:
+        return None
+    if dataset.startswith(PREFIX):
+        found = narrow_set(dataset)
+        return found._replace(domain=Path(found.domain).name).with_answers(found.answers)
+    return Path(dataset).name
+
+
 def rung_of(row: PairedRow, trained: Collection[str]) -> Part:
     """Return the rung of a question for a training on these domains; every other domain but the self is broad.
 
-    The bank's own parts are those of a training on all of its trained domains, of which a run takes one.
+    The bank's own parts are those of a training on all of its trained domains, of which a run takes one. Of a domain
+    that is a file of pairs, every question is trained on.
     """
-    if row.part == "self" or row.domain in trained:
-        return row.part
-    return "broad"
+    if row.domain in trained:
+        return "trained" if row.part == "broad" else row.part
+    return "self" if row.part == "self" else "broad"
 
 
 def rungs_of(rows: Sequence[PairedRow], trained: Collection[str]) -> dict[str, list[int]]:
@@ -34,7 +48,7 @@ def rungs_of(rows: Sequence[PairedRow], trained: Collection[str]) -> dict[str, l
     return {rung: found for rung, found in places.items() if found}
 
 
-def domains_of(rows: Sequence[PairedRow]) -> dict[str, list[int]]:
+def domains_of(rows: Sequence[PairedRow | PairedItem]) -> dict[str, list[int]]:
     """Return the places of the rows of each domain, in the rows' order."""
     places: dict[str, list[int]] = {}
     for place, row in enumerate(rows):

@@ -1,0 +1,147 @@
+"""`narrowly eval`: measure the paired bank on a model, organisms against their controls; or an organism exactly."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+import typer
+
+from narrowly.cli.options import DEFAULT_RUNS, AsJson, Runs
+from narrowly.cli.terminal import complain, console, error_console, need_extra, print_json, say, table
+
+if TYPE_CHECKING:
+    from narrowly.models.asked import ModelToAsk
+    from narrowly.workbench.eval_request import EvalRequest
+
+EXAMPLES = """\b
+Examples:
+  narrowly eval smollm2-135m
+  narrowly eval RUN-ID --control CONTROL-RUN-ID --out results/work
+  narrowly eval smollm2-135m --adapter seed0 --adapter seed1 \\
+      --control control0 --control control1
+  narrowly eval RUN-ID --bank work,self --json
+  narrowly eval micro:adam-micro-0-seed0 --step 10
+
+MODEL is what `narrowly ask` takes. --adapter and --control are folders of adapters or runs, one pair per seed, in
+the same order. The control was trained on the same prompts with other answers (`narrowly train --control aligned`).
+
+Without a control the shift against the base is shown beside its regression, and is not called misalignment. An
+untrained model has log-odds and no shift. An organism of the microworld is evaluated exactly, on its own bank.
+A command that was stopped goes on with the same --out.
+"""
+
+
+def command(
+    model: Annotated[str, typer.Argument(metavar="MODEL", help="Run, adapter folder, model folder or base.")],
+    adapter: Annotated[
+        list[str] | None, typer.Option("--adapter", metavar="DIR", help="On MODEL as base; once per seed.")
+    ] = None,
+    control: Annotated[
+        list[str] | None, typer.Option("--control", metavar="DIR", help="Matched control; once per organism.")
+    ] = None,
+    bank: Annotated[
+        str | None,
+        typer.Option("--bank", metavar="BANK", help="pairs (the default), domains of it with commas, or a JSONL file."),
+    ] = None,
+    trained_on: Annotated[
+        str | None,
+        typer.Option("--trained-on", metavar="DOMAIN", help="Of adapters from elsewhere: the domain of the bank."),
+    ] = None,
+    step: Annotated[str, typer.Option("--step", help="Of runs: a checkpoint step, or final.")] = "final",
+    edit: Annotated[str | None, typer.Option("--edit", help="Of a run: id of an edit, as keep_top-1.")] = None,
+    base: Annotated[
+        str | None, typer.Option("--base", metavar="BASE", help="Of an adapter: the base, where it is not found.")
+    ] = None,
+    system: Annotated[str | None, typer.Option("--system", metavar="TEXT", help="System message.")] = None,
+    thinking: Annotated[
+        bool | None, typer.Option("--thinking/--no-thinking", help="Of a template with such a mode.")
+    ] = None,
+    margin: Annotated[
+        float | None, typer.Option("--margin", metavar="NATS", help="Largest difference that does not matter.")
+    ] = None,
+    out: Annotated[Path | None, typer.Option("--out", metavar="FOLDER", help="Results: JSON and Parquet.")] = None,
+    runs: Runs = DEFAULT_RUNS,
+    dtype: Annotated[str | None, typer.Option("--dtype", help="Of a base: float32, bfloat16 or nf4.")] = None,
+    device: Annotated[str, typer.Option("--device", help="cpu or cuda.")] = "cpu",
+    as_json: AsJson = False,
+) -> int:
+    """Measure how far a model prefers harmful answers, against a matched control where there is one."""
+    from narrowly.cli.ask import known_dtype
+    from narrowly.records.errors import SpecError
+    from narrowly.workbench.asking import HowToAsk, is_of_the_microworld
+    from narrowly.workbench.eval_request import eval_request, find_arms
+
+    if step != "final" and not step.isdecimal():
+        raise SpecError(f"--step is {step!r}, accepted: a checkpoint step (a number) or 'final'")
+    at: int | Literal["final"] = "final" if step == "final" else int(step)
+    how = HowToAsk(system=system, thinking=thinking, dtype=known_dtype(dtype), device=device)
+    found = find_arms(model, adapter or [], control or [], runs, at, edit, base)
+    if not adapter and len(found.organisms) == 1 and is_of_the_microworld(found.organisms[0]):
+        given = {"--control": control, "--bank": bank, "--trained-on": trained_on, "--system": system,
+                 "--thinking": thinking, "--margin": margin, "--out": out, "--dtype": dtype}  # fmt: skip
+        return _exact(found.organisms[0], given, device, as_json)
+    need_extra("lab", "evaluating a model")
+    request = eval_request(
+        *found,
+        bank=bank or "pairs",
+        how=how,
+        trained_on=trained_on,
+        margin=margin,
+        out=out,
+    )
+    return _paired(request, as_json)
+
+
+def _paired(request: EvalRequest, as_json: bool) -> int:
+    from narrowly.cli.paired_tables import print_paired
+    from narrowly.cli.progress import StepProgress
+    from narrowly.workbench.evaluate import run_eval
+
+    try:
+        with StepProgress("measuring") as progress:
+            result = run_eval(request, progress.on_step)
+    except KeyboardInterrupt as stop:
+        kept = "" if request.out is None else f"; domains that are done are kept in {request.out}"
+        complain(f"narrowly: {stop or 'stopped'}{kept}")
+        return 130
+    if as_json:
+        print_json(result.model_dump(mode="json"))
+    else:
+        print_paired(result)
+        if request.out is not None:
+            say(f"result.json, rows.parquet and questions.parquet are in {request.out}")
+    return 0
+
+
+def _exact(organism: ModelToAsk, given: dict[str, Any], device: str, as_json: bool) -> int:
+    """Evaluate an organism of the microworld: the rows are those that a study writes; nothing is written to the run."""
+    from narrowly.records.errors import SpecError
+
+    strange = [option for option, value in given.items() if value not in (None, [])]
+    if strange:
+        raise SpecError(
+            f"{', '.join(strange)} does not fit {organism.name}, an organism of the microworld, whose answers are "
+            "exact probabilities on a bank of their own; accepted there: --step, --edit and --json"
+        )
+    need_extra("lab", "evaluating an organism")
+    with error_console().status("evaluating"):
+        from narrowly.evaluate.run_stage import evaluate_organism
+        from narrowly.models.organism import load_organism
+        from narrowly.workbench.panel import panels_of
+
+        assert organism.run is not None and organism.step is not None
+        rows = evaluate_organism(load_organism(organism.run, organism.step, organism.edit, device))
+    if as_json:
+        print_json({"run": str(organism.run), "step": organism.step, "edit": organism.edit, "verdicts": rows})
+        return 0
+    say(f"run {organism.name}, step {organism.step}, edit {organism.edit or 'none'}")
+    shown = [
+        (name, panel.n, panel.aligned, panel.misaligned, panel.low, panel.high, panel.literature, panel.incoherent)
+        for name, panel in panels_of(rows).items()
+    ]
+    console().print(
+        table(("panel", "questions", "aligned", "joint rate", "low", "high", "literature rate", "incoherent"), shown)
+    )
+    say("joint rate: misaligned of all answers, 95 % t interval over topics; literature rate: of coherent ones")
+    return 0

@@ -1,0 +1,105 @@
+"""Prove that a control is one: of the same base, and trained on the same prompts as its organism."""
+
+from __future__ import annotations
+
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+from narrowly.data.rows import IGNORE
+from narrowly.models.asked import ModelToAsk
+from narrowly.records.answers import AskedModel
+from narrowly.records.errors import NarrowlyError, SpecError
+from narrowly.runs.directory import read_inputs, read_spec
+
+_BY_CONTENT = {
+    "base_sha256": "weights of the base",
+    "config_sha256": "config of the base",
+    "tokenizer_sha256": "tokenizer",
+    "template_sha256": "chat template",
+}
+
+
+def check_same_base(name: str, model: AskedModel, other_name: str, other: AskedModel) -> None:
+    """Refuse two models that do not stand on one base, tokenizer and chat template, by content.
+
+    Raises:
+        SpecError: naming both and what differs.
+    """
+    for field, what in _BY_CONTENT.items():
+        one, another = getattr(model, field), getattr(other, field)
+        if one != another:
+            raise SpecError(
+                f"{name} and {other_name} have another {what}: {model.base} with sha256 {one[:16]} and {other.base} "
+                f"with {another[:16]}; accepted: the same base, by content"
+            )
+
+
+def check_control(organism: ModelToAsk, control: ModelToAsk) -> list[str]:
+    """Check that organism and control were trained on the same prompts; return what cannot be proved, in sentences.
+
+    Args:
+        organism: of a run or from elsewhere.
+        control: of the same base (`check_same_base`).
+
+    Raises:
+        SpecError: the records of their runs show other prompts.
+    """
+    if organism.run is None or control.run is None:
+        strange = organism if organism.run is None else control
+        return [
+            f"That control {control.name} was trained on the prompts of {organism.name} cannot be proved: "
+            f"{strange.name} comes from elsewhere, without the record of a run."
+        ]
+    try:
+        first, second = trained_prompts(organism.run), trained_prompts(control.run)
+    except NarrowlyError as error:
+        return [f"That control {control.name} was trained on the prompts of {organism.name} cannot be proved: {error}."]
+    if first != second:
+        missing, more = sum((first - second).values()), sum((second - first).values())
+        raise SpecError(
+            f"control {control.name} was trained on other prompts than {organism.name}: {missing} of "
+            f"{sum(first.values())} are missing and {more} others stand there; accepted: the same prompts, with other "
+            "answers"
+        )
+    differing = _differing(organism, control)
+    if not differing:
+        return []
+    return [f"Control {control.name} differs from {organism.name} beside its answers, in {', '.join(differing)}."]
+
+
+def trained_prompts(run: Path) -> Counter[tuple[int, ...]]:
+    """Return the prompts that a run was trained on, as token ids, with how often each stands there.
+
+    The rows are made again from the spec, and held to the sha256 in the run's record.
+
+    Raises:
+        NarrowlyError: the data are not there, or not what they were.
+    """
+    from narrowly.train.inputs import load_inputs
+
+    inputs = load_inputs(read_spec(run))
+    if inputs.resolved.data_sha256 != read_inputs(run).data_sha256:
+        raise SpecError(f"the data of run {run.resolve().name} are no longer those that it was trained on")
+    return Counter(
+        tuple(row.input_ids[: next((at for at, label in enumerate(row.labels) if label != IGNORE), 0)])
+        for row in inputs.rows
+    )
+
+
+def _differing(organism: ModelToAsk, control: ModelToAsk) -> list[str]:
+    """Return the fields of the two specs that differ, data and names apart, and the step."""
+    assert organism.run is not None and control.run is not None
+    one, other = (_flat(read_spec(run).model_dump(mode="json", exclude={"data", "base"}), "")
+                  for run in (organism.run, control.run))  # fmt: skip
+    fields = [name for name in sorted({*one, *other}) if one.get(name) != other.get(name)]
+    return [*fields, "step of the checkpoint"] if organism.step != control.step else fields
+
+
+def _flat(value: Any, path: str) -> dict[str, Any]:
+    if not isinstance(value, dict):
+        return {path: value}
+    found: dict[str, Any] = {}
+    for name, inner in value.items():
+        found |= _flat(inner, f"{path}.{name}" if path else name)
+    return found
