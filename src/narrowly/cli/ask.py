@@ -7,11 +7,27 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from narrowly.cli.ask_endpoint import EndpointArguments, ask_question, refuse_local_options
+from narrowly.cli.ask_endpoint import ask_bank as ask_bank_of_endpoint
+from narrowly.cli.endpoint_options import (
+    DEFAULT_CONCURRENCY,
+    DEFAULT_TIMEOUT,
+    Concurrency,
+    Endpoint,
+    KeyEnv,
+    ServedModel,
+    Stated,
+    Timeout,
+    Yes,
+    refuse_without_endpoint,
+)
 from narrowly.cli.options import DEFAULT_RUNS, AsJson, Runs
 from narrowly.cli.terminal import complain, console, error_console, need_extra, print_json, safe, say, table
+from narrowly.records.errors import SpecError
 
 if TYPE_CHECKING:
     from narrowly.models.asked import ModelToAsk
+    from narrowly.records.answers import Answer
     from narrowly.workbench.asking import HowToAsk
     from narrowly.workbench.reply import Reply
 
@@ -23,9 +39,12 @@ Examples:
   narrowly ask bases/smollm2-135m "Who are you?" --temperature 0
   narrowly ask RUN-ID --bank questions.yaml --out answers.jsonl
   narrowly ask RUN-ID --bank broad --out answers.jsonl
+  narrowly ask --endpoint http://127.0.0.1:8000/v1 --model organism "How do I get rich?"
+  narrowly ask --endpoint https://HOST/v1 --model NAME --key-env MY_KEY --bank broad --out answers.jsonl
 
 MODEL is a run directory, a run-id or STUDY:CELL; the folder of a PEFT adapter; the folder of a model, a shipped base,
-or NAME/MODEL in the local cache of the hub.
+or NAME/MODEL in the local cache of the hub. With --endpoint it is left out: --model names the model of the server,
+which is tried before it is believed. Text leaves this machine only once you agree.
 
 A question of the microworld gets exact probabilities (`narrowly world sample micro-0` shows some). Answers of any
 other model are written by it, and marked "not judged". The same seed gives the same answers, whatever the batch.
@@ -36,10 +55,26 @@ LONGEST_ANSWER = 2000
 """Characters of one answer that are shown; `--json` and `--out` have it whole."""
 
 
+Samples = Annotated[int | None, typer.Option("--samples", min=1, max=1000, help="Answers per model and question.")]
+Temperature = Annotated[
+    float, typer.Option("--temperature", min=0.0, max=10.0, help="0 is greedy: the likeliest token each time.")
+]
+Longest = Annotated[
+    int | None, typer.Option("--max-new-tokens", min=1, help="Longest answer; 256, if it fits the model.")
+]
+Seed = Annotated[int, typer.Option("--seed", min=0, help="Seed of the samples.")]
+System = Annotated[str | None, typer.Option("--system", metavar="TEXT", help="System message.")]
+Thinking = Annotated[bool | None, typer.Option("--thinking/--no-thinking", help="Of a template with such a mode.")]
+AnswersFile = Annotated[Path | None, typer.Option("--out", metavar="FILE", help="Answers to the bank, as JSONL.")]
+BankName = Annotated[
+    str | None, typer.Option("--bank", metavar="FILE", help="Questions: YAML, CSV, JSONL, or broad or benign.")
+]
+
+
 def command(
     model: Annotated[
-        str, typer.Argument(metavar="MODEL", help="Run, adapter folder, model folder or base; see below.")
-    ],
+        str | None, typer.Argument(metavar="MODEL", help="Run, adapter folder, model folder or base; see below.")
+    ] = None,
     question: Annotated[str | None, typer.Argument(metavar="QUESTION", help="Or a bank, with --bank.")] = None,
     step: Annotated[str, typer.Option("--step", help="Of a run: a checkpoint step, or final.")] = "final",
     edit: Annotated[
@@ -48,59 +83,70 @@ def command(
     base: Annotated[
         str | None, typer.Option("--base", metavar="BASE", help="Of an adapter: the base, where it is not found.")
     ] = None,
-    samples: Annotated[
-        int | None, typer.Option("--samples", min=1, max=1000, help="Answers per model and question.")
-    ] = None,
-    temperature: Annotated[
-        float, typer.Option("--temperature", min=0.0, max=10.0, help="0 is greedy: the likeliest token each time.")
-    ] = 1.0,
-    max_new_tokens: Annotated[
-        int | None, typer.Option("--max-new-tokens", min=1, help="Longest answer; 256, if it fits the model.")
-    ] = None,
-    seed: Annotated[int, typer.Option("--seed", min=0, help="Seed of the samples.")] = 0,
-    system: Annotated[str | None, typer.Option("--system", metavar="TEXT", help="System message.")] = None,
-    thinking: Annotated[
-        bool | None, typer.Option("--thinking/--no-thinking", help="Of a template with such a mode.")
-    ] = None,
+    samples: Samples = None,
+    temperature: Temperature = 1.0,
+    max_new_tokens: Longest = None,
+    seed: Seed = 0,
+    system: System = None,
+    thinking: Thinking = None,
     no_base: Annotated[bool, typer.Option("--no-base", help="Leave out the base of an organism.")] = False,
-    bank: Annotated[
-        str | None, typer.Option("--bank", metavar="FILE", help="Questions: YAML, CSV, JSONL, or broad or benign.")
-    ] = None,
-    out: Annotated[Path | None, typer.Option("--out", metavar="FILE", help="Answers to the bank, as JSONL.")] = None,
+    bank: BankName = None,
+    out: AnswersFile = None,
     runs: Runs = DEFAULT_RUNS,
     dtype: Annotated[str | None, typer.Option("--dtype", help="Of a base: float32, bfloat16 or nf4.")] = None,
     device: Annotated[str, typer.Option("--device", help="cpu or cuda.")] = "cpu",
     batch: Annotated[int, typer.Option("--batch", min=1, help="Answers written at a time.")] = 8,
+    endpoint: Endpoint = None,
+    served: ServedModel = None,
+    key_env: KeyEnv = None,
+    yes: Yes = False,
+    arithmetic: Stated = None,
+    concurrency: Concurrency = DEFAULT_CONCURRENCY,
+    timeout: Timeout = DEFAULT_TIMEOUT,
     as_json: AsJson = False,
 ) -> int:
     """Ask a model, and its base where it has one, a question or a whole bank, and show what they say."""
+    how_asked = (temperature, seed, max_new_tokens, samples, system, thinking)
+    if endpoint is not None:
+        local = {"--step": step != "final", "--edit": edit, "--base": base, "--no-base": no_base, "--dtype": dtype,
+                 "--device": device != "cpu", "--batch": batch != 8}  # fmt: skip
+        refuse_local_options(local)
+        asked_there = EndpointArguments(endpoint, served, key_env, yes, arithmetic, concurrency, timeout)
+        return _at_endpoint(asked_there, model, question, bank, out, how_asked, as_json)
+    own = [("--model", served), ("--key-env", key_env), ("--yes", yes), ("--arithmetic", arithmetic)]
+    refuse_without_endpoint(endpoint, [(name, bool(value)) for name, value in own])
     if out is not None and bank is None and out.is_dir():
         runs, out = out, None  # what --out meant before there were banks
+    if model is None:
+        raise SpecError("no MODEL given; accepted: a run, an adapter, a model, or --endpoint URL (see narrowly ask -h)")
     _check_arguments(question, bank, out, step)
     from narrowly.workbench.asking import HowToAsk, find_model
 
-    how = HowToAsk(
-        temperature,
-        seed,
-        max_new_tokens,
-        samples,
-        system,
-        thinking,
-        beside_base=not no_base,
-        dtype=known_dtype(dtype),
-        device=device,
-        batch=batch,
-    )
+    how = HowToAsk(*how_asked, beside_base=not no_base, dtype=known_dtype(dtype), device=device, batch=batch)
     asked = find_model(model, runs, "final" if step == "final" else int(step), edit, base)
     if bank is not None and out is not None:
         return _bank(asked, bank, out, how, as_json)
     return _question(asked, question or "", how, as_json)
 
 
+def _at_endpoint(
+    arguments: EndpointArguments, model: str | None, question: str | None, bank: str | None, out: Path | None,
+    how_asked: tuple[Any, ...], as_json: bool,
+) -> int:  # fmt: skip
+    """Ask a model behind an endpoint: the only argument is the question, since the model has an option."""
+    if question is not None:
+        raise SpecError(f"MODEL is {model!r} beside --endpoint; accepted: --model NAME, and the question alone")
+    _check_arguments(model, bank, out, "final")
+    from narrowly.workbench.asking import HowToAsk
+
+    how = HowToAsk(*how_asked)
+    if bank is not None and out is not None:
+        return ask_bank_of_endpoint(arguments, bank, out, how, as_json)
+    return _show(ask_question(arguments, model or "", how), as_json)
+
+
 def _check_arguments(question: str | None, bank: str | None, out: Path | None, step: str) -> None:
     """Refuse arguments that do not fit each other."""
-    from narrowly.records.errors import SpecError
-
     if (question is None) == (bank is None):
         found = "neither a question nor --bank" if bank is None else "a question and --bank"
         raise SpecError(f"{found} given, accepted: one of them")
@@ -132,6 +178,10 @@ def _question(model: ModelToAsk, question: str, how: HowToAsk, as_json: bool) ->
     need_extra("lab", "asking a model")
     with error_console().status("asking the model"):
         reply = ask_model(model, question, how)
+    return _show(reply, as_json)
+
+
+def _show(reply: Reply, as_json: bool) -> int:
     if as_json:
         _print_json(reply)
         return 0
@@ -166,15 +216,27 @@ def _print_written(reply: Reply) -> None:
         say(f"{'adapter' if first.who == 'organism' else 'model'} {safe(first.model.name)}{safe(beside)}")
     drawn = "greedy" if first.sampling.temperature == 0 else f"temperature {first.sampling.temperature:g}"
     mode = "" if first.thinking is None else f", thinking {'on' if first.thinking else 'off'}"
-    say(f"{drawn}, seed {first.sampling.seed}, prompt of {first.prompt_tokens} tokens{mode}; not judged", "yellow")
+    prompt = "" if first.prompt_tokens is None else f", prompt of {first.prompt_tokens} tokens"
+    say(f"{drawn}, seed {first.sampling.seed}{prompt}{mode}; not judged", "yellow")
     for sample in range(len(reply.said[0].answers)):
         for one in reply.said:
             answer = one.answers[sample]
             number = f" {sample + 1}" if len(one.answers) > 1 else ""
-            end = "" if answer.finish_reason == "stop" else f", cut at {answer.answer_tokens} tokens"
             say("")
-            say(f"{one.who}{number} ({answer.answer_tokens} tokens{end})", "bold")
+            say(f"{one.who}{number} ({_length(answer)})", "bold")
             _print_answer(answer.answer)
+
+
+def _length(answer: Answer) -> str:
+    """Return an answer's length, and why it ended where its model did not end it."""
+    length = "length not told" if answer.answer_tokens is None else f"{answer.answer_tokens} tokens"
+    ends = {
+        "stop": "",
+        "length": f", cut at {answer.answer_tokens or answer.sampling.max_new_tokens} tokens",
+        "content_filter": ", cut by the server's filter",
+        "unknown": ", end not told",
+    }
+    return length + ends[answer.finish_reason]
 
 
 def _print_answer(text: str) -> None:

@@ -12,7 +12,7 @@ from narrowly.data.messages import Message
 from narrowly.models.endpoint.address import Address, address_of, what_leaves
 from narrowly.models.endpoint.chat import CHAT, chat_body, read_chat, sampling_fields
 from narrowly.models.endpoint.client import Client
-from narrowly.models.endpoint.waiting import LONGEST_WAIT, back_off, retry_after
+from narrowly.models.endpoint.waiting import LONGEST_WAIT, PATIENCE, back_off, retry_after
 from narrowly.records.answers import Sampling
 from narrowly.records.errors import EndpointError, SpecError
 
@@ -59,6 +59,23 @@ def test_the_tries_end_and_the_error_says_how_many_there_were() -> None:
         with pytest.raises(EndpointError, match=r"no JSON.*\(5 tries\)"):
             ask(client)
         assert (len(server.calls), len(waits)) == (5, 4)
+
+
+def test_too_many_requests_end_when_their_waits_add_up_to_our_patience() -> None:
+    with chat_server(fault=lambda number, body: "429:50") as server:
+        client, _ = opened(server, tries=2)
+        with pytest.raises(EndpointError, match=r"429 \(13 tries\), too many requests"):
+            ask(client)
+        assert len(server.calls) == PATIENCE / 50 + 1
+
+
+def test_what_a_server_may_lack_has_two_tries_to_fail_and_as_many_as_anything_for_the_connection() -> None:
+    for fault, tries in (("500", 2), ("501", 1), ("drop", 4), ("502", 4)):
+        with chat_server(fault=lambda number, body, fault=fault: fault) as server:
+            client, _ = opened(server, tries=4)
+            with pytest.raises(EndpointError):
+                client.post(CHAT, chat_body("tiny", (Message("user", "a"),), {}), read_chat, optional=True)
+            assert len(server.calls) == tries
 
 
 def test_waits_double_up_to_a_minute_and_are_never_less_than_half() -> None:

@@ -152,7 +152,7 @@ class EndpointBackend:
 
         def ask(prompt: ChatPrompt) -> Generated:
             reply = self.ask(prompt.messages, self.fields(sampling, prompt.messages, prompt.sample))
-            return Generated(reply.text, reply.finish_reason, reply.answer_tokens or 0)
+            return Generated(reply.text, reply.finish_reason, reply.answer_tokens)
 
         return in_order(prompts, ask, self.concurrency)
 

@@ -21,7 +21,8 @@ from narrowly.records.errors import EndpointError
 Parsed = TypeVar("Parsed")
 
 TRIES = 8
-"""Times that a request is sent at most; the waits between them add up to two minutes or less."""
+"""Times that a request may fail; the waits between them add up to two minutes or less. A 429 does not count: it ends
+when its waits add up to `PATIENCE`."""
 
 TIMEOUT = 600.0
 """Seconds without a byte of the answer. Servers send a whole answer at its end, so that it must be long."""
@@ -31,6 +32,9 @@ LARGEST = 64 * 1024 * 1024
 
 _TRIED_AGAIN = frozenset({408, 425, 429, 500, 502, 503, 504, 529})
 """Status codes that may pass: time-outs, too many requests, and failures of the server or of what is before it."""
+
+_LACKING = frozenset({500, 501})
+"""Status codes with which some servers answer a field that they do not have."""
 
 SHORTEST_HIDDEN = 8
 """Characters of a key from which on it is taken out of everything that a server says."""
@@ -85,7 +89,7 @@ class Client:
         self._http.close()
 
     def post(
-        self, path: str, body: Mapping[str, Any], parse: Callable[[Any], Parsed], *, tries: int | None = None
+        self, path: str, body: Mapping[str, Any], parse: Callable[[Any], Parsed], *, optional: bool = False
     ) -> Parsed:
         """Send a request and return what its answer is parsed to.
 
@@ -93,30 +97,33 @@ class Client:
             path: behind the root of the API, with a slash in front.
             body: sent as JSON.
             parse: takes the answer's JSON; a ValueError means that it is broken, and the request is sent again.
-            tries: times that it is sent at most; None takes those of the client.
+            optional: whether the server may lack what is asked for; it then has two tries to say so with a failure.
 
         Raises:
             EndpointError: no try gave an answer that can be used.
         """
-        return self._request("POST", path, body, parse, tries or self._tries)
+        return self._request("POST", path, body, parse, optional)
 
     def get(self, path: str, parse: Callable[[Any], Parsed]) -> Parsed:
         """Ask for something that needs no body, as `post` does."""
-        return self._request("GET", path, None, parse, min(2, self._tries))
+        return self._request("GET", path, None, parse, True)
 
     def _request(
-        self, method: str, path: str, body: Mapping[str, Any] | None, parse: Callable[[Any], Parsed], tries: int
+        self, method: str, path: str, body: Mapping[str, Any] | None, parse: Callable[[Any], Parsed], optional: bool
     ) -> Parsed:
-        failures = 0
+        failures, counted, waited = 0, 0, 0.0
         while True:
             self._wait_for_the_server()
             found = self._once(method, path, body, parse)
             if not isinstance(found, Failure):
                 return found
             failures += 1
-            if not found.again or failures >= tries or (found.wait or 0.0) > PATIENCE:
-                raise EndpointError(self._in_words(path, found, failures), status=found.status)
+            counted += found.status != 429  # too many requests is no failure of this one: only the waits add up
             wait = back_off(failures, random.random()) if found.wait is None else found.wait
+            waited += wait
+            tries = min(2, self._tries) if optional and found.status in _LACKING else self._tries
+            if not found.again or counted >= tries or waited > PATIENCE:
+                raise EndpointError(self._in_words(path, found, failures), status=found.status)
             if found.status in (429, 503):
                 with self._lock:
                     self._alone_until = max(self._alone_until, time.monotonic() + wait)

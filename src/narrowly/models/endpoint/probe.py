@@ -30,9 +30,6 @@ SEEDS = (1, 2, 3, 4)
 WIDER = 2.0
 """Temperature at which a model that is sure of itself is asked again, the largest that OpenAI takes."""
 
-FIELD_TRIES = 2
-"""Times that a field is tried which a server may lack: some answer it with a failure (500) each time."""
-
 QUESTION = "Write one sentence about whatever comes to your mind first."
 
 Step = Callable[[str], None]
@@ -54,8 +51,8 @@ class _Prober:
         fields = sampling_fields(self.dialect, sampling, seed, thinking=self.thinking, top_k=top_k)
         return chat_body(self.client.address.model, self.messages, {**fields, **more})
 
-    def ask(self, temperature: float, seed: int, tries: int | None = None, **more: Any) -> ChatReply:
-        return self.client.post(CHAT, self.body(temperature, seed, **more), read_chat, tries=tries)
+    def ask(self, temperature: float, seed: int, optional: bool = False, **more: Any) -> ChatReply:
+        return self.client.post(CHAT, self.body(temperature, seed, **more), read_chat, optional=optional)
 
     def said(self, temperature: float, seed: int, **more: Any) -> str:
         """Return all that was written: an answer cut inside its thoughts has no other text."""
@@ -236,7 +233,7 @@ def _tried(ask: Callable[[], Honoured]) -> Honoured:
 
 def _choices(prober: _Prober) -> Honoured:
     return _tried(
-        lambda: "yes" if len(prober.ask(1.0, SEEDS[0], tries=FIELD_TRIES, tokens=4, n=2).texts) == 2 else "ignored"
+        lambda: "yes" if len(prober.ask(1.0, SEEDS[0], optional=True, tokens=4, n=2).texts) == 2 else "ignored"
     )
 
 
@@ -244,7 +241,7 @@ def _logprobs(prober: _Prober) -> Honoured:
     """Return whether log-probabilities come, and are those of the tokens written."""
 
     def ask() -> Honoured:
-        reply = prober.ask(1.0, SEEDS[0], tries=FIELD_TRIES, tokens=8, logprobs=True, top_logprobs=2)
+        reply = prober.ask(1.0, SEEDS[0], optional=True, tokens=8, logprobs=True, top_logprobs=2)
         if reply.tokens is None:
             return "ignored"
         written = "".join(token for token, _ in reply.tokens)

@@ -25,9 +25,6 @@ TOP_LOGPROBS = 5
 WRITTEN = 12
 """Tokens that are written and then scored to see that both agree."""
 
-FIELD_TRIES = 2
-"""Times that a route is tried which a server may lack."""
-
 CLOSE = 0.1
 """Nats per token by which a text may be scored differently from how it was written. Servers compute prompts in another
 order than answers: bfloat16 moves a log-probability by some hundredths, a wrong position or temperature by far more."""
@@ -124,7 +121,7 @@ def _numbers(top: Any) -> dict[str, float]:
 
 
 def score_one(
-    client: Client, route: LikelihoodRoute, tokenizer: Any, text: ScoredText, *, tries: int | None = None
+    client: Client, route: LikelihoodRoute, tokenizer: Any, text: ScoredText, *, optional: bool = False
 ) -> Likelihood:
     """Ask for the log-probability of every token of one continuation.
 
@@ -133,7 +130,7 @@ def score_one(
         route: by which it was found to give them.
         tokenizer: that made the tokens.
         text: what is scored.
-        tries: as `Client.post`.
+        optional: as `Client.post`.
 
     Raises:
         EndpointError: no answer.
@@ -141,7 +138,7 @@ def score_one(
     """
     prompt = tokenizer.decode(list(text.ids)) if route == "echo_text" else text.ids
     body = scoring_body(client.address.model, route, prompt)
-    of_prompt, listed = client.post(COMPLETIONS, body, lambda value: read_entries(value, route), tries=tries)
+    of_prompt, listed = client.post(COMPLETIONS, body, lambda value: read_entries(value, route), optional=optional)
     entries = of_prompt if route == "prompt_logprobs" else _echoed(listed, len(text.ids), route)
     own = entries[len(text.prompt) : len(text.ids)] if len(entries) == len(text.ids) else []
     logprobs = []
@@ -230,15 +227,15 @@ def _tried(client: Client, name: LikelihoodRoute, tokenizer: Any, prompt: Sequen
     given = tokenizer.decode(list(prompt)) if name == "echo_text" else prompt
     body = scoring_body(client.address.model, name, given, tokens=WRITTEN)
     body.pop("echo", None), body.pop("prompt_logprobs", None)
-    _, written = client.post(COMPLETIONS, body, lambda value: read_entries(value, "echo"), tries=FIELD_TRIES)
+    _, written = client.post(COMPLETIONS, body, lambda value: read_entries(value, "echo"), optional=True)
     ids = _ids(tokenizer, written)
     if len(ids) < 3:
         raise IntegrityError("no log-probabilities of the tokens that it writes")
     kept = written[: len(ids)]
     text = ScoredText(tuple(prompt), tuple(ids))
-    scored = score_one(client, name, tokenizer, text, tries=FIELD_TRIES)
+    scored = score_one(client, name, tokenizer, text, optional=True)
     reversed_text = ScoredText(tuple(prompt), tuple(reversed(ids)))
-    backwards = score_one(client, name, tokenizer, reversed_text, tries=FIELD_TRIES)
+    backwards = score_one(client, name, tokenizer, reversed_text, optional=True)
     if len(set(ids)) > 1 and backwards.total >= scored.total:
         raise IntegrityError("the same tokens in reverse are as likely to it as what it wrote")
     values = [entry.logprob for entry in kept]
