@@ -80,9 +80,9 @@ def lay_out(table: list[dict[str, Any]], files: Path, root: Path) -> None:
 
 def audit(root: Path) -> dict[str, list[dict[str, Any]]]:
     """Run the command on the folder and return the jobs by the path of their file below it."""
-    command = [sys.executable, "-m", "narrowly", "audit", str(root), "--json"]
+    command = [sys.executable, "-c", "from narrowly.cli.app import main; main()", "audit", str(root), "--json"]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
-    if done.returncode not in (0, 1):
+    if done.returncode not in (0, 1) or not done.stdout:
         sys.exit(done.stderr or f"the audit ended with {done.returncode}")
     jobs = defaultdict(list)
     for job in json.loads(done.stdout)["jobs"]:
