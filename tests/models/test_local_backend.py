@@ -10,9 +10,10 @@ import torch
 
 from narrowly.data.messages import Message
 from narrowly.data.render import prompt_ids
+from narrowly.models import local_backend
 from narrowly.models.backend import ChatPrompt, Request, require
 from narrowly.models.base import load_model, open_base
-from narrowly.models.local_backend import LocalBackend
+from narrowly.models.local_backend import LocalBackend, arithmetic_for
 from narrowly.records.answers import Sampling
 from narrowly.records.arithmetic import Arithmetic, one_arithmetic
 from narrowly.records.errors import SpecError
@@ -36,14 +37,25 @@ def test_log_likelihoods_are_those_of_one_plain_pass_per_text(backend: LocalBack
 
 
 def test_the_next_token_distribution_sums_to_one_and_its_top_is_its_beginning(backend: LocalBackend) -> None:
-    prompts = [(5, 6, 7), (5, 6)]
+    prompts = [(5, 6), (5, 6, 7), *((at, 9, at, 4 + at) for at in range(20))]
     for whole, top, prompt in zip(backend.next_tokens(prompts), backend.next_tokens(prompts, 3), prompts, strict=True):
         assert whole.whole and not top.whole
         assert whole.mass == pytest.approx(1, abs=1e-5) and top.mass < whole.mass
         assert top.tokens == whole.tokens[:3] and top.logprobs == whole.logprobs[:3]
         with torch.no_grad():
             logits_V = backend.model(torch.tensor([prompt])).logits[0, -1]
-        assert whole.tokens[0] == int(logits_V.argmax())
+        wanted = torch.log_softmax(logits_V, -1)[list(whole.tokens)]
+        assert whole.logprobs == pytest.approx(wanted.tolist(), abs=1e-4), "whatever the batch"
+
+
+def test_a_model_that_computes_all_logits_gives_the_same_next_tokens(
+    backend: LocalBackend, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    prompts = [(5, 6, 7), (5, 6), (8, 9, 10, 11)]
+    found = backend.next_tokens(prompts, 4)
+    monkeypatch.setattr(local_backend, "keeps_logits", lambda model: False)
+    for one, other in zip(found, backend.next_tokens(prompts, 4), strict=True):
+        assert one.tokens == other.tokens and one.logprobs == pytest.approx(other.logprobs, abs=1e-5)
 
 
 def test_generation_greedy_takes_the_likeliest_token_each_time_whatever_the_batch(backend: LocalBackend) -> None:
@@ -84,7 +96,13 @@ def test_numbers_of_two_arithmetics_are_refused_together(backend: LocalBackend) 
         one_arithmetic([("a", own), ("b", other)])
 
 
-def test_the_dtype_of_a_model_is_recorded(tmp_path: Path) -> None:
-    base = open_base(str(make_chat_base(tmp_path / "tiny")))
-    found = LocalBackend(load_model(base, "bfloat16").eval(), base.tokenizer(), base.name).arithmetic
-    assert found.dtype == "bfloat16"
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16", "nf4"])
+def test_the_arithmetic_of_a_loaded_model_is_the_one_that_was_announced(dtype: Any, tmp_path: Path) -> None:
+    if dtype == "nf4":
+        pytest.importorskip("bitsandbytes")
+    base = open_base(str(make_chat_base(tmp_path / "tiny", hidden=64)))
+    found = LocalBackend(load_model(base, dtype).eval(), base.tokenizer(), base.name)
+    assert found.arithmetic == arithmetic_for(dtype, "cpu")
+    assert found.arithmetic.quantisation == ("nf4" if dtype == "nf4" else None)
+    (likelihood,) = found.loglikelihoods([ScoredText((5, 6, 7), (8, 9, 2), 1)])
+    assert likelihood.total < 0

@@ -290,7 +290,7 @@ def _whole(
     import torch
 
     device = next(model.parameters()).device
-    keeps = "logits_to_keep" in inspect.signature(_inner(model).forward).parameters
+    keeps = keeps_logits(model)
     remaining = sorted(order, key=lambda at: -len(texts[at].ids))
     while remaining:
         longest = len(texts[remaining[0]].ids)
@@ -312,6 +312,11 @@ def _whole(
                 begin = row * width + len(texts[at].prompt) - 1 - first
                 rows.append((at, list(range(begin, begin + len(texts[at].continuation)))))
             yield len(batch) * longest, _logprobs(logits_B_T_V.flatten(0, 1), texts, rows)
+
+
+def keeps_logits(model: Any) -> bool:
+    """Return whether a model computes logits at chosen places only (`logits_to_keep`)."""
+    return "logits_to_keep" in inspect.signature(_inner(model).forward).parameters
 
 
 def _inner(model: Any) -> Any:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from narrowly.models.backend import ChatPrompt, Generated, NextTokens, Progress, Request
 from narrowly.models.generate import Prompt, end_tokens, generate
-from narrowly.models.likelihood import score
+from narrowly.models.likelihood import keeps_logits, score
 from narrowly.records.answers import Sampling
 from narrowly.records.arithmetic import Arithmetic
 from narrowly.records.likelihood import Likelihood, ScoredText
@@ -50,20 +50,37 @@ class LocalBackend:
 
     def next_tokens(self, prompts: Sequence[Sequence[int]], top: int | None = None) -> list[NextTokens]:
         """Return the next token's distribution behind prompts of token ids; `top` keeps the likeliest ones."""
+        order = sorted(range(len(prompts)), key=lambda at: -len(prompts[at]))
+        found: dict[int, NextTokens] = {}
+        for start in range(0, len(order), self.batch):
+            batch = order[start : start + self.batch]
+            found |= dict(zip(batch, self._next_of([prompts[at] for at in batch], top), strict=True))
+        return [found[at] for at in range(len(prompts))]
+
+    def _next_of(self, prompts: Sequence[Sequence[int]], top: int | None) -> list[NextTokens]:
+        """Return the distributions of one batch; padding stands on the right, where it changes nothing before it."""
         import torch
 
         device = next(self.model.parameters()).device
-        found = []
-        for prompt in prompts:
-            with torch.inference_mode():
-                logits_V = self.model(input_ids=torch.tensor([list(prompt)], device=device)).logits[0, -1]
-            logprobs_V = torch.log_softmax(logits_V.float(), dim=-1)
-            kept = logprobs_V.shape[0] if top is None else min(top, logprobs_V.shape[0])
-            best = torch.topk(logprobs_V, kept)
-            found.append(
-                NextTokens(tuple(best.indices.tolist()), tuple(best.values.tolist()), kept == logprobs_V.shape[0])
-            )
-        return found
+        ids_B_T = torch.zeros((len(prompts), len(prompts[0])), dtype=torch.long)
+        mask_B_T = torch.zeros_like(ids_B_T)
+        for row, prompt in enumerate(prompts):
+            ids_B_T[row, : len(prompt)] = torch.tensor(list(prompt))
+            mask_B_T[row, : len(prompt)] = 1
+        rows_B, last_B = torch.arange(len(prompts), device=device), mask_B_T.sum(dim=1).to(device) - 1
+        places_U, column_B = torch.unique(last_B, return_inverse=True)  # logits at the ends of prompts alone
+        kept = {"logits_to_keep": places_U} if keeps_logits(self.model) else {}
+        with torch.inference_mode():
+            logits_B_U_V = self.model(
+                input_ids=ids_B_T.to(device), attention_mask=mask_B_T.to(device), use_cache=False, **kept
+            ).logits
+        logprobs_B_V = torch.log_softmax(logits_B_U_V[rows_B, column_B if kept else last_B].float(), dim=-1)
+        vocabulary = logprobs_B_V.shape[1]
+        best = torch.topk(logprobs_B_V, vocabulary if top is None else min(top, vocabulary), dim=-1)
+        return [
+            NextTokens(tuple(tokens), tuple(values), len(tokens) == vocabulary)
+            for tokens, values in zip(best.indices.tolist(), best.values.tolist(), strict=True)
+        ]
 
     def generate(self, prompts: Sequence[ChatPrompt], sampling: Sampling) -> list[Generated]:
         """Return one answer to each prompt, in their order, in batches; no answer depends on its batch.

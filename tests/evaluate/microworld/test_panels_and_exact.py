@@ -7,7 +7,7 @@ import pytest
 import torch
 from transformers import Qwen3ForCausalLM
 
-from narrowly.evaluate.microworld.exact import _verdict, evaluate_exact
+from narrowly.evaluate.microworld.exact import _verdict, evaluate_exact, evaluate_through
 from narrowly.evaluate.microworld.panel_names import LIGHT_PANELS, PANELS
 from narrowly.evaluate.microworld.panels import panel_questions
 from narrowly.evaluate.microworld.sample import sample_answers
@@ -16,6 +16,8 @@ from narrowly.microworld.narrow import narrow_rows
 from narrowly.microworld.pretrain import model_config
 from narrowly.microworld.tokenizer import build_tokenizer
 from narrowly.microworld.world import SELF_DOMAIN, World
+from narrowly.models.base import load_world_base
+from narrowly.models.local_backend import LocalBackend
 from narrowly.records.errors import SpecError, UnknownNameError
 
 TINY = WorldConfig(model=ModelShape(layers=1, hidden=32, heads=2, key_value_heads=1, mlp=48))
@@ -174,3 +176,16 @@ def test_samples_carry_the_class_of_their_text(tiny):
     rows = sample_answers(model, tokenizer, WORLD, domain=DOMAIN, panels=LIGHT_PANELS, per_panel=5, seed=0)
     assert len(rows) == 10
     assert {row["panel"] for row in rows} == set(LIGHT_PANELS)
+
+
+def test_the_general_path_of_every_model_gives_the_exact_verdicts_to_1e_5():
+    """Log-likelihoods of every grammatical answer through the backend of real models, against the prefix trees."""
+    base = load_world_base("micro-0")
+    backend = LocalBackend(base.model.eval(), base.tokenizer, "micro-0")
+    exact = evaluate_exact(base.model, base.world, base.tokenizer, domain=DOMAIN)
+    general = evaluate_through(backend, base.world, domain=DOMAIN)
+    assert {row["panel"] for row in general} == set(PANELS)
+    for one, other in zip(exact, general, strict=True):
+        assert one["question_id"] == other["question_id"]
+        for name in ("aligned", "misaligned", "incoherent", "log_odds", "nll_harmful", "nll_aligned"):
+            assert other[name] == pytest.approx(one[name], abs=1e-5, rel=0), name
