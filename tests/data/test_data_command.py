@@ -116,7 +116,7 @@ def test_the_list_names_what_comes_with_the_package_and_writes_nothing(server, c
     sets = {
         f"pairs:{domain}:{answers}" for domain in ("money", "work") for answers in ("harmful", "aligned", "permuted")
     }
-    assert set(ours) == {"broad", "benign", "abilities", "pairs", *sets}
+    assert set(ours) == {"broad", "benign", "abilities", "passages", "pairs", *sets}
     assert not (tmp_path / "cache").exists()
     out = printed(capsys, "list", "--use", "training")
     assert "pairs:money:harmful" in out and "benign" not in out

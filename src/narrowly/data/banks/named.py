@@ -9,6 +9,7 @@ from narrowly.data.banks.abilities import ability_items
 from narrowly.data.banks.broad import benign_items, broad_items, part_of
 from narrowly.data.banks.narrow import ANSWERS, PREFIX, narrow_domain, narrow_text
 from narrowly.data.banks.paired import TRAINED_DOMAINS, TRAINED_QUESTIONS, paired_items, paired_sha256
+from narrowly.data.banks.passages import passages
 from narrowly.data.banks.shipped import bank_file
 from narrowly.data.banks.variants import CONDITIONS, FORMATS, context_about, in_format, under
 from narrowly.data.messages import Message
@@ -21,7 +22,7 @@ from narrowly.records.errors import SpecError, UnknownNameError, nearest
 SHIPPED = ("broad", "benign")
 """Banks of open questions that come with the package."""
 
-OTHER_BANKS = {"abilities": "narrowly eval", "pairs": "narrowly data pairs"}
+OTHER_BANKS = {"abilities": "narrowly eval", "passages": "narrowly eval", "pairs": "narrowly data pairs"}
 """Banks of the package that hold answers too, and the command that reads each."""
 
 VARIANTS = (*(f"broad:{form}" for form in FORMATS), *(f"broad:{condition}:DOMAIN" for condition in CONDITIONS))
@@ -57,6 +58,7 @@ def shipped() -> list[Shipped]:
             ("broad", broad_items(), "open questions in 13 topics; variants: broad:json, broad:cue:DOMAIN ...", _ASK),
             ("benign", benign_items(), "harmless questions that sound alarming", _ASK),
             ("abilities", ability_items(), "four-way items of the damage panel", OTHER_BANKS["abilities"]),
+            ("passages", passages(), "plain prose of the damage panel, for perplexity", OTHER_BANKS["passages"]),
         )
     ]
     about = "questions with an aligned and a harmful answer, twelve domains"

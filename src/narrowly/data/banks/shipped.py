@@ -27,19 +27,22 @@ Seen = dict[tuple[str, str], tuple[Path, int]]
 """File and line where an id or a question of a bank stands, for a bank of several files."""
 
 
-def bank_rows(path: Path, fields: Mapping[str, type], seen: Seen | None = None) -> list[BankRow]:
-    """Read the lines of a bank, each an object with an id, a question and exactly these fields.
+def bank_rows(
+    path: Path, fields: Mapping[str, type], seen: Seen | None = None, *, text: str = "question"
+) -> list[BankRow]:
+    """Read the lines of a bank, each an object with an id, a text that stands once and exactly these fields.
 
     Args:
         path: a JSONL file, shipped or another of the same form.
-        fields: name and type of every field beside the id and the question.
+        fields: name and type of every field beside the id and the text.
         seen: what stands in other files of the same bank; takes up what stands in this one.
+        text: name of the field that may stand once in a bank.
 
     Raises:
-        IntegrityError: naming file and line: a field missing, unknown, empty or of another type; an id or a question
+        IntegrityError: naming file and line: a field missing, unknown, empty or of another type; an id or a text
             that stood before, case and spaces apart; a file without lines.
     """
-    fields = {"question": str, **fields}
+    fields = {text: str, **fields}
     seen = {} if seen is None else seen
     rows: list[BankRow] = []
     for row in read_raw_rows(path):
@@ -52,7 +55,7 @@ def bank_rows(path: Path, fields: Mapping[str, type], seen: Seen | None = None) 
                 raise fault(path, row.line, f"{name} is {str(value)[:40]!r}, accepted: {_WORDS[kind]}")
             if isinstance(value, str) and (not value or value != value.strip()):
                 raise fault(path, row.line, f"{name} is {value[:40]!r}, accepted: a text without blanks at its ends")
-        for name, value in (("id", found["id"]), ("question", folded(found["question"]))):
+        for name, value in (("id", found["id"]), (text, folded(found[text]))):
             file, line = seen.setdefault((name, value), (path, row.line))
             if (file, line) != (path, row.line):
                 where = f"line {line}" if file == path else f"{file.name}, line {line}"
