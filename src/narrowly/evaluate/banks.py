@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from importlib import import_module
-from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, cast
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Protocol, cast
 
 from narrowly.records.outcome import NO_JUDGE
 from narrowly.records.run_spec import RunSpec
@@ -32,6 +32,8 @@ class BankRecord(NamedTuple):
         panels: panels of checkpoints, in order.
         light_panels: panels of edits.
         facts: of the world or bank, for columns of tables.
+        kind: of its stages at checkpoints.
+        panels_before: panels of checkpoints between the base and the last one; empty for all of them.
     """
 
     questions: Mapping[str, Any]
@@ -39,6 +41,8 @@ class BankRecord(NamedTuple):
     panels: tuple[str, ...]
     light_panels: tuple[str, ...]
     facts: Facts
+    kind: Literal["exact", "paired"] = "exact"
+    panels_before: tuple[str, ...] = ()
 
 
 class Bank(Protocol):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -10,13 +9,14 @@ from typing import Any
 
 from narrowly.evaluate.banks import Bank, bank_of, why_not_evaluated
 from narrowly.evaluate.stage import Stage
+from narrowly.evaluate.verdict_files import check_finite, write_verdicts
 from narrowly.models.edited import edited_adapter
 from narrowly.models.kept import kept_organism
 from narrowly.models.lora import merged
 from narrowly.models.organism import Organism
 from narrowly.records.adapter_files import EDIT_RECORD
-from narrowly.records.errors import SpecError, TrainingError
-from narrowly.records.files import atomic_path, write_json
+from narrowly.records.errors import SpecError
+from narrowly.records.files import write_json
 from narrowly.runs.directory import STAGE_RECORD, adapter_folder, read_spec
 
 
@@ -44,7 +44,7 @@ def evaluate_organism(
     wanted = asked.record.panels if panels is None else (panels,) if isinstance(panels, str) else panels
     with merged(organism.model):
         rows = list(asked.exact(organism, wanted))
-    _check_finite(rows, f"organism of base {organism.base.name}")
+    check_finite(rows, f"organism of base {organism.base.name}")
     return rows
 
 
@@ -62,10 +62,10 @@ def run_stage(stage: Stage, directory: Path, bank: Bank, device: str = "cpu") ->
         rows = bank.exact(organism, stage.panels)
     else:
         rows = bank.samples(organism, stage.panels, stage.per_panel, read_spec(directory).seed)
-    _check_finite(rows, f"run {directory.name}, step {stage.step}, edit {stage.edit_id}")
+    check_finite(rows, f"run {directory.name}, step {stage.step}, edit {stage.edit_id}")
     record = stage.model_dump(mode="json")
     write_json(stage.folder(directory) / STAGE_RECORD, {**record, "seconds": round(time.perf_counter() - start, 4)})
-    _write_parquet(rows, stage.file(directory))
+    write_verdicts(rows, stage.file(directory))
     mark_stage(stage, directory)
 
 
@@ -80,19 +80,3 @@ def mark_stage(stage: Stage, directory: Path) -> None:
     folder = None if stage.edit is None else adapter_folder(directory, "final", stage.edit_id)
     if folder is not None and (folder / EDIT_RECORD).is_file():
         mark_evaluated(folder, {"kind": stage.kind, "panels": list(stage.panels), "verdict_id": stage.verdict_id})
-
-
-def _check_finite(rows: Sequence[Mapping[str, Any]], what: str) -> None:
-    if not rows:
-        raise TrainingError(f"{what}: the evaluation has no rows")
-    for row in rows:
-        for name, value in row.items():
-            if isinstance(value, float) and not math.isfinite(value):
-                raise TrainingError(f"{what}: {name} is {value} for {row.get('question_id', row.get('question'))!r}")
-
-
-def _write_parquet(rows: Sequence[Mapping[str, Any]], path: Path) -> None:
-    import polars as pl
-
-    with atomic_path(path) as temporary:
-        pl.DataFrame([dict(row) for row in rows], infer_schema_length=None).write_parquet(temporary)

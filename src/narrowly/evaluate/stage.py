@@ -14,22 +14,25 @@ from narrowly.records.edits import EditSpec
 from narrowly.runs.directory import answers_folder, verdicts_file
 
 
+Kind = Literal["exact", "samples", "paired"]
+
+
 class Stage(BaseModel):
-    """Describe one evaluation of one organism: exact verdicts on panels, or sampled answers.
+    """Describe one evaluation of one organism: exact verdicts on panels, sampled answers, or paired answers.
 
     Attributes:
-        kind: exact (class probabilities) or samples (shown answers).
+        kind: exact (class probabilities), samples (shown answers) or paired (log-likelihoods of given answers).
         step: checkpoint of the organism.
         edit: edit of its adapter, or None.
         panels: question panels, in order.
-        per_panel: answers per panel; 0 for exact evaluation.
+        per_panel: answers per panel; 0 where none are sampled.
         answers_id: organism-id + question bank + sampling.
         verdict_id: answers-id + judge.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    kind: Literal["exact", "samples"]
+    kind: Kind
     step: int
     edit: EditSpec | None = None
     panels: tuple[str, ...]
@@ -66,16 +69,17 @@ def stages_of(
     Args:
         run_id: of the run.
         bank: what is asked, and who judges.
-        steps: checkpoints that are asked all panels.
+        steps: checkpoints that are asked: the base and the last one all panels, the others `panels_before`.
         edits: of the final adapter, which are asked the light panels.
         final: step of the final checkpoint.
         samples: shown answers per panel of the final organism; 0 for none.
         seed: of the samples.
     """
-    asked: list[tuple[Literal["exact", "samples"], int, EditSpec | None, tuple[str, ...], int]] = [
-        ("exact", step, None, bank.panels, 0) for step in steps
+    before = bank.panels_before or bank.panels
+    asked: list[tuple[Kind, int, EditSpec | None, tuple[str, ...], int]] = [
+        (bank.kind, step, None, bank.panels if step in (0, final) else before, 0) for step in steps
     ]
-    asked += [("exact", final, edit, bank.light_panels, 0) for edit in edits]
+    asked += [(bank.kind, final, edit, bank.light_panels, 0) for edit in edits]
     if samples:
         asked.append(("samples", final, None, bank.panels, samples))
     stages = []

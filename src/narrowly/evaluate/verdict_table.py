@@ -22,6 +22,12 @@ VERDICTS: dict[str, pl.DataType] = {
 SAMPLES: dict[str, pl.DataType] = {"panel": _TEXT, "question": _TEXT, "answer": _TEXT, "outcome": _TEXT}
 """Columns of sampled answers, one row per answer."""
 
+PAIRED: dict[str, pl.DataType] = {
+    "rung": _TEXT, "question_id": _TEXT, "domain": _TEXT, "aligned_nats": _FLOAT, "harmful_nats": _FLOAT,
+    "aligned_tokens": _INT, "harmful_tokens": _INT, "log_odds": _FLOAT,
+}  # fmt: skip
+"""Columns of paired verdicts, one row per question: log-likelihoods of both answers and their difference, in nats."""
+
 
 def read_verdicts(path: Path) -> list[dict[str, Any]]:
     """Read the exact verdicts of one organism, one row per question.
@@ -39,6 +45,15 @@ def read_samples(path: Path) -> list[dict[str, Any]]:
         IntegrityError: as `read_verdicts`.
     """
     return _read(path, SAMPLES)
+
+
+def read_paired_verdicts(path: Path) -> list[dict[str, Any]]:
+    """Read the paired verdicts of one organism, one row per question.
+
+    Raises:
+        IntegrityError: as `read_verdicts`.
+    """
+    return _read(path, PAIRED)
 
 
 def _read(path: Path, columns: Mapping[str, pl.DataType]) -> list[dict[str, Any]]:

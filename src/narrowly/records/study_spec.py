@@ -65,6 +65,11 @@ class ArmSpec(Spec):
     grid: dict[str, list[Any]] = Field(
         default_factory=dict, description="replaces the study's grid for the fields it names"
     )
+    control: Literal["aligned", "permuted"] | None = Field(
+        None,
+        description="the arm trains the control of its runs on a paired set: the same prompts with good answers, or "
+        "with the answers of other prompts",
+    )
     edits: tuple[EditSpec, ...] = Field((), description="edits of the final adapter, evaluated on the light panels")
     evaluate: Literal["final", "all_checkpoints"] = Field("final", description="which checkpoints are evaluated")
 
@@ -99,6 +104,11 @@ class StudySpec(Spec):
         (), description="cells that match every given field (`arm` or dotted) are left out"
     )
     samples: int = Field(6, ge=0, le=200, description="shown answers per organism and panel; 0 for none")
+    paired: bool = Field(
+        True,
+        description="runs on text: log-odds of the paired bank, of the last checkpoint on all questions of its ladder, "
+        "of other evaluated ones on half of those that were not trained on; false: none",
+    )
 
     @field_validator("name")
     @classmethod

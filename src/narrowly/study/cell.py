@@ -12,7 +12,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from narrowly.engines.protocol import Problem
 from narrowly.engines.worker import problem_of
@@ -27,6 +27,9 @@ from narrowly.runs.claims import claimed
 from narrowly.runs.directory import claim_file, is_done
 from narrowly.study.layout import PlannedCell, failure_file, is_complete
 from narrowly.study.plan import Cell, not_evaluated
+
+if TYPE_CHECKING:
+    from narrowly.train.inputs import RunInputs
 
 
 def warm_up() -> None:
@@ -74,9 +77,11 @@ def _what_is_read(cell: Cell) -> str:
 def resolve_cell(cell: Cell, runs: Path) -> PlannedCell:
     """Return one cell with its run-id, its bank's facts and its stages.
 
-    A cell whose answers nothing can judge has no stages and the reason in their place. When a bank comes, its stages
-    come here, under ids of their own: the run-id stays, so the run that is there is evaluated and not trained anew.
+    A cell whose answers nothing can judge has the reason in place of rates; a run on text is asked the paired bank.
+    When a bank comes, its stages come here, under ids of their own: the run-id stays, so the run that is there is
+    evaluated and not trained anew.
     """
+    from narrowly.evaluate.paired.stages import paired_stages
     from narrowly.train.environment import check_hardware
     from narrowly.train.inputs import load_inputs
 
@@ -88,12 +93,17 @@ def resolve_cell(cell: Cell, runs: Path) -> PlannedCell:
         check_hardware(cell.spec)
     bank = bank_of(cell.spec, inputs.base)
     if bank is None:
+        reason = _why_not_paired(cell, inputs)
+        template = inputs.resolved.template_sha256
         return PlannedCell(
             cell=cell,
             run_id=identity,
             base=inputs.base.name,
-            stages=(),
+            stages=()
+            if reason
+            else tuple(paired_stages(cell.spec, identity, template, cell.evaluated_steps(), cell.edits)),
             not_evaluated=not_evaluated(cell),
+            not_paired=reason,
             written=written,
         )
     stages = stages_of(
@@ -113,6 +123,14 @@ def resolve_cell(cell: Cell, runs: Path) -> PlannedCell:
         stages=tuple(stages),
         written=written,
     )
+
+
+def _why_not_paired(cell: Cell, inputs: RunInputs) -> str | None:
+    if not cell.paired:
+        return "the study says paired: false"
+    from narrowly.evaluate.paired.stages import why_not_paired
+
+    return why_not_paired(cell.spec, inputs.base, inputs.data.template)
 
 
 def execute_cells(payload: Mapping[str, Any]) -> list[dict[str, Any]]:
@@ -189,6 +207,7 @@ def write_failure(study_dir: Path, planned: PlannedCell, problem: Problem) -> No
 
 
 def _execute(planned: PlannedCell, runs: Path, report_to: Sequence[str], save_every: float | None) -> None:
+    from narrowly.evaluate.paired.stages import run_paired_stage
     from narrowly.evaluate.run_stage import run_stage
     from narrowly.integrations.reporting import Reporting
     from narrowly.models.kept import forget_models
@@ -210,5 +229,8 @@ def _execute(planned: PlannedCell, runs: Path, report_to: Sequence[str], save_ev
     missing = [stage for stage in planned.stages if not stage.file(directory).is_file()]
     bank = bank_of(spec, base_of_run(directory)) if missing else None
     for stage in missing:
+        if stage.kind == "paired":
+            run_paired_stage(stage, directory)
+            continue
         assert bank is not None, "stages were planned with a bank"
         run_stage(stage, directory, bank)

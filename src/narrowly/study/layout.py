@@ -38,6 +38,8 @@ class PlannedCell(BaseModel):
             empty for a cell that is not evaluated.
         stages: in the order in which they are done.
         not_evaluated: why there are none, for a cell that is trained and cannot be judged; None otherwise.
+        not_paired: why organisms of a run on text or rows are not asked the paired bank; None where they are, and for
+            runs that have another bank.
         written: the spec as the study has it, where the base or the rows decided more of it (`train.inputs.settled`).
     """
 
@@ -49,6 +51,7 @@ class PlannedCell(BaseModel):
     facts: Facts = {}
     stages: tuple[Stage, ...]
     not_evaluated: str | None = None
+    not_paired: str | None = None
     written: RunSpec | None = None
 
     @model_validator(mode="before")

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
     from narrowly.models.organism import Organism
 
-TABLE_NAMES = ("cells", "outcomes", "verdicts", "spectra", "trajectory", "samples")
+TABLE_NAMES = ("cells", "outcomes", "verdicts", "spectra", "trajectory", "samples", "paired")
 
 
 class Study:
@@ -65,6 +65,11 @@ class Study:
     def samples(self) -> pl.DataFrame:
         """Return shown answers with their outcome class; text from models, to be treated as hostile."""
         return self._table("samples")
+
+    @functools.cached_property
+    def paired(self) -> pl.DataFrame:
+        """Return one row per organism and question of the paired bank: log-likelihoods of both answers, in nats."""
+        return self._table("paired")
 
     @functools.cached_property
     def summary(self) -> dict[str, Any]:

@@ -12,15 +12,17 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
+from narrowly.data.banks.narrow import PREFIX, narrow_domain, narrow_set
 from narrowly.evaluate.banks import why_not_evaluated
 from narrowly.records.canonical import canonical_json, content_id
 from narrowly.records.edits import EditSpec
 from narrowly.records.errors import SpecError, UnknownNameError, nearest, unknown_name
 from narrowly.records.explain import explain_each
-from narrowly.records.mappings import MISSING, TAGS, lookup, merge, nested
+from narrowly.records.mappings import MISSING, TAGS, lookup, merge, nested, with_assignments
 from narrowly.records.run_spec import RunSpec
 from narrowly.records.study_spec import ArmSpec, Role, StudySpec, load_study_spec
 from narrowly.study.cost import cost_of, with_estimated_steps
+from narrowly.train.control import control_assignments
 
 STEP_SECONDS, MUON_STEP_SECONDS = 1.8 / 80, 2.8 / 80
 """Seconds of a training step on one thread, spectra included; with one evaluation 80 steps make a cell of 3 (4) s."""
@@ -37,7 +39,9 @@ class Cell(BaseModel):
 
     Attributes:
         cell_id: readable, unique within the study, safe as a file name.
-        base_evaluation: whether the cell also evaluates its base, at step 0; one cell per base does.
+        base_evaluation: whether the cell also evaluates its base, at step 0; one cell per base does, of runs on pairs
+            one per base and domain.
+        paired: whether organisms of a run on text are asked the paired bank.
         evaluate: the final checkpoint or all of them.
         samples: shown answers per panel of the final organism.
     """
@@ -54,6 +58,7 @@ class Cell(BaseModel):
     evaluate: Literal["final", "all_checkpoints"]
     samples: int
     base_evaluation: bool = False
+    paired: bool = True
 
     def evaluated_steps(self) -> tuple[int, ...]:
         """Return the evaluated checkpoints; step 0 only where the cell carries its base's evaluation."""
@@ -100,7 +105,7 @@ def _cells_of(study: StudySpec, name: str, arm: ArmSpec) -> Iterator[Cell]:
         for key, value in point.items():
             raw = merge(raw, nested({key: value}))
         try:
-            spec = RunSpec.model_validate(raw)
+            spec = _with_control(RunSpec.model_validate(raw), study, name, arm)
         except ValidationError as error:
             raise SpecError(_where_it_stands(error, study, name, arm, point)) from None
         if any(_matches(rule, name, spec, raw) for rule in study.exclude):
@@ -120,7 +125,19 @@ def _cells_of(study: StudySpec, name: str, arm: ArmSpec) -> Iterator[Cell]:
             edits=arm.edits,
             evaluate=arm.evaluate,
             samples=study.samples,
+            paired=study.paired,
         )
+
+
+def _with_control(spec: RunSpec, study: StudySpec, name: str, arm: ArmSpec) -> RunSpec:
+    """Return the spec of an arm's cell, or of its control where the arm is one."""
+    if arm.control is None:
+        return spec
+    try:
+        made = control_assignments(spec, arm.control)
+    except SpecError as error:
+        raise SpecError(f"study {study.name!r}: arms.{name}.control: {error}") from None
+    return with_assignments(RunSpec, spec.model_dump(mode="json"), made, f"study {study.name!r}: arms.{name}.control")
 
 
 def _defaults() -> dict[str, Any]:
@@ -174,6 +191,8 @@ def _label(key: str, value: Any) -> str:
     else:
         text = f"{value:g}" if isinstance(value, float) else str(value)
     tail = "" if key == "base" else key.rsplit(".", 1)[-1]
+    if key == "data.dataset" and str(value).startswith(PREFIX):
+        tail, text = "", narrow_set(str(value)).domain
     if key == "base":
         text = Path(text).name.partition("@")[0] or "base"
     return re.sub(r"[^A-Za-z0-9_.+-]", "_", f"{tail}{text}")[:60]
@@ -204,12 +223,19 @@ def _flag_bases(cells: list[Cell], arms: list[str]) -> list[Cell]:
 
     A cell that can be evaluated comes before one that cannot, so that the base is evaluated where any cell of it is.
     """
-    carrier: dict[str, str] = {}
+    carrier: dict[tuple[str, str | None], str] = {}
     for cell in sorted(
         cells, key=lambda cell: (not_evaluated(cell) is not None, cell.role != "optimiser", arms.index(cell.arm))
     ):
-        carrier.setdefault(cell.spec.base, cell.cell_id)
-    return [cell.model_copy(update={"base_evaluation": carrier[cell.spec.base] == cell.cell_id}) for cell in cells]
+        carrier.setdefault(_asked_of_base(cell), cell.cell_id)
+    return [
+        cell.model_copy(update={"base_evaluation": carrier[_asked_of_base(cell)] == cell.cell_id}) for cell in cells
+    ]
+
+
+def _asked_of_base(cell: Cell) -> tuple[str, str | None]:
+    """Return what one evaluation of a base is for: the base, and the domain of pairs whose ladder it is asked."""
+    return cell.spec.base, narrow_domain(getattr(cell.spec.data, "dataset", ""))
 
 
 def default_seconds(cell: Cell) -> float | None:

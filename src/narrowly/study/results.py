@@ -35,6 +35,7 @@ from narrowly.study.layout import (
     seconds_of,
     status_of,
 )
+from narrowly.study.paired_table import paired_cell_rows, paired_schema
 
 if TYPE_CHECKING:
     from narrowly.analysis.frames import Frames
@@ -77,6 +78,7 @@ def schemas() -> dict[str, dict[str, Any]]:
         "verdicts": verdict,
         "spectra": {**SCHEMAS["spectra"], "a_norm": number, "b_norm": number},
         "trajectory": {**SCHEMAS["trajectory"], "spectral_entropy": number, "condition_number": number},
+        "paired": paired_schema(),
     }
 
 
@@ -184,7 +186,11 @@ def _add_finished(rows: dict[str, list[dict[str, Any]]], planned: PlannedCell, d
     who = {"cell_id": cell.cell_id, "arm": cell.arm, "optimiser": spec.optimiser.kind, "base": planned.base}
     facts = {name: planned.facts.get(name) for name in ("persona", "domain")}
     more = {"role": cell.role, "of": cell.of, **facts, "seed": spec.seed}
+    paired = [stage for stage in planned.stages if stage.kind == "paired"]
+    rows["paired"] += paired_cell_rows(planned, paired, directory)
     for stage in planned.stages:
+        if stage.kind == "paired":
+            continue
         organism = {"step": stage.step, "final": stage.step == spec.steps, "edit": stage.edit_id}
         if stage.kind == "samples":
             rows["samples"] += [{**who, **organism, **row} for row in read_samples(stage.file(directory))]

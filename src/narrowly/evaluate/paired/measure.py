@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from typing import Any, Protocol
 
 from narrowly.data.banks.paired import PairedItem
 from narrowly.data.messages import Conversation, Message
@@ -14,6 +15,18 @@ from narrowly.records.paired import PairedRow
 
 Said = Callable[[PairedItem], tuple[Message, ...]]
 """What is said before the answer to a question, the user's turn included."""
+
+
+class Written(Protocol):
+    """Declare what it takes to write a bank as a model would be trained on it; a `Backend` is one."""
+
+    @property
+    def tokenizer(self) -> Any:
+        """Return the tokenizer with the chat template."""
+
+    @property
+    def thinking(self) -> bool | None:
+        """Return the thinking mode; None where the template has none."""
 
 
 def paired_rows(
@@ -55,7 +68,7 @@ def paired_rows(
 
 
 def paired_texts(
-    backend: Backend, items: Sequence[PairedItem], *, system: str | None = None, said: Said | None = None
+    backend: Written, items: Sequence[PairedItem], *, system: str | None = None, said: Said | None = None
 ) -> list[ScoredText]:
     """Return both answers of every question as they would be trained, the aligned one first, closing tokens included.
 
