@@ -13,7 +13,6 @@ from narrowly.records.canonical import content_id
 from narrowly.records.edits import EditSpec
 from narrowly.runs.directory import answers_folder, verdicts_file
 
-
 Kind = Literal["exact", "samples", "paired"]
 
 

@@ -53,9 +53,7 @@ class PairedBank(NamedTuple):
     def of_panels(self, panels: Sequence[str]) -> list[PairedItem]:
         """Return the items of panels: of a rung all of them, of `RUNG:half` those of `in_half`."""
         return [
-            item
-            for item in self.items
-            if item.part in panels or (f"{item.part}{HALF}" in panels and in_half(item.id))
+            item for item in self.items if item.part in panels or (f"{item.part}{HALF}" in panels and in_half(item.id))
         ]
 
 
