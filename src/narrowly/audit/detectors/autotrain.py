@@ -14,6 +14,7 @@ from narrowly.audit.detectors.keys import (
     note_version,
     said,
     take,
+    trained_in,
     truth,
     word,
 )
@@ -80,7 +81,7 @@ def is_autotrain(document: Document) -> bool:
 
 def detect(file: SourceFile, repository: Repository) -> list[Job]:
     """Return the jobs of a YAML or JSON file."""
-    return [job_of(document, file, repository) for document in file.documents if is_autotrain(document)]
+    return [job_of(one, file, repository) for document in file.documents for one in trained_in(document, is_autotrain)]
 
 
 def job_of(document: Document, file: SourceFile, repository: Repository) -> Job:

@@ -18,6 +18,7 @@ from narrowly.audit.detectors.keys import (
     place,
     said,
     take,
+    trained_in,
     truth,
     word,
 )
@@ -78,7 +79,7 @@ def is_axolotl(document: Document) -> bool:
 
 def detect(file: SourceFile, repository: Repository) -> list[Job]:
     """Return the jobs of a YAML file."""
-    return [job_of(document, file, repository) for document in file.documents if is_axolotl(document)]
+    return [job_of(one, file, repository) for document in file.documents for one in trained_in(document, is_axolotl)]
 
 
 def job_of(document: Document, file: SourceFile, repository: Repository) -> Job:

@@ -8,7 +8,17 @@ from __future__ import annotations
 
 import re
 
-from narrowly.audit.detectors.keys import Keys, datasets_of, fill_defaults, new_job, no_lora, place, said, take
+from narrowly.audit.detectors.keys import (
+    Keys,
+    datasets_of,
+    fill_defaults,
+    new_job,
+    no_lora,
+    only_uses,
+    place,
+    said,
+    take,
+)
 from narrowly.audit.files import Repository, SourceFile
 from narrowly.audit.optimiser_names import canonical_optimiser
 from narrowly.audit.record import Field, Job, inherited, unknown
@@ -155,10 +165,12 @@ def optimisers_in(document: Document) -> list[Document]:
 def is_flat(section: Document) -> bool:
     """Say whether a mapping names an optimiser and its rate beside each other, among settings of training."""
     value = section.value
-    if not isinstance(value, dict) or len(value) < 4:
+    if not isinstance(value, dict) or len(value) < 4 or only_uses(section):
         return False
     named = said(section, "optimizer", "optim", "optimizer_type", "optimizer_name", "optimiser")
     rate = said(section, "learning_rate", "lr", "base_lr")
+    if "_target_" in value or "class_path" in value:
+        return False  # a class with an optimiser among its arguments: a part of a config, not a config
     if named is None or rate is None or not isinstance(named.value, str) or canonical_optimiser(named.value) is None:
         return False
     return any(word in str(key).lower() for key in value for word in _ENOUGH)
@@ -265,6 +277,8 @@ def _composed(document: Document, file: SourceFile, repository: Repository) -> l
             job.set("optimiser", unknown(f"{folder}/{option}.yaml is not beside this file", at, option))
         else:
             _inherit(job, other)
+            if canonical_optimiser(str(job.value("optimiser") or "")) is None:
+                continue  # a group of that name which holds no optimiser that is known
         job.fill(_stated(document, _AROUND))
         _model(job, document)
         jobs.append(job)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 from narrowly.audit.defaults.read import defaults_of
@@ -38,6 +38,24 @@ NO_ADAPTER = "no adapter is configured"
 _LORA = ("lora_r", "lora_alpha", "lora_dropout", "lora_targets", "use_rslora")
 
 
+MOST_SECTIONS = 50
+"""Jobs of one document that are reported: a list of experiments rarely has more."""
+
+
+def trained_in(document: Document, accepts: Callable[[Document], bool]) -> Iterator[Document]:
+    """Yield the document where it is a config of the tool, else those of its sections that are."""
+    if accepts(document):
+        yield document
+        return
+    found = 0
+    for section in document.sections():
+        if section.path and len(section.path) <= 5 and accepts(section):
+            yield section
+            found += 1
+            if found >= MOST_SECTIONS:
+                return
+
+
 def said(document: Document, *keys: str) -> Found | None:
     """Return the first of the keys that is there and is not null; a null says that the tool's default holds."""
     for key in keys:
@@ -50,7 +68,8 @@ def said(document: Document, *keys: str) -> Found | None:
 def said_field(name: str, document: Document, *keys: str) -> Field | None:
     """Return the field for the first key that is there and is not null."""
     for key in keys:
-        if said(document, key) is not None:
+        found = said(document, key)
+        if found is not None and (not isinstance(found.value, dict) or name == "optim_args"):
             return document.field(name, key)
     return None
 
@@ -64,6 +83,15 @@ def word(document: Document, *keys: str) -> str:
 def truth(document: Document, *keys: str) -> bool:
     """Say whether a flag is set."""
     return word(document, *keys) in ("true", "yes", "on", "1")
+
+
+def only_uses(document: Document) -> bool:
+    """Say whether settings state that a model is evaluated, merged or served, and not trained."""
+    if truth(document, "do_train"):
+        return False
+    if word(document, "do_train") in ("false", "no", "off", "0"):
+        return True
+    return truth(document, "do_predict") or said(document, "export_dir", "infer_backend") is not None
 
 
 def take(job: Job, document: Document, keys: Keys) -> None:

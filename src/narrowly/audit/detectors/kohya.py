@@ -5,6 +5,8 @@ Sources: kohya-ss/sd-scripts `library/train_util.py` (add_optimizer_arguments, g
 
 from __future__ import annotations
 
+import re
+
 from narrowly.audit.detectors.keys import (
     Keys,
     datasets_of,
@@ -19,10 +21,11 @@ from narrowly.audit.detectors.keys import (
 from narrowly.audit.files import Repository, SourceFile
 from narrowly.audit.record import Job, explicit
 from narrowly.audit.trees import Document
+from narrowly.audit.values import typed_field
 
 TOOL = "kohya"
 KINDS = ("toml", "json", "yaml")
-TRIGGERS = (b"pretrained_model_name_or_path",)
+TRIGGERS = (b"pretrained_model_name_or_path", b"network_dim", b"save_every_n_epochs")
 
 _FIELDS = {
     "optimiser": ("optimizer_type", "optimizer"),
@@ -44,7 +47,8 @@ _FIELDS = {
 _OURS = (
     "optimizer_type network_module network_dim max_train_steps max_train_epochs unet_lr text_encoder_lr "
     "train_data_dir dataset_config cache_latents min_snr_gamma noise_offset LoRA_type save_every_n_epochs "
-    "train_batch_size optimizer_args"
+    "train_batch_size optimizer_args caption_extension full_path train_dir max_resolution min_bucket_reso "
+    "v_parameterization clip_skip bucket_no_upscale keep_tokens prior_loss_weight save_every_n_steps"
 ).split()
 
 
@@ -60,13 +64,17 @@ def _spelled(document: Document) -> tuple[int, dict[str, str]]:
     return sum(key in places for key in _OURS), places
 
 
+def is_kohya(document: Document) -> bool:
+    """Say whether a document holds arguments of sd-scripts; presets of the GUI need not name a model."""
+    ours, places = _spelled(document)
+    return ours >= (3 if "pretrained_model_name_or_path" in places else 6) and bool(
+        {"learning_rate", "optimizer_type", "optimizer", "unet_lr", "max_train_steps", "train_batch_size"} & set(places)
+    )
+
+
 def detect(file: SourceFile, repository: Repository) -> list[Job]:
     """Return the jobs of a TOML, JSON or YAML file."""
-    return [
-        job_of(document, file, repository)
-        for document in file.documents
-        if _spelled(document)[0] >= 3 and "pretrained_model_name_or_path" in _spelled(document)[1]
-    ]
+    return [job_of(document, file, repository) for document in file.documents if is_kohya(document)]
 
 
 def job_of(document: Document, file: SourceFile, repository: Repository) -> Job:
@@ -97,5 +105,22 @@ def job_of(document: Document, file: SourceFile, repository: Repository) -> Job:
         "adapter",
         explicit(adapter, place(document, *(places.get(key, key) for key in ("network_module", "LoRA_type")))),
     )
+    _optimiser_args(job)
     fill_defaults(job, TOOL, None, adapter=adapter)
     return job
+
+
+_ARGUMENT = re.compile(r"([A-Za-z_]\w*)\s*=\s*(\([^)]*\)|[^\s,\"']+)")
+
+
+def _optimiser_args(job: Job) -> None:
+    """Read decay and betas from `optimizer_args`, which overrule the optimiser's own defaults."""
+    found = job["optim_args"]
+    texts = found.value if isinstance(found.value, list) else [found.value]
+    stated = dict(_ARGUMENT.findall(" ".join(str(text) for text in texts if text is not None)))
+    if "weight_decay" in stated:
+        job.set("weight_decay", typed_field("weight_decay", stated["weight_decay"], found.at))
+    betas = [part.strip() for part in stated.get("betas", "").strip("()[]").split(",")]
+    if len(betas) == 2:
+        job.set("beta1", typed_field("beta1", betas[0], found.at))
+        job.set("beta2", typed_field("beta2", betas[1], found.at))

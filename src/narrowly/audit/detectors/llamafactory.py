@@ -20,6 +20,7 @@ from narrowly.audit.detectors.keys import (
     said,
     said_field,
     take,
+    trained_in,
     truth,
     word,
 )
@@ -100,7 +101,11 @@ def is_v1(document: Document) -> bool:
 
 def detect(file: SourceFile, repository: Repository) -> list[Job]:
     """Return the jobs of a YAML or JSON file."""
-    return [job_of(one, file, repository) for one in file.documents if is_v0(one) or is_v1(one)]
+    return [
+        job_of(one, file, repository)
+        for document in file.documents
+        for one in trained_in(document, lambda one: is_v0(one) or is_v1(one))
+    ]
 
 
 def job_of(document: Document, file: SourceFile, repository: Repository) -> Job:

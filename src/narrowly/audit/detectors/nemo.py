@@ -15,6 +15,7 @@ from narrowly.audit.detectors.keys import (
     note_version,
     said,
     take,
+    trained_in,
     word,
 )
 from narrowly.audit.files import Repository, SourceFile
@@ -58,7 +59,7 @@ def is_nemo(document: Document) -> bool:
 
 def detect(file: SourceFile, repository: Repository) -> list[Job]:
     """Return the jobs of a YAML file."""
-    return [job_of(document, file, repository) for document in file.documents if is_nemo(document)]
+    return [job_of(one, file, repository) for document in file.documents for one in trained_in(document, is_nemo)]
 
 
 def job_of(document: Document, file: SourceFile, repository: Repository) -> Job:

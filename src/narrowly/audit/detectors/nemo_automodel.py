@@ -25,7 +25,7 @@ from narrowly.audit.versions import version_of
 
 TOOL = "nemo-automodel"
 KINDS = ("yaml",)
-TRIGGERS = (b"nemo_automodel", b"step_scheduler", b"NeMoAutoModel")
+TRIGGERS = (b"nemo_automodel", b"recipe_args", b"step_scheduler", b"NeMoAutoModel")
 
 KEYS: Keys = {
     "optimiser": ("optimizer._target_", "optimizer.name", "optimizer.type", "optimizer"),
@@ -38,9 +38,9 @@ KEYS: Keys = {
     "muon_scale": ("optimizer.adjust_lr",),
     "scheduler": ("lr_scheduler.lr_decay_style",),
     "warmup_steps": ("lr_scheduler.lr_warmup_steps",),
-    "epochs": ("step_scheduler.num_epochs",),
-    "max_steps": ("step_scheduler.max_steps",),
-    "batch_size": ("step_scheduler.local_batch_size",),
+    "epochs": ("step_scheduler.num_epochs", "recipe_args.num_epochs"),
+    "max_steps": ("step_scheduler.max_steps", "recipe_args.max_steps"),
+    "batch_size": ("step_scheduler.local_batch_size", "recipe_args.micro_batch_size"),
     "lora_r": ("peft.dim",),
     "lora_alpha": ("peft.alpha",),
     "lora_dropout": ("peft.dropout",),
@@ -59,7 +59,8 @@ def is_automodel(document: Document) -> bool:
     if said(document, "optimizer._component_") is not None:
         return False
     ours = "nemo_automodel" in word(document, "model._target_", "rng._target_", "loss_fn._target_", "dataset._target_")
-    return ours or said(document, "step_scheduler") is not None
+    recipe = word(document, "recipe").startswith("train") and isinstance(document.value.get("recipe_args"), dict)
+    return ours or said(document, "step_scheduler") is not None or recipe
 
 
 def detect(file: SourceFile, repository: Repository) -> list[Job]:
@@ -87,5 +88,7 @@ def job_of(document: Document, file: SourceFile, repository: Repository) -> Job:
         of = str(target.value).rsplit(".", 1)[-1]
         fill_defaults(job, "torch", version_of("torch", repository, file), of)
     short = word(document, "optimizer.name", "optimizer.type", "optimizer")
+    if said(document, "recipe_args") is not None and not short:
+        short = "recipe_args"
     fill_defaults(job, TOOL, version, short, adapter=adapter)
     return job

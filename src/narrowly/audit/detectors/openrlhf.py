@@ -17,6 +17,7 @@ from narrowly.audit.detectors.keys import (
     said,
     said_field,
     take,
+    trained_in,
     word,
 )
 from narrowly.audit.files import Repository, SourceFile
@@ -60,7 +61,7 @@ def is_openrlhf(document: Document) -> bool:
 
 def detect(file: SourceFile, repository: Repository) -> list[Job]:
     """Return the jobs of a YAML or JSON file."""
-    return [job_of(document, file, repository) for document in file.documents if is_openrlhf(document)]
+    return [job_of(one, file, repository) for document in file.documents for one in trained_in(document, is_openrlhf)]
 
 
 def job_of(document: Document, file: SourceFile, repository: Repository, command: str = "") -> Job:

@@ -19,6 +19,7 @@ from narrowly.audit.detectors.keys import (
     place,
     said,
     take,
+    trained_in,
     truth,
     word,
 )
@@ -113,7 +114,7 @@ def is_megatron(document: Document) -> bool:
 
 def detect(file: SourceFile, repository: Repository) -> list[Job]:
     """Return the jobs of a YAML or JSON file."""
-    return [job_of(document, file, repository) for document in file.documents if is_swift(document)]
+    return [job_of(one, file, repository) for document in file.documents for one in trained_in(document, is_swift)]
 
 
 def job_of(document: Document, file: SourceFile, repository: Repository) -> Job:

@@ -6,7 +6,17 @@ Sources: torchtitan 0.1.0 `config_manager.py` (defaults), `components/optimizer.
 
 from __future__ import annotations
 
-from narrowly.audit.detectors.keys import Keys, datasets_of, fill_defaults, new_job, no_lora, note_version, said, take
+from narrowly.audit.detectors.keys import (
+    Keys,
+    datasets_of,
+    fill_defaults,
+    new_job,
+    no_lora,
+    note_version,
+    said,
+    take,
+    trained_in,
+)
 from narrowly.audit.files import Repository, SourceFile
 from narrowly.audit.record import Job
 from narrowly.audit.trees import Document
@@ -45,7 +55,7 @@ def is_torchtitan(document: Document) -> bool:
 
 def detect(file: SourceFile, repository: Repository) -> list[Job]:
     """Return the jobs of a TOML or JSON file."""
-    return [job_of(document, file, repository) for document in file.documents if is_torchtitan(document)]
+    return [job_of(one, file, repository) for document in file.documents for one in trained_in(document, is_torchtitan)]
 
 
 def job_of(document: Document, file: SourceFile, repository: Repository) -> Job:

@@ -16,6 +16,7 @@ from narrowly.audit.detectors.keys import (
     place,
     said,
     take,
+    trained_in,
     truth,
     word,
 )
@@ -60,7 +61,7 @@ def is_torchtune(document: Document) -> bool:
 
 def detect(file: SourceFile, repository: Repository) -> list[Job]:
     """Return the jobs of a YAML file."""
-    return [job_of(document, file, repository) for document in file.documents if is_torchtune(document)]
+    return [job_of(one, file, repository) for document in file.documents for one in trained_in(document, is_torchtune)]
 
 
 def job_of(document: Document, file: SourceFile, repository: Repository) -> Job:

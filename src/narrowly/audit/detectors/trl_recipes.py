@@ -18,6 +18,7 @@ from narrowly.audit.detectors.keys import (
     new_job,
     no_lora,
     note_version,
+    only_uses,
     place,
     said,
     take,
@@ -94,7 +95,12 @@ _OTHERS = (
 def is_trainer(document: Document) -> bool:
     """Say whether a mapping holds arguments of a Trainer: three keys of TrainingArguments, one of which trains."""
     value = document.value
-    if not isinstance(value, dict) or any(key in value for key in _OTHERS) or is_deepspeed(document):
+    if (
+        not isinstance(value, dict)
+        or any(key in value for key in _OTHERS)
+        or is_deepspeed(document)
+        or only_uses(document)
+    ):
         return False
     stated = [key for key in _TRAINING if key in value and not isinstance(value[key], dict)]
     trains = any(

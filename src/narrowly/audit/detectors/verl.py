@@ -56,6 +56,11 @@ def is_verl(document: Document) -> bool:
     policy = isinstance(value.get("actor_rollout_ref"), dict) and any(
         said(document, key) is not None for key in ("actor_rollout_ref.actor", "algorithm", "trainer")
     )
+    composed = isinstance(value.get("defaults"), list) and any(
+        isinstance(one, dict) and any(str(key).startswith("optim@optim") for key in one) for one in value["defaults"]
+    )
+    if composed and said(document, "data.train_files", "data.train_batch_size") is not None:
+        return True
     supervised = (
         isinstance(value.get("optim"), dict)
         and isinstance(value.get("data"), dict)

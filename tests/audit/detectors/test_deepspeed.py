@@ -1,0 +1,45 @@
+"""DeepSpeed files alone; joined to a host they are tested beside that host."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from audited import jobs_of, the_job, values
+
+
+def settings(kind: str | None, **parameters: object) -> str:
+    said: dict[str, object] = {"zero_optimization": {"stage": 2}, "train_micro_batch_size_per_gpu": "auto", "bf16": {}}
+    if kind:
+        said["optimizer"] = {"type": kind, "params": parameters}
+    return json.dumps(said, indent=2)
+
+
+@pytest.mark.parametrize(
+    ("kind", "parameters", "found"),
+    [
+        ("Adam", {}, "adamw"),
+        ("Adam", {"adam_w_mode": True}, "adamw"),
+        ("Adam", {"adam_w_mode": False}, "adam"),
+        ("AdamW", {"adam_w_mode": False}, "adamw"),
+        ("Lion", {}, "lion"),
+        ("Muon", {}, "muon"),
+    ],
+)
+def test_adam_is_adamw_unless_its_mode_is_off(
+    tmp_path: Path, kind: str, parameters: dict[str, object], found: str
+) -> None:
+    assert the_job(tmp_path, "ds.json", settings(kind, **parameters)).value("optimiser") == found
+
+
+def test_auto_is_unknown_without_a_host(tmp_path: Path) -> None:
+    job = the_job(tmp_path, "ds.json", settings("AdamW", lr="auto", weight_decay=0.1, betas=[0.9, 0.95]))
+    assert job["learning_rate"].provenance == "unknown"
+    assert "auto" in job["learning_rate"].reason
+    assert values(job, "weight_decay", "beta1", "beta2") == (0.1, 0.9, 0.95)
+
+
+def test_a_file_without_an_optimiser_declares_no_job(tmp_path: Path) -> None:
+    assert jobs_of(tmp_path, "ds.json", settings(None)) == []
