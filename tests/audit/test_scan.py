@@ -98,7 +98,7 @@ HOSTILE: dict[str, bytes] = {
     "aliases.yaml": AXOLOTL.encode()
     + b"a: &a [x,x,x,x,x,x,x,x,x]\n"
     + b"".join(b"%c: &%c [%s]\n" % (98 + i, 98 + i, b",".join([b"*%c" % (97 + i)] * 9)) for i in range(9)),
-    "broken.ipynb": b'{"cells": [{"cell_type": "code", "source": ["TrainingArguments(learning_rate=']]',
+    "broken.ipynb": b'{"cells": [{"cell_type": "code", "source": ["TrainingArguments(learning_rate="]]',
     "odd.ipynb": b'{"cells": {"a": ["TrainingArguments", "learning_rate"]}, "nbformat": "x"}',
     "list.json": b'["optimizer", "learning_rate", ["base_model"]]',
     "trainer_state.json": b"[" * 100000,

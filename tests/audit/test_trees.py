@@ -48,7 +48,8 @@ def test_a_field_is_typed_and_follows_interpolations_of_its_file() -> None:
 
 scalars = st.none() | st.booleans() | st.integers(-(10**9), 10**9) | st.text("abc 12.-e:#'", max_size=8)
 trees = st.recursive(
-    scalars, lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text("abcxy", min_size=1), inner, max_size=4)
+    scalars,
+    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text("abcxy", min_size=1), inner, max_size=4),
 )
 
 
@@ -97,7 +98,9 @@ def test_hostile_yaml_is_refused_with_a_reason_and_quickly(text: str) -> None:
 
 def test_no_tag_makes_an_object(tmp_path) -> None:
     target = tmp_path / "made"
-    text = f"a: !!python/object/apply:os.mkdir ['{target}']\nb: !!python/name:os.system\nc: !!binary aGk=\nd: 2020-01-01"
+    text = (
+        f"a: !!python/object/apply:os.mkdir ['{target}']\nb: !!python/name:os.system\nc: !!binary aGk=\nd: 2020-01-01"
+    )
     [document] = read_yaml(text, "a.yaml")
     assert not target.exists()
     assert document.value["a"] == [str(target)] and document.value["d"] == "2020-01-01"

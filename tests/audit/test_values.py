@@ -18,7 +18,9 @@ def test_numbers_as_text_are_numbers(text: str, value: float) -> None:
     assert number(text) == value
 
 
-@pytest.mark.parametrize("value", ["1e999", "nan", "inf", "", "auto", "1e", "0x10", "1 2", True, None, float("nan"), []])
+@pytest.mark.parametrize(
+    "value", ["1e999", "nan", "inf", "", "auto", "1e", "0x10", "1 2", True, None, float("nan"), []]
+)
 def test_what_is_no_finite_number_is_none(value: object) -> None:
     assert number(value) is None
 
@@ -58,9 +60,7 @@ def test_every_name_of_transformers_optimizer_names_is_known() -> None:
 
 def test_every_optimiser_of_torch_is_known() -> None:
     optim = pytest.importorskip("torch.optim")
-    classes = [
-        name for name, one in vars(optim).items() if isinstance(one, type) and issubclass(one, optim.Optimizer)
-    ]
+    classes = [name for name, one in vars(optim).items() if isinstance(one, type) and issubclass(one, optim.Optimizer)]
     assert [name for name in classes if name != "Optimizer" and canonical_optimiser(name) is None] == []
     assert len(classes) > 10
 

@@ -77,14 +77,12 @@ class SourceFile:
 
     @cached_property
     def text(self) -> str:
-        """Return the text: UTF-8 (with or without mark), UTF-16 with mark, else Latin-1 for Python that says so.
+        """Return the text: UTF-8 with or without mark, or what the first lines of a Python file name.
 
         Raises:
             UnreadableError: binary, or in no encoding that is read.
         """
         data = self.data
-        if data[:2] in (b"\xff\xfe", b"\xfe\xff"):
-            return _decoded(data, "utf-16")
         if b"\0" in data[:8192]:
             raise UnreadableError("binary data")
         if self.kind == "python" and (named := re.match(rb"(?:[^\n]*\n)?[^\n]*coding[:=]\s*([\w.-]+)", data[:400])):
@@ -251,6 +249,11 @@ def read_source(path: Path, shown: str, any_kind: bool = False) -> SourceFile | 
             data = stream.read(LARGEST[kind] + 1)
         except OSError as error:
             return Skip(shown, f"cannot be read: {error.strerror or error}")
+    if data[:2] in (b"\xff\xfe", b"\xfe\xff"):  # UTF-16: literals of detectors are looked for in UTF-8
+        try:
+            data = data.decode("utf-16").encode()
+        except UnicodeError:
+            return Skip(shown, "not UTF-16 text")
     return SourceFile(path, shown, kind, data)
 
 
