@@ -57,10 +57,10 @@ def trained_in(document: Document, accepts: Callable[[Document], bool]) -> Itera
 
 
 def said(document: Document, *keys: str) -> Found | None:
-    """Return the first of the keys that is there and is not null; a null says that the tool's default holds."""
+    """Return the first of the keys that is there and neither null nor empty: those leave the tool its default."""
     for key in keys:
         found = document.get(key)
-        if found is not None and found.value is not None:
+        if found is not None and found.value is not None and found.value != "":
             return found
     return None
 
