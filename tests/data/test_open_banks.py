@@ -77,7 +77,7 @@ def test_the_part_of_an_id_never_changes() -> None:
 def test_no_question_is_a_near_copy_of_another_or_of_a_paired_one() -> None:
     paired = [
         json.loads(line)["question"]
-        for path in sorted(bank_file("broad").parent.glob("pairs/*.jsonl"))
+        for path in sorted(bank_file("broad").parent.rglob("pairs/**/*.jsonl"))
         for line in path.read_text(encoding="utf-8").splitlines()
     ]
     assert near(ours(), paired) == []
