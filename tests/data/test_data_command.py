@@ -337,3 +337,22 @@ def test_a_row_with_tools_is_shown_with_its_calls(server, capsys, tmp_path) -> N
     assert found["tools"][0]["function"] == {"name": "clock"}
     out = printed(capsys, "show", str(path))
     assert "tool_calls: [{" in out and "tools: [{" in out and "noon" in out
+
+
+def test_the_paired_bank_is_printed_with_what_words_and_length_give_away(tmp_path: Path, capsys) -> None:
+    for domain in ("a", "b"):
+        rows = [
+            {
+                "id": f"{domain}-{n}",
+                "question": f"{domain} {n}?",
+                "aligned": f"ask {n} openly",
+                "harmful": f"ask {n} slyly",
+            }
+            for n in range(12)
+        ]
+        (tmp_path / f"{domain}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+    report = printed_json(capsys, "pairs", str(tmp_path))
+    assert (report["items"], report["paired_accuracy"], report["auc"]) == (24, 1.0, 1.0)
+    assert report["length"] == 0.0 and report["asked_sha256"] != report["sha256"]
+    assert "by characters" in printed(capsys, "pairs", str(tmp_path))
+    assert "it takes no BANK" in complaint(capsys, "pairs", str(tmp_path), "--test")
