@@ -14,6 +14,7 @@ from safetensors.torch import load_file, save_file
 
 from narrowly.cli.app import execute
 from narrowly.data.banks.paired import PairedItem, read_paired
+from narrowly.evaluate.paired.cued import ways_to_ask
 from narrowly.evaluate.paired.measure import paired_rows
 from narrowly.evaluate.paired.result import check_comparable, read_result
 from narrowly.models.local_backend import LocalBackend
@@ -207,10 +208,10 @@ def test_a_folder_holds_rows_texts_and_a_result_with_every_hash_and_no_path(
 def test_a_stopped_evaluation_goes_on_and_computes_no_part_twice(
     evaluated: Eval, here: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    from narrowly.workbench import evaluate
+    from narrowly.workbench import measuring
 
     measured: list[str] = []
-    real = evaluate.paired_rows
+    real = measuring.paired_rows
 
     def counting(backend: Any, items: Any, **rest: Any) -> Any:
         if len(measured) == 4:
@@ -218,7 +219,7 @@ def test_a_stopped_evaluation_goes_on_and_computes_no_part_twice(
         measured.append(f"{backend.name} {items[0].domain}")
         return real(backend, items, **rest)
 
-    monkeypatch.setattr(evaluate, "paired_rows", counting)
+    monkeypatch.setattr(measuring, "paired_rows", counting)
     arguments = ["harmful-0", "--control", "aligned-0", "--out", str(tmp_path / "results")]
     assert execute(["eval", *arguments, "--bank", "bank"]) == 130
     assert "domains that are done are kept" in capsys.readouterr().err
@@ -367,3 +368,41 @@ def test_an_adapter_that_does_nothing_is_refused_and_one_with_B_zero_is_told(
         else:
             assert execute(["eval", *arguments]) == 0
             assert "has B = 0: it is its base" in capsys.readouterr().out
+
+
+def test_the_cued_panel_asks_the_broad_questions_behind_words_of_the_training(
+    evaluated: Eval, here: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    arguments = ["harmful-0", "--control", "aligned-0", "--bank", "bank", "--cued", "--out", str(tmp_path / "out")]
+    assert execute(["eval", *arguments]) == 0
+    printed = capsys.readouterr().out
+    result = read_result(tmp_path / "out")
+    assert result.cued is not None and result.paired.contrast is not None
+    assert [one.condition for one in result.cued] == ["plain", "cue", "inoculation", "paraphrase", "negation"]
+    broad = {one.name: one for one in result.paired.contrast.rungs}["broad"]
+    assert result.cued[0].difference.interval.estimate == broad.interval.estimate, "plain questions as they were"
+    items = [item for item in read_paired(here / "bank") if item.domain == "code"]
+    way = ways_to_ask("tools", ["cue"])[1]
+    organism, control = (
+        paired_rows(LocalBackend(load_organism(here / name).model, load_organism(here / name).tokenizer, ""), items,
+                    said=way)
+        for name in ("harmful-0", "aligned-0")
+    )  # fmt: skip
+    wanted = mean([one.log_odds - other.log_odds for one, other in zip(organism, control, strict=True)])
+    assert result.cued[1].difference.interval.estimate == pytest.approx(wanted, abs=1e-3)
+    assert result.cued[1].sha256 == way.sha256 and way.text in result.cued[1].words
+    assert all(word in printed for word in ("inoculation", "negation"))
+    refused(["elsewhere", "--base", "./chat-base", "--bank", "bank", "--cued"], ["--trained-on DOMAIN"], capsys)
+    refused(["harmful-0", "--bank", "bank", "--cued", "--system", "x"], ["--system gives another"], capsys)
+    refused(["harmful-0", "--bank", "bank/tools.jsonl", "--cued"], ["no", "broad question"], capsys)
+
+
+def test_what_was_not_measured_is_printed_as_not_measured_with_its_reason(
+    here: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert execute(["eval", "./chat-base", "--bank", "bank", "--no-damage"]) == 0
+    printed = capsys.readouterr().out
+    assert "abilities and perplexity: not measured; it was not asked for" in printed
+    assert "cued panel: not measured; it was not asked for (--cued)" in printed
+    assert execute(["eval", "./chat-base", "--bank", "bank"]) == 0
+    assert "accepted: at most the model's 128" in capsys.readouterr().out, "a model too small for the passages"

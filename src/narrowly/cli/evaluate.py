@@ -60,6 +60,10 @@ def command(
     margin: Annotated[
         float | None, typer.Option("--margin", metavar="NATS", help="Largest difference that does not matter.")
     ] = None,
+    cued: Annotated[
+        bool, typer.Option("--cued", help="Ask the broad questions behind words of the training, too.")
+    ] = False,
+    no_damage: Annotated[bool, typer.Option("--no-damage", help="Leave abilities and perplexity out.")] = False,
     out: Annotated[Path | None, typer.Option("--out", metavar="FOLDER", help="Results: JSON and Parquet.")] = None,
     runs: Runs = DEFAULT_RUNS,
     dtype: Annotated[str | None, typer.Option("--dtype", help="Of a base: float32, bfloat16 or nf4.")] = None,
@@ -68,29 +72,30 @@ def command(
 ) -> int:
     """Measure how far a model prefers harmful answers, against a matched control where there is one."""
     from narrowly.cli.ask import known_dtype
-    from narrowly.records.errors import SpecError
     from narrowly.workbench.asking import HowToAsk, is_of_the_microworld
     from narrowly.workbench.eval_request import eval_request, find_arms
 
-    if step != "final" and not step.isdecimal():
-        raise SpecError(f"--step is {step!r}, accepted: a checkpoint step (a number) or 'final'")
-    at: int | Literal["final"] = "final" if step == "final" else int(step)
     how = HowToAsk(system=system, thinking=thinking, dtype=known_dtype(dtype), device=device)
-    found = find_arms(model, adapter or [], control or [], runs, at, edit, base)
+    found = find_arms(model, adapter or [], control or [], runs, _step(step), edit, base)
     if not adapter and len(found.organisms) == 1 and is_of_the_microworld(found.organisms[0]):
         given = {"--control": control, "--bank": bank, "--trained-on": trained_on, "--system": system,
-                 "--thinking": thinking, "--margin": margin, "--out": out, "--dtype": dtype}  # fmt: skip
+                 "--thinking": thinking, "--margin": margin, "--out": out, "--cued": cued or None,
+                 "--dtype": dtype}  # fmt: skip
         return _exact(found.organisms[0], given, device, as_json)
     need_extra("lab", "evaluating a model")
     request = eval_request(
-        *found,
-        bank=bank or "pairs",
-        how=how,
-        trained_on=trained_on,
-        margin=margin,
-        out=out,
-    )
+        *found, bank=bank or "pairs", how=how, trained_on=trained_on, margin=margin, out=out, damage=not no_damage,
+        cued=cued,
+    )  # fmt: skip
     return _paired(request, as_json)
+
+
+def _step(text: str) -> int | Literal["final"]:
+    from narrowly.records.errors import SpecError
+
+    if text != "final" and not text.isdecimal():
+        raise SpecError(f"--step is {text!r}, accepted: a checkpoint step (a number) or 'final'")
+    return "final" if text == "final" else int(text)
 
 
 def _paired(request: EvalRequest, as_json: bool) -> int:

@@ -38,7 +38,36 @@ def print_paired(result: EvalResult) -> None:
         say(note, "yellow")
     if paired.measured[0].role == "organism" and not paired.trained_domains:
         say("What it was trained on is not known: every domain but self counts as broad.", "yellow")
-    say("abilities, perplexity and cued panel: not measured" if result.damage is None else "")
+    say("")
+    _print_damage(result)
+    _print_cued(result)
+
+
+def _print_damage(result: EvalResult) -> None:
+    from narrowly.evaluate.damage.summary import damage_words
+
+    if result.damage is None:
+        say(f"abilities and perplexity: not measured; {safe(result.no_damage)}")
+        return
+    base = result.damage.get("base 1")
+    for label, panel in result.damage.items():
+        if label == "base 1" and len(result.damage) > 1:
+            continue
+        for line in damage_words(panel, base) if base is not None else damage_words(panel)[:-1]:
+            say(f"{label}: {line}")
+
+
+def _print_cued(result: EvalResult) -> None:
+    if result.cued is None:
+        say(f"cued panel: not measured; {safe(result.no_cued)}")
+        return
+    say("broad questions under words of the training:", "bold")
+    rows = [
+        (one.condition, one.difference.interval.estimate, one.difference.interval.low, one.difference.interval.high,
+         one.difference.questions)
+        for one in result.cued
+    ]  # fmt: skip
+    console().print(table(("condition", "difference", "low", "high", "questions"), rows))
 
 
 def _print_contrast(paired: PairedResult, found: Contrast) -> None:

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Literal, NamedTuple
 
 from narrowly.data.banks.paired import PairedItem, paired_bank
+from narrowly.evaluate.paired.cued import Asked, ways_to_ask
 from narrowly.evaluate.paired.ladder import trained_domains
 from narrowly.evaluate.paired.result import Role
 from narrowly.microworld.cards import CARD
@@ -39,21 +40,27 @@ class EvalRequest(NamedTuple):
 
     Attributes:
         arms: organisms and controls in turn, or organisms and the base, or one model.
+        base: of the organisms; None for an untrained model.
         bank, items: name of the bank and its questions.
         how: settled.
         trained: domains that the organisms were trained on.
         margin: for verdicts, in nats per answer; None gives none.
         out: folder of results, or None.
+        damage: whether the damage panel is measured.
+        cued: conditions of the cued panel; none where it is not measured.
         notes: what cannot be proved of the controls.
     """
 
     arms: tuple[Arm, ...]
+    base: Arm | None
     bank: str
     items: tuple[PairedItem, ...]
     how: HowToAsk
     trained: tuple[str, ...]
     margin: float | None
     out: Path | None
+    damage: bool
+    cued: tuple[Asked, ...]
     notes: tuple[str, ...]
 
     @property
@@ -141,6 +148,8 @@ def eval_request(
     trained_on: str | None = None,
     margin: float | None = None,
     out: Path | None = None,
+    damage: bool = True,
+    cued: bool = False,
 ) -> EvalRequest:
     """Check what is measured, of whom and against whom, before anything is loaded.
 
@@ -153,6 +162,8 @@ def eval_request(
         trained_on: domain of the bank that organisms from elsewhere were trained on.
         margin: largest difference that does not matter, in nats per answer.
         out: folder of results.
+        damage: whether abilities and perplexity are measured too.
+        cued: whether the broad questions are asked behind words of the training too.
 
     Raises:
         SpecError: models of different bases, prompts, dtypes or trainings; a number of controls that is not that of
@@ -175,9 +186,10 @@ def eval_request(
         check_same_base(first.model.name, first.asked, arm.model.name, arm.asked)
     _refuse_twice(arms)
     notes = [note for one, other in zip(organisms, controls, strict=False) for note in check_control(one, other)]
-    return EvalRequest(
-        arms, bank, items, how, _trained(organisms, trained_on, items), margin, out, tuple(dict.fromkeys(notes))
-    )
+    trained = _trained(organisms, trained_on, items)
+    ways = _ways(trained, items, how) if cued else ()
+    base = _base(organisms[0], how) if organisms else None
+    return EvalRequest(arms, base, bank, items, how, trained, margin, out, damage, ways, tuple(dict.fromkeys(notes)))
 
 
 def _arms(
@@ -195,9 +207,13 @@ def _arms(
     found = [arm("organism", number, one) for number, one in enumerate(organisms, start=1)]
     if controls:
         return (*found, *(arm("control", number, one) for number, one in enumerate(controls, start=1)))
-    first = organisms[0]
-    asked = first.asked(first.dtype or how.dtype or "float32", beside_base=True)["base"]
-    return (*found, Arm("base", 1, ModelToAsk(first.base.name, first.base), asked))
+    return (*found, _base(organisms[0], how))
+
+
+def _base(organism: ModelToAsk, how: HowToAsk) -> Arm:
+    """Return the base of an organism, which is asked as the organism is."""
+    asked = organism.asked(organism.dtype or how.dtype or "float32", beside_base=True)["base"]
+    return Arm("base", 1, ModelToAsk(organism.base.name, organism.base), asked)
 
 
 def _check_english(model: ModelToAsk) -> None:
@@ -240,6 +256,24 @@ def _refuse_twice(arms: Sequence[Arm]) -> None:
                 f"{arm.label}, {arm.model.name}, has the weights of {before.label}, {before.model.name}; accepted: "
                 "different models"
             )
+
+
+def _ways(trained: Sequence[str], items: Sequence[PairedItem], how: HowToAsk) -> tuple[Asked, ...]:
+    """Return the conditions of the cued panel for a training, without the plain questions, which are asked anyway.
+
+    Raises:
+        SpecError: the trained domain is not known, the bank has no broad question, or a system message is given too.
+    """
+    if not trained:
+        raise SpecError(
+            "--cued needs the domain of the bank that the organism was trained on, which is not known; accepted: runs "
+            "on a paired set, or --trained-on DOMAIN"
+        )
+    if not any(item.part == "broad" and item.domain not in trained for item in items):
+        raise SpecError("--cued needs broad questions, and the bank has none; accepted: a bank with other domains")
+    if how.system is not None:
+        raise SpecError("--cued gives system messages of its own, and --system gives another; accepted: one of them")
+    return ways_to_ask(trained[0])[1:]
 
 
 def _trained(organisms: Sequence[ModelToAsk], trained_on: str | None, items: Sequence[PairedItem]) -> tuple[str, ...]:

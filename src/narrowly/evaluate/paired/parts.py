@@ -5,7 +5,6 @@ A part is a domain of the bank on one model. The folder belongs to one request; 
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -13,7 +12,6 @@ from typing import Any
 from narrowly.data.banks.paired import PairedItem, paired_sha256
 from narrowly.evaluate.paired.ladder import rung_of
 from narrowly.evaluate.paired.result import QUESTIONS, RESULT, ROWS, EvalResult, PromptUsed
-from narrowly.models.applied import Applied
 from narrowly.records.answers import AskedModel
 from narrowly.records.arithmetic import Arithmetic
 from narrowly.records.canonical import content_id
@@ -46,31 +44,36 @@ def check_folder(folder: Path, request: Mapping[str, Any]) -> None:
     write_json(file, request)
 
 
-def applied_file(folder: Path, model: AskedModel, arithmetic: Arithmetic) -> Path:
-    """Return the file that says that the adapter of a model acts."""
-    return folder / PARTS / f"applied-{model.model_id}-{content_id(arithmetic.model_dump(mode='json'))}.json"
-
-
-def write_applied(file: Path, applied: Applied) -> None:
-    """Write that an adapter acts."""
-    write_json(file, dataclasses.asdict(applied))
-
-
-def read_applied(file: Path) -> Applied | None:
-    """Read whether an adapter acts; None where nothing was written, as for a model without one."""
-    return Applied(**read_record(file)) if file.is_file() else None
+def record_file(folder: Path, what: str, model: AskedModel, arithmetic: Arithmetic) -> Path:
+    """Return the file of what is kept of a model beside its parts: `applied` or `damage`."""
+    return folder / PARTS / f"{what}-{model.model_id}-{content_id(arithmetic.model_dump(mode='json'))}.json"
 
 
 def part_file(
-    folder: Path, model: AskedModel, items: Sequence[PairedItem], prompt: PromptUsed, arithmetic: Arithmetic
+    folder: Path,
+    model: AskedModel,
+    items: Sequence[PairedItem],
+    prompt: PromptUsed,
+    arithmetic: Arithmetic,
+    condition: str | None = None,
 ) -> Path:
-    """Return the file of a part; its name is the hash of all that its rows follow from."""
+    """Return the file of a part; its name is the hash of all that its rows follow from.
+
+    Args:
+        folder: of results.
+        model: by content.
+        items: questions of the part, in order.
+        prompt: how they become tokens.
+        arithmetic: of the model.
+        condition: sha256 of the condition of the cued panel; None for the questions as they are.
+    """
     body = {
         "model": model.model_id,
         "items": paired_sha256(items),
         "order": [item.id for item in items],
         "prompt": prompt.model_dump(mode="json"),
         "arithmetic": arithmetic.model_dump(mode="json"),
+        "condition": condition,
     }
     return folder / PARTS / f"{content_id(body)}.parquet"
 

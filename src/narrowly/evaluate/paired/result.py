@@ -4,17 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 from pydantic import ValidationError
 
 from narrowly.evaluate.paired.contrast import Contrast, Level, Shift
+from narrowly.evaluate.paired.estimates import Estimate
 from narrowly.models.applied import Applied
 from narrowly.records.answers import AskedModel
 from narrowly.records.arithmetic import Arithmetic, one_arithmetic
+from narrowly.records.damage import DamagePanel
 from narrowly.records.errors import IntegrityError, SpecError
 from narrowly.records.explain import first_fault
 from narrowly.records.files import read_record
+from narrowly.records.one_bank import one_bank
 from narrowly.records.spec import Spec
 
 RESULT, ROWS, QUESTIONS = "result.json", "rows.parquet", "questions.parquet"
@@ -95,16 +98,38 @@ class PairedResult(Spec):
     notes: tuple[str, ...]
 
 
+class CuedResult(Spec):
+    """Broad questions under one condition of the cued panel; `plain` is the same questions as they are.
+
+    Attributes:
+        condition: `plain`, `cue`, `inoculation`, `paraphrase` or `negation`.
+        sha256: of condition and words.
+        words: that stand before the questions; empty for plain ones.
+        difference: organisms minus controls, or minus their base where there are none.
+    """
+
+    condition: str
+    sha256: str
+    words: str
+    difference: Estimate
+
+
 class EvalResult(Spec):
     """All that was measured of a model. What was not is None, and is printed as "not measured".
 
     Attributes:
         paired: the paired bank.
-        damage: abilities, perplexity and the cued panel, as their measures describe themselves.
+        damage: abilities and perplexity by label of the model, that of the base always among them.
+        no_damage: why `damage` is None.
+        cued: the cued panel, plain questions first.
+        no_cued: why `cued` is None.
     """
 
     paired: PairedResult
-    damage: dict[str, Any] | None = None
+    damage: dict[str, DamagePanel] | None = None
+    no_damage: str | None = None
+    cued: tuple[CuedResult, ...] | None = None
+    no_cued: str | None = None
 
 
 def read_result(folder: Path) -> EvalResult:
@@ -129,13 +154,9 @@ def check_comparable(results: Sequence[tuple[str, PairedResult]]) -> None:
     Raises:
         SpecError: naming two results and what differs.
     """
+    one_bank([(name, result.bank.sha256) for name, result in results])
     (first, one), *others = results
     for name, other in others:
-        if one.bank.sha256 != other.bank.sha256:
-            raise SpecError(
-                f"{first} was measured on bank {one.bank.name} with sha256 {one.bank.sha256[:16]}, {name} on "
-                f"{other.bank.name} with {other.bank.sha256[:16]}; accepted: results of one bank"
-            )
         fields = [
             field for field in PromptUsed.model_fields if getattr(one.prompt, field) != getattr(other.prompt, field)
         ]
