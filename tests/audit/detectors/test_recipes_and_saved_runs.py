@@ -150,3 +150,20 @@ def test_a_tinker_config_is_adamw_with_its_rate(tmp_path: Path) -> None:
     }
     job = the_job(tmp_path, "run/config.json", json.dumps(said))
     assert (job.tool, *values(job, "optimiser", "learning_rate", "lora_r")) == ("tinker", "adamw", 2e-4, 16)
+
+
+def test_settings_with_bare_names_of_lora_are_read(tmp_path: Path) -> None:
+    said = {
+        "model": "some/model", "training_file": "data/one.jsonl", "is_peft": True, "r": 32, "lora_alpha": 64,
+        "epochs": 1, "max_steps": None, "per_device_train_batch_size": 2, "gradient_accumulation_steps": 8,
+        "learning_rate": 1e-5, "optim": "adamw_8bit", "weight_decay": 0.01, "lr_scheduler_type": "linear",
+    }  # fmt: skip
+    job = the_job(tmp_path, "train.json", json.dumps(said))
+    assert values(job, "optimiser", "learning_rate", "lora_r", "lora_alpha", "epochs", "datasets") == (
+        "adamw_8bit",
+        1e-5,
+        32,
+        64,
+        1,
+        ["data/one.jsonl"],
+    )

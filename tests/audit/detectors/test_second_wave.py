@@ -230,3 +230,37 @@ def test_what_a_lightning_module_decides_is_unknown(tmp_path: Path) -> None:
 )
 def test_what_trains_nothing_yields_no_job(tmp_path: Path, name: str, text: str) -> None:
     assert jobs_of(tmp_path, name, text) == []
+
+
+BASE = """\
+policy:
+  model_name: some/model
+  megatron_cfg:
+    enabled: false
+    optimizer: {optimizer: adam, lr: 5.0e-6}
+  optimizer:
+    name: torch.optim.AdamW
+    kwargs: {lr: 1.0e-6, weight_decay: 0.01}
+grpo:
+  max_num_steps: 100
+"""
+
+
+def test_a_nemo_rl_recipe_is_laid_over_its_base(tmp_path: Path) -> None:
+    text = "defaults: ../base.yaml\npolicy:\n  optimizer:\n    kwargs: {lr: 3.0e-7}\n"
+    job = the_job(tmp_path, "recipes/c.yaml", text, base__yaml=BASE)
+    assert values(job, "optimiser", "learning_rate", "weight_decay", "max_steps") == ("adamw", 3e-7, 0.01, 100)
+    assert job["learning_rate"].provenance == "explicit"
+    assert (job["optimiser"].provenance, job["optimiser"].at) == ("inherited", "base.yaml:7")
+
+
+def test_megatrons_adam_is_adamw_and_counts_where_megatron_is_on(tmp_path: Path) -> None:
+    text = "defaults: base.yaml\npolicy:\n  megatron_cfg:\n    enabled: true\n  optimizer: null\n"
+    job = the_job(tmp_path, "c.yaml", text, base__yaml=BASE)
+    assert values(job, "optimiser", "learning_rate") == ("adamw", 5e-6)
+    assert job["optimiser"].raw == "adam"
+
+
+def test_a_recipe_without_its_base_is_unknown(tmp_path: Path) -> None:
+    job = the_job(tmp_path, "c.yaml", "defaults: gone.yaml\npolicy: {model_name: m}\ncheckpointing: {enabled: true}\n")
+    assert "gone.yaml is not beside" in job["optimiser"].reason

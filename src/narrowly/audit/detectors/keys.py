@@ -7,8 +7,8 @@ from typing import Any
 
 from narrowly.audit.defaults.read import defaults_of
 from narrowly.audit.files import Repository, SourceFile
-from narrowly.audit.record import Field, Job, default, explicit
-from narrowly.audit.trees import Document, Found
+from narrowly.audit.record import Field, Job, default, explicit, inherited
+from narrowly.audit.trees import Document, Found, UnreadableError
 from narrowly.audit.versions import Version, version_of
 
 Keys = Mapping[str, Sequence[str]]
@@ -129,6 +129,58 @@ def no_lora(job: Job, at: str | None = None, reason: str = NO_ADAPTER) -> None:
 def fill_defaults(job: Job, tool: str, version: Version | None, of: str = "", **when: Any) -> None:
     """Set what is not stated from the tool's table of defaults."""
     job.fill(defaults_of(tool, version, of, **when))
+
+
+_BASES = ("defaults", "_base_", "base_config", "extends", "inherits", "inherit_from", "__base__")
+_MOST_BASES = 8
+
+
+def bases_of(document: Document, file: SourceFile, repository: Repository) -> list[tuple[Document, SourceFile]]:
+    """Return the config files that a document names as its base, nearest first, as far as they lie beside it.
+
+    A base is named by a path that ends in .yaml or .yml; each may name one of its own.
+    """
+    found: list[tuple[Document, SourceFile]] = []
+    waiting = [(document, file)]
+    seen = {file.shown}
+    while waiting and len(found) < _MOST_BASES:
+        here, holder = waiting.pop(0)
+        named = said(here, *_BASES)
+        names = named.value if named is not None and isinstance(named.value, list) else [named.value if named else None]
+        for name in reversed(names):
+            if not isinstance(name, str) or not name.endswith((".yaml", ".yml")):
+                continue
+            other = repository.find(name, holder)
+            if other is None or other.shown in seen:
+                continue
+            seen.add(other.shown)
+            try:
+                inner = next((one for one in other.documents if isinstance(one.value, dict)), None)
+            except UnreadableError:
+                continue
+            if inner is not None:
+                found.append((inner, other))
+                waiting.append((inner, other))
+    return found
+
+
+def take_bases(job: Job, bases: Sequence[tuple[Document, SourceFile]], keys: Keys) -> None:
+    """Set what the document leaves open from its bases, nearest first; such a field is inherited."""
+    for base, _ in bases:
+        named = Job(job.tool, base.file)
+        take(named, base, keys)
+        for name, stated in named.fields.items():
+            if name not in job.fields:
+                known = inherited(stated.value, stated.at, f"from {base.file}", stated.raw)
+                job.set(name, known if stated.known else stated)
+
+
+def megatron_adam(job: Job) -> None:
+    """Call Megatron's "adam" what it is: its optimiser decouples the decay unless told otherwise."""
+    found = job["optimiser"]
+    if found.value == "adam":
+        reason = "; ".join(filter(None, (found.reason, "Megatron decouples the decay: its adam is AdamW")))
+        job.fields["optimiser"] = Field("adamw", found.provenance, found.at, reason, found.raw or "adam")
 
 
 def datasets_of(document: Document, *keys: str) -> Field | None:

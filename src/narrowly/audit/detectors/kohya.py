@@ -19,7 +19,7 @@ from narrowly.audit.detectors.keys import (
     word,
 )
 from narrowly.audit.files import Repository, SourceFile
-from narrowly.audit.record import Job, explicit
+from narrowly.audit.record import Job, default, explicit
 from narrowly.audit.trees import Document
 from narrowly.audit.values import typed_field
 
@@ -29,7 +29,7 @@ TRIGGERS = (b"pretrained_model_name_or_path", b"network_dim", b"save_every_n_epo
 
 _FIELDS = {
     "optimiser": ("optimizer_type", "optimizer"),
-    "learning_rate": ("learning_rate",),
+    "learning_rate": ("learning_rate", "unet_lr"),
     "scheduler": ("lr_scheduler",),
     "epochs": ("max_train_epochs", "epoch"),
     "max_steps": ("max_train_steps",),
@@ -106,6 +106,8 @@ def job_of(document: Document, file: SourceFile, repository: Repository) -> Job:
         explicit(adapter, place(document, *(places.get(key, key) for key in ("network_module", "LoRA_type")))),
     )
     _optimiser_args(job)
+    if job.value("epochs") is not None and "max_steps" not in job.fields:
+        job.set("max_steps", default(None, "max_train_epochs counts before max_train_steps", job["epochs"].at))
     fill_defaults(job, TOOL, None, adapter=adapter)
     return job
 

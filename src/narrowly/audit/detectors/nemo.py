@@ -1,7 +1,7 @@
-"""NeMo YAML: NeMo 1 (`model.optim`), NeMo-RL (`policy.optimizer`).
+"""NeMo 1 YAML: `model.optim` beside `trainer` or `exp_manager`.
 
-Sources: nemo_toolkit 1.23.0 `core/optim/optimizers.py` (names of the
-registry; FusedAdam of apex with its AdamW mode on); NeMo-RL `examples/configs`.
+Sources: nemo_toolkit 1.23.0 `core/optim/optimizers.py` (names of the registry;
+FusedAdam of apex with its AdamW mode on).
 """
 
 from __future__ import annotations
@@ -27,20 +27,20 @@ KINDS = ("yaml",)
 TRIGGERS = (b"optim:", b"optimizer:")
 
 KEYS: Keys = {
-    "optimiser": ("model.optim.name", "policy.optimizer.name"),
-    "learning_rate": ("model.optim.lr", "policy.optimizer.kwargs.lr"),
-    "weight_decay": ("model.optim.weight_decay", "policy.optimizer.kwargs.weight_decay"),
-    "beta1": ("model.optim.betas.0", "policy.optimizer.kwargs.betas.0"),
-    "beta2": ("model.optim.betas.1", "policy.optimizer.kwargs.betas.1"),
-    "eps": ("model.optim.eps", "policy.optimizer.kwargs.eps"),
+    "optimiser": ("model.optim.name",),
+    "learning_rate": ("model.optim.lr",),
+    "weight_decay": ("model.optim.weight_decay",),
+    "beta1": ("model.optim.betas.0",),
+    "beta2": ("model.optim.betas.1",),
+    "eps": ("model.optim.eps",),
     "momentum": ("model.optim.momentum",),
     "scheduler": ("model.optim.sched.name",),
     "warmup_steps": ("model.optim.sched.warmup_steps",),
-    "epochs": ("trainer.max_epochs", "sft.max_num_epochs", "dpo.max_num_epochs", "grpo.max_num_epochs"),
-    "max_steps": ("trainer.max_steps", "sft.max_num_steps", "dpo.max_num_steps", "grpo.max_num_steps"),
-    "max_grad_norm": ("trainer.gradient_clip_val", "policy.max_grad_norm"),
-    "batch_size": ("model.micro_batch_size", "policy.train_micro_batch_size"),
-    "base_model": ("model.restore_from_path", "policy.model_name"),
+    "epochs": ("trainer.max_epochs",),
+    "max_steps": ("trainer.max_steps",),
+    "max_grad_norm": ("trainer.gradient_clip_val",),
+    "batch_size": ("model.micro_batch_size",),
+    "base_model": ("model.restore_from_path",),
     "lora_r": ("model.peft.lora_tuning.adapter_dim",),
     "lora_alpha": ("model.peft.lora_tuning.alpha",),
     "lora_dropout": ("model.peft.lora_tuning.adapter_dropout",),
@@ -54,7 +54,7 @@ def is_nemo(document: Document) -> bool:
     if not isinstance(document.value, dict):
         return False
     one = word(document, "model.optim.name") != "" and said(document, "trainer", "exp_manager") is not None
-    return one or word(document, "policy.optimizer.name") != ""
+    return one or word(document) != ""
 
 
 def detect(file: SourceFile, repository: Repository) -> list[Job]:
@@ -64,7 +64,7 @@ def detect(file: SourceFile, repository: Repository) -> list[Job]:
 
 def job_of(document: Document, file: SourceFile, repository: Repository) -> Job:
     """Return the job that NeMo would run with these settings."""
-    job = new_job(TOOL, document, "model.optim", "policy.optimizer")
+    job = new_job(TOOL, document, "model.optim")
     job.cli_overridable = True
     version = note_version(job, "nemo-toolkit", file, repository)
     take(job, document, KEYS)

@@ -12,7 +12,8 @@ from narrowly.audit.files import SourceFile
 MODULES: tuple[str, ...] = (
     "saved_runs", "tinker_config",
     "torchtune", "nemo_automodel", "verl", "autotrain", "llamafactory", "swift", "axolotl", "mlx_lm",
-    "kohya", "unsloth_config", "hosted_requests", "deepspeed", "openrlhf", "torchtitan", "nemo", "trl_recipes",
+    "kohya", "unsloth_config", "hosted_requests", "deepspeed", "openrlhf", "torchtitan", "nemo_rl", "nemo",
+    "trl_recipes",
     "lightning_config", "hydra", "torchtitan_registry", "unsloth_scripts", "trl_scripts", "transformers_scripts",
     "lightning_modules", "deepspeed_loops", "accelerate_loops", "torch_loops",
 )  # fmt: skip

@@ -13,6 +13,7 @@ from narrowly.audit.detectors.keys import (
     Keys,
     datasets_of,
     fill_defaults,
+    megatron_adam,
     new_job,
     no_lora,
     note_version,
@@ -80,7 +81,10 @@ _REGISTRY = {"galore": "galore_adamw", "muon": "muon", "muonclip": "muonclip"}
 
 def is_swift(document: Document) -> bool:
     """Say whether a document holds arguments of a training run of ms-swift."""
-    if not isinstance(document.value, dict) or said(document, "stage", "finetuning_type") is not None:
+    if (
+        not isinstance(document.value, dict)
+        or said(document, "stage", "finetuning_type", "iters", "lora_parameters", "train_mode") is not None
+    ):
         return False
     kind = word(document, "tuner_type", "train_type", "sft_type") in _TYPES
     # the args.json of an inference run keeps `train_type` too
@@ -142,7 +146,9 @@ def job_of(document: Document, file: SourceFile, repository: Repository) -> Job:
     fill_defaults(
         job, TOOL, version, "megatron" if megatron else "sft", adapter="full" if adapter == "full" else "lora"
     )
-    if not megatron:
+    if megatron:
+        megatron_adam(job)
+    else:
         _registry(job, document)
         join(job, document, file, repository)
     return job

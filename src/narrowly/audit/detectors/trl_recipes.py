@@ -23,6 +23,7 @@ from narrowly.audit.detectors.keys import (
     said,
     take,
     truth,
+    word,
 )
 from narrowly.audit.files import Repository, SourceFile
 from narrowly.audit.record import Job, explicit, unknown
@@ -41,7 +42,8 @@ TRIGGERS = (
 
 KEYS: Keys = {
     **TRAINER_KEYS,
-    "lora_r": ("lora_r", "lora_rank"),
+    "lora_r": ("lora_r", "lora_rank", "r"),
+    "epochs": ("num_train_epochs", "num_epochs", "epochs"),
     "lora_alpha": ("lora_alpha",),
     "lora_dropout": ("lora_dropout",),
     "lora_targets": ("lora_target_modules", "target_modules"),
@@ -163,7 +165,13 @@ def job_of(document: Document, file: SourceFile, repository: Repository, whole: 
     job.set(
         "datasets",
         datasets_of(
-            document, "dataset_name", "dataset_mixer", "dataset_mixture.datasets", "dataset_id_or_path", "dataset"
+            document,
+            "dataset_name",
+            "dataset_mixer",
+            "dataset_mixture.datasets",
+            "dataset_id_or_path",
+            "training_file",
+            "dataset",
         ),
     )
     lora = _lora(job, document, whole)
@@ -196,13 +204,14 @@ def _child_possible(document: Document) -> bool:
 
 def _lora(job: Job, document: Document, whole: Document | None) -> bool:
     """Set LoRA from the keys beside the arguments, else from a `lora` or `peft` section; say whether there is LoRA."""
-    off = said(document, "use_peft")
-    if off is not None and not truth(document, "use_peft"):
+    switches = ("use_peft", "is_peft", "use_lora", "peft")
+    off = next((key for key in switches if word(document, key) in ("false", "no", "off", "0")), None)
+    if off is not None:
         for name in ("lora_r", "lora_alpha", "lora_dropout", "lora_targets", "use_rslora"):
             job.fields.pop(name, None)
         return False
-    if "lora_r" in job.fields or truth(document, "use_peft"):
-        job.set("adapter", explicit("lora", place(document, "use_peft", "lora_r")))
+    if "lora_r" in job.fields or any(truth(document, key) for key in switches):
+        job.set("adapter", explicit("lora", place(document, *switches, "lora_r", "lora_rank", "r")))
         return True
     for holder in (document, whole):
         if holder is None:

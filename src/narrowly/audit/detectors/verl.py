@@ -10,6 +10,7 @@ from narrowly.audit.detectors.keys import (
     Keys,
     datasets_of,
     fill_defaults,
+    megatron_adam,
     new_job,
     no_lora,
     note_version,
@@ -104,5 +105,7 @@ def _job(document: Document, file: SourceFile, repository: Repository, section: 
     if not rank:
         no_lora(job, reason="lora_rank is 0, which is verl's default")
     megatron = word(document, "actor_rollout_ref.actor.strategy", "critic.strategy", "model_engine") == "megatron"
+    if megatron:
+        megatron_adam(job)
     fill_defaults(job, TOOL, version, name, engine="megatron" if megatron else "fsdp")
     return job
