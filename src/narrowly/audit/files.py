@@ -20,7 +20,7 @@ from typing import Any, Literal
 from narrowly.audit.record import Skip
 from narrowly.audit.trees import Document, UnreadableError, read_json, read_toml, read_yaml
 
-Kind = Literal["python", "yaml", "json", "toml", "shell", "notebook", "pickle"]
+Kind = Literal["python", "yaml", "json", "toml", "shell", "notebook", "card", "pickle"]
 
 KINDS: dict[str, Kind] = {
     ".py": "python",
@@ -44,7 +44,7 @@ PICKLES = frozenset({"training_args.bin", "optimizer.pt", "optimizer.bin", "sche
 """Artefacts of a run that only unpickling could read: they are reported and never opened."""
 
 LARGEST = {"python": 2_000_000, "yaml": 1_000_000, "json": 4_000_000, "toml": 1_000_000, "shell": 1_000_000,
-           "notebook": 40_000_000}  # fmt: skip
+           "notebook": 40_000_000, "card": 1_000_000}  # fmt: skip
 """Bytes of a file of each kind that are read; what is larger is skipped."""
 
 LARGEST_MANIFEST = 20_000_000
@@ -219,6 +219,8 @@ def kind_of(name: str) -> Kind | None:
     lower = name.lower()
     if lower in PICKLES:
         return "pickle"
+    if lower == "readme.md":
+        return "card"
     return "shell" if lower in SHELL_NAMES else KINDS.get(lower[lower.rfind(".") :])
 
 

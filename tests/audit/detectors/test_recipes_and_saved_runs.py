@@ -167,3 +167,13 @@ def test_settings_with_bare_names_of_lora_are_read(tmp_path: Path) -> None:
         1,
         ["data/one.jsonl"],
     )
+
+
+def test_the_old_switch_for_adafactor_counts_before_optim(tmp_path: Path) -> None:
+    job = the_job(tmp_path, "sft/c.yaml", RECIPE + "optim: adamw_torch\nadafactor: true\n")
+    assert job.value("optimiser") == "adafactor"
+
+
+def test_use_peft_without_a_rank_takes_trls(tmp_path: Path) -> None:
+    text = RECIPE.replace("lora_r: 16\nlora_alpha: 32\n", "")
+    assert values(the_job(tmp_path, "sft/c.yaml", text), "lora_r", "lora_alpha", "lora_dropout") == (16, 32, 0.05)

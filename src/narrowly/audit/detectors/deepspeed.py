@@ -128,6 +128,8 @@ def config_of(
         )
     name = str(found.value)
     other = repository.find(name, file)
+    if other is None and "." not in name:
+        return None, explicit(name, at, reason="a configuration of the tool's own, which has no optimiser block")
     if other is None:
         return None, explicit(
             name, at, reason="the file is not beside this one; what it says of the optimiser is unknown"

@@ -135,6 +135,12 @@ _BASES = ("defaults", "_base_", "base_config", "extends", "inherits", "inherit_f
 _MOST_BASES = 8
 
 
+def adafactor_flag(job: Job, document: Document) -> None:
+    """Follow the old switch `adafactor: true` of TrainingArguments, which counts before `optim` (gone in 5.x)."""
+    if truth(document, "adafactor"):
+        job.set("optimiser", explicit("adafactor", place(document, "adafactor"), "adafactor: true"))
+
+
 def bases_of(document: Document, file: SourceFile, repository: Repository) -> list[tuple[Document, SourceFile]]:
     """Return the config files that a document names as its base, nearest first, as far as they lie beside it.
 

@@ -11,6 +11,7 @@ from narrowly.audit.detectors.deepspeed import join
 from narrowly.audit.detectors.keys import (
     TRAINER_KEYS,
     Keys,
+    adafactor_flag,
     datasets_of,
     fill_defaults,
     new_job,
@@ -118,6 +119,7 @@ def _v0(document: Document, file: SourceFile, repository: Repository) -> Job:
     job = new_job(TOOL, document, "stage", "finetuning_type", kind="saved" if saved else "config")
     version = note_version(job, TOOL, file, repository)
     take(job, document, KEYS)
+    adafactor_flag(job, document)
     job.set("datasets", datasets_of(document, "dataset"))
     method = word(document, "finetuning_type") or "lora"
     lora = method in ("lora", "qlora")

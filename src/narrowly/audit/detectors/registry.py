@@ -10,7 +10,7 @@ from narrowly.audit.detectors import Detector
 from narrowly.audit.files import SourceFile
 
 MODULES: tuple[str, ...] = (
-    "saved_runs", "tinker_config",
+    "saved_runs", "model_cards", "tinker_config",
     "torchtune", "nemo_automodel", "verl", "autotrain", "llamafactory", "swift", "axolotl", "mlx_lm",
     "kohya", "unsloth_config", "hosted_requests", "deepspeed", "openrlhf", "torchtitan", "nemo_rl", "nemo",
     "trl_recipes",

@@ -11,6 +11,7 @@ from narrowly.audit.detectors.deepspeed import join
 from narrowly.audit.detectors.keys import (
     TRAINER_KEYS,
     Keys,
+    adafactor_flag,
     datasets_of,
     fill_defaults,
     megatron_adam,
@@ -137,6 +138,7 @@ def job_of(document: Document, file: SourceFile, repository: Repository) -> Job:
             inner,
             {name: KEYS[name] for name in ("adapter", "lora_r", "lora_alpha", "lora_dropout", "lora_targets")},
         )
+    adafactor_flag(job, document)
     job.set("datasets", datasets_of(document, "dataset", "custom_train_dataset_path"))
     adapter = str(job.value("adapter") or "").lower()
     if "adapter" not in job.fields:

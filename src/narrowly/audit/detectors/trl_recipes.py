@@ -13,6 +13,7 @@ from narrowly.audit.detectors.deepspeed import is_deepspeed, join
 from narrowly.audit.detectors.keys import (
     TRAINER_KEYS,
     Keys,
+    adafactor_flag,
     datasets_of,
     fill_defaults,
     new_job,
@@ -162,6 +163,7 @@ def job_of(document: Document, file: SourceFile, repository: Repository, whole: 
     job.cli_overridable = True
     version = note_version(job, tool, file, repository)
     take(job, document, KEYS)
+    adafactor_flag(job, document)
     job.set(
         "datasets",
         datasets_of(
@@ -190,6 +192,8 @@ def job_of(document: Document, file: SourceFile, repository: Repository, whole: 
         )
     if tool == "trl":
         fill_defaults(job, "trl", version, of, adapter="lora" if lora else "full")
+    if said(document, "use_peft") is not None and lora:
+        fill_defaults(job, "trl", version, "ModelConfig")
     transformers = note_version(Job("transformers", job.file), "transformers", file, repository)
     if tool != "trl" and "learning_rate" not in job.fields and _child_possible(document):
         job.set("learning_rate", unknown("not stated; which arguments class reads this file is not known"))
