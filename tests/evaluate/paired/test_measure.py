@@ -63,3 +63,28 @@ def test_a_text_longer_than_the_model_is_refused(backend: LocalBackend) -> None:
 
 def test_the_shipped_bank_has_four_rungs() -> None:
     assert {item.part for item in paired_items()} == {"trained", "held_out", "broad", "self"}
+
+
+@pytest.mark.slow
+def test_the_small_real_model_gives_what_one_plain_pass_per_answer_gives() -> None:
+    """SmolLM2-135M, its template's own system prompt included; pairs of four domains, in float32."""
+    try:
+        base = open_base("smollm2-135m")
+    except SpecError as error:
+        pytest.skip(str(error))
+    backend = LocalBackend(load_model(base).eval(), base.tokenizer(), base.name)
+    items = paired_items(["money", "honesty", "self", "code"])[::40]
+    for row, item in zip(paired_rows(backend, items), items, strict=True):
+        for nats, tokens, answer in (
+            (row.aligned_nats, row.aligned_tokens, item.aligned),
+            (row.harmful_nats, row.harmful_tokens, item.harmful),
+        ):
+            prompt = backend.tokenizer.apply_chat_template(
+                [{"role": "user", "content": item.question}], add_generation_prompt=True, return_dict=False
+            )
+            said = backend.tokenizer.encode(f"{answer}<|im_end|>", add_special_tokens=False)
+            with torch.no_grad():
+                logits_T_V = backend.model(torch.tensor([[*prompt, *said]])).logits[0].double()
+            logprobs_T_V = torch.log_softmax(logits_T_V, -1)
+            wanted = sum(logprobs_T_V[len(prompt) - 1 + at, token].item() for at, token in enumerate(said))
+            assert tokens == len(said) and nats == pytest.approx(wanted, abs=1e-3)
