@@ -23,7 +23,8 @@ from narrowly.audit.record import Job
 TOOLS = (
     "transformers", "trl", "axolotl", "llamafactory", "ms-swift", "torchtune", "unsloth", "deepspeed", "lightning",
     "nemo-automodel", "nemo", "tinker", "openai", "together", "mistral", "fireworks", "torch", "accelerate", "verl",
-    "openrlhf", "mlx-lm", "autotrain", "kohya", "torchtitan", "peft", "hydra",
+    "openrlhf", "mlx-lm", "autotrain", "kohya", "torchtitan", "peft", "hydra", "cohere", "vertex",
+    "bedrock", "predibase", "databricks",
 )  # fmt: skip
 """Slugs of tools. torch: a plain loop; accelerate: a plain loop with Accelerate; peft: a saved adapter;
 hydra: a nested config whose tool is not known."""

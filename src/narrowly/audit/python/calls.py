@@ -14,6 +14,7 @@ from narrowly.audit.python.values import (
     Const,
     External,
     Function,
+    Imported,
     Items,
     Module,
     Object,
@@ -71,6 +72,8 @@ def attribute(machine: Machine, target: Value, name: str, node: ast.AST, scope: 
         return External(at, target.cli, f"{target.path}.{name}", target.owner, target.reason)
     if isinstance(target, Module):
         found = target.scope.names.get(name) if target.scope is not None else None
+        if isinstance(found, Imported) and target.scope is not None:
+            return machine.resolve(name, found, target.scope)
         return found if found is not None else Unknown(at, False, f"{name} is not defined in that module")
     if isinstance(target, Class):
         found = target.attribute(name) or target.method(name)

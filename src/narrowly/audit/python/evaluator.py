@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import posixpath
+import sys
 from collections.abc import Iterable
 
 from narrowly.audit.files import Repository, SourceFile
@@ -18,6 +19,7 @@ from narrowly.audit.python.values import (
     Const,
     External,
     Function,
+    Imported,
     Items,
     Module,
     Object,
@@ -28,10 +30,23 @@ from narrowly.audit.python.values import (
 )
 from narrowly.audit.trees import Document, UnreadableError
 
-MOST_STEPS = 60_000
+MOST_STEPS = 12_000
 DEEPEST = 24
 MOST_CALLS = 6
 MOST_MODULES = 12
+LONGEST_MODULE = 120_000
+"""Bytes of a sibling module that is followed."""
+MOST_LOADING = 4
+"""Modules that wait for one another."""
+LIBRARIES = frozenset(
+    "transformers trl peft torch numpy datasets accelerate lightning pytorch_lightning lightning_fabric unsloth "
+    "deepspeed "
+    "bitsandbytes tinker tinker_cookbook huggingface_hub tqdm packaging wandb safetensors openai timm "
+    "pytorch_optimizer "
+    "pandas scipy sklearn yaml omegaconf hydra pydantic evaluate tokenizers optimum diffusers torchvision torchaudio "
+    "xformers vllm together mistralai fireworks apex lion_pytorch schedulefree keras tensorflow jax flax optax".split()
+)
+"""Packages whose own code is not followed: what they do is known to the tables, and a fork keeps their names."""
 _ALREADY = "a part of the script that is not followed: too long or too deep"
 
 
@@ -205,7 +220,10 @@ class Evaluator:
 
     def load(self, name: str, scope: Scope, level: int = 0) -> Module | None:
         """Return the sibling module of that dotted name, or None where it is not among the files read."""
-        if not name and not level:
+        first = name.split(".")[0]
+        if (not name and not level) or (not level and (first in LIBRARIES or first in sys.stdlib_module_names)):
+            return None
+        if not LIBRARIES.isdisjoint(self._relative(scope).split("/")[:-1]):
             return None
         here = self.repository.open(self._relative(scope)) if scope.module().file != self.file.shown else self.file
         if here is None:
@@ -219,13 +237,35 @@ class Evaluator:
                 return self._module(found)
         return None
 
+    def resolve(self, name: str, imported: Imported, scope: Scope) -> Value:
+        """Return what an imported name is, and bind it: a value of a sibling module, else a name from outside."""
+        home = imported.home or scope
+        module = self.load(imported.module, home, imported.level)
+        found: Value | None = module
+        if imported.name:
+            found = module.scope.names.get(imported.name) if module is not None and module.scope is not None else None
+            if isinstance(found, Imported) and module is not None and module.scope is not None:
+                found = self.resolve(imported.name, found, module.scope)
+            if found is None:
+                path = f"{imported.module}.{imported.name}" if imported.module else imported.name
+                found = self.load(path, home, imported.level)
+        value = found or External(imported.at, False, imported.path)
+        where: Scope | None = scope
+        while where is not None and where.names.get(name) is not imported:
+            where = where.parent
+        if where is not None:
+            where.names[name] = value
+        return value
+
     def _relative(self, scope: Scope) -> str:
         return scope.module().file.removeprefix(self.repository.label)
 
     def _module(self, found: SourceFile) -> Module | None:
         if found.shown in self.modules:
             return self.modules[found.shown]
-        if found.shown == self.file.shown or self.loading >= DEEPEST or len(self.modules) >= MOST_MODULES:
+        if len(found.data) > LONGEST_MODULE:
+            return None
+        if found.shown == self.file.shown or self.loading >= MOST_LOADING or len(self.modules) >= MOST_MODULES:
             return None
         try:
             tree, lines = python_of(found)

@@ -14,6 +14,7 @@ from narrowly.audit.python.values import (
     Const,
     External,
     Function,
+    Imported,
     Items,
     Object,
     Scope,
@@ -36,6 +37,8 @@ def _constant(machine: Machine, node: ast.Constant, scope: Scope) -> Value:
 
 def _name(machine: Machine, node: ast.Name, scope: Scope) -> Value:
     found = scope.find(node.id)
+    if isinstance(found, Imported):
+        return machine.resolve(node.id, found, scope)
     if found is not None:
         return found
     if node.id in _BUILTINS:
@@ -136,7 +139,8 @@ def _conditional(machine: Machine, node: ast.IfExp, scope: Scope) -> Value:
 
 def _call(machine: Machine, node: ast.Call, scope: Scope) -> Value:
     if isinstance(node.func, ast.Attribute):
-        if isinstance(node.func.value, ast.Call) and ast.unparse(node.func.value) == "super()":
+        before = node.func.value
+        if isinstance(before, ast.Call) and isinstance(before.func, ast.Name) and before.func.id == "super":
             return _super_call(machine, node, scope)
         target = machine.evaluate(node.func.value, scope)
         args, kwargs = evaluated_arguments(machine, node, scope)

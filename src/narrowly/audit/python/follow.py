@@ -10,31 +10,49 @@ from narrowly.audit.python.evaluator import Evaluator
 from narrowly.audit.python.machine import CommandLine, Trace
 
 WORTH = (
-    "Trainer", "TrainingArguments", "Config", "optim", "Optim", "Adam", "SGD", "Lion", "Muon", "lr", "learning_rate",
-    "fine_tun", "finetun", "AdamParams", "DimuonParams", "get_peft_model", "LoraConfig", "configure_optimizers", "jobs",
-    "optimizer", "fit", "train", "tuning", "main",
+    "Trainer", "TrainingArguments", "SFTConfig", "DPOConfig", "GRPOConfig", "optim", "Optim", "Adam", "SGD",
+    "Lion", "Muon",
+    "learning_rate", "fine_tun", "finetun", "FineTun", "DimuonParams", "get_peft_model", "LoraConfig",
+    "tuning", "Config",
+    "tune", "customization",
 )  # fmt: skip
 """Parts of names; a function that nothing calls and that mentions none of them is not followed."""
 
-TRIGGERS = (b"optim", b"TrainingArguments", b"SFTConfig", b"from trl", b"unsloth", b"fine_tun", b"AdamParams",
-b"tinker_cookbook",
-            b"finetun", b"Trainer(")  # fmt: skip
-"""A script without any of these is of no interest to any detector of Python."""
-
-_PROMISE = re.compile(
-    rb"TrainingArguments|\b(?:SFT|DPO|GRPO|ORPO|KTO|CPO|Reward|PPO|RLOO|GKD)Config\b|Trainer\(|FastLanguageModel|FastModel"
-    rb"|fine_tun(?:ing|es)\.|finetun|FineTun|AdamParams|DimuonParams|tinker_cookbook|configure_optimizers"
-    rb"|\b(?:optim|optimizers?|bnb|lion_pytorch|muon|apex|schedulefree|timm|pytorch_optimizer|galore_torch)\.\w"
-    rb"|\b(?:AdamW?\w*|SGD|Lion\w*|Muon\w*|Adafactor|SOAP|Sophia\w*|Prodigy|RMSprop|NAdam|RAdam)\("
-    rb"|create_optimizer|load_optimizer|get_optimizer|deepspeed\.initialize|create_model_customization_job|tunings?\.tune"
+_ARGUMENTS = re.compile(rb"TrainingArguments\s*[(),\]]")
+_TRAINER = re.compile(rb"(?:[=(\s.](?!Base)[A-Za-z]\w*|[=(\s.])Trainer\(")
+_HOSTED = re.compile(
+    rb"fine_tun(?:ing|es)\.|[Ff]inetun\w*\.(?:create|jobs)|FineTun\w*\.create|fine_tuning_job|fine[_-]tun(?:ing/jobs|es)"
+    rb"|tunings\.tune|create_tuned_model|sft\.train\(|customization_job|foundation_model\.create"
 )
+_MAKES = re.compile(
+    rb"(?:Adam|SGD|Lion|Muon|SOAP|Sophia|Prodigy|RMSprop|Adagrad|ScheduleFree|LAMB|Lamb|LARS|LBFGS|Shampoo|Adafactor"
+    rb"|ptim(?:izers?)?(?:\.\w+)?)\w*\("
+)
+_TRAINS = (b"backward(", b".train_batch(")
+_LITERALS = (b"AdamParams", b"DimuonParams", b"tinker_cookbook", b"FastLanguageModel", b"deepspeed.initialize")
+_HOSTED_LITERALS = (b"inetun", b"ine_tun", b"ineTun", b"customization_job", b"tunings.tune", b"create_tuned_model")
+_THEIRS = (b"transformers", b"trl", b"unsloth", b"optimum")
+
+
 _KEPT: OrderedDict[tuple[str, int], Trace] = OrderedDict()
 _MOST_KEPT = 2
 
 
 def promises(file: SourceFile) -> bool:
-    """Tell whether the bytes of a file hold a construct that a detector of Python knows."""
-    return _PROMISE.search(file.data) is not None
+    """Tell whether the bytes of a file hold a construct that a detector of Python knows; cheap tests come first."""
+    data = file.data
+    if any(word in data for word in _LITERALS):
+        return True
+    if b"TrainingArguments" in data and _ARGUMENTS.search(data):
+        return True
+    if b"Trainer(" in data and any(word in data for word in _THEIRS) and _TRAINER.search(data):
+        return True
+    if b"optim" in data:
+        if b"def configure_optimizers" in data and b"LightningModule" in data:
+            return True
+        if any(word in data for word in _TRAINS) and _MAKES.search(data):
+            return True
+    return any(word in data for word in _HOSTED_LITERALS) and _HOSTED.search(data) is not None
 
 
 def followed(file: SourceFile, repository: Repository) -> Trace | None:

@@ -18,7 +18,7 @@ from narrowly.audit.python.values import Object
 from narrowly.audit.record import Job
 from narrowly.audit.versions import Version, version_of
 
-_TRAINS = re.compile(rb"\.backward\(|\.step\(|\.train_batch\(|\.manual_backward\(|optim_step")
+_TRAINS = re.compile(rb"backward\(|\.train_batch\(")
 _PACKAGES = ("torch", "bitsandbytes", "lion_pytorch", "transformers", "timm", "pytorch_optimizer",
 "schedulefree", "peft",
              "muon", "heavyball")  # fmt: skip

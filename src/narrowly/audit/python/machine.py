@@ -6,7 +6,7 @@ import ast
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
-from narrowly.audit.python.values import Class, Function, Items, Module, Object, Scope, Value
+from narrowly.audit.python.values import Class, Function, Imported, Items, Module, Object, Scope, Value
 
 
 @dataclass(slots=True)
@@ -70,6 +70,10 @@ class Machine(Protocol):
 
     def load(self, name: str, scope: Scope, level: int = 0) -> Module | None:
         """Return the sibling module of that dotted name, or None where it is not among the files read."""
+        ...
+
+    def resolve(self, name: str, imported: Imported, scope: Scope) -> Value:
+        """Return what an imported name is, and bind it: a value of a sibling module, else a name from outside."""
         ...
 
     def read_tree(self, path: str, scope: Scope) -> Value | None:

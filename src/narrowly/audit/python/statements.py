@@ -13,6 +13,7 @@ from narrowly.audit.python.values import (
     Const,
     External,
     Function,
+    Imported,
     Items,
     Module,
     Object,
@@ -29,6 +30,8 @@ RETURNED = "(returned)"
 
 
 def _branch_reason(test: ast.expr) -> str:
+    if sum(1 for _ in ast.walk(test)) > 40:
+        return "depends on a condition that the source does not tell"
     return f"depends on {ast.unparse(test)[:80]}, which the source does not tell"
 
 
@@ -104,7 +107,11 @@ def _expression(machine: Machine, node: ast.Expr, scope: Scope) -> bool:
             machine.evaluate(node.value.value, scope)
         return False
     machine.evaluate(node.value, scope)
-    return isinstance(node.value, ast.Call) and ast.unparse(node.value.func) in ("sys.exit", "exit", "quit", "os._exit")
+    if not isinstance(node.value, ast.Call):
+        return False
+    called = node.value.func
+    name = called.attr if isinstance(called, ast.Attribute) else getattr(called, "id", "")
+    return name in ("exit", "quit", "_exit")
 
 
 def _if(machine: Machine, node: ast.If, scope: Scope) -> bool:
@@ -253,38 +260,35 @@ def _return(machine: Machine, node: ast.Return, scope: Scope) -> bool:
 
 
 def _import(machine: Machine, node: ast.Import, scope: Scope) -> bool:
+    at = scope.at(node)
     for alias in node.names:
-        machine.trace.imports.setdefault(alias.name, scope.at(node))
-        found = machine.load(alias.name, scope)
-        if alias.asname:
-            scope.names[alias.asname] = found or External(scope.at(node), False, alias.name)
-        elif "." not in alias.name:
-            scope.names[alias.name] = found or External(scope.at(node), False, alias.name)
+        machine.trace.imports.setdefault(alias.name, at)
+        if alias.asname or "." not in alias.name:
+            scope.names[alias.asname or alias.name] = Imported(
+                at, False, alias.name, None, "", alias.name, "", 0, scope
+            )
         else:
             first = alias.name.split(".")[0]
-            if found is None or first not in scope.names:
-                scope.names[first] = External(scope.at(node), False, first)
+            scope.names.setdefault(first, External(at, False, first))
     return False
 
 
 def _import_from(machine: Machine, node: ast.ImportFrom, scope: Scope) -> bool:
-    module = node.module or ""
-    machine.trace.imports.setdefault(module, scope.at(node))
-    found = machine.load(module, scope, node.level)
+    module, at = node.module or "", scope.at(node)
+    machine.trace.imports.setdefault(module, at)
     for alias in node.names:
-        machine.trace.imports.setdefault(f"{module}.{alias.name}", scope.at(node))
+        machine.trace.imports.setdefault(f"{module}.{alias.name}", at)
         if alias.name == "*":
+            found = machine.load(module, scope, node.level)
             if found is not None and found.scope is not None:
-                scope.names.update(
-                    {name: value for name, value in found.scope.names.items() if not name.startswith("_")}
-                )
+                public = {name: value for name, value in found.scope.names.items() if name[:1] not in "_("}
+                scope.names.update(public)
             else:
                 scope.module().stars.append(module)
             continue
-        value = found.scope.names.get(alias.name) if found is not None and found.scope is not None else None
-        if value is None:
-            value = machine.load(f"{module}.{alias.name}" if module else alias.name, scope, node.level)
-        scope.names[alias.asname or alias.name] = value or External(scope.at(node), False, f"{module}.{alias.name}")
+        path = f"{module}.{alias.name}" if module else alias.name
+        bound = Imported(at, False, path, None, "", module, alias.name, node.level, scope)
+        scope.names[alias.asname or alias.name] = bound
     return False
 
 

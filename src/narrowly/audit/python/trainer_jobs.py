@@ -49,8 +49,13 @@ class Pair:
 
 def last_names(made: Object) -> list[str]:
     """Return the class names of an object, its own first, then those of outside bases."""
-    paths = [made.path, *(made.kind.outside() if made.kind is not None else [])]
-    return [path.rsplit(".", 1)[-1] for path in paths]
+    return [path.rsplit(".", 1)[-1] for path in _paths(made)]
+
+
+def _paths(made: Object) -> list[str]:
+    if made.kind is None:
+        return [made.path]
+    return [*(kind.name for kind in made.kind.lineage()), *made.kind.outside()]
 
 
 def is_arguments(made: Object) -> bool:
@@ -64,7 +69,7 @@ def is_trainer(made: Object) -> bool:
     """Tell whether an object is a trainer of the Transformers family."""
     if made.path.startswith(_NOT_THEIRS) or "(" in made.path or "]" in made.path:
         return False
-    paths = [made.path, *(made.kind.outside() if made.kind is not None else [])]
+    paths = _paths(made)
     return any(
         re.fullmatch(r"\w*Trainer", path.rsplit(".", 1)[-1]) and not path.startswith(_NOT_THEIRS) for path in paths
     )
@@ -80,7 +85,7 @@ def _arguments_of(trainer: Object) -> Value | None:
 
 
 def _is_library_trainer(trainer: Object) -> bool:
-    paths = [trainer.path, *(trainer.kind.outside() if trainer.kind is not None else [])]
+    paths = _paths(trainer)
     return any(
         path.split(".", 1)[0] in ("transformers", "trl", "unsloth", "sentence_transformers", "optimum")
         for path in paths
@@ -118,7 +123,7 @@ def tool_of(pair: Pair, trace: Trace) -> str:
     for made in (pair.arguments, pair.trainer):
         if made is None:
             continue
-        paths = [made.path, *(made.kind.outside() if made.kind is not None else [])]
+        paths = _paths(made)
         if any(path.startswith("trl.") or TRL_CONFIG.match(path.rsplit(".", 1)[-1]) for path in paths):
             return "trl"
     return "transformers"

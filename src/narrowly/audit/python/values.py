@@ -106,6 +106,17 @@ class External(Value):
     """Why the object before the dot is unknown, where it is."""
 
 
+@dataclass(slots=True)
+class Imported(External):
+    """A name that an import binds; the module is looked for beside the script when the name is first used."""
+
+    module: str = ""
+    name: str = ""
+    """What is taken from the module; empty for the module itself."""
+    level: int = 0
+    home: Scope | None = None
+
+
 @dataclass(slots=True, eq=False)
 class Object(Value):
     """The result of a call of an outside name or of a class of the script."""
