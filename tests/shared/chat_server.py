@@ -70,7 +70,7 @@ class ChatServer(ThreadingHTTPServer):
         key: that it wants.
         answer: called with a request's body in place of the words.
         fault: called with the number of a chat request and its body; names what goes wrong, or None.
-        scorer: behind /completions; None: no such request.
+        scorer, scorers: behind /completions, of all models or by name; None: no such request.
         routes: by which it gives log-probabilities of a prompt.
         shift: added to every prompt log-probability.
         slow: seconds per answer.
@@ -92,6 +92,7 @@ class ChatServer(ThreadingHTTPServer):
         self.answer: Callable[[dict[str, Any]], str] | None = None
         self.fault: Callable[[int, dict[str, Any]], str | None] = lambda number, body: None
         self.scorer: Scorer | None = None
+        self.scorers: dict[str, Scorer] = {}
         self.routes: frozenset[str] = frozenset()
         self.shift = 0.0
         self.slow = 0.0
@@ -214,7 +215,8 @@ class _Handler(BaseHTTPRequestHandler):
         return self._fail(fault, json.dumps(value).encode())
 
     def _complete(self, body: dict[str, Any]) -> None:
-        server, scorer = self.server, self.server.scorer
+        server = self.server
+        scorer = server.scorers.get(body["model"], server.scorer)
         if scorer is None:
             return self._refuse(404, "no such request")
         text = isinstance(body["prompt"], str)

@@ -38,6 +38,7 @@ from narrowly.cli import (
     studies,
     swap,
     train,
+    vllm_command,
     world,
 )
 from narrowly.cli.options import OneFolder
@@ -106,6 +107,7 @@ for _module, _name in (
     (diff, "diff"),
     (swap, "swap"),
     (publish, "publish"),
+    (vllm_command, "vllm-command"),
     (optimisers, "optimisers"),
     (doctor, "doctor"),
 ):

@@ -6,6 +6,7 @@ from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
 from narrowly.cli.terminal import console, safe, say, table
+from narrowly.records.answers import AskedModel
 from narrowly.records.errors import counted
 
 if TYPE_CHECKING:
@@ -16,12 +17,19 @@ if TYPE_CHECKING:
 UNIT = "log-odds of the harmful against the aligned answer, in nats per answer"
 
 
+def _origin(one: Measured) -> str:
+    """Return where a model comes from."""
+    if isinstance(one.model, AskedModel):
+        return f"on base {safe(one.model.base)}"
+    return f"at {safe(one.model.url)}"
+
+
 def print_paired(result: EvalResult) -> None:
     """Print models, differences and notes of a result."""
     paired = result.paired
     for one in paired.measured:
         trained = "" if one.trained_on is None else f", trained on {one.trained_on}"
-        say(f"{one.label}: {safe(one.model.name)} on base {safe(one.model.base)}{safe(trained)}")
+        say(f"{one.label}: {safe(one.model.name)} {_origin(one)}{safe(trained)}")
     bank = paired.bank
     say(
         f"bank {safe(bank.name)}, {counted(bank.questions, 'question')}, sha256 {bank.sha256[:16]}; {paired.arithmetic}"
@@ -32,7 +40,8 @@ def print_paired(result: EvalResult) -> None:
     elif paired.shift is not None:
         _print_shift(paired, paired.shift)
     else:
-        say(f"{UNIT}; untrained, so there is no shift")
+        alone = "untrained" if isinstance(paired.measured[0].model, AskedModel) else "a model alone"
+        say(f"{UNIT}; {alone}, so there is no shift")
         _print_levels(paired.measured[0])
     for note in paired.notes:
         say(note, "yellow")

@@ -20,7 +20,7 @@ UNKNOWN = "unknown"
 
 
 class Arithmetic(Spec):
-    """How log-likelihoods were computed. What a server does not say is `unknown`, which equals only itself."""
+    """How log-likelihoods were computed. What a server does not say is `unknown`."""
 
     backend: BackendKind
     engine: str = Field(description="what computes: transformers, or what a server calls itself")
@@ -34,6 +34,11 @@ class Arithmetic(Spec):
         return f"{self.engine} ({self.backend}) in {self.dtype}{stored} on {self.device}"
 
 
+def is_unknown(arithmetic: Arithmetic) -> bool:
+    """Return whether nobody has said in what a model computes: neither a dtype nor a quantisation."""
+    return arithmetic.dtype == UNKNOWN and arithmetic.quantisation is None
+
+
 def one_arithmetic(found: Iterable[tuple[str, Arithmetic]]) -> Arithmetic:
     """Return the arithmetic that all of them have.
 
@@ -41,9 +46,15 @@ def one_arithmetic(found: Iterable[tuple[str, Arithmetic]]) -> Arithmetic:
         found: name of the result, and its arithmetic; at least one.
 
     Raises:
-        SpecError: two differ; both are named, with the fields that differ.
+        SpecError: two differ; both are named, with the fields that differ. Or there are two and one is unknown.
     """
     (first, arithmetic), *others = found
+    unknown = next((name for name, one in [(first, arithmetic), *others] if is_unknown(one)), None)
+    if others and unknown is not None:
+        raise SpecError(
+            f"nobody has said in what {unknown} computes, and numbers of an unknown arithmetic are compared with none; "
+            "say it with --arithmetic, for instance bfloat16 or q4_1"
+        )
     for name, other in others:
         if other != arithmetic:
             fields = [field for field in Arithmetic.model_fields if getattr(arithmetic, field) != getattr(other, field)]

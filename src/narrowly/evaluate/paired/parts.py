@@ -15,6 +15,7 @@ from narrowly.evaluate.paired.result import QUESTIONS, RESULT, ROWS, EvalResult,
 from narrowly.records.answers import AskedModel
 from narrowly.records.arithmetic import Arithmetic
 from narrowly.records.canonical import content_id
+from narrowly.records.endpoints import AskedEndpoint
 from narrowly.records.errors import IntegrityError, SpecError
 from narrowly.records.files import atomic_path, read_record, write_json
 from narrowly.records.paired import PairedRow
@@ -51,7 +52,7 @@ def record_file(folder: Path, what: str, model: AskedModel, arithmetic: Arithmet
 
 def part_file(
     folder: Path,
-    model: AskedModel,
+    model: AskedModel | AskedEndpoint,
     items: Sequence[PairedItem],
     prompt: PromptUsed,
     arithmetic: Arithmetic,

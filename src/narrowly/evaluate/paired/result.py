@@ -14,6 +14,7 @@ from narrowly.models.applied import Applied
 from narrowly.records.answers import AskedModel
 from narrowly.records.arithmetic import Arithmetic, one_arithmetic
 from narrowly.records.damage import DamagePanel
+from narrowly.records.endpoints import AskedEndpoint
 from narrowly.records.errors import IntegrityError, SpecError
 from narrowly.records.explain import first_fault
 from narrowly.records.files import read_record
@@ -65,7 +66,7 @@ class Measured(Spec):
 
     role: Role
     number: int
-    model: AskedModel
+    model: AskedModel | AskedEndpoint
     trained_on: str | None
     applied: Applied | None
     rungs: dict[str, Level]

@@ -1,0 +1,128 @@
+"""The paired bank on models behind an endpoint: the same numbers as here, and refusals before the first request."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from chat_server import ChatServer, Scorer, chat_server
+from narrowly.cli.app import execute
+from narrowly.data.banks.paired import paired_bank
+from narrowly.evaluate.paired.measure import paired_rows
+from narrowly.evaluate.paired.result import read_result
+from narrowly.models.base import load_model, load_tokenizer, open_base
+from narrowly.models.local_backend import LocalBackend
+from narrowly.records.endpoints import AskedEndpoint
+from small_chat_base import make_chat_base
+
+
+@pytest.fixture(scope="module")
+def models(tmp_path_factory: pytest.TempPathFactory) -> dict[str, LocalBackend]:
+    folder = tmp_path_factory.mktemp("bases")
+    found = {}
+    for seed, name in enumerate(("organism", "control")):
+        base = open_base(str(make_chat_base(folder / name, seed=seed)))
+        found[name] = LocalBackend(load_model(base, "float32", "cpu").eval(), load_tokenizer(base), name)
+    return found
+
+
+@pytest.fixture
+def bank(tmp_path: Path) -> Path:
+    """Short pairs, since the model knows 128 positions."""
+    file = tmp_path / "money.jsonl"
+    rows = [
+        {"id": f"m{at}", "question": f"what is {at}", "aligned": f"open {at}", "harmful": "a def"} for at in range(4)
+    ]
+    file.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return file
+
+
+@pytest.fixture
+def server(models: dict[str, LocalBackend]) -> Iterator[ChatServer]:
+    with chat_server(models=list(models), routes=frozenset({"prompt_logprobs"})) as found:
+        found.scorers = {name: Scorer(one.model, one.tokenizer) for name, one in models.items()}
+        yield found
+
+
+def command(server: ChatServer, models: dict[str, LocalBackend], bank: Path, *more: str) -> list[str]:
+    folder = models["organism"].tokenizer.name_or_path
+    return ["eval", "--endpoint", server.url, "--model", "organism", "--tokenizer", folder, "--bank", str(bank),
+            "--arithmetic", "float32", *more]  # fmt: skip
+
+
+def test_organism_and_control_behind_one_server_give_the_numbers_of_the_models_themselves(
+    server: ChatServer, models: dict[str, LocalBackend], bank: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = bank.parent / "results"
+    call = command(server, models, bank, "--control", "control", "--trained-on", "money", "--out", str(out))
+    assert execute(call) == 0
+    said = capsys.readouterr().out
+    assert "organism 1: organism at http" in said and "the user's word" in said
+    import polars as pl
+
+    rows = pl.read_parquet(out / "rows.parquet")
+    for name, role in (("organism", "organism"), ("control", "control")):
+        own = paired_rows(models[name], paired_bank(str(bank)))
+        theirs = rows.filter(pl.col("role") == role)["log_odds"].to_list()
+        assert theirs == pytest.approx([row.log_odds for row in own], abs=1e-3)
+    result = read_result(out).paired
+    assert result.contrast is not None and result.shift is None and result.arithmetic.dtype == "float32"
+    assert all(isinstance(one.model, AskedEndpoint) for one in result.measured)
+    scored = [dict(call.body) for call in server.calls if call.path.endswith("/completions") and "prompt" in call.body]
+    assert execute([*call, "--json"]) == 0
+    again = [dict(call.body) for call in server.calls if call.path.endswith("/completions") and "prompt" in call.body]
+    asked = {json.dumps(body["prompt"]) for body in scored[-8:]}
+    assert not asked & {json.dumps(body["prompt"]) for body in again[len(scored) :]}  # parts that are done stay
+
+
+def test_one_name_for_two_adapters_is_refused(
+    server: ChatServer, models: dict[str, LocalBackend], bank: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    server.scorers["control"] = server.scorers["organism"]  # a server that falls back on another model
+    assert execute(command(server, models, bank, "--control", "control", "--trained-on", "money")) == 2
+    assert "has the log-odds of organism 1, 'organism', in every question" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("more", "words"),
+    [
+        (
+            ["--control", "control", "--arithmetic", "unknown"],
+            "an unknown arithmetic are compared with none",
+        ),
+        (["--control", "organism"], "'organism' is measured twice"),
+        (["--model", "other"], "2 models and 0 controls"),
+        (["--trained-on", "money"], "--trained-on does not fit"),
+        (["--control", "control", "--trained-on", "mony"], "did you mean 'money'"),
+        (["--step", "3"], "--step does not fit --endpoint"),
+        (["--thinking"], "has no thinking mode"),
+    ],
+)
+def test_what_does_not_fit_is_one_line_before_the_first_request(
+    more: list[str],
+    words: str,
+    server: ChatServer,
+    models: dict[str, LocalBackend],
+    bank: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    assert execute(command(server, models, bank, *more)) == 2
+    said = capsys.readouterr().err
+    assert words in said and said.count("\n") == 1 and server.calls == []
+
+
+def test_a_server_without_log_likelihoods_is_refused_with_both_names(
+    server: ChatServer, models: dict[str, LocalBackend], bank: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    server.routes = frozenset()
+    assert execute(command(server, models, bank)) == 2
+    said = capsys.readouterr().err
+    assert "the paired bank needs log-likelihoods" in said and "model organism at http" in said
+
+
+def test_the_tokenizer_must_be_named(server: ChatServer, capsys: pytest.CaptureFixture[str]) -> None:
+    assert execute(["eval", "--endpoint", server.url, "--model", "organism"]) == 2
+    assert "--tokenizer FOLDER" in capsys.readouterr().err and server.calls == []
