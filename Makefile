@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 WORKERS ?= 0
 
-.PHONY: micro test test-slow lint types bench bench-gpu findings clean
+.PHONY: micro test test-slow lint types bench bench-gpu findings rosetta clean
 
 PIP = $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
 
@@ -57,5 +57,8 @@ findings:  ## what surprised us in other people's packages, each in an environme
 	    *) echo "-- CHANGED: $$finding"; changed=1 ;; \
 	  esac; done; exit $$changed
 
+rosetta:  ## Muon and Lion in other packages, step by step beside ours, into docs/muon-elsewhere.md (Python 3.12, not in CI)
+	PYTHONPATH=src $(PYTHON) experiments/rosetta.py --python $(PYTHON)
+
 clean:
-	rm -rf $(VENV) out .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	rm -rf $(VENV) .venv-rosetta out .mypy_cache .ruff_cache .pytest_cache .hypothesis

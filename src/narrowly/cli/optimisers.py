@@ -9,6 +9,7 @@ import typer
 
 from narrowly.cli.options import AsJson
 from narrowly.cli.terminal import console, print_json, say, table
+from narrowly.records.errors import SpecError
 
 EXAMPLES = """\b
 Examples:
@@ -17,18 +18,32 @@ Examples:
   narrowly optimisers muon
       its fields with defaults, choices and sources
   narrowly optimisers soap --json
+  narrowly optimisers muon --in timm --lr 1e-3 --rank 16 --width 4096
+      the settings there whose first steps are ours
 
 A run names its optimiser by kind and fields: --set "optimiser={kind: soap, lr: 1e-3}".
 """
 
+Package = Annotated[
+    str | None,
+    typer.Option("--in", metavar="PACKAGE", help="Of muon or lion: what it is there (timm, trl, optax ...)."),
+]
+
 
 def command(
     name: Annotated[str | None, typer.Argument(metavar="[NAME]", help="Show this optimiser in full.")] = None,
+    package: Package = None,
+    lr: Annotated[float, typer.Option("--lr", min=0, help="With --in: our rate.")] = 1e-3,
+    rank: Annotated[int, typer.Option("--rank", min=1, help="With --in: of the adapter.")] = 16,
+    width: Annotated[int, typer.Option("--width", min=1, help="With --in: inputs of A, outputs of B.")] = 2048,
     as_json: AsJson = False,
 ) -> int:
     """List the optimisers, or show one with its fields, their defaults and where each default comes from."""
     from narrowly.records.optimisers.registry import OPTIMISERS, REFUSED, describe
 
+    if package is not None:
+        _elsewhere(name, package, lr, rank, width, as_json)
+        return 0
     if name is not None:
         description = describe(name)
         if as_json:
@@ -66,3 +81,23 @@ def _show(description: dict[str, Any]) -> None:
         for field, facts in description["fields"].items()
     )
     console().print(table(("field", "default", "choices", "meaning and source of the default"), rows))
+
+
+def _elsewhere(name: str | None, package: str, lr: float, rank: int, width: int, as_json: bool) -> None:
+    from narrowly.records.optimisers.elsewhere import described
+
+    if name is None:
+        raise SpecError("--in needs an optimiser: narrowly optimisers muon --in timm")
+    there = described(name, package, lr, rank, width)
+    if as_json:
+        print_json(there)
+        return
+    say(f"{name} in {package} {there['version']} ({there['established']})", style="bold")
+    say(f"settings whose first steps are those of ours at lr {lr:g}, rank {rank}, width {width}:")
+    say(f"  {there['settings']}")
+    say(f"where nothing is given: {there['defaults']}")
+    for what in ("A", "B", "vectors", "stacks"):
+        say(f"{what}: {there[what]}")
+    for fact in there["silently"]:
+        say(f"silently: {fact}", style="yellow")
+    say("all packages side by side: docs/muon-elsewhere.md", style="dim")

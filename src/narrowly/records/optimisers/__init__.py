@@ -1,1 +1,4 @@
-"""Typed optimiser specs: `base` (what all share), `library`, `muon`, and `registry` (all of them by name)."""
+"""Typed optimiser specs: `base` (what all share), `library`, `muon`, and `registry` (all of them by name).
+
+`elsewhere` says what Muon and Lion are in other packages.
+"""
