@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Literal, NamedTuple
 
-from narrowly.data.banks.paired import PairedItem, paired_bank
+from narrowly.data.banks.paired import PairedItem, bank_is_shipped, paired_bank
 from narrowly.evaluate.paired.cued import Asked, ways_to_ask
 from narrowly.evaluate.paired.ladder import trained_domains
 from narrowly.evaluate.paired.result import Role
@@ -189,7 +189,8 @@ def eval_request(
     trained = _trained(organisms, trained_on, items)
     ways = _ways(trained, items, how) if cued else ()
     base = _base(organisms[0], how) if organisms else None
-    return EvalRequest(arms, base, bank, items, how, trained, margin, out, damage, ways, tuple(dict.fromkeys(notes)))
+    name = bank if bank_is_shipped(bank) else Path(bank).name  # no path goes into a result
+    return EvalRequest(arms, base, name, items, how, trained, margin, out, damage, ways, tuple(dict.fromkeys(notes)))
 
 
 def _arms(

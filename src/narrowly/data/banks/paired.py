@@ -110,6 +110,11 @@ def read_paired(path: Path) -> list[PairedItem]:
     return _items(files)
 
 
+def bank_is_shipped(text: str) -> bool:
+    """Return whether a text means the shipped bank, or domains of it with commas between them, before any file."""
+    return text == SHIPPED_NAME or any(name.strip() in PAIRED_DOMAINS for name in text.split(","))
+
+
 def paired_bank(text: str) -> list[PairedItem]:
     """Return the items that a text means: `pairs`, domains of it with commas between them, or a file or folder.
 
@@ -121,9 +126,8 @@ def paired_bank(text: str) -> list[PairedItem]:
     """
     if text == SHIPPED_NAME:
         return paired_items()
-    names = [name.strip() for name in text.split(",")]
-    if any(name in PAIRED_DOMAINS for name in names):
-        return paired_items(dict.fromkeys(names))
+    if bank_is_shipped(text):
+        return paired_items(dict.fromkeys(name.strip() for name in text.split(",")))
     path = Path(text).expanduser()
     if path.exists():
         return read_paired(path)

@@ -81,7 +81,7 @@ def estimate(name: str, domains_Q: Sequence[str], values_S_Q: Floats, *, margin:
         domains=len(names),
         seeds=seeds,
         interval=_told(interval, unit, len(names)),
-        bootstrap=crossed_bootstrap([values_S_U]) if seeds > 1 else None,
+        bootstrap=_told(crossed_bootstrap([values_S_U]), unit, len(names)) if seeds > 1 else None,
         per_seed=tuple(float(mean) for mean in values_S_U.mean(axis=1)),
         verdict=None if margin is None else judge_mean(crossed, margin).word.value,
         margin=margin,
