@@ -39,6 +39,7 @@ bench: $(VENV)/.installed  ## every benchmark of the CPU (close everything else)
 	$(BIN)/python benchmarks/muon_step.py --json benchmarks/results/muon_step.json
 	$(BIN)/python benchmarks/folder_spectra.py --json benchmarks/results/folder_spectra.json
 	$(BIN)/python benchmarks/cell_stages.py --json benchmarks/results/cell_stages.json
+	$(BIN)/python benchmarks/audit_scan.py --check --json benchmarks/results/audit_scan.json
 	$(BIN)/python benchmarks/throughput.py --json benchmarks/results/throughput.json
 
 bench-gpu: $(VENV)/.installed  ## what needs a GPU: the same at Qwen3-8B's shapes, and a whole training step

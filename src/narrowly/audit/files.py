@@ -14,7 +14,7 @@ from collections import OrderedDict
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import Any, Literal
 
 from narrowly.audit.record import Skip
@@ -181,13 +181,17 @@ class Repository:
         """
         if not name or len(name) > 500 or "\0" in name or name.startswith(("/", "~")) or "://" in name:
             return None
-        here = PurePosixPath(self.relative(beside)).parent if beside is not None else PurePosixPath()
-        for folder in (here, *here.parents):
-            candidate = os.path.normpath((folder / name.replace("\\", "/")).as_posix())
-            if candidate.startswith("..") or candidate not in self.files:
-                continue
-            return self.open(candidate)
-        return None
+        name, folder = name.replace("\\", "/"), self.relative(beside).rpartition("/")[0] if beside is not None else ""
+        odd = name[0] == "." or "/." in name or "//" in name
+        while True:
+            candidate = f"{folder}/{name}" if folder else name
+            if odd:
+                candidate = os.path.normpath(candidate)
+            if candidate in self.files:
+                return self.open(candidate)
+            if not folder:
+                return None
+            folder = folder.rpartition("/")[0]
 
     def named(self, *names: str) -> list[str]:
         """Return relative paths of files with one of these names, those nearest to the root first."""
