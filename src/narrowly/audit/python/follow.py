@@ -34,13 +34,24 @@ _HOSTED_LITERALS = (b"inetun", b"ine_tun", b"ineTun", b"customization_job", b"tu
 _THEIRS = (b"transformers", b"trl", b"unsloth", b"optimum")
 
 
+_NO_CODE = re.compile(rb'"""[\s\S]*?"""|\'\'\'[\s\S]*?\'\'\'|"(?:\\.|[^"\\\n])*"|\'(?:\\.|[^\'\\\n])*\'|#[^\n]*')
+"""Strings and comments, so that the examples in a library's docstrings promise nothing."""
+
 _KEPT: OrderedDict[tuple[str, int], Trace] = OrderedDict()
 _MOST_KEPT = 2
 
 
 def promises(file: SourceFile) -> bool:
-    """Tell whether the bytes of a file hold a construct that a detector of Python knows; cheap tests come first."""
+    """Tell whether the code of a file, its strings left out, holds a construct that a detector of Python knows."""
     data = file.data
+    if not _promises(data):
+        return _hosted(data)
+    # a notebook's code stands in strings, and so do addresses of hosts
+    return file.kind == "notebook" or _promises(_NO_CODE.sub(b'""', data)) or _hosted(data)
+
+
+def _promises(data: bytes) -> bool:
+    """Tell whether bytes hold such a construct; cheap tests come first."""
     if any(word in data for word in _LITERALS):
         return True
     if b"TrainingArguments" in data and _ARGUMENTS.search(data):
@@ -52,6 +63,10 @@ def promises(file: SourceFile) -> bool:
             return True
         if any(word in data for word in _TRAINS) and _MAKES.search(data):
             return True
+    return False
+
+
+def _hosted(data: bytes) -> bool:
     return any(word in data for word in _HOSTED_LITERALS) and _HOSTED.search(data) is not None
 
 
