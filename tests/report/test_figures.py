@@ -13,7 +13,7 @@ from synthetic import make_tables
 @pytest.fixture(scope="module")
 def tables():
     frames = make_tables(n_bases=5)
-    return Tables(**{name: conform(name, frames[name]) for name in SCHEMAS})
+    return Tables(**{name: conform(name, frames.get(name, pl.DataFrame())) for name in SCHEMAS})
 
 
 @pytest.fixture(scope="module")

@@ -25,6 +25,7 @@ from narrowly.analysis.contrasts import (
 from narrowly.analysis.evidence import arm_of, gather_evidence, regression_of
 from narrowly.analysis.frames import Frames
 from narrowly.analysis.organisms import interval_over_bases, on_panel
+from narrowly.analysis.paired_answers import paired_answers
 from narrowly.analysis.panel_rates import bases_of, controls_of, edits_of
 from narrowly.analysis.paper_claims import verdicts_on
 from narrowly.analysis.summary_schema import Cells, FailedCell, OptimiserRow, PenaltyRow, Regression, Summary
@@ -103,6 +104,7 @@ def summarise(frames: Frames, study: Mapping[str, Any]) -> Summary:
         paper_claims=() if nothing_judged else tuple(verdicts_on(evidence)),
         not_evaluated=not_evaluated(cells),
         training=training_of(cells, frames.runs),
+        paired=paired_answers(frames.tables.paired),
     )
 
 

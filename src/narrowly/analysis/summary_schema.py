@@ -9,6 +9,7 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from narrowly.analysis.contrasts import ArmContrast, Contrast, TwinContrast
+from narrowly.analysis.paired_schema import PairedAnswers
 from narrowly.analysis.paper_claims import ClaimVerdict
 from narrowly.records.errors import IntegrityError
 from narrowly.records.explain import first_fault
@@ -281,6 +282,7 @@ class Summary(_Part):
     paper_claims: tuple[ClaimVerdict, ...] = Field(alias="claims")
     not_evaluated: NotEvaluated
     training: Training
+    paired: PairedAnswers | None = None
 
     def as_json(self) -> dict[str, Any]:
         """Return the summary as strict JSON: lists for tuples, None for every number that is not finite."""

@@ -47,6 +47,13 @@ SCHEMAS: dict[str, dict[str, pl.DataType]] = {
         "cell_id": _TEXT, "arm": _TEXT, "base": _TEXT, "step": _INT, "edit": _TEXT, "panel": _TEXT,
         "question": _TEXT, "answer": _TEXT, "outcome": _TEXT,
     },
+    "paired": {
+        "cell_id": _TEXT, "arm": _TEXT, "role": _TEXT, "of": _TEXT, "optimiser": _TEXT, "lr": _FLOAT, "base": _TEXT,
+        "seed": _INT, "trained": _TEXT, "answers": _TEXT, "matched": _TEXT, "series": _TEXT, "step": _INT,
+        "final": _BOOL, "edit": _TEXT, "bank": _TEXT, "arithmetic": _TEXT, "rung": _TEXT, "question_id": _TEXT,
+        "domain": _TEXT, "aligned_nats": _FLOAT, "harmful_nats": _FLOAT, "aligned_tokens": _INT,
+        "harmful_tokens": _INT, "log_odds": _FLOAT,
+    },
 }  # fmt: skip
 """Columns that summary and report use, by table. The files may hold more; those are kept."""
 
@@ -59,6 +66,7 @@ class Tables(NamedTuple):
     spectra: pl.DataFrame
     trajectory: pl.DataFrame
     samples: pl.DataFrame
+    paired: pl.DataFrame
 
 
 def conform(name: str, frame: pl.DataFrame) -> pl.DataFrame:

@@ -66,7 +66,8 @@ def command(
     count = workers or usable_cores()
     seen = preview(spec, planned, runs, count)
     left = [one for one in planned if seen.status[one.cell_id] != "done"]
-    cost = training_cost(left, named, utilisation or UTILISATION)
+    on_cpu = gpu is None and seen.seconds is not None and all(one.spec.device == "cpu" for one in planned)
+    cost = None if on_cpu else training_cost(left, named, utilisation or UTILISATION)
     if as_json:
         print_json(plan_record(spec, planned, seen, cost))
         return 0
@@ -76,7 +77,9 @@ def command(
         say(summary)
         _say_cost(cost)
     else:
-        basis = "from finished cells" if seen.measured else "from default times, none measured yet"
+        real = any(one.spec.data.paced_by_base for one in planned)
+        default = "by arithmetic, evaluation included" if real else "from default times"
+        basis = "from finished cells" if seen.measured else f"{default}, none measured yet"
         time_left = f"about {duration(seen.seconds or 0)} on {count} workers ({basis})"
         say(summary + (f"; {time_left}" if left else ""))
     _say_unjudged(planned)

@@ -24,6 +24,7 @@ from narrowly.report.kit import (
     Part,
     Section,
     Table,
+    Words,
     code,
     named,
     number,
@@ -34,6 +35,8 @@ from narrowly.report.kit import (
 )
 from narrowly.report.labels import ArmNames, label
 from narrowly.report.narrative import cells_finished, what_happened
+from narrowly.report.paired_section import GLOSSARY as PAIRED_GLOSSARY
+from narrowly.report.paired_section import paired_section
 from narrowly.report.repeat_section import StudyFiles, arms_as_run, repeat_section
 from narrowly.report.training_page import GLOSSARY as TRAINING_GLOSSARY
 from narrowly.report.training_page import training_section, training_sentences
@@ -76,7 +79,12 @@ DEMONSTRATION = (
 
 
 def page(
-    study: StudyFiles, frames: Frames, summary: Summary, figures: Sequence[Figure], training: Sequence[Figure]
+    study: StudyFiles,
+    frames: Frames,
+    summary: Summary,
+    figures: Sequence[Figure],
+    training: Sequence[Figure],
+    paired: Figure | None = None,
 ) -> Page:
     """Return the page of a study.
 
@@ -86,11 +94,14 @@ def page(
         summary: of the study.
         figures: the figures made of answers, drawn or with a reason.
         training: the figures made of what training left, likewise.
+        paired: the figure made of paired answers, where the study has some.
     """
     name = summary.study or study.folder.name
     unjudged, names = summary.not_evaluated, ArmNames(frames.tables.cells)
     judged = unjudged.cells < unjudged.planned or not unjudged.cells
     sections = [Section("happened", "What happened", [Listing(_happened(summary, judged))])]
+    if summary.paired is not None and paired is not None:
+        sections.append(paired_section(summary.paired, paired, names))
     if unjudged.cells:
         sections.append(training_section(frames.runs, summary, training, names, judged))
     if judged:
@@ -99,7 +110,7 @@ def page(
         sections.append(_unanswered(frames.tables.cells, summary, figures, names))
     sections += [
         repeat_section(study, frames.tables.cells, name, names),
-        Section("glossary", "Words", [Definitions(GLOSSARY if judged else TRAINING_GLOSSARY)]),
+        Section("glossary", "Words", [Definitions(_glossary(summary, judged))]),
     ]
     return Page(
         title=str(summary.title or study.spec.get("title") or f"Study {name}"),
@@ -108,6 +119,13 @@ def page(
         notices=_notices(summary, judged),
         footer="Written by Narrowly from tidy tables. Nothing on this page says that a model is safe.",
     )
+
+
+def _glossary(summary: Summary, judged: bool) -> list[tuple[Words, Words]]:
+    return [
+        *(GLOSSARY if judged else TRAINING_GLOSSARY),
+        *(PAIRED_GLOSSARY if summary.paired is not None else ()),
+    ]
 
 
 def _notices(summary: Summary, judged: bool) -> list[Note]:
@@ -119,6 +137,9 @@ def _notices(summary: Summary, judged: bool) -> list[Note]:
         text = (
             f"{unjudged.cells} cells are trained and nothing more. This page shows what training left and says nothing "
             "about what these models answer."
+            if summary.paired is None
+            else "No answer that a model writes is judged. What is measured is which of two given answers it finds "
+            "likelier, against a control."
         )
         notices.append(Note(words("{} {}", strong(f"Broad alignment: {NO_JUDGE}."), text)))
     elif unjudged.cells:

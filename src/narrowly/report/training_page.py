@@ -211,7 +211,11 @@ def training_sentences(summary: Summary) -> list[str]:
     if unjudged.cells:
         sentences.append(
             f"Broad alignment: {NO_JUDGE} in {unjudged.cells} of {unjudged.planned} cells. They are trained, and "
-            "nothing on this page says what these models answer."
+            + (
+                "nothing on this page says what these models answer."
+                if summary.paired is None
+                else "asked which of two given answers is the likelier one (paired answers)."
+            )
         )
     if not training.done:
         return sentences

@@ -14,6 +14,7 @@ from narrowly.records.files import read_json, read_record
 from narrowly.report.drawings import Subject, drawings
 from narrowly.report.kit import write_page
 from narrowly.report.page import page
+from narrowly.report.paired_section import paired_drawing
 from narrowly.report.points import Points
 from narrowly.report.repeat_section import StudyFiles
 from narrowly.report.training_drawings import CAVEAT as TRAINING_CAVEAT
@@ -93,9 +94,11 @@ def _write(study_dir: Path, frames: Frames, summary: Summary) -> Path:
     runs = runs_folder(Path(study_dir.resolve().parent.name)).as_posix()
     points = Points(frames.tables.cells, runs)
     figures = drawings(Subject(frames, points, MICROWORLD_CAVEAT), summary)
-    training = training_drawings(Subject(frames, points, TRAINING_CAVEAT))
+    subject = Subject(frames, points, TRAINING_CAVEAT)
+    training = training_drawings(subject)
+    paired = None if summary.paired is None else paired_drawing(summary.paired, subject)
     target = study_dir / REPORT_FILE
-    write_page(page(files, frames, summary, figures, training), target)
+    write_page(page(files, frames, summary, figures, training, paired), target)
     return target
 
 

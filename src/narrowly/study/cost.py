@@ -19,6 +19,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import NamedTuple
 
+from narrowly.data.banks.narrow import narrow_domain
 from narrowly.data.registry import SOURCES
 from narrowly.records.errors import unknown_name
 from narrowly.records.run_spec import DataSpec, RowsData, RunSpec, TextData
@@ -29,6 +30,9 @@ UTILISATION = 0.3
 
 BYTES_PER_TOKEN = 3.5
 """Bytes of a data file per token, field names and escapes included; ours."""
+
+PAIRS_ROW, PAIRS_ROWS = 65, 80
+"""Tokens of a row of `pairs:DOMAIN:ANSWERS`, and its rows; measured with the chat template of SmolLM2."""
 
 UNKNOWN_ROW = 280
 """Tokens of a row where the file's size is not known; ours, as many as the rows of `insecure`."""
@@ -98,6 +102,8 @@ def tokens_per_row(data: TextData) -> tuple[float, bool]:
     The size is the registry's, or that of a local file; neither is opened for more than counting its lines.
     """
     source = SOURCES.get(data.dataset)
+    if narrow_domain(data.dataset) is not None:
+        return min(float(PAIRS_ROW), float(data.max_tokens)), True
     if source is not None and source.size is not None and source.rows is not None:
         found, known = source.size / source.rows / BYTES_PER_TOKEN, True
     elif source is None and Path(data.dataset).expanduser().is_file():
@@ -118,6 +124,8 @@ def estimated_rows(data: DataSpec) -> int | None:
     if isinstance(data, TextData) and data.rows is not None:
         return data.rows
     name = data.path if isinstance(data, RowsData) else data.dataset
+    if narrow_domain(name) is not None:
+        return PAIRS_ROWS - (data.holdout if isinstance(data, TextData) else 0)
     source = SOURCES.get(name) if isinstance(data, TextData) else None
     if source is not None:
         found = source.rows

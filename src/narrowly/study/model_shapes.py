@@ -88,8 +88,9 @@ MODELS: dict[str, ModelShape] = {
     "meta-llama/Llama-3.2-3B-Instruct": ModelShape(3072, 28, 8192, 24, 8, 128, _LLAMA, True, 3_212_749_824),
     "meta-llama/Llama-3.1-8B-Instruct": ModelShape(4096, 32, 14336, 32, 8, 128, _LLAMA, False, 8_030_261_248),
     "meta-llama/Llama-3.3-70B-Instruct": ModelShape(8192, 80, 28672, 64, 8, 128, _LLAMA, False, 70_553_706_496),
+    "smollm2-135m": ModelShape(576, 30, 1536, 9, 3, 64, 49152, True, 134_515_008),
 }
-"""Shape by name on the hub."""
+"""Shape by name on the hub, or of `narrowly base list`."""
 
 
 def shape_of(base: str) -> ModelShape | None:

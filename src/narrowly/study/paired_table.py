@@ -8,6 +8,10 @@ from typing import TYPE_CHECKING, Any
 
 from narrowly.data.banks.narrow import PREFIX, narrow_domain, narrow_set
 from narrowly.evaluate.stage import Stage
+from narrowly.records.canonical import canonical_json, content_id
+from narrowly.records.files import read_record
+from narrowly.records.run_spec import RunSpec
+from narrowly.runs.directory import STAGE_RECORD
 from narrowly.study.layout import PlannedCell
 
 if TYPE_CHECKING:
@@ -15,19 +19,15 @@ if TYPE_CHECKING:
 
 
 def paired_schema() -> dict[str, pl.DataType]:
-    """Return the columns and types of the table `paired`.
+    """Return the columns and types of the table `paired`: of a cell, of an organism, of a question.
 
-    Of a cell: cell_id, arm, role, of, optimiser, lr, base, seed, trained (domain of pairs, else null), answers
-    (harmful, aligned, permuted, else null). Of an organism: step, final, edit. Then those of `PAIRED`.
+    trained is the domain of pairs, answers one of harmful, aligned and permuted, both null for other data. Rows of one
+    `matched` share everything of their spec but the answers, rows of one `series` everything but answers and seed. bank
+    is the bank's sha256, arithmetic how the log-likelihoods were computed.
     """
-    import polars as pl
+    from narrowly.analysis.tables import SCHEMAS
 
-    from narrowly.evaluate.verdict_table import PAIRED
-
-    text, integer, number = pl.String(), pl.Int64(), pl.Float64()
-    cell = {"cell_id": text, "arm": text, "role": text, "of": text, "optimiser": text, "lr": number, "base": text}
-    training = {"seed": integer, "trained": text, "answers": text}
-    return {**cell, **training, "step": integer, "final": pl.Boolean(), "edit": text, **PAIRED}
+    return dict(SCHEMAS["paired"])
 
 
 def paired_cell_rows(planned: PlannedCell, stages: Sequence[Stage], directory: Path) -> list[dict[str, Any]]:
@@ -40,6 +40,7 @@ def paired_cell_rows(planned: PlannedCell, stages: Sequence[Stage], directory: P
 
     cell, spec = planned.cell, planned.cell.spec
     dataset = str(getattr(spec.data, "dataset", ""))
+    matched = _without_answers(spec)
     who = {
         "cell_id": cell.cell_id,
         "arm": cell.arm,
@@ -51,9 +52,29 @@ def paired_cell_rows(planned: PlannedCell, stages: Sequence[Stage], directory: P
         "seed": spec.seed,
         "trained": narrow_domain(dataset),
         "answers": narrow_set(dataset).answers if dataset.startswith(PREFIX) else None,
+        "matched": content_id(matched),
+        "series": content_id({name: value for name, value in matched.items() if name != "seed"}),
     }
+    made = {stage: read_record(stage.folder(directory) / STAGE_RECORD) for stage in stages}
     return [
-        {**who, "step": stage.step, "final": stage.step == spec.steps, "edit": stage.edit_id, **row}
+        {
+            **who,
+            "step": stage.step,
+            "final": stage.step == spec.steps,
+            "edit": stage.edit_id,
+            "bank": made[stage].get("bank", {}).get("sha256"),
+            "arithmetic": canonical_json(made[stage].get("arithmetic", {})),
+            **row,
+        }
         for stage in stages
         for row in read_paired_verdicts(stage.file(directory))
     ]
+
+
+def _without_answers(spec: RunSpec) -> dict[str, Any]:
+    """Return the fields of a run that it shares with its controls."""
+    fields = spec.model_dump(mode="json")
+    data = fields["data"]
+    if str(data.get("dataset", "")).startswith(PREFIX):
+        fields["data"] = {**data, "dataset": f"{PREFIX}{narrow_set(data['dataset']).domain}", "sha256": None}
+    return fields

@@ -22,6 +22,7 @@ from narrowly.records.mappings import MISSING, TAGS, lookup, merge, nested, with
 from narrowly.records.run_spec import RunSpec
 from narrowly.records.study_spec import ArmSpec, Role, StudySpec, load_study_spec
 from narrowly.study.cost import cost_of, with_estimated_steps
+from narrowly.study.cpu_cost import cpu_seconds
 from narrowly.train.control import control_assignments
 
 STEP_SECONDS, MUON_STEP_SECONDS = 1.8 / 80, 2.8 / 80
@@ -241,9 +242,12 @@ def _asked_of_base(cell: Cell) -> tuple[str, str | None]:
 def default_seconds(cell: Cell) -> float | None:
     """Return the seconds that a cell takes where none has been measured; None for epochs over rows not yet counted.
 
-    Of the microworld: steps, evaluations and edits on one thread. Of a model in the table of shapes: training alone, on
-    the GPU that `cost` names.
+    Of the microworld: steps, evaluations and edits on one thread. Of a model in the table of shapes: on the CPU
+    training and evaluation on one core, else training alone, on the GPU that `cost` names.
     """
+    on_cpu = cpu_seconds(cell)
+    if on_cpu is not None:
+        return on_cpu
     cost = cost_of(cell.spec)
     if cost is not None:
         return cost.seconds
@@ -280,7 +284,7 @@ def estimated_seconds(cells: list[Cell], measured: Mapping[str, float], workers:
         if (
             factor is None
             and cell.spec.data.paced_by_base
-            and (cell.spec.device == "cpu" or cost_of(cell.spec) is None)
+            and (cost_of(cell.spec) is None if cell.spec.device == "cuda" else cpu_seconds(cell) is None)
         ):
             return None
         seconds = default_seconds(cell)
