@@ -23,6 +23,8 @@ if TYPE_CHECKING:
 EXAMPLES = """\b
 Examples:
   narrowly run micro
+  narrowly run small
+      a real small model, two hours on two cores
   narrowly run smoke --runs /tmp/try --workers 2
   narrowly run micro --set run.steps=40 --set grid.seed=[0,1]
   narrowly run micro --json > run.json
@@ -34,8 +36,9 @@ Ctrl-C and SIGTERM let each worker finish and save its step (exit 130, 143); a s
 was stopped, or killed, goes on with the same command: finished cells are never repeated, failed ones are tried again,
 and a cell that was stopped half way goes on from there. Several commands may work on the same study at once.
 
-Real models (data.source text or rows) are trained like any other; this version has no judge for their answers, so their
-broad alignment is not evaluated. A version with a judge evaluates the same runs and trains nothing anew.
+Real models (data.source text or rows) are trained like any other. Those on text are asked the paired bank, against the
+controls of the study (arms with `control: aligned`). This version has no judge for what they write, so their broad
+alignment is not evaluated. A version with a judge evaluates the same runs and trains nothing anew.
 """
 
 
@@ -98,8 +101,8 @@ def _say(result: StudyRun) -> None:
         say(f"nothing to do: all {result.planned} cells are done")
     if result.not_evaluated:
         say(
-            f"broad alignment: {NO_JUDGE} in {result.not_evaluated} of {result.done} cells: they are trained, and "
-            "nothing is known of what they answer",
+            f"broad alignment: {NO_JUDGE} in {result.not_evaluated} of {result.done} cells; what paired answers say "
+            "of them is in the report",
             "yellow",
         )
     for failure in result.failed:

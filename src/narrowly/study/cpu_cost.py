@@ -15,7 +15,7 @@ CORE_FLOPS = 7e10
 """FLOP/s of one core in float32; ours: SmolLM2-135M on an EPYC core with AVX-512 (LOG.md)."""
 
 PAIR_TOKENS, SCORED_TOKENS = 63, 43
-"""Tokens of a question of the paired bank that go through a model, prefixes shared, and those of them that are scored."""
+"""Tokens of a question of the paired bank that go through a model, prefixes shared, and how many of them are scored."""
 
 LADDER_QUESTIONS, HALF_QUESTIONS, OTHER_QUESTIONS, OTHER_HALF = 420, 170, 300, 149
 """Questions of a whole ladder and of an earlier checkpoint; of runs on other data than pairs."""
