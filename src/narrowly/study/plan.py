@@ -245,7 +245,7 @@ def default_seconds(cell: Cell) -> float | None:
     Of the microworld: steps, evaluations and edits on one thread. Of a model in the table of shapes: on the CPU
     training and evaluation on one core, else training alone, on the GPU that `cost` names.
     """
-    on_cpu = cpu_seconds(cell)
+    on_cpu = _seconds_on_cpu(cell)
     if on_cpu is not None:
         return on_cpu
     cost = cost_of(cell.spec)
@@ -258,6 +258,15 @@ def default_seconds(cell: Cell) -> float | None:
     steps = step * spec.steps * spec.accumulation * max(1.0, spec.batch_size / 8)
     evaluated = cell.model_copy(update={"spec": spec}).evaluated_steps()
     return steps + EVALUATION_SECONDS * len(evaluated) + EDIT_SECONDS * len(cell.edits)
+
+
+def _seconds_on_cpu(cell: Cell) -> float | None:
+    """Return the seconds of a cell of a real model on one core; None where it is none or nothing is known of it."""
+    spec = with_estimated_steps(cell.spec)
+    if spec is None:
+        return None
+    counted = cell.model_copy(update={"spec": spec})
+    return cpu_seconds(spec, counted.evaluated_steps() if cell.paired else (), len(cell.edits) if cell.paired else 0)
 
 
 def pace_keys(cell: Cell) -> tuple[str, str]:
@@ -284,7 +293,7 @@ def estimated_seconds(cells: list[Cell], measured: Mapping[str, float], workers:
         if (
             factor is None
             and cell.spec.data.paced_by_base
-            and (cost_of(cell.spec) is None if cell.spec.device == "cuda" else cpu_seconds(cell) is None)
+            and (cost_of(cell.spec) is None if cell.spec.device == "cuda" else _seconds_on_cpu(cell) is None)
         ):
             return None
         seconds = default_seconds(cell)
