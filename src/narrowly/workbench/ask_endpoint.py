@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -153,13 +154,16 @@ def ask_bank_at(
     _check_same_server(request, backend)
     mend(request.out)
     already, new, cut = request.total - len(request.missing), 0, 0
+    one_at_a_time = threading.Lock()
 
     def ask(item: Asked) -> Answer:
-        return _asked(backend, item, request.how, request.bank.sha256)
+        answer = _asked(backend, item, request.how, request.bank.sha256)
+        with one_at_a_time:  # before the next request is sent: a kill loses what is under way and no more
+            append_jsonl(request.out, answer.model_dump(mode="json"))
+        return answer
 
-    def keep(answer: Answer) -> None:
+    def count(answer: Answer) -> None:
         nonlocal new, cut
-        append_jsonl(request.out, answer.model_dump(mode="json"))
         new += 1
         cut += answer.finish_reason == "length"
         on_answer(already + new, request.total)
@@ -167,11 +171,11 @@ def ask_bank_at(
     running = Parallel(request.missing, ask, backend.concurrency)
     try:
         for _, answer in running:
-            keep(answer)
+            count(answer)
     except KeyboardInterrupt:
         running.stop()
         for _, answer in running:  # those under way are paid for; another Ctrl-C leaves them
-            keep(answer)
+            count(answer)
         raise KeyboardInterrupt(f"stopped with {_goes_on(request, already + new)}") from None
     except EndpointError as error:
         raise EndpointError(f"{error}; {_goes_on(request, already + new)}", error.status) from error

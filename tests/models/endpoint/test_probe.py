@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from typing import Any
 
 import pytest
@@ -100,6 +101,22 @@ def test_a_model_that_thinks_must_be_asked_with_a_mode() -> None:
         probe(client_of(server), thinking=False)
 
 
+def test_a_model_that_writes_nothing_in_the_open_is_not_taken_for_a_greedy_one() -> None:
+    with (
+        chat_server(answer=lambda body: " ") as server,
+        pytest.raises(SpecError, match="wrote nothing within 24 tokens"),
+    ):
+        probe(client_of(server))
+
+
+def test_a_server_that_takes_no_temperature_above_one_is_still_tried() -> None:
+    def fault(number: int, body: dict[str, Any]) -> str | None:
+        return "400" if body["temperature"] > 1 else None
+
+    with chat_server(samples=False, fault=fault) as server:
+        assert probe(client_of(server)).samples is False
+
+
 def backend(server: ChatServer, **settings: Any) -> EndpointBackend:
     return open_endpoint(client_of(server), **settings)
 
@@ -114,21 +131,30 @@ def test_samples_are_refused_of_a_server_that_answers_greedily_and_greedy_answer
         assert len(asked.generate([ChatPrompt((Message("user", "a"),))], Sampling(temperature=0))) == 1
 
 
-@pytest.mark.parametrize(("alone", "most"), [(False, 1), (True, 4)])
-def test_requests_that_change_each_other_are_sent_one_at_a_time(alone: bool, most: int) -> None:
-    with chat_server(one_seed=not alone, slow=0.02) as server:
+PROMPTS = [ChatPrompt((Message("user", f"question {number}"),)) for number in range(8)]
+
+
+def test_requests_that_change_each_other_are_sent_one_at_a_time() -> None:
+    with chat_server(one_seed=True) as server:
         asked = backend(server, concurrency=4)
         server.most_running = 0
-        prompts = [ChatPrompt((Message("user", f"question {number}"),)) for number in range(8)]
-        if alone:
-            written = asked.generate(prompts, Sampling(max_new_tokens=8))
-        else:
-            with pytest.warns(NarrowlyWarning, match="one at a time"):
-                written = asked.generate(prompts, Sampling(max_new_tokens=8))
-        assert server.most_running == most
-        assert [one.text for one in written] == [
-            asked.generate([prompt], Sampling(max_new_tokens=8))[0].text for prompt in prompts
-        ]
+        with pytest.warns(NarrowlyWarning, match="one at a time"):
+            written = asked.generate(PROMPTS, Sampling(max_new_tokens=8))
+            again = asked.generate(PROMPTS[::-1], Sampling(max_new_tokens=8))
+        assert server.most_running == 1
+        assert [one.text for one in written] == [one.text for one in again[::-1]]
+
+
+def test_as_many_requests_run_as_are_allowed_and_no_more() -> None:
+    with chat_server() as server:
+        asked = backend(server, concurrency=4)
+        server.most_running = 0
+        four = threading.Barrier(4, timeout=60)  # nobody is answered before four have come
+        server.answer = lambda body: f"{four.wait() // 4} {body['seed']}"
+        written = asked.generate(PROMPTS, Sampling(max_new_tokens=8))
+        assert server.most_running == 4
+        seeds = [asked.fields(Sampling(max_new_tokens=8), one.messages, 0)["seed"] for one in PROMPTS]
+        assert [one.text for one in written] == [f"0 {seed}" for seed in seeds]
 
 
 def test_a_seed_that_does_not_repeat_is_told() -> None:

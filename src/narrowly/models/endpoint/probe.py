@@ -162,7 +162,15 @@ def _names(value: Any) -> list[str]:
 
 
 def _check_thoughts(prober: _Prober, reply: ChatReply) -> None:
-    """Refuse a model that thinks unless it was asked to: its answers are cut in the middle of a thought."""
+    """Refuse a model that thinks unless it was asked to, and one whose thoughts nobody sees.
+
+    The answers of the first are cut in the middle of a thought. Of the second there is nothing to compare.
+    """
+    if not (reply.thought or reply.text.strip()):
+        raise SpecError(
+            f"model {prober.client.address.model} wrote nothing within {TOKENS} tokens; it may think where its server "
+            "does not show it, and cannot be tried; accepted: a model that answers at once"
+        )
     if prober.thinking or not (reply.thought or reply.text.lstrip().startswith("<think>")):
         return
     model = prober.client.address.model
@@ -173,10 +181,15 @@ def _check_thoughts(prober: _Prober, reply: ChatReply) -> None:
 
 def _samples(prober: _Prober) -> tuple[float, list[str]]:
     """Return the temperature at which several seeds were tried, and what they gave."""
-    temperature, texts = 1.0, [prober.said(1.0, seed) for seed in SEEDS]
-    if len(set(texts)) == 1:
-        temperature, texts = WIDER, [prober.said(WIDER, seed) for seed in SEEDS]
-    return temperature, texts
+    texts = [prober.said(1.0, seed) for seed in SEEDS]
+    if len(set(texts)) > 1:
+        return 1.0, texts
+    try:
+        return WIDER, [prober.said(WIDER, seed) for seed in SEEDS]
+    except EndpointError as error:
+        if error.status not in (400, 422):  # a server that takes no temperature above 1
+            raise
+        return 1.0, texts
 
 
 def _alone(prober: _Prober, temperature: float) -> bool:
