@@ -9,7 +9,7 @@ line and the reports may call it; it calls `narrowly.records`, the standard libr
 - `trees`: YAML, JSON and TOML with the line of every key
 - `values`, `optimiser_names`: what a file says, brought to the type of its field and to canonical names
 - `detectors`: one module per tool
-- `python`: what a script or notebook would construct, followed without executing it
+- `python`, `shell`: what scripts, notebooks and commands would start, followed without executing them
 - `defaults`, `versions`: what a tool takes where nothing is said, by version
 - `rules`: findings from records
 - `scan`: every file past the detectors

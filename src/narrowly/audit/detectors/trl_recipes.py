@@ -144,7 +144,13 @@ def config_class(document: Document, path: str) -> str:
     return next((found for word, found in _WORDS.items() if word in words), "")
 
 
-def job_of(document: Document, file: SourceFile, repository: Repository, whole: Document | None = None) -> Job:
+def job_of(
+    document: Document,
+    file: SourceFile,
+    repository: Repository,
+    whole: Document | None = None,
+    of: str | None = None,
+) -> Job:
     """Return the job that a Trainer would run with these arguments.
 
     Args:
@@ -152,8 +158,9 @@ def job_of(document: Document, file: SourceFile, repository: Repository, whole: 
         file: where it stands.
         repository: what stands beside.
         whole: the document around a section, where model and LoRA may stand.
+        of: the class of the arguments where it is known; None where keys and names tell it.
     """
-    of = config_class(document, repository.relative(file))
+    of = config_class(document, repository.relative(file)) if of is None else of
     tool = "trl" if of else "transformers"
     job = new_job(
         tool, document, "learning_rate" if document.path == () else "", name=".".join(map(str, document.path))

@@ -6,7 +6,7 @@ from collections.abc import Iterable
 
 from narrowly.audit.defaults.read import default_field
 from narrowly.audit.python.fields import ADAPTER_FIELDS, NO_ADAPTER, is_none, is_true, objects_in, set_field
-from narrowly.audit.python.values import Const, Object, Unknown, Value
+from narrowly.audit.python.values import Const, Object, Unknown, Value, why_unknown
 from narrowly.audit.record import Job, default, explicit, unknown
 from narrowly.audit.versions import Version
 
@@ -70,6 +70,13 @@ def set_adapter(job: Job, config: Object | None, version: Version | None) -> Non
             job.set(field, default_field(tool, field, version, of="get_peft_model" if unsloth else name))
     kind = "dora" if is_true(config.get("use_dora")) else "lora"
     job.set("adapter", explicit(kind, config.at))
+
+
+def unknown_adapter(job: Job, given: Value) -> None:
+    """Say that an adapter may be configured by something that is not followed."""
+    reason = f"the trainer is given a peft_config that is not known: {why_unknown(given)}"[:300]
+    for name in (*ADAPTER_FIELDS, "adapter"):
+        job.set(name, unknown(reason, given.at))
 
 
 def _from_model_config(job: Job, config: Object) -> None:

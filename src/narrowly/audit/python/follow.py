@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-from collections import OrderedDict
 
 from narrowly.audit.files import Repository, SourceFile
 from narrowly.audit.python.evaluator import Evaluator
@@ -37,8 +36,7 @@ _THEIRS = (b"transformers", b"trl", b"unsloth", b"optimum")
 _NO_CODE = re.compile(rb'"""[\s\S]*?"""|\'\'\'[\s\S]*?\'\'\'|"(?:\\.|[^"\\\n])*"|\'(?:\\.|[^\'\\\n])*\'|#[^\n]*')
 """Strings and comments, so that the examples in a library's docstrings promise nothing."""
 
-_KEPT: OrderedDict[tuple[str, int], Trace] = OrderedDict()
-_MOST_KEPT = 2
+_KEPT: list[tuple[SourceFile, Trace]] = []
 
 
 def promises(file: SourceFile) -> bool:
@@ -76,14 +74,19 @@ def followed(file: SourceFile, repository: Repository) -> Trace | None:
     Raises:
         UnreadableError: the file is not Python.
     """
+    for kept, trace in _KEPT:
+        if kept is file:
+            return trace
     if not promises(file):
         return None
-    key = (file.shown, id(file))
-    if key not in _KEPT:
-        _KEPT[key] = Evaluator(file, repository).run(WORTH)
-        while len(_KEPT) > _MOST_KEPT:
-            _KEPT.popitem(last=False)
-    return _KEPT[key]
+    keep(file, Evaluator(file, repository).run(WORTH))
+    return _KEPT[-1][1]
+
+
+def keep(file: SourceFile, trace: Trace) -> None:
+    """Keep a trace for the detectors that are asked about this very file next."""
+    _KEPT.append((file, trace))
+    del _KEPT[:-2]
 
 
 def run_from_shell(

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from narrowly.audit.defaults.read import defaults_of
 from narrowly.audit.files import Repository, SourceFile
-from narrowly.audit.python.adapters import adapter_of, set_adapter
+from narrowly.audit.python.adapters import adapter_of, set_adapter, unknown_adapter
 from narrowly.audit.python.deepspeed_values import join_deepspeed
 from narrowly.audit.python.fields import is_none, is_true, objects_in, set_field
 from narrowly.audit.python.follow import followed
@@ -183,6 +183,9 @@ def job_of(pair: Pair, trace: Trace, file: SourceFile, repository: Repository) -
         else []
     )
     set_adapter(job, adapter_of(parts, trace.objects), versions["unsloth"] if tool == "unsloth" else versions["peft"])
+    given = pair.trainer.get("peft_config") if pair.trainer is not None else None
+    if given is not None and not is_none(given) and job.value("adapter") == "full":
+        unknown_adapter(job, given)
     set_own_optimiser(job, pair.trainer, versions)
     if arguments is not None:
         join_deepspeed(job, arguments.get("deepspeed"), file, repository)

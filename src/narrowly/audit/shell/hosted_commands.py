@@ -1,0 +1,47 @@
+"""Recognise commands that start a fine-tuning at a host: the openai command, curl to a host's address."""
+
+from __future__ import annotations
+
+import re
+
+from narrowly.audit.files import SourceFile
+from narrowly.audit.record import Job, unknown
+from narrowly.audit.shell.commands import Word
+from narrowly.audit.shell.flags import flags_of
+from narrowly.audit.values import typed_field
+
+_URL = re.compile(r"https?://\S*?(openai|together|mistral|fireworks)\S*fine[_-]?tun", re.IGNORECASE)
+_HOSTS = {"openai": "OpenAI", "together": "Together AI", "mistral": "Mistral AI", "fireworks": "Fireworks AI"}
+_KEYS = {
+    "n_epochs": "epochs", "n-epochs": "epochs", "learning_rate_multiplier": "learning_rate_multiplier",
+    "learning-rate": "learning_rate", "learning_rate": "learning_rate", "lora-r": "lora_r", "batch-size": "batch_size",
+    "batch_size": "batch_size",
+}  # fmt: skip
+
+
+def hosted_command(name: str, words: list[Word], file: SourceFile) -> Job | None:
+    """Return the job of a command that starts a fine-tuning at a host, None for any other."""
+    texts = [word.text for word in words]
+    if name == "openai" and "create" in texts[1:] and any("fine_tun" in text for text in texts):
+        tool = "openai"
+    elif name == "together" and texts[1:3] in (["fine-tuning", "create"], ["finetune", "create"]):
+        tool = "together"
+    elif name == "curl":
+        match = next((found for text in texts if (found := _URL.search(text))), None)
+        posts = any(text in ("-d", "--data", "--json", "-X") or text.startswith(("-d", "--data")) for text in texts)
+        if match is None or not posts or "/cancel" in " ".join(texts):
+            return None
+        tool = match.group(1).lower()
+    else:
+        return None
+    at = file.at(words[0].line)
+    host = _HOSTS[tool]
+    job = Job(tool, file.shown, words[0].line, host, "hosted")
+    job.mark("hosted", host, at, "the optimiser runs at the host and is not disclosed")
+    for key, (text, line, _) in flags_of(words).named.items():
+        if key in _KEYS and isinstance(text, str):
+            job.set(_KEYS[key], typed_field(_KEYS[key], text, file.at(line)))
+    for field in ("optimiser", "learning_rate", "weight_decay", "scheduler", "epochs", "lora_r", "lora_alpha"):
+        if field not in job.fields:
+            job.set(field, unknown(f"{host} does not disclose it", at))
+    return job

@@ -1,0 +1,126 @@
+"""Shell and Slurm scripts written for these tests, read as `narrowly audit` reads them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from audited import jobs_of, the_job, values
+from narrowly.audit.shell.commands import commands_in
+
+TRAIN = """\
+import transformers
+def main():
+    parser = transformers.HfArgumentParser(transformers.TrainingArguments)
+    (args,) = parser.parse_args_into_dataclasses()
+    transformers.Trainer(model=m, args=args).train()
+main()
+"""
+
+
+def words(text: str) -> list[list[str]]:
+    return [[word.text for word in command.words] for command in commands_in(text)]
+
+
+def test_continuations_are_joined_and_each_word_keeps_its_line() -> None:
+    (command,) = commands_in("# words\npython a.py \\\n  --lr 1e-4 \\\n  --x 2\n")
+    assert [(word.text, word.line) for word in command.words] == [
+        ("python", 2), ("a.py", 2), ("--lr", 3), ("1e-4", 3), ("--x", 4), ("2", 4),
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("LR=1e-4\nrun --lr $LR", ["run", "--lr", "1e-4"]),
+        ("run --lr ${LR:-3e-4}", ["run", "--lr", "3e-4"]),
+        ('A=2\nB="x${A}"\nrun "$B"', ["run", "x2"]),
+        ('OPTS="--a 1 --b 2"\nrun $OPTS', ["run", "--a", "1", "--b", "2"]),
+        ("ARGS=(--a 1\n  --b 2\n)\nrun ${ARGS[@]}", ["run", "--a", "1", "--b", "2"]),
+        ("run --a 1 `# why` \\\n --b 2", ["run", "--a", "1", "--b", "2"]),
+        ("run --a 1 > out.log 2>&1", ["run", "--a", "1"]),
+        ("run --model $MODEL", ["run", "--model", "$MODEL"]),
+        ("LR=1e-4 run --a 1", ["run", "--a", "1"]),
+        ("run --a 1 \\", ["run", "--a", "1"]),
+    ],
+)
+def test_variables_and_arrays_of_the_script_are_filled_in(text: str, expected: list[str]) -> None:
+    assert words(text)[-1] == expected
+
+
+def test_flags_win_over_the_defaults_of_the_script_that_is_run(tmp_path: Path) -> None:
+    text = (
+        "#!/bin/bash\n#SBATCH -N 1\nLR=3e-5\n"
+        "srun accelerate launch --num_processes 4 train.py \\\n  --learning_rate $LR --optim adafactor\n"
+    )
+    job = the_job(tmp_path, "run.slurm", text, train__py=TRAIN)
+    assert (job.tool, job.kind, job.line) == ("transformers", "command", 4)
+    assert values(job, "learning_rate", "optimiser", "weight_decay") == (3e-5, "adafactor", 0.0)
+    assert job["optimiser"].provenance == "explicit" and job["optimiser"].at == "run.slurm:5"
+
+
+def test_what_the_script_itself_says_is_inherited_and_the_environment_is_joined(tmp_path: Path) -> None:
+    script = (
+        "import os\nfrom transformers import Trainer, TrainingArguments\n"
+        "Trainer(m, TrainingArguments('o', optim='adamw_8bit', learning_rate=float(os.environ.get('LR', '1e-4'))))\n"
+    )
+    job = the_job(tmp_path, "run.sh", "export LR=7e-5\npython train.py\n", train__py=script)
+    assert values(job, "learning_rate", "optimiser") == (7e-5, "adamw_8bit")
+    assert job["optimiser"].provenance == "inherited" and job["optimiser"].at == "train.py:3"
+    assert job["learning_rate"].at == "run.sh:1"
+
+
+def test_a_deepspeed_file_that_a_flag_names_wins(tmp_path: Path) -> None:
+    block = '{"optimizer": {"type": "Muon", "params": {"lr": 0.02}}, "zero_optimization": {"stage": 2}}'
+    text = "deepspeed train.py --deepspeed ds.json --optim adafactor\n"
+    job = the_job(tmp_path, "run.sh", text, train__py=TRAIN, ds__json=block)
+    assert values(job, "optimiser", "learning_rate") == ("muon", 0.02)
+
+
+@pytest.mark.parametrize(
+    ("command", "tool", "optimiser", "rate"),
+    [
+        ("swift sft --model m --dataset d --tuner_type lora --learning_rate 1e-4", "ms-swift", "adamw", 1e-4),
+        (("llamafactory-cli train --stage sft --finetuning_type lora --learning_rate 5e-5 "
+            "--optim adamw_8bit"), "llamafactory",
+         "adamw_8bit", 5e-5),
+        ("tune run lora_finetune_single_device --config c.yaml optimizer.lr=1e-3", "torchtune", "adamw", 1e-3),
+        ("axolotl train a.yaml --learning-rate 1e-5", "axolotl", "adafactor", 1e-5),
+        ("trl sft --model_name_or_path m --dataset_name d", "trl", "adamw", 2e-5),
+        ("python3 -m verl.trainer.main_ppo actor_rollout_ref.actor.optim.lr=1e-6", "verl", "adamw", 1e-6),
+        ("deepspeed --module openrlhf.cli.train_sft --learning_rate 5e-6", "openrlhf", None, 5e-6),
+        (("python absent.py --output_dir o --per_device_train_batch_size 2 "
+            "--learning_rate 2e-4 --optim paged_adamw_8bit"),
+         "transformers", "paged_adamw_8bit", 2e-4),
+    ],
+)  # fmt: skip
+def test_each_tool_s_command_line_is_read(
+    tmp_path: Path, command: str, tool: str, optimiser: str | None, rate: float
+) -> None:
+    tune = (
+        "model:\n  _component_: torchtune.models.x\noptimizer:\n"
+        "  _component_: torch.optim.AdamW\n  lr: 3e-4\nepochs: 1\n"
+    )
+    axolotl = (
+        "base_model: m\nadapter: lora\ndatasets:\n  - path: d\n    type: alpaca\n"
+        "optimizer: adafactor\nlearning_rate: 1e-4\n"
+    )
+    job = the_job(tmp_path, "run.sh", command + "\n", c__yaml=tune, a__yaml=axolotl)
+    assert job.tool == tool
+    assert job["learning_rate"].value == rate
+    if optimiser is not None:
+        assert job["optimiser"].value == optimiser
+
+
+def test_a_request_to_a_host_is_a_job_whose_optimiser_is_unknown(tmp_path: Path) -> None:
+    text = "curl https://api.openai.com/v1/fine_tuning/jobs -H 'x: y' -d '{\"model\": \"m\"}'\n"
+    job = the_job(tmp_path, "run.sh", text)
+    assert (job.tool, job.kind, job["optimiser"].provenance) == ("openai", "hosted", "unknown")
+
+
+@pytest.mark.parametrize(
+    "text", ["python evaluate.py --model m\n", "pip install trl\n", "echo 'unclosed\n", "cat <<EOF\nx\n"]
+)
+def test_commands_that_train_nothing_are_no_job(tmp_path: Path, text: str) -> None:
+    assert jobs_of(tmp_path, "run.sh", text) == []
