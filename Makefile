@@ -59,7 +59,7 @@ findings:  ## what surprised us in other people's packages, each in an environme
 	  esac; done; exit $$changed
 
 rosetta:  ## Muon and Lion in other packages, step by step beside ours, into docs/muon-elsewhere.md (Python 3.12, not in CI)
-	PYTHONPATH=src $(PYTHON) experiments/rosetta.py --python $(PYTHON)
+	$(PYTHON) experiments/rosetta.py
 
 clean:
 	rm -rf $(VENV) .venv-rosetta out .mypy_cache .ruff_cache .pytest_cache .hypothesis

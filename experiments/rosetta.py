@@ -309,6 +309,19 @@ def first_change(make: Maker, G: Any) -> Any:
     return parameter.detach()
 
 
+def ours_scaled(rule: Any) -> Maker:
+    """Return a maker of our Muon at its defaults with a scale rule."""
+    from narrowly.optim.muon import Muon
+
+    def make(p: list[Any], lr: float) -> Any:
+        return Muon(
+            p, lr=lr, momentum=0.95, nesterov=True, weight_decay=0.0, orthogonaliser="newton_schulz5", ns_steps=5,
+            scale_rule=rule, eps=1e-7,
+        )  # fmt: skip
+
+    return make
+
+
 def measured(name: str, there: Any, makers: tuple[Maker, Maker], ours: Maker) -> dict[str, Any]:
     """Compare one package with ours: at its defaults, with `same`, and on vectors and stacks."""
     from narrowly.records.optimisers.elsewhere import scale_factor
@@ -328,26 +341,23 @@ def measured(name: str, there: Any, makers: tuple[Maker, Maker], ours: Maker) ->
         row |= {f"step 1 {factor}": apart[0], f"steps 2, 3 {factor}": max(apart[1:])}
         row[f"cosine {factor}"] = min(cosine(one, other) for one, other in zip(taken, own, strict=True))
         row[f"length {factor}"] = float(taken[0].norm() / own[0].norm()) * there.norm
+    if there.rule != "original":
+        for factor, shape in SHAPES.items():
+            theirs, own = (changes(make, shape, LR)[0][0] for make in (at_default, ours_scaled(there.rule)))
+            row[f"here {factor}"] = distance(theirs, own)
     row["vectors"] = behaviour(at_default, VECTOR, None)
     row["stacks"] = behaviour(at_default, STACK, ours if name == "muon" else None)
     row["wide A"] = behaviour(at_default, WIDE, ours if name == "muon" else None)
     return row
 
 
-def inside() -> None:
-    """Measure every package that this environment has; print JSON."""
+def inside(out: Path) -> int:
+    """Measure every package that this environment has, hold the facts against it and write the page."""
     import torch
 
-    from narrowly.optim.muon import Muon
     from narrowly.records.optimisers.elsewhere import ELSEWHERE
 
     torch.set_num_threads(1)
-
-    def our_muon(p: list[Any], lr: float) -> Any:
-        return Muon(
-            p, lr=lr, momentum=0.95, nesterov=True, weight_decay=0.0, orthogonaliser="newton_schulz5", ns_steps=5,
-            scale_rule="original", eps=1e-7,
-        )  # fmt: skip
 
     def our_lion(p: list[Any], lr: float) -> Any:
         from narrowly.optim.build import build_optimizer
@@ -355,7 +365,7 @@ def inside() -> None:
         return build_optimizer({"kind": "lion", "lr": lr}, [("x.lora_A.default.weight", q) for q in p])
 
     rows, missing = [], {}
-    for name, makers, ours in (("muon", muon_makers(), our_muon), ("lion", lion_makers(), our_lion)):
+    for name, makers, ours in (("muon", muon_makers(), ours_scaled("original")), ("lion", lion_makers(), our_lion)):
         for there in ELSEWHERE[name]:
             if there.package not in makers:
                 continue
@@ -373,7 +383,16 @@ def inside() -> None:
         except metadata.PackageNotFoundError:
             missing.setdefault(package, "not installed")
     versions["python"] = platform.python_version()
-    print(json.dumps({"rows": rows, "missing": missing, "versions": versions}))
+    from rosetta_page import faults, page
+
+    seen = {"rows": rows, "missing": missing, "versions": versions}
+    print(json.dumps(seen))
+    wrong = faults(seen)
+    for fault in wrong:
+        print(fault, file=sys.stderr)
+    if not wrong:
+        out.write_text(page(seen), encoding="utf-8")
+    return int(bool(wrong))
 
 
 def environment(folder: Path, python: str) -> Path:
@@ -393,31 +412,14 @@ def main() -> int:
     arguments.add_argument("--venv", type=Path, default=ROOT / ".venv-rosetta")
     arguments.add_argument("--python", default=sys.executable, help="interpreter of the environment")
     arguments.add_argument("--out", type=Path, default=ROOT / "docs" / "muon-elsewhere.md")
-    arguments.add_argument("--inside", action="store_true", help="measure in this environment and print JSON")
+    arguments.add_argument("--inside", action="store_true", help="measure in this environment")
     given = arguments.parse_args()
     if given.inside:
-        inside()
-        return 0
+        return inside(given.out)
     interpreter = environment(given.venv, given.python)
+    command = [str(interpreter), str(Path(__file__).resolve()), "--inside", "--out", str(given.out.resolve())]
     paths = {"PYTHONPATH": str(ROOT / "src"), "OMP_NUM_THREADS": "1"}
-    done = subprocess.run(
-        [str(interpreter), str(Path(__file__).resolve()), "--inside"],
-        capture_output=True, text=True, check=False, env={**os.environ, **paths},
-    )  # fmt: skip
-    if done.returncode:
-        print(done.stderr, file=sys.stderr)
-        return 2
-    sys.path.insert(0, str(Path(__file__).parent))
-    from rosetta_page import faults, page
-
-    seen = json.loads(done.stdout.splitlines()[-1])
-    print(json.dumps(seen["versions"]))
-    wrong = faults(seen)
-    for fault in wrong:
-        print(fault, file=sys.stderr)
-    if not wrong:
-        given.out.write_text(page(seen), encoding="utf-8")
-    return int(bool(wrong))
+    return subprocess.run(command, check=False, env={**os.environ, **paths}).returncode
 
 
 if __name__ == "__main__":

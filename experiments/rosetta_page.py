@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from narrowly.records.optimisers.elsewhere import ELSEWHERE, Elsewhere, settings
+from narrowly.records.optimisers.elsewhere import ELSEWHERE, Elsewhere, here, settings
 
 RANK, WIDTH, LR = 16, 2048, 1e-3
 
@@ -70,6 +70,8 @@ def row_faults(there: Elsewhere, row: Mapping[str, Any]) -> list[str]:
             apart = row[f"{steps} {factor}"]
             if not apart <= limit:
                 found.append(f"{steps} of {factor} is {apart:.3f} away from ours, at most {limit}")
+        if not row.get(f"here {factor}", 0.0) <= there.apart[0]:
+            found.append(f"{factor} with {here(there)} here is {row[f'here {factor}']:.3f} away from its step")
         if abs(row[f"length {factor}"] / there.norm - 1) > 0.03:
             found.append(f"length of {factor} is {row[f'length {factor}']:.3f} of ours, said {there.norm}")
     for what, said in (("vectors", there.vectors), ("stacks", there.stacks)):
@@ -103,11 +105,14 @@ def facts(optimiser: str) -> str:
         for row in ELSEWHERE[optimiser]
         if not row.same.startswith("has no")
     ]
+    scaled = [f"{row.package} (`{here(row)}`)" for row in ELSEWHERE[optimiser] if here(row)]
     absent = [row.package for row in ELSEWHERE[optimiser] if row.same.startswith("has no")]
+    by_rule = f"\nOurs takes their steps at their own rate: {', '.join(scaled)}.\n" if scaled else ""
     said = f"\nNo {optimiser.capitalize()} in: {', '.join(absent)}.\n" if absent else ""
     return (
         f"Settings whose first steps are ours at lr {LR:g}, rank {RANK} and width {WIDTH}:\n\n"
         + table(("package", "version", "settings", "where nothing is given"), settings_of)
+        + by_rule
         + "\n"
         + table(("package", "A", "B", "vectors", "stacks of matrices", "silently"), acts)
         + said

@@ -75,6 +75,7 @@ def test_every_row_is_printed_and_stands_in_the_page(optimiser: str, capsys: pyt
         printed = " ".join(capsys.readouterr().out.split())
         assert execute(["optimisers", optimiser, "--in", row.package, "--json"]) == 0
         shown = json.loads(capsys.readouterr().out)
+        assert shown["here"] is None or shown["here"] in printed
         for text in (row.A, row.vectors, row.stacks, *row.silently, shown["settings"]):
             assert " ".join(text.split()) in printed
         assert row.package in page

@@ -95,6 +95,8 @@ def _elsewhere(name: str | None, package: str, lr: float, rank: int, width: int,
     say(f"{name} in {package} {there['version']} ({there['established']})", style="bold")
     say(f"settings whose first steps are those of ours at lr {lr:g}, rank {rank}, width {width}:")
     say(f"  {there['settings']}")
+    if there["here"]:
+        say(f"here, for the steps of a run there at its own rate: {there['here']}")
     say(f"where nothing is given: {there['defaults']}")
     for what in ("A", "B", "vectors", "stacks"):
         say(f"{what}: {there[what]}")

@@ -282,6 +282,11 @@ def settings(there: Elsewhere, lr: float, rank: int, width: int) -> str:
     return there.same.format(lr=f"{lr / there.norm:.3g}", **rates)
 
 
+def here(there: Elsewhere) -> str | None:
+    """Return the settings of ours that take its steps at its own rate, where no setting there takes ours."""
+    return None if there.rule == "original" else f"scale_rule: {there.rule}"
+
+
 def in_package(optimiser: str, package: str) -> Elsewhere:
     """Return what an optimiser is in a package.
 
@@ -301,4 +306,4 @@ def described(optimiser: str, package: str, lr: float, rank: int, width: int) ->
     """Return what `narrowly optimisers NAME --in PACKAGE` prints, as a mapping."""
     there = in_package(optimiser, package)
     facts = {name: value for name, value in asdict(there).items() if name not in ("same", "norm", "rule", "apart")}
-    return {"optimiser": optimiser, "settings": settings(there, lr, rank, width), **facts}
+    return {"optimiser": optimiser, "settings": settings(there, lr, rank, width), "here": here(there), **facts}
