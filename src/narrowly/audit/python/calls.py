@@ -129,7 +129,7 @@ def call_value(
     if isinstance(called, External):
         return _outside(machine, called, args, kwargs, node, scope)
     if isinstance(called, Unknown):
-        machine.make("?()", args, kwargs, node, scope)
+        machine.make("?()", args, kwargs, node, scope).choices = tuple(str(name) for name in called.seen)
         return Unknown(at, called.cli, called.reason)
     return machine.make(called.path + "()" if isinstance(called, Object) else "?()", args, kwargs, node, scope)
 
@@ -241,6 +241,9 @@ def bind(
     if node.args.vararg:
         inner.names[node.args.vararg.arg] = Sequence(home.at(node), False, list(given[len(names) :]))
     if node.args.kwarg:
+        for name, value in options.items():
+            if name not in inner.names:
+                left.setdefault(name, value)
         inner.names[node.args.kwarg.arg] = Items(home.at(node), False, left, rest)
     return inner
 

@@ -106,7 +106,9 @@ class Evaluator:
     def _uncalled(self, tree: ast.Module, worth: tuple[str, ...]) -> None:
         """Follow functions and methods that nothing in the file calls, then those that only such ones call."""
         functions = [
-            value for value in self.main.names.values() if isinstance(value, Function) and value.scope is self.main
+            Function(self.main.at(node), node=node, scope=self.main)
+            for node in tree.body
+            if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)
         ]
         named = {node.id for node in ast.walk(tree) if isinstance(node, ast.Name)}
         ordered = sorted(functions, key=lambda value: getattr(value.node, "name", "") in named)

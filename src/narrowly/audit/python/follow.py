@@ -25,7 +25,7 @@ _HOSTED = re.compile(
 )
 _MAKES = re.compile(
     rb"(?:Adam|SGD|Lion|Muon|SOAP|Sophia|Prodigy|RMSprop|Adagrad|ScheduleFree|LAMB|Lamb|LARS|LBFGS|Shampoo|Adafactor"
-    rb"|ptim(?:izers?)?(?:\.\w+)?)\w*\("
+    rb"|ptim(?:izers?)?(?:\.\w+)?)\w*\(|optim\.(?!Optimizer)[A-Z]\w|getattr\(\s*(?:\w+\.)?optim"
 )
 _TRAINS = (b"backward(", b".train_batch(")
 _LITERALS = (b"AdamParams", b"DimuonParams", b"tinker_cookbook", b"FastLanguageModel", b"deepspeed.initialize")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 
+from narrowly.audit.defaults.read import defaults_of
 from narrowly.audit.files import Repository, SourceFile
 from narrowly.audit.optimiser_names import family_of
 from narrowly.audit.python.adapters import adapter_of, set_adapter
@@ -15,7 +16,7 @@ from narrowly.audit.python.machine import Trace
 from narrowly.audit.python.optimiser_objects import OptimiserFound, read_optimiser
 from narrowly.audit.python.trainer_jobs import is_trainer, together
 from narrowly.audit.python.values import Object
-from narrowly.audit.record import Job
+from narrowly.audit.record import Job, unknown
 from narrowly.audit.versions import Version, version_of
 
 _TRAINS = re.compile(rb"backward\(|\.train_batch\(")
@@ -39,7 +40,29 @@ def loop_jobs(file: SourceFile, repository: Repository, tool: str) -> list[Job]:
         return []
     versions = package_versions(file, repository)
     jobs = [_job(group, trace, file, repository, tool, versions) for group in _groups(trace, file, versions)]
+    if not jobs and tool == "deepspeed":
+        jobs = _engine_jobs(trace, file, repository, versions)
     return together(jobs)
+
+
+def _engine_jobs(
+    trace: Trace, file: SourceFile, repository: Repository, versions: dict[str, Version | None]
+) -> list[Job]:
+    """Return the jobs of engines whose configuration, not the script, makes the optimiser."""
+    jobs = []
+    for made in trace.objects:
+        if made.path.endswith("deepspeed.initialize"):
+            job = Job("deepspeed", file.shown, made.line, kind="notebook" if file.kind == "notebook" else "script")
+            for name in ("optimiser", "learning_rate", "weight_decay"):
+                job.set(name, unknown("neither the script nor a DeepSpeed configuration that is read says", made.at))
+            set_schedule(job, trace, None, file)
+            set_loops(job, trace)
+            set_adapter(job, adapter_of([], trace.objects), versions["peft"])
+            _engine(job, trace, file, repository)
+            if job["optimiser"].known:
+                job.fill(defaults_of("deepspeed", version_of("deepspeed", repository, file)))
+            jobs.append(job)
+    return jobs
 
 
 def tool_of(trace: Trace) -> str:

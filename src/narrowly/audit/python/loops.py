@@ -22,6 +22,8 @@ def set_loops(job: Job, trace: Trace) -> None:
         if _EPOCH.search(loop.target) and not job["epochs"].known:
             job.set("epochs", field_of("epochs", loop.count, job.file))
             job.cli_overridable = job.cli_overridable or loop.count.cli
+        elif "micro" in loop.target or "accum" in loop.target:
+            continue
         elif _STEP.search(loop.target) and known(loop.count) and "max_steps" not in job.fields:
             set_field(job, "max_steps", loop.count)
     if "epochs" not in job.fields:

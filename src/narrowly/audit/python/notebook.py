@@ -65,7 +65,7 @@ def cell_lines(source: str) -> list[str]:
     """Return the lines of a cell with magics and shell commands as `pass`; a cell of another language is empty."""
     lines = source.split("\n")
     first = next((line for line in lines if line.strip() and not line.lstrip().startswith("#")), "")
-    if _CELL_MAGIC.match(first):
+    if _CELL_MAGIC.match(first) and not re.match(r"\s*%%writefile\s+(?:-a\s+)?\S+\.py\s*$", first):
         return ["pass"] * len(lines)
     cleaned: list[str] = []
     continued = False

@@ -66,7 +66,13 @@ def truth(value: Value) -> bool | None:
         return True
     if isinstance(value, Object) and value.path.rsplit(".", 1)[-1][:1].isupper():
         return True
+    if isinstance(value, External) and not value.reason and value.owner is None and _class_like(value.path):
+        return True
     return None
+
+
+def _class_like(path: str) -> bool:
+    return path.rsplit(".", 1)[-1][:1].isupper() and "?" not in path
 
 
 def _too_large(kind: type[ast.operator], one: Any, other: Any) -> bool:
@@ -128,6 +134,8 @@ def _is_none(value: Value) -> bool | None:
     if isinstance(value, Const):
         return value.value is None
     if isinstance(value, Items | Sequence | Class | Function | Module):
+        return False
+    if isinstance(value, External) and value.owner is None and not value.reason and "?" not in value.path:
         return False
     if isinstance(value, Object) and (value.kind is not None or value.path.rsplit(".", 1)[-1][:1].isupper()):
         return False

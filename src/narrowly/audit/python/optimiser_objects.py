@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import ast
+import re
 from dataclasses import dataclass, field
 
 from narrowly.audit.defaults.read import default_field
@@ -52,6 +54,13 @@ _KEYS = {"lr": "learning_rate", "learning_rate": "learning_rate", "weight_decay"
 _NOT_OPTIMISERS = ("lr_scheduler", "Optimizer", "swa_utils")
 
 
+_FACTORY_NAME = re.compile(
+    r"(?:get|build|create|make|configure|setup|set_up|init|initialize|prepare|load)_(?:\w+_)?optim(?:izers?)?"
+    r"(?:_and_\w+)?"
+)
+"""Functions of a repository that make an optimiser, by their names."""
+
+
 @dataclass(slots=True)
 class OptimiserFound:
     """Hold an optimiser that a script makes: its object, its name and its settings by field."""
@@ -70,7 +79,22 @@ def optimiser_name(made: Object, file: str) -> Field | None:
     if made.kind is not None:
         return _own_class(made)
     root = made.path.split(".", 1)[0]
-    if any(part in made.path for part in (".lr_scheduler", ".swa_utils")) or "?" in made.path or "(" in made.path:
+    if made.choices:
+        names = [canonical_optimiser(choice) for choice in made.choices]
+        if any(names) and all(
+            "optim" in choice.lower() or name for choice, name in zip(made.choices, names, strict=True)
+        ):
+            return unknown(f"a condition decides between {' and '.join(made.choices)}"[:300], made.at)
+        return None
+    if ".lr_scheduler" in made.path or ".swa_utils" in made.path:
+        return None
+    if (
+        _FACTORY_NAME.fullmatch(last)
+        and root not in _PACKAGES
+        and (last == "configure_optimizers" or (made.owner is None and root != "?"))
+    ):
+        return unknown(f"made by {made.path}, which is not in the files read", made.at, made.path)
+    if "?" in made.path or "(" in made.path:
         return None
     if last in _FACTORIES and root in _PACKAGES:
         return _factory(made, last, file)
@@ -129,14 +153,31 @@ def read_optimiser(made: Object, file: str, versions: dict[str, Version | None])
     found = OptimiserFound(made, name, {"optimiser": name}, made.cli)
     last = made.path.rsplit(".", 1)[-1]
     for key, target in _KEYS.items():
-        value = made.get(key, 1 if key == "lr" and last not in _FACTORIES else None)
+        value = made.get(key, 1 if key == "lr" and last not in _FACTORIES and name.known else None)
         if value is not None and target not in found.fields:
             found.fields[target] = field_of(target, value, file) or found.fields[target]
             found.cli = found.cli or value.cli
+    if not found.name.known:
+        _from_names(found, made, file)
     _betas(found, made.get("betas", 2 if last in ("Adam", "AdamW") and made.path.startswith("torch.") else None), file)
     _groups(found, made, file)
     _defaults(found, versions)
     return found
+
+
+def _from_names(found: OptimiserFound, made: Object, file: str) -> None:
+    """Take settings from positional arguments whose variables are named after them: `configure(weight_decay, lr)`."""
+    node = made.node
+    if not isinstance(node, ast.Call):
+        return
+    for argument, value in zip(node.args, made.args, strict=False):
+        name = argument.attr if isinstance(argument, ast.Attribute) else getattr(argument, "id", "")
+        target = _KEYS.get(name)
+        if target in ("learning_rate", "weight_decay") and target not in found.fields:
+            given = field_of(target, value, file)
+            if given is not None:
+                found.fields[target] = given
+                found.cli = found.cli or value.cli
 
 
 def _betas(found: OptimiserFound, value: Value | None, file: str) -> None:
@@ -207,8 +248,6 @@ def _own_default(made: Object, target: str) -> Field | None:
     method = made.kind.method("__init__")
     if method is None or method.scope is None:
         return None
-    import ast
-
     names = [arg.arg for arg in (*method.node.args.posonlyargs, *method.node.args.args)]
     defaults = dict(zip(names[len(names) - len(method.node.args.defaults) :], method.node.args.defaults, strict=True))
     keys = [key for key, name in _KEYS.items() if name == target]

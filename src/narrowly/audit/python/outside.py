@@ -41,7 +41,8 @@ _RUNNERS = ("fire.Fire", "typer.run", "asyncio.run", "tyro.cli", "jsonargparse.C
             "torch.multiprocessing.start_processes", "notebook_launcher")  # fmt: skip
 _UNCHANGED = ("copy.copy", "copy.deepcopy", "deepcopy", "OmegaConf.to_container", "omegaconf.OmegaConf.to_container",
               "omegaconf.OmegaConf.create", "os.path.expanduser", "os.path.abspath", "os.path.realpath", "os.fspath",
-              "tuple", "torch.compile", "typing.cast", "argparse.Namespace", "torch.nn.DataParallel",
+              "tuple", "torch.compile", "deepspeed.add_config_arguments",
+              "typing.cast", "argparse.Namespace", "torch.nn.DataParallel",
               "torch.nn.parallel.DistributedDataParallel", "DistributedDataParallel")  # fmt: skip
 
 

@@ -10,6 +10,7 @@ from narrowly.audit.python.machine import Loop, Machine
 from narrowly.audit.python.methods import put
 from narrowly.audit.python.operators import IN_A_LOOP, binary, truth
 from narrowly.audit.python.values import (
+    Class,
     Const,
     External,
     Function,
@@ -117,12 +118,22 @@ def _expression(machine: Machine, node: ast.Expr, scope: Scope) -> bool:
 def _if(machine: Machine, node: ast.If, scope: Scope) -> bool:
     test = machine.evaluate(node.test, scope)
     found = truth(test)
+    if found is not None and _gives_up(node.body if found else node.orelse):
+        found = not found  # a run that trains does not end here
     if found is not None:
         machine.cli += test.cli
         stopped = machine.block(node.body if found else node.orelse, scope)
         machine.cli -= test.cli
         return stopped
     return _either(machine, node.body, node.orelse, _branch_reason(node.test), scope)
+
+
+def _gives_up(body: list[ast.stmt]) -> bool:
+    """Tell whether a branch ends in an error for the user: `raise`, `parser.error(...)`."""
+    last = body[-1] if body else None
+    if isinstance(last, ast.Expr) and isinstance(last.value, ast.Call):
+        return isinstance(last.value.func, ast.Attribute) and last.value.func.attr == "error"
+    return isinstance(last, ast.Raise)
 
 
 def _either(machine: Machine, body: list[ast.stmt], other: list[ast.stmt], reason: str, scope: Scope) -> bool:
@@ -286,6 +297,8 @@ def _import_from(machine: Machine, node: ast.ImportFrom, scope: Scope) -> bool:
             else:
                 scope.module().stars.append(module)
             continue
+        if scope.module().lines and isinstance(scope.names.get(alias.asname or alias.name), Function | Class):
+            continue  # a cell of this notebook writes that module
         path = f"{module}.{alias.name}" if module else alias.name
         bound = Imported(at, False, path, None, "", module, alias.name, node.level, scope)
         scope.names[alias.asname or alias.name] = bound

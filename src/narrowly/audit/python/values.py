@@ -136,6 +136,8 @@ class Object(Value):
     certain: bool = True
     line: int = 1
     """Line of the script itself from which it is made, also where the call stands in a sibling."""
+    choices: tuple[str, ...] = ()
+    """Names of the classes of which one is called, where a condition decides."""
     inside: tuple[ast.AST, ...] = ()
     """Functions in whose course it is made, outermost first."""
 
@@ -265,13 +267,19 @@ def merge(first: Value | None, second: Value | None, reason: str) -> Value:
         made = Items(second.at, first.cli or second.cli, {}, first.rest or second.rest, min(first.depth, second.depth))
         _merge_into(made.items, first.items, second.items, reason)
         return made
-    seen = tuple(
-        option
-        for value in (first, second)
-        for option in ((value.value,) if isinstance(value, Const) else value.seen if isinstance(value, Unknown) else ())
-    )
+    seen = tuple(option for value in (first, second) for option in _options(value))
     inner = next((value.reason for value in (first, second) if isinstance(value, Unknown)), None)
     return Unknown(second.at or first.at, first.cli or second.cli, inner if inner and not seen else reason, seen)
+
+
+def _options(value: Value) -> tuple[Any, ...]:
+    if isinstance(value, Const):
+        return (value.value,)
+    if isinstance(value, External) and "?" not in value.path:
+        return (value.path,)
+    if isinstance(value, Class):
+        return (value.name,)
+    return value.seen if isinstance(value, Unknown) else ()
 
 
 def _either(first: Object, second: Object, reason: str) -> Object:

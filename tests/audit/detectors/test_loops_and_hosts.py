@@ -1,0 +1,212 @@
+"""Plain loops, Lightning, Tinker and hosted APIs in scripts written for these tests."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from audited import jobs_of, the_job, values
+
+LOOP = """
+optimizer = opt
+for epoch in range(3):
+    for batch in data:
+        loss = model(batch).loss
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(model.parameters(), 0.5)
+        optimizer.step()
+"""
+
+
+@pytest.mark.parametrize(
+    ("made", "optimiser", "rate", "decay"),
+    [
+        ("import torch\nopt = torch.optim.AdamW(p, lr=2e-5)", "adamw", 2e-5, 0.01),
+        ("import torch\nopt = torch.optim.SGD(p, 0.1, weight_decay=1e-4)", "sgd", 0.1, 1e-4),
+        ("from torch import optim\nopt = optim.Adam(p)", "adam", 1e-3, 0),
+        ("import torch\nopt = torch.optim.Muon(p, lr=0.02)", "muon", 0.02, 0.1),
+        ("import torch\nimport bitsandbytes as bnb\nopt = bnb.optim.PagedAdamW8bit(p)", "paged_adamw_8bit", 1e-3, 0.01),
+        ("import torch\nfrom lion_pytorch import Lion\nopt = Lion(p, lr=1e-5)", "lion", 1e-5, 0.0),
+        (
+            ("import torch\nfrom deepspeed.ops.adam import FusedAdam\nopt = FusedAdam(p, lr=1e-5, weight_decay=0.1)"),
+            "adamw",
+            1e-5,
+            0.1,
+        ),
+        (
+            (
+                "import torch\nfrom timm.optim import create_optimizer_v2\n"
+                "opt = create_optimizer_v2(m, opt='lion', lr=1e-4)"
+            ),
+            "lion",
+            1e-4,
+            None,
+        ),
+        ("import torch\nname = 'AdamW'\nopt = getattr(torch.optim, name)(p, lr=1e-5)", "adamw", 1e-5, 0.01),
+        ("import torch\nkinds = {'a': torch.optim.Adagrad}\nopt = kinds['a'](p, lr=1e-5)", "adagrad", 1e-5, 0),
+        (
+            (
+                "import torch\nclass Lion(torch.optim.Optimizer):\n"
+                "    def __init__(self, p, lr=1e-4):\n        pass\nopt = Lion(p)"
+            ),
+            "lion",
+            1e-4,
+            None,
+        ),
+        (
+            (
+                "import torch\n"
+                "groups = [{'params': a, 'weight_decay': 0.1}, {'params': b, 'weight_decay': 0.0}]\n"
+                "opt = torch.optim.AdamW(groups, lr=1e-5)"
+            ),
+            "adamw",
+            1e-5,
+            0.1,
+        ),
+    ],
+)
+def test_the_optimiser_of_a_loop_is_read_from_its_constructor(
+    tmp_path: Path, made: str, optimiser: str, rate: float, decay: float | None
+) -> None:
+    job = the_job(tmp_path, "t.py", made + LOOP)
+    assert job.tool == "torch"
+    assert values(job, "optimiser", "learning_rate") == (optimiser, rate)
+    if decay is not None:
+        assert job["weight_decay"].value == decay
+    assert values(job, "epochs", "max_grad_norm", "scheduler") == (3, 0.5, "constant")
+
+
+def test_rates_that_differ_between_groups_are_unknown_with_both(tmp_path: Path) -> None:
+    text = "import torch\nopt = torch.optim.AdamW([{'params': a, 'lr': 1e-4}, {'params': b, 'lr': 1e-3}])" + LOOP
+    field = the_job(tmp_path, "t.py", text)["learning_rate"]
+    assert not field.known and "0.0001, 0.001" in field.reason
+
+
+def test_muon_and_the_adam_beside_it_are_one_job(tmp_path: Path) -> None:
+    text = "import torch\nfrom muon import Muon\nadam = torch.optim.AdamW(q, lr=3e-4)\nopt = Muon(p, lr=0.02)" + LOOP
+    assert values(the_job(tmp_path, "t.py", text), "optimiser", "learning_rate") == ("muon", 0.02)
+
+
+def test_a_condition_on_the_machine_leaves_the_optimiser_unknown(tmp_path: Path) -> None:
+    text = (
+        "import torch\nimport bitsandbytes as bnb\nfrom settings_elsewhere import args\n"
+        "if args.small:\n    kind = bnb.optim.AdamW8bit\nelse:\n"
+        "    kind = torch.optim.AdamW\nopt = kind(p, lr=1e-4)" + LOOP
+    )
+    field = the_job(tmp_path, "t.py", text)["optimiser"]
+    assert not field.known and "AdamW8bit" in field.reason
+
+
+def test_an_optimiser_made_elsewhere_is_unknown_and_still_a_job(tmp_path: Path) -> None:
+    text = "import torch\nfrom mine_elsewhere import build_optimizer\nlr = 1e-4\nopt = build_optimizer(m, lr)" + LOOP
+    job = the_job(tmp_path, "t.py", text)
+    assert not job["optimiser"].known
+    assert job["learning_rate"].value == 1e-4
+
+
+def test_accelerate_schedules_and_argparse_of_a_function_are_followed(tmp_path: Path) -> None:
+    text = (
+        "import argparse, torch\nfrom accelerate import Accelerator\nfrom transformers import get_scheduler\n"
+        "def parse_args():\n    p = argparse.ArgumentParser()\n"
+        "    p.add_argument('--learning_rate', type=float, default=5e-5)\n"
+        "    p.add_argument('--lr_scheduler_type', default='cosine')\n    p.add_argument('--data', default=None)\n"
+        "    args = p.parse_args()\n    if args.data is None:\n        raise ValueError('data')\n    return args\n"
+        "def main():\n    args = parse_args()\n    acc = Accelerator(gradient_accumulation_steps=4)\n"
+        "    opt = torch.optim.AdamW(m.parameters(), lr=args.learning_rate)\n"
+        "    sched = get_scheduler(name=args.lr_scheduler_type, optimizer=opt)\n"
+        "    opt, sched = acc.prepare(opt, sched)\n"
+        "    for epoch in range(2):\n        acc.backward(loss)\n        opt.step()\n"
+        "if __name__ == '__main__':\n    main()\n"
+    )
+    job = the_job(tmp_path, "t.py", text)
+    assert job.tool == "accelerate" and job.cli_overridable
+    assert values(job, "learning_rate", "scheduler", "accumulation", "epochs") == (5e-5, "cosine", 4, 2)
+
+
+def test_a_deepspeed_engine_takes_its_optimiser_from_the_dictionary(tmp_path: Path) -> None:
+    text = (
+        "import deepspeed\ndef config():\n"
+        "    return {'optimizer': {'type': 'AdamW', 'params': {'lr': 1e-4}}, 'train_batch_size': 4}\n"
+        "engine, _, _, _ = deepspeed.initialize(model=m, config=config())\n"
+        "for epoch in range(2):\n    engine.backward(loss)\n    engine.step()\n"
+    )
+    job = the_job(tmp_path, "t.py", text)
+    assert job.tool == "deepspeed"
+    assert values(job, "optimiser", "learning_rate") == ("adamw", 1e-4)
+
+
+def test_a_lightning_module_and_its_trainer_are_one_job(tmp_path: Path) -> None:
+    text = (
+        "import torch\nimport lightning as L\nclass Net(L.LightningModule):\n    def __init__(self, lr=1e-3):\n"
+        "        super().__init__()\n        self.save_hyperparameters()\n    def configure_optimizers(self):\n"
+        "        return torch.optim.Adam(self.parameters(), lr=self.hparams.lr)\n"
+        "L.Trainer(max_epochs=7).fit(Net(lr=2e-4))\n"
+    )
+    job = the_job(tmp_path, "t.py", text)
+    assert job.tool == "lightning"
+    assert values(job, "optimiser", "learning_rate", "epochs") == ("adam", 2e-4, 7)
+
+
+def test_tinker_s_adam_is_adamw_and_a_factor_of_the_loop_leaves_the_peak(tmp_path: Path) -> None:
+    text = (
+        "import tinker\nclient = service.create_lora_training_client(base_model='m', rank=16)\nLR = 3e-4\n"
+        "for step in range(100):\n    rate = LR * (1 - step / 100)\n    client.forward_backward(d, 'cross_entropy')\n"
+        "    client.optim_step(tinker.AdamParams(learning_rate=rate, beta1=0.9, beta2=0.95))\n"
+    )
+    job = the_job(tmp_path, "t.py", text)
+    assert job.tool == "tinker"
+    assert values(job, "optimiser", "learning_rate", "lora_r", "max_steps", "eps") == ("adamw", 3e-4, 16, 100, 1e-12)
+
+
+@pytest.mark.parametrize(
+    ("text", "tool"),
+    [
+        (
+            (
+                "from openai import OpenAI\nc = OpenAI()\n"
+                "c.fine_tuning.jobs.create(training_file=f, model='m', hyperparameters={'n_epochs': 2})\n"
+            ),
+            "openai",
+        ),
+        (
+            (
+                "from together import Together\n"
+                "Together().fine_tuning.create(training_file=f, model='m', n_epochs=2, learning_rate=1e-5)\n"
+            ),
+            "together",
+        ),
+        (
+            (
+                "from mistralai import Mistral\n"
+                "Mistral().fine_tuning.jobs.create(model='m', hyperparameters={'epochs': 2, 'learning_rate': 1e-5})\n"
+            ),
+            "mistral",
+        ),
+        (
+            (
+                "import boto3\nb = boto3.client('bedrock')\n"
+                "b.create_model_customization_job(jobName='j', hyperParameters={'epochCount': '2'})\n"
+            ),
+            "bedrock",
+        ),
+    ],
+)
+def test_a_host_does_not_disclose_the_optimiser(tmp_path: Path, text: str, tool: str) -> None:
+    job = the_job(tmp_path, "t.py", text)
+    assert (job.tool, job.kind) == (tool, "hosted")
+    assert not job["optimiser"].known and job["optimiser"].reason
+    assert job["epochs"].value == 2
+    assert "hosted" in job.marks
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "import torch\nclass Mine(torch.optim.Optimizer):\n    def step(self):\n        loss.backward()\n",
+        "import torch\ndef make(p):\n    return torch.optim.AdamW(p)\n",
+        "client.fine_tuning.jobs.list()\nclient.fine_tuning.jobs.retrieve('x')\n",
+    ],
+)
+def test_definitions_factories_and_queries_are_no_job(tmp_path: Path, text: str) -> None:
+    assert jobs_of(tmp_path, "t.py", text) == []
