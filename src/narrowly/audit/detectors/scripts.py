@@ -22,7 +22,10 @@ from narrowly.audit.record import Job
 
 TOOL = "transformers"
 KINDS = ("python", "notebook")
-TRIGGERS = (b"optim", b"Trainer(", b"TrainingArguments", b"inetun", b"ine_tun", b"ineTun", b"tinker", b"customization_job")
+TRIGGERS = (
+    b"optim", b"Trainer(", b"TrainingArguments",
+    b"inetun", b"ine_tun", b"ineTun", b"tinker", b"customization_job",
+)  # fmt: skip
 MODULES = (
     unsloth_scripts, trl_scripts, transformers_scripts, lightning_modules, tinker_scripts, hosted_apis, deepspeed_loops,
     accelerate_loops, torch_loops,

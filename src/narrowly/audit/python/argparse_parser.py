@@ -123,11 +123,17 @@ def _parsed(machine: Machine, parser: Object, name: str, args: list[Value], kwar
     space.attrs = dict(options.items)
     if machine.command_line is not None:
         for flag, (text, at) in machine.command_line.flags.items():
-            key = flag.replace("-", "_")
+            key = _full_name(flag.replace("-", "_"), space.attrs)
             if key in space.attrs:
                 space.attrs[key] = flag_value(text, at, space.attrs[key])
     parser.attrs[PARSED] = space
     return _shaped(space, name, kwargs)
+
+
+def _full_name(key: str, options: dict[str, Value]) -> str:
+    """Return the option that a flag abbreviates, as argparse allows where only one begins so."""
+    begun = [name for name in options if name.startswith(key)]
+    return begun[0] if key not in options and len(begun) == 1 else key
 
 
 def _shaped(parsed: Value, name: str, kwargs: dict[str, Value]) -> Value:

@@ -238,8 +238,20 @@ def _defaults(found: OptimiserFound, versions: dict[str, Version | None]) -> Non
             given = None if root == "torch" else default_field("torch", target, versions.get(root), of=f"{root}.{last}")
             if given is None and root in ("torch", "bitsandbytes", "torchao", "bnb"):
                 given = default_field("torch", target, versions.get(root), of=last)
+        if given is not None and target == "weight_decay" and _groups_elsewhere(found):
+            given = unknown("parameter groups that may have a decay of their own are made elsewhere", found.made.at)
         if given is not None:
             found.fields[target] = given
+
+
+def _groups_elsewhere(found: OptimiserFound) -> bool:
+    """Tell whether the parameters are groups that are not known, by the name of their variable."""
+    node = found.made.node
+    if found.groups or not isinstance(node, ast.Call):
+        return False
+    first = node.args[0] if node.args else next((word.value for word in node.keywords if word.arg == "params"), None)
+    given = found.made.get("params", 0)
+    return first is not None and "group" in ast.unparse(first)[:200] and not isinstance(given, Sequence)
 
 
 def _own_default(made: Object, target: str) -> Field | None:

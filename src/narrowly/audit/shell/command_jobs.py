@@ -216,6 +216,8 @@ def _module(module: str, rest: list[Word], file: SourceFile, repository: Reposit
 def _script(word: Word, rest: list[Word], command: Command, file: SourceFile, repository: Repository) -> list[Job]:
     flags = flags_of(rest)
     if _is_kohya(word.text, flags):
+        if "max_train_epoch" in flags.named:  # argparse takes a beginning that only one option has
+            flags.named["max_train_epochs"] = flags.named.pop("max_train_epoch")
         return _with_config(kohya.job_of, flags, file, repository)
     found = repository.find(word.text, file)
     if found is not None:
