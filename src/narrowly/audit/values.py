@@ -48,7 +48,9 @@ def number(value: Any) -> int | float | None:
     """
     if isinstance(value, bool) or value is None:
         return None
-    if isinstance(value, int | float):
+    if isinstance(value, int):
+        return value if abs(value) < 10**18 else None
+    if isinstance(value, float):
         return value if math.isfinite(value) else None
     if isinstance(value, str) and len(value) <= 40 and _NUMBER.match(value.strip()):
         text = value.strip().replace("_", "")

@@ -86,3 +86,15 @@ def test_megatron_keys_have_their_own_names(tmp_path: Path) -> None:
 
 def test_inference_yields_no_job(tmp_path: Path) -> None:
     assert jobs_of(tmp_path, "c.yaml", "model: m\ninfer_backend: vllm\nmax_new_tokens: 64\nval_dataset: d\n") == []
+
+
+@pytest.mark.parametrize(
+    ("more", "found"),
+    [
+        ("optim: adafactor\n", "galore_adafactor"),
+        ("optim: adamw_bnb_8bit\n", "galore_adamw_8bit"),
+        ("galore_quantization: true\n", "q_galore_adamw_8bit"),
+    ],
+)
+def test_galore_follows_optim_and_its_quantisation(tmp_path: Path, more: str, found: str) -> None:
+    assert the_job(tmp_path, "c.yaml", SFT + "use_galore: true\n" + more).value("optimiser") == found

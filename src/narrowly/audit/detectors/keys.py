@@ -135,6 +135,14 @@ _BASES = ("defaults", "_base_", "base_config", "extends", "inherits", "inherit_f
 _MOST_BASES = 8
 
 
+_GALORE = {"adafactor": "galore_adafactor", "adamw_8bit": "galore_adamw_8bit", "paged_adamw_8bit": "galore_adamw_8bit"}
+
+
+def galore_of(optimiser: str | None) -> str:
+    """Return GaLore's optimiser for what `optim` says: LLaMA-Factory and ms-swift choose it by that name."""
+    return _GALORE.get(optimiser or "", "galore_adamw")
+
+
 def adafactor_flag(job: Job, document: Document) -> None:
     """Follow the old switch `adafactor: true` of TrainingArguments, which counts before `optim` (gone in 5.x)."""
     if truth(document, "adafactor"):

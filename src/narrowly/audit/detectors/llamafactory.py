@@ -14,6 +14,7 @@ from narrowly.audit.detectors.keys import (
     adafactor_flag,
     datasets_of,
     fill_defaults,
+    galore_of,
     new_job,
     no_lora,
     note_version,
@@ -161,6 +162,7 @@ def _switches(job: Job, document: Document, lora: bool) -> None:
         job.mark("ignored_key", other, place(document, other), f"{key} comes first in create_custom_optimizer")
     if optimiser is not None:
         declared = job["optimiser"]
+        optimiser = galore_of(declared.value) if key == "use_galore" else optimiser
         if declared.provenance == "explicit":
             job.mark("declared_optimiser", declared.value, declared.at, f"loses to {key}")
             job.set(

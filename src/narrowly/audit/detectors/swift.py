@@ -14,6 +14,7 @@ from narrowly.audit.detectors.keys import (
     adafactor_flag,
     datasets_of,
     fill_defaults,
+    galore_of,
     megatron_adam,
     new_job,
     no_lora,
@@ -175,6 +176,9 @@ def _registry(job: Job, document: Document) -> None:
     at = place(document, key)
     found = _REGISTRY.get(asked)
     declared = job["optimiser"]
+    if asked == "galore":
+        quantised = truth(document, "galore_quantization") and declared.value in (None, "adamw")
+        found = "q_galore_adamw_8bit" if quantised else galore_of(declared.value)
     if found is None:
         reason = f"{asked!r} is no entry of ms-swift's registry; a plugin must define it"
         job.set("optimiser", unknown(reason, at, asked))
