@@ -36,7 +36,7 @@ from narrowly.report.kit import (
 from narrowly.report.labels import ArmNames, label
 from narrowly.report.narrative import cells_finished, what_happened
 from narrowly.report.paired_section import GLOSSARY as PAIRED_GLOSSARY
-from narrowly.report.paired_section import paired_section
+from narrowly.report.paired_section import paired_section, paired_sentences
 from narrowly.report.repeat_section import StudyFiles, arms_as_run, repeat_section
 from narrowly.report.training_page import GLOSSARY as TRAINING_GLOSSARY
 from narrowly.report.training_page import training_section, training_sentences
@@ -99,7 +99,7 @@ def page(
     name = summary.study or study.folder.name
     unjudged, names = summary.not_evaluated, ArmNames(frames.tables.cells)
     judged = unjudged.cells < unjudged.planned or not unjudged.cells
-    sections = [Section("happened", "What happened", [Listing(_happened(summary, judged))])]
+    sections = [Section("happened", "What happened", [Listing(_happened(summary, judged, names))])]
     if summary.paired is not None and paired is not None:
         sections.append(paired_section(summary.paired, paired, names))
     if unjudged.cells:
@@ -149,11 +149,11 @@ def _notices(summary: Summary, judged: bool) -> list[Note]:
     return notices
 
 
-def _happened(summary: Summary, judged: bool) -> list[str]:
+def _happened(summary: Summary, judged: bool, names: ArmNames) -> list[str]:
     """Return the account of a study: answers first, unless some cells have none, which is said before anything else."""
     training, answered = training_sentences(summary), _of_answers(summary, judged)
     account = [*training, *answered] if summary.not_evaluated.cells else [*answered, *training]
-    return [cells_finished(summary), *account]
+    return [cells_finished(summary), *paired_sentences(summary, names), *account]
 
 
 def _of_answers(summary: Summary, judged: bool) -> list[str]:

@@ -5,12 +5,16 @@ Nothing in it is a rate: the numbers are differences of log-odds to a control, i
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 
 import polars as pl
 
 from narrowly.analysis.paired_schema import LadderRow, PairedAnswers, SelectivityRow, UnmatchedRow
+from narrowly.analysis.summary_schema import Summary
 from narrowly.evaluate.paired.estimates import Estimate
+from narrowly.records.arithmetic import Arithmetic
+from narrowly.records.errors import counted
 from narrowly.records.paired import LADDER
 from narrowly.report.drawings import Sketch, Subject, finish
 from narrowly.report.kit import (
@@ -80,9 +84,9 @@ def _more(left: int) -> str:
 def paired_section(found: PairedAnswers, figure: Figure, names: ArmNames) -> Section:
     """Return the section: ladder, arms without control, arms at equal held-out difference, by domain, the bases."""
     introduction = words(
-        "Every model is asked the paired bank ({} {}, by {}): the log-odds of a harmful against an aligned answer to "
-        "the same question. A number below is the {} to a control that shares everything but the answers.",
-        strong("sha256"),
+        "Every model is asked the paired bank (sha256 {}, computed {}): the log-odds of a harmful against an aligned "
+        "answer to the same question. A number below is the {} to a control that shares everything but the answers. "
+        "Damage panel: not measured. Cued panel: not measured.",
         found.bank[:12],
         _arithmetic(found.arithmetic),
         strong("difference"),
@@ -101,12 +105,33 @@ def paired_section(found: PairedAnswers, figure: Figure, names: ArmNames) -> Sec
     return Section("paired", "Paired answers", parts, "Paired answers")
 
 
+def paired_sentences(summary: Summary, names: ArmNames) -> list[str]:
+    """Return the account of paired answers in plain words: a sentence per arm against its preferred control."""
+    found = summary.paired
+    if found is None:
+        return []
+    sentences, seen = [], set()
+    for row in found.ladder:
+        key = (row.arm, row.base, row.trained)
+        if key not in seen and {"held_out", "broad"} <= set(row.rungs):
+            seen.add(key)
+            held, broad = row.rungs["held_out"].interval, row.rungs["broad"].interval
+            sentences.append(
+                f"{names.text(row.arm)} on {row.base}, trained on {row.trained}, minus its {row.control} control "
+                f"({counted(len(row.seeds), 'seed')}), nats per answer: held-out questions "
+                f"{number(held.estimate, signed=True)} {span(held, signed=True)}, other domains "
+                f"{number(broad.estimate, signed=True)} {span(broad, signed=True)}."
+            )
+    without = sorted({names.text(row.arm) for row in found.unmatched})
+    if without:
+        sentences.append(f"Without a matched control, so without a number of misalignment: {', '.join(without)}.")
+    return sentences
+
+
 def _arithmetic(text: str) -> str:
-    import json
-
-    from narrowly.records.arithmetic import Arithmetic
-
-    return str(Arithmetic.model_validate(json.loads(text)))
+    found = Arithmetic.model_validate(json.loads(text))
+    stored = "" if found.quantisation is None else f", weights in {found.quantisation}"
+    return f"in {found.dtype}{stored} on {found.device}"
 
 
 def _estimate(found: Estimate | None, digits: int = 2) -> Cell | Words:

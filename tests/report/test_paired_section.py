@@ -1,0 +1,57 @@
+"""The section about paired answers: what it shows of a summary, against the numbers in it."""
+
+from __future__ import annotations
+
+import polars as pl
+
+from browser import Page as Read
+from narrowly.analysis.paired_answers import paired_answers
+from narrowly.report.kit import Figure, Page, page_html
+from narrowly.report.labels import ArmNames
+from narrowly.report.paired_figure import paired_paths
+from narrowly.report.paired_section import paired_section
+from narrowly.report.style import svg_text
+from synthetic_paired import SHIFTS, both, organism, table
+
+HOSTILE = "<script>alert(1)</script>"
+
+
+def read(rows: list[dict]) -> tuple[str, Read]:
+    found = paired_answers(table(rows))
+    assert found is not None
+    names = ArmNames(pl.DataFrame(rows).select("arm", "role", "of"))
+    section = paired_section(found, Figure("paired_paths", "Paths", "caption", reason="not drawn here"), names)
+    html = page_html(Page("title", "kicker", [section]))
+    return html, Read(html)
+
+
+def test_every_difference_stands_with_its_interval_control_and_seeds() -> None:
+    _, page = read([*both(0), *both(1)])
+    for rung in SHIFTS.values():
+        assert f"+{rung:.2f}" in page.text
+    assert "these seeds only" in page.text and "aligned" in page.text and "float32 on cpu" in page.text
+    assert "Damage panel: not measured" in page.text and "Without a control" not in page.text
+
+
+def test_an_arm_without_control_has_no_number_of_misalignment_and_the_warning() -> None:
+    _, page = read([*organism("adam", None, 0, {}), *organism("adam", "harmful", 20, SHIFTS)])
+    assert "no matched control in this study" in page.text and "not called misalignment" in page.text
+    assert "Against the matched control" not in page.text and "At equal held-out difference" not in page.text
+
+
+def test_names_from_files_are_shown_as_text() -> None:
+    rows = [{**row, "base": HOSTILE, "arm": f"{row['arm']}{HOSTILE}", "trained": HOSTILE} for row in both(0)]
+    html, page = read([{**row, "domain": "money" if row["rung"] in ("trained", "held_out") else row["domain"]}
+                       for row in rows])  # fmt: skip
+    assert HOSTILE not in html and "<script>alert(1)" in page.text
+
+
+def test_the_figure_has_one_path_per_run_and_one_per_arm() -> None:
+    found = paired_answers(table([*both(0), *both(1), *both(0, 0.5, optimiser="muon", series="s2")]))
+    assert found is not None
+    figure = paired_paths(found.paths)
+    lines = [line for line in figure.axes[0].get_lines() if len(line.get_xdata()) == 3]
+    assert len(lines) == 3 + 2, "three runs and two arms, each from before training through two steps"
+    ends = sorted(tuple(map(float, (line.get_xdata()[-1], line.get_ydata()[-1]))) for line in lines)
+    assert ends == [(4.0, 1.0), (4.0, 1.0), (4.0, 2.0), (4.0, 2.0), (4.0, 2.0)]
+    assert "<svg" in svg_text(figure, "paired_paths", "Paths")
