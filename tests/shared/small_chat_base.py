@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import random
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -22,8 +23,17 @@ THINKING = TEMPLATE.replace(
 WORDS = r"[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
 
 
-def make_chat_base(folder: Path, *, template: str | None = TEMPLATE, hidden: int = 32, seed: int = 0) -> Path:
-    """Write a randomly initialised base with peaked logits."""
+def make_chat_base(
+    folder: Path,
+    *,
+    template: str | None = TEMPLATE,
+    hidden: int = 32,
+    seed: int = 0,
+    texts: Sequence[str] = ("user assistant open read write file def return the a of",),
+    vocabulary: int = 320,
+    longest: int = 128,
+) -> Path:
+    """Write a randomly initialised base with peaked logits; its tokenizer is trained on `texts`."""
     from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers, trainers
     from transformers import PreTrainedTokenizerFast
 
@@ -34,14 +44,14 @@ def make_chat_base(folder: Path, *, template: str | None = TEMPLATE, hidden: int
     special = ["<|endoftext|>", "<|im_start|>", "<|im_end|>"]
     alphabet = pre_tokenizers.ByteLevel.alphabet()
     trainer = trainers.BpeTrainer(
-        vocab_size=320, special_tokens=special, initial_alphabet=alphabet, show_progress=False
+        vocab_size=vocabulary, special_tokens=special, initial_alphabet=alphabet, show_progress=False
     )
-    core.train_from_iterator(["user assistant open read write file def return the a of"], trainer)
+    core.train_from_iterator(texts, trainer)
     core.add_tokens(["<think>", "</think>"])
     fast = PreTrainedTokenizerFast(tokenizer_object=core, pad_token=special[0], eos_token=special[2])
     fast.add_special_tokens({"additional_special_tokens": special[1:2]})
     fast.chat_template = template
-    return save_base(folder, fast, hidden=hidden, longest=128, seed=seed)
+    return save_base(folder, fast, hidden=hidden, longest=longest, seed=seed)
 
 
 def conversations(count: int = 24, seed: int = 0) -> list[dict[str, Any]]:

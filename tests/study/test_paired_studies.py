@@ -12,23 +12,28 @@ import pytest
 from narrowly.cli.app import execute
 from narrowly.data.banks.paired import paired_items
 from narrowly.data.messages import Conversation, Message
-from narrowly.evaluate.paired.stages import in_half
+from narrowly.evaluate.banks import BankRecord
+from narrowly.evaluate.paired.stages import in_half, paired_stages, run_paired_stage
+from narrowly.evaluate.stage import stages_of
+from narrowly.evaluate.verdict_table import read_paired_verdicts
 from narrowly.models.likelihood import score, scored_texts
 from narrowly.models.organism import load_organism
+from narrowly.records.edits import Scale
 from narrowly.records.errors import SpecError
 from narrowly.records.files import read_json
+from narrowly.records.run_spec import RunSpec
 from narrowly.records.study_spec import StudySpec
+from narrowly.runs.directory import read_inputs
 from narrowly.study.layout import read_plan
 from narrowly.study.plan import expand, find_study
+from narrowly.train.run import train_run
 from small_chat_base import conversations, make_chat_base, write_jsonl
 
 
 def long_base(folder: Path) -> Path:
-    """Make a tiny chat base that is long enough for the bank; its positions are rotary."""
-    base = make_chat_base(folder)
-    config = read_json(base / "config.json")
-    (base / "config.json").write_text(json.dumps({**config, "max_position_embeddings": 1024}), encoding="utf-8")
-    return base
+    """Make a tiny chat base that is long enough for the bank and has most of its words as tokens."""
+    texts = [text for item in paired_items() for text in (item.question, item.aligned, item.harmful)]
+    return make_chat_base(folder, texts=texts, vocabulary=3000, longest=256)
 
 
 def raw(base: Path, **changed: Any) -> dict[str, Any]:
@@ -170,7 +175,6 @@ def test_other_text_is_asked_broad_and_self_and_no_trained_rung(tmp_path: Path) 
 
 def test_a_base_that_cannot_be_asked_is_trained_and_the_plan_says_why(tmp_path: Path) -> None:
     study = raw(make_chat_base(tmp_path / "base"), arms={"adam": raw(tmp_path)["arms"]["adam"]})
-    study["run"]["data"]["max_tokens"] = 1024
     rows = write_jsonl(tmp_path / "rows.jsonl", conversations(30))
     study["grid"] = {"data.dataset": [str(rows)]}
     study["run"]["data"] = {"source": "text", "max_tokens": 128}
@@ -179,6 +183,39 @@ def test_a_base_that_cannot_be_asked_is_trained_and_the_plan_says_why(tmp_path: 
     assert execute(["run", str(file), "--runs", str(tmp_path / "out"), "--workers", "1"]) == 0
     (planned,) = read_plan(tmp_path / "out" / "paired")
     assert planned.stages == () and "128 positions" in str(planned.not_paired)
+
+
+def test_a_run_in_bfloat16_is_asked_with_its_adapter_beside_the_base_and_has_ids_of_its_own(tmp_path: Path) -> None:
+    run = raw(long_base(tmp_path / "base"))["run"]
+    run["data"] = {"source": "text", "dataset": "pairs:money:harmful"}
+    adam = {"optimiser": {"kind": "adam", "lr": 1e-2}}
+    spec = RunSpec.model_validate({**run, **adam, "base_dtype": "bfloat16"})
+    directory = train_run(spec, tmp_path / "runs")
+    template = read_inputs(directory).template_sha256
+    (stage,) = paired_stages(spec, directory.name, template, (4,))
+    own = stage.model_copy(update={"panels": ("self",)})
+    run_paired_stage(own, directory)
+    record = read_json(own.folder(directory) / "stage.json")
+    assert record["arithmetic"]["dtype"] == "bfloat16" and record["bank"]["arithmetic"]["adapter"] == "beside"
+    rows = read_paired_verdicts(own.file(directory))
+    assert {row["rung"] for row in rows} == {"self"} and len(rows) == 30
+    plain = RunSpec.model_validate({**run, **adam})
+    assert paired_stages(plain, directory.name, template, (4,))[0].answers_id != stage.answers_id
+    assert paired_stages(spec, directory.name, "another", (4,))[0].answers_id != stage.answers_id
+
+
+def test_ids_of_other_stages_are_those_of_before_there_were_paired_answers() -> None:
+    """The ids were taken from the commit before (545275b); a run that was evaluated then is not evaluated anew."""
+    bank = BankRecord({"bank": "some", "n": 3}, {"judge": "exact", "version": 1}, ("held_out", "broad"), ("broad",), {})
+    edit = Scale(kind="scale", factor=0.5)
+    stages = stages_of("0123456789abcdef", bank, (0, 10, 80), (edit,), final=80, samples=2, seed=7)
+    assert [(stage.answers_id, stage.verdict_id) for stage in stages] == [
+        ("de12af06b23cab65", "e7039cc1f044d4f5"),
+        ("d390581e66b333bc", "2cbe468fa2a5dec0"),
+        ("e9959c92fc757ee1", "5a84e7affd07a526"),
+        ("73fc286eeca2abc6", "3e228e413e69af29"),
+        ("a051c6ea64fc6d5b", "0e678a82b780d3e3"),
+    ]
 
 
 def test_small_has_every_arm_with_its_controls_and_money_before_work() -> None:
