@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import re
 import tomllib
+from collections import deque
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
@@ -56,6 +57,7 @@ class Document:
         raws: spelling of scalars that are another than their value, by path.
         path: where this section stands in the document; () for the whole.
         root: value of the whole document, for interpolations.
+        made: its sections, once they were asked for.
     """
 
     value: Any
@@ -64,6 +66,7 @@ class Document:
     raws: dict[tuple[str | int, ...], Any] = field(default_factory=dict)
     path: tuple[str | int, ...] = ()
     root: Any = None
+    made: list[Document] | None = field(default=None, repr=False, compare=False)
 
     @property
     def line(self) -> int:
@@ -125,14 +128,19 @@ class Document:
             return None
         return Document(value, self.file, self.lines, self.raws, path, self.root)
 
-    def sections(self) -> Iterator[Document]:
-        """Yield this mapping and every mapping in it, outermost first."""
-        waiting = [self]
+    def sections(self) -> list[Document]:
+        """Return this mapping and every mapping in it, outermost first; made once, since many detectors ask."""
+        if self.made is None:
+            self.made = [one for one in self._parts() if isinstance(one.value, dict)]
+        return self.made
+
+    def _parts(self) -> Iterator[Document]:
+        waiting = deque([self])
         while waiting:
-            here = waiting.pop(0)
-            if isinstance(here.value, dict):
-                yield here
-            items = here.value.items() if isinstance(here.value, dict) else enumerate(here.value)
+            here = waiting.popleft()
+            yield here
+            inner = here.value if isinstance(here.value, dict | list) else ()
+            items = inner.items() if isinstance(inner, dict) else enumerate(inner)
             waiting += [
                 Document(value, self.file, self.lines, self.raws, (*here.path, key), self.root)
                 for key, value in items

@@ -43,3 +43,11 @@ def test_auto_is_unknown_without_a_host(tmp_path: Path) -> None:
 
 def test_a_file_without_an_optimiser_declares_no_job(tmp_path: Path) -> None:
     assert jobs_of(tmp_path, "ds.json", settings(None)) == []
+
+
+@pytest.mark.parametrize(("pin", "rate", "shared"), [("0.18.2", 1e-3, True), ("0.18.9", 0.02, False)])
+def test_muons_own_rate_counts_from_0_18_9_on(tmp_path: Path, pin: str, rate: float, shared: bool) -> None:
+    text = settings("Muon", lr=1e-3, muon_lr=0.02)
+    job = the_job(tmp_path, "ds.json", text, requirements__txt=f"deepspeed=={pin}\n")
+    assert job.value("learning_rate") == rate
+    assert ("muon_aux_lr" in job.marks) == shared

@@ -99,6 +99,9 @@ def job_of(document: Document, file: SourceFile, repository: Repository) -> Job:
     fill_defaults(job, TOOL, version, adapter="lora" if adapter not in ("", "none", "false") else "full")
     if "learning_rate" not in job.fields:
         job.set("learning_rate", unknown("not stated; axolotl refuses a config without it"))
+    if adapter and word(document, "peft_autocast_adapter_dtype") in ("false", "no", "0"):
+        reason = "the factors keep the base's precision"
+        job.set("adapter_dtype", explicit("bf16", place(document, "peft_autocast_adapter_dtype"), False, reason))
     _muon(job, document, adapter)
     _loraplus(job, document)
     join(job, document, file, repository)

@@ -11,6 +11,7 @@ from narrowly.audit.detectors.keys import (
     fill_defaults,
     new_job,
     note_version,
+    place,
     said,
     said_field,
     truth,
@@ -20,6 +21,7 @@ from narrowly.audit.files import Repository, SourceFile
 from narrowly.audit.optimiser_names import canonical_optimiser
 from narrowly.audit.record import Field, Job, explicit, inherited, overridden, unknown
 from narrowly.audit.trees import Document, UnreadableError
+from narrowly.audit.versions import Version, parts, version_of
 
 TOOL = "deepspeed"
 KINDS = ("json", "yaml")
@@ -59,6 +61,7 @@ def job_of(document: Document, file: SourceFile, repository: Repository) -> Job:
     job.mark("deepspeed_optimiser", optimiser_of(document), at)
     for name, found in block(document).items():
         job.set(name, found)
+    muon_rates(job, document, version)
     job.set("scheduler", said_field("scheduler", document, "scheduler.type"))
     for name, key in (("batch_size", "train_micro_batch_size_per_gpu"), ("accumulation", "gradient_accumulation_steps"),
                       ("max_grad_norm", "gradient_clipping")):  # fmt: skip
@@ -78,6 +81,23 @@ def optimiser_of(document: Document) -> str | None:
         off = said(document, "optimizer.params.adam_w_mode")
         return "adamw" if off is None or truth(document, "optimizer.params.adam_w_mode") else "adam"
     return canonical_optimiser(spelled) if spelled else None
+
+
+def muon_rates(job: Job, document: Document, version: Version | None) -> None:
+    """Follow DeepSpeed's Muon: `muon_lr` and `adam_lr` count from 0.18.9 on; before, both groups share `lr`."""
+    if optimiser_of(document) != "muon":
+        return
+    apart = [key for key in ("muon_lr", "adam_lr") if said(document, f"optimizer.params.{key}") is not None]
+    if version is not None and version.exact is not None and parts(version.exact) < (0, 18, 9):
+        at = place(document, "optimizer.params.lr", "optimizer")
+        job.mark("muon_aux_lr", job.value("learning_rate"), at, f"deepspeed {version.exact}: Adam's group shares lr")
+        for key in apart:
+            where = place(document, f"optimizer.params.{key}")
+            job.mark("ignored_key", f"optimizer.params.{key}", where, "counts from deepspeed 0.18.9 on")
+    elif "muon_lr" in apart:
+        found = document.field("learning_rate", "optimizer.params.muon_lr")
+        if found is not None and found.known:
+            job.set("learning_rate", found)
 
 
 def block(document: Document) -> dict[str, Field]:
@@ -172,3 +192,4 @@ def join(job: Job, document: Document, file: SourceFile, repository: Repository,
             )
         else:
             job.set(name, inherited(found.value, found.at, "from the optimiser block of the DeepSpeed file", found.raw))
+    muon_rates(job, config, version_of(TOOL, repository, file))

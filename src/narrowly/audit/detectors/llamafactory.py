@@ -133,6 +133,10 @@ def _v0(document: Document, file: SourceFile, repository: Repository) -> Job:
     evaluated = said(document, "val_size", "eval_dataset")
     if evaluated is not None:
         job.set("evaluation", explicit(str(evaluated.value) not in ("0", "0.0"), f"{document.file}:{evaluated.line}"))
+    if lora and truth(document, "pure_bf16"):
+        job.set(
+            "adapter_dtype", explicit("bf16", place(document, "pure_bf16"), True, "the factors are not cast to float32")
+        )
     _switches(job, document, lora)
     join(job, document, file, repository)
     if said(document, "fsdp") is not None:
