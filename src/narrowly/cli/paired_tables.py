@@ -53,17 +53,25 @@ def print_paired(result: EvalResult) -> None:
 
 
 def _print_damage(result: EvalResult) -> None:
-    from narrowly.evaluate.damage.summary import damage_words
+    """Print abilities and perplexity of every model, and what was lost against the base."""
+    from narrowly.evaluate.damage.summary import abilities_of, fall
 
     if result.damage is None:
         say(f"abilities and perplexity: not measured; {safe(result.no_damage)}")
         return
-    base = result.damage.get("base 1")
+    base, rows = result.damage.get("base 1"), []
     for label, panel in result.damage.items():
-        if label == "base 1" and len(result.damage) > 1:
-            continue
-        for line in damage_words(panel, base) if base is not None else damage_words(panel)[:-1]:
-            say(f"{label}: {line}")
+        all_ = abilities_of(panel)[-1]
+        lost = fall(panel, base).over_mean if base is not None and panel is not base else None
+        bounds = (None, None, None) if lost is None else (lost.estimate, lost.low, lost.high)
+        rows.append((label, f"{all_.right} of {all_.n}", panel.perplexity, panel.shuffled_perplexity, *bounds))
+    console().print(table(("model", "right", "perplexity", "shuffled", "against base", "low", "high"), rows))
+    say("right: four-way items whose right choice is the likeliest; perplexity: of prose, and of its words shuffled")
+    if base is not None:
+        say(
+            "against base: margin of the right choice over the mean of the wrong ones, minus that of the base, in "
+            "nats; 95 % t interval over items"
+        )
 
 
 def _print_cued(result: EvalResult) -> None:

@@ -31,7 +31,8 @@ class Arithmetic(Spec):
     def __str__(self) -> str:
         """Return it in words."""
         stored = "" if self.quantisation is None else f", weights in {self.quantisation}"
-        return f"{self.engine} ({self.backend}) in {self.dtype}{stored} on {self.device}"
+        by = self.engine if self.engine == self.backend else f"{self.engine} ({self.backend})"
+        return f"{by} in {self.dtype}{stored} on {self.device}"
 
 
 def is_unknown(arithmetic: Arithmetic) -> bool:
