@@ -123,3 +123,8 @@ def test_a_deepspeed_block_wins_and_its_auto_takes_the_hosts_rate(tmp_path: Path
 )
 def test_serving_merging_and_prediction_yield_no_job(tmp_path: Path, text: str) -> None:
     assert jobs_of(tmp_path, "c.yaml", text) == []
+
+
+def test_stage_and_method_may_be_left_to_their_defaults(tmp_path: Path) -> None:
+    job = the_job(tmp_path, "c.yaml", V0.replace("stage: sft\n", "").replace("finetuning_type: lora\n", ""))
+    assert (job.tool, *values(job, "adapter", "lora_r")) == ("llamafactory", "lora", 8)

@@ -264,3 +264,13 @@ def test_megatrons_adam_is_adamw_and_counts_where_megatron_is_on(tmp_path: Path)
 def test_a_recipe_without_its_base_is_unknown(tmp_path: Path) -> None:
     job = the_job(tmp_path, "c.yaml", "defaults: gone.yaml\npolicy: {model_name: m}\ncheckpointing: {enabled: true}\n")
     assert "gone.yaml is not beside" in job["optimiser"].reason
+
+
+def test_the_section_of_a_subcommand_is_looked_into(tmp_path: Path) -> None:
+    text = "fit:\n" + "".join(f"  {line}\n" for line in LIGHTNING.splitlines())
+    assert values(the_job(tmp_path, "c.yaml", text), "optimiser", "learning_rate") == ("sgd", 0.1)
+
+
+def test_a_short_mlx_config_that_trains_is_a_job(tmp_path: Path) -> None:
+    text = "model: m\ntrain: true\ndata: d\niters: 10\nlora_parameters: {rank: 4}\n"
+    assert values(the_job(tmp_path, "c.yaml", text), "optimiser", "learning_rate", "max_steps") == ("adam", 1e-5, 10)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from functools import cache
+from functools import cache, lru_cache
 from importlib.resources import files
 from typing import Any, NamedTuple
 
@@ -94,6 +94,11 @@ def default_field(tool: str, name: str, version: Version | None = None, of: str 
 
 def defaults_of(tool: str, version: Version | None = None, of: str = "", **when: Any) -> dict[str, Field]:
     """Return every default of a tool by field, for `Job.fill`."""
+    return dict(_defaults(tool, version, of, tuple(sorted(when.items()))))
+
+
+@lru_cache(maxsize=512)  # `of` comes from files: bounded
+def _defaults(tool: str, version: Version | None, of: str, when: tuple[tuple[str, Any], ...]) -> dict[str, Field]:
     names = dict.fromkeys(row.field for row in table(tool).rows)
-    found = {name: default_field(tool, name, version, of, **when) for name in names}
+    found = {name: default_field(tool, name, version, of, **dict(when)) for name in names}
     return {name: field for name, field in found.items() if field is not None}

@@ -16,6 +16,7 @@ from narrowly.audit.detectors.keys import (
     place,
     said,
     take,
+    trained_in,
     truth,
 )
 from narrowly.audit.files import Repository, SourceFile
@@ -73,7 +74,11 @@ def is_lightning(document: Document) -> bool:
 
 def detect(file: SourceFile, repository: Repository) -> list[Job]:
     """Return the jobs of a YAML file."""
-    return [job_of(one, file, repository) for one in file.documents if is_lightning(one) or is_litgpt(one)]
+    return [
+        job_of(one, file, repository)
+        for document in file.documents
+        for one in trained_in(document, lambda one: is_lightning(one) or is_litgpt(one))
+    ]
 
 
 def job_of(document: Document, file: SourceFile, repository: Repository) -> Job:

@@ -32,7 +32,7 @@ from narrowly.audit.trees import Document
 
 TOOL = "llamafactory"
 KINDS = ("yaml", "json")
-TRIGGERS = (b"finetuning_type", b"stage", b"train_dataset", b"peft_config", b"model_class")
+TRIGGERS = (b"finetuning_type", b"stage", b"train_dataset", b"peft_config", b"model_class", b"template")
 
 KEYS: Keys = {
     **TRAINER_KEYS,
@@ -81,7 +81,12 @@ def is_v0(document: Document) -> bool:
     if not isinstance(document.value, dict) or said(document, "tuner_type", "train_type", "sft_type", "rlhf_type"):
         return False
     stage, method = word(document, "stage") in _STAGES, word(document, "finetuning_type") in _METHODS
-    if not (stage or method) or not said(document, "model_name_or_path", "dataset", "do_train", "template"):
+    by_template = (
+        truth(document, "do_train") and said(document, "template") and said(document, "dataset", "dataset_dir")
+    )
+    if not (stage or method or by_template) or not said(
+        document, "model_name_or_path", "dataset", "do_train", "template"
+    ):
         return False
     if truth(document, "do_train"):
         return True

@@ -16,6 +16,7 @@ from narrowly.audit.detectors.keys import (
     said_field,
     take,
     trained_in,
+    truth,
     word,
 )
 from narrowly.audit.files import Repository, SourceFile
@@ -67,7 +68,7 @@ def is_mlx(document: Document) -> bool:
     count = sum(key in document.value for key in ours)
     return (
         isinstance(document.value.get("model"), str)
-        and count >= 3
+        and count >= (2 if truth(document, "train") else 3)
         and (said(document, "iters", "lora_parameters") is not None)
     )
 
