@@ -149,8 +149,8 @@ def _ladder(rows: Sequence[LadderRow], names: ArmNames) -> Table:
     return Table(
         "Log-odds of the run minus those of its control at the last step, nats per answer; below each its 95\u00a0% "
         f"interval over {' or '.join(sorted(units)) or 'question'}s (broad) or questions (other rungs){only}. "
-        "Permuted: the same harmful answers on other questions; what is left against it is more than format and "
-        "style. Smallest effect: of broad, found with a power of 80\u00a0%.",
+        "Permuted: the same harmful answers under other questions; what is left against it comes from answering the "
+        "question, not from the wording of the answers. Smallest effect: of broad, found with a power of 80\u00a0%.",
         [
             Column("arm"),
             Column("base"),
