@@ -11,6 +11,7 @@ from itertools import islice
 from multiprocessing import get_context
 from pathlib import Path
 
+from narrowly.audit.detectors.deepspeed import without_joined
 from narrowly.audit.detectors.registry import detectors_for
 from narrowly.audit.files import Repository, SourceFile, kind_of, read_source, walk
 from narrowly.audit.record import Job, Skip
@@ -68,6 +69,7 @@ def scan(paths: Sequence[Path], workers: int = 1) -> Scan:
             found.add(_folder(path, workers, label="" if len(paths) == 1 else _label(path)))
         else:
             found.add(_one_file(path, beside))
+    found.jobs = without_joined(found.jobs)
     return found
 
 

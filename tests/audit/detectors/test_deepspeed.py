@@ -51,3 +51,18 @@ def test_muons_own_rate_counts_from_0_18_9_on(tmp_path: Path, pin: str, rate: fl
     job = the_job(tmp_path, "ds.json", text, requirements__txt=f"deepspeed=={pin}\n")
     assert job.value("learning_rate") == rate
     assert ("muon_aux_lr" in job.marks) == shared
+
+
+def test_an_optimiser_block_makes_a_file_deepspeeds(tmp_path: Path) -> None:
+    text = '{"train_batch_size": "auto", "optimizer": {"type": "Adam", "params": {"lr": 3e-4}}}'
+    job = the_job(tmp_path, "ds.json", text)
+    assert (job.tool, *values(job, "optimiser", "learning_rate")) == ("deepspeed", "adamw", 3e-4)
+
+
+def test_a_file_that_a_host_refers_to_has_no_job_of_its_own(tmp_path: Path) -> None:
+    host = (
+        "model_name_or_path: m\nnum_train_epochs: 1\nper_device_train_batch_size: 1\nlearning_rate: 1e-5\n"
+        "warmup_ratio: 0.1\ndeepspeed: ds.json\n"
+    )
+    assert jobs_of(tmp_path, "ds.json", settings("Adam", lr="auto"), **{"sft___c__yaml": host}) == []
+    assert the_job(tmp_path, "other.json", settings("Adam", lr="auto")).tool == "deepspeed"

@@ -25,23 +25,38 @@ from narrowly.audit.versions import Version, parts, version_of
 
 TOOL = "deepspeed"
 KINDS = ("json", "yaml")
-TRIGGERS = (b"zero_optimization", b"train_micro_batch_size_per_gpu")
+TRIGGERS = (b"zero_optimization", b"train_micro_batch_size_per_gpu", b'"params"')
 
 _PARAMETERS = {"learning_rate": "lr", "weight_decay": "weight_decay", "eps": "eps", "momentum": "momentum"}
 _FILLED_BY_HOST = '"auto": the program that reads this file fills it in'
 
 
+_KEYS = (
+    "zero_optimization train_micro_batch_size_per_gpu train_batch_size gradient_accumulation_steps fp16 bf16 optimizer "
+    "scheduler gradient_clipping steps_per_print zero_allow_untested_optimizer "
+    "wall_clock_breakdown zero_force_ds_cpu_optimizer"
+).split()
+
+
 def is_deepspeed(document: Document) -> bool:
-    """Say whether a document is a DeepSpeed config."""
-    keys = ("zero_optimization", "train_micro_batch_size_per_gpu", "train_batch_size", "fp16", "bf16", "optimizer")
-    return (
-        isinstance(document.value, dict)
-        and (
-            isinstance(document.value.get("zero_optimization"), dict)
-            or "train_micro_batch_size_per_gpu" in document.value
-        )
-        and sum(key in document.value for key in keys) >= 2
-    )
+    """Say whether a document is a DeepSpeed config: its own sections, or an optimiser block among its keys."""
+    value = document.value
+    if not isinstance(value, dict):
+        return False
+    block = value.get("optimizer")
+    ours = isinstance(value.get("zero_optimization"), dict) or "train_micro_batch_size_per_gpu" in value
+    ours = ours or (isinstance(block, dict) and "type" in block and isinstance(block.get("params"), dict))
+    return ours and sum(key in value for key in _KEYS) >= 2
+
+
+def without_joined(jobs: list[Job]) -> list[Job]:
+    """Return the jobs without those of DeepSpeed files that a host among the jobs refers to: the host's says it all."""
+    joined = {
+        (job.marks["deepspeed_optimiser"].at or "").rpartition(":")[0]
+        for job in jobs
+        if job.tool != TOOL and "deepspeed_optimiser" in job.marks
+    }
+    return [job for job in jobs if job.tool != TOOL or job.kind != "config" or job.file not in joined]
 
 
 def detect(file: SourceFile, repository: Repository) -> list[Job]:
