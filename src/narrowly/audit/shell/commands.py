@@ -73,7 +73,9 @@ def commands_in(text: str) -> list[Command]:
         if not words:
             variables |= own
             continue
-        found.append(Command(_filled(words, variables | own, arrays), words[0].line, {**variables, **own}))
+        filled = _filled(words, variables | own, arrays)
+        if filled:
+            found.append(Command(filled, words[0].line, {**variables, **own}))
     return found
 
 
