@@ -203,6 +203,8 @@ def test_a_folder_holds_rows_texts_and_a_result_with_every_hash_and_no_path(
         assert sha256 is not None and len(sha256) == 64
     assert result.paired.prompt.closing == (2,)
     assert str(tmp_path) not in (out / "result.json").read_text()
+    page = (out / "report.html").read_text()
+    assert result.paired.bank.sha256 in page and "what is open tools" in page and str(tmp_path) not in page
 
 
 def test_a_stopped_evaluation_goes_on_and_computes_no_part_twice(

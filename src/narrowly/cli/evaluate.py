@@ -77,7 +77,9 @@ def command(
     margin: Annotated[float | None, MARGIN] = None,
     cued: Annotated[bool, CUED] = False,
     no_damage: Annotated[bool, typer.Option("--no-damage", help="Leave abilities and perplexity out.")] = False,
-    out: Annotated[Path | None, typer.Option("--out", metavar="FOLDER", help="Results: JSON and Parquet.")] = None,
+    out: Annotated[
+        Path | None, typer.Option("--out", metavar="FOLDER", help="Results: page, JSON and Parquet.")
+    ] = None,
     runs: Runs = DEFAULT_RUNS,
     dtype: Annotated[str | None, typer.Option("--dtype", help="Of a base: float32, bfloat16 or nf4.")] = None,
     device: Annotated[str, typer.Option("--device", help="cpu or cuda.")] = "cpu",
@@ -143,12 +145,16 @@ def _paired(request: EvalRequest, as_json: bool) -> int:
 def _show(result: EvalResult, out: Path | None, as_json: bool) -> int:
     from narrowly.cli.paired_tables import print_paired
 
+    if out is not None:
+        from narrowly.report.paired_page import write_paired_page
+
+        write_paired_page(out)
     if as_json:
         print_json(result.model_dump(mode="json"))
     else:
         print_paired(result)
         if out is not None:
-            say(f"result.json, rows.parquet and questions.parquet are in {out}")
+            say(f"report.html, result.json, rows.parquet and questions.parquet are in {out}")
     return 0
 
 

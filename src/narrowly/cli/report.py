@@ -1,4 +1,4 @@
-"""`narrowly report`: collect a study's tables again and rebuild summary and report."""
+"""`narrowly report`: rebuild tables, summary and report of a study, or the page of results of `narrowly eval`."""
 
 from __future__ import annotations
 
@@ -15,6 +15,8 @@ Examples:
   narrowly report out/micro
   narrowly report out/micro --json
       where it is, whether it was current, and every file of it
+  narrowly report results/work
+      the page of a folder that narrowly eval --out wrote
 
 Tables, summary.json, report.html and figures/ are made from the run directories; nothing is trained or evaluated.
 Where runs, study, code and the files themselves are what they were, nothing is made anew.
@@ -22,14 +24,19 @@ Where runs, study, code and the files themselves are what they were, nothing is 
 
 
 def command(
-    study_dir: Annotated[Path, typer.Argument(metavar="STUDY_DIR", help="Folder of a study, for instance out/micro.")],
+    study_dir: Annotated[Path, typer.Argument(metavar="FOLDER", help="Of a study, as out/micro, or of eval --out.")],
     as_json: AsJson = False,
 ) -> int:
-    """Rebuild the tables, the summary and the report of a study where they are not current."""
+    """Rebuild tables, summary and report of a study where they are not current, or the page of an evaluation."""
     need_extra("lab", "a report")
-    made = made_report(study_dir)
+    from narrowly.report.paired_page import is_paired_result, paired_page_files, write_paired_page
+
+    if is_paired_result(study_dir):
+        made, files = MadeReport(write_paired_page(study_dir), False), paired_page_files(study_dir)
+    else:
+        made, files = made_report(study_dir), None
     if as_json:
-        print_json({"report": str(made.path), "current": made.was_current, "files": report_files(study_dir)})
+        print_json({"report": str(made.path), "current": made.was_current, "files": files or report_files(study_dir)})
     else:
         say_made(made)
     return 0

@@ -14,8 +14,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from narrowly.data.banks.paired import paired_items
 from narrowly.report.kit import Cell, Column, Figure, Page, Paragraph, Section, Table, page_html
+from narrowly.report.paired_page import write_paired_page
 from narrowly.report.write import write_report
+from paired_results import drawn_results
 from synthetic import make_tables, write_study
 from synthetic_training import real_tables
 
@@ -35,13 +38,21 @@ def browser():
 
 @pytest.fixture(scope="module")
 def reports(tmp_path_factory):
-    """Return the page of a study with answers, and that of one which only trained."""
+    """Return the page of a study with answers, that of one which only trained, and that of an evaluation."""
     folder = tmp_path_factory.mktemp("out")
     answered = make_tables(5, arms={"sgd", "adam", "muon", "adam_penalty", "adam_aligned"}, failed=False)
     return {
         "answers": write_report(write_study(folder / "answers", answered, ideal_broad=0.5)),
         "training": write_report(write_study(folder / "training", real_tables(), demonstration=False)),
+        "paired": write_paired_page(evaluated(folder / "paired")),
     }
+
+
+def evaluated(folder: Path) -> Path:
+    drawn_results(
+        folder, list(paired_items()), seeds=5, margin=1.0, notes=("Organism and control differ in the seed.",)
+    )
+    return folder
 
 
 @pytest.fixture
@@ -124,6 +135,20 @@ def test_a_filter_finds_the_name_behind_a_label(visit, reports):
     assert rows.count() == 1 and "drop the top 1" in rows.first.inner_text()
 
 
+def test_questions_of_an_evaluation_are_folded_under_a_warning_and_can_be_filtered_and_sorted(visit, reports):
+    page = visit(reports["paired"])
+    section = page.locator("#questions")
+    rows = section.locator("tbody tr:visible")
+    assert rows.count() == 0 and "Content warning" in section.locator("summary").inner_text()
+    section.locator("summary").click()
+    assert rows.count() == 540
+    section.get_by_role("searchbox").fill("held work")
+    assert rows.count() == 40 == sum(item.part == "held_out" and item.domain == "work" for item in paired_items())
+    section.get_by_role("button", name="organism − control").click()
+    shown = [float(text.split()[0].replace("−", "-")) for text in rows.locator("td:last-child").all_inner_texts()]
+    assert shown == sorted(shown) and shown[0] < shown[-1]
+
+
 @pytest.mark.parametrize(("report", "figure"), [("answers", "loss_alignment"), ("training", "training_losses")])
 def test_a_point_names_base_seed_run_and_the_command_that_repeats_it(visit, reports, report, figure):
     page = visit(reports[report])
@@ -199,7 +224,7 @@ LEAST_CONTRAST = """() => {
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
-@pytest.mark.parametrize("report", ["answers", "training"])
+@pytest.mark.parametrize("report", ["answers", "training", "paired"])
 def test_every_text_reaches_the_contrast_of_wcag_aa(visit, reports, report, scheme):
     page = visit(reports[report], color_scheme=scheme)
     page.evaluate("document.querySelectorAll('details').forEach(it => { it.open = true; })")
@@ -228,7 +253,7 @@ def test_dark_mode_follows_the_system_or_the_switch_and_drawings_stay_legible(vi
     assert page.evaluate("getComputedStyle(document.body).backgroundColor") == "rgb(255, 255, 255)"
 
 
-@pytest.mark.parametrize("report", ["answers", "training"])
+@pytest.mark.parametrize("report", ["answers", "training", "paired"])
 def test_a_phone_scrolls_down_and_never_sideways(visit, reports, report):
     page = visit(reports[report], viewport=PHONE)
     page.evaluate("document.querySelectorAll('details').forEach(it => { it.open = true; })")
@@ -240,6 +265,9 @@ def test_a_phone_scrolls_down_and_never_sideways(visit, reports, report):
     if report == "answers":  # rows of long text become blocks
         cell = page.locator("#claims td").first
         assert cell.evaluate("it => getComputedStyle(it).display") == "block"
+    if report == "paired":
+        cell = page.locator("#questions td.number").first
+        assert cell.evaluate("it => getComputedStyle(it).textAlign") == "left"
 
 
 def test_the_contents_stay_in_sight_and_say_where_the_reader_is(visit, reports):
@@ -290,7 +318,7 @@ def tall(tmp_path_factory):
     return path
 
 
-@pytest.mark.parametrize("report", ["answers", "training", "tall"])
+@pytest.mark.parametrize("report", ["answers", "training", "paired", "tall"])
 def test_print_is_light_and_wastes_no_page(visit, reports, tall, report):
     page = visit({**reports, "tall": tall}[report], color_scheme="dark")
     pdf = page.pdf(prefer_css_page_size=True)
