@@ -59,12 +59,13 @@ def _forest(axis: Axes, found: Sequence[Estimate], names: Sequence[str]) -> None
                                 zorder=3)  # fmt: skip
             hover(dots, [f"{one.name}, seed {at}: {number(value, signed=True)} nats"
                          for at, value in enumerate(one.per_seed, start=1)])  # fmt: skip
-    known = [(place, one) for place, one in zip(places, found, strict=True) if one.interval.estimate is not None]
+    known = [(one.interval.estimate, place, one) for place, one in zip(places, found, strict=True)
+             if one.interval.estimate is not None]  # fmt: skip
     points = axis.scatter(
-        [one.interval.estimate for _, one in known], [place for place, _ in known], s=46, color=COLOUR,
+        [value for value, _, _ in known], [place for _, place, _ in known], s=46, color=COLOUR,
         edgecolor="white", linewidth=0.8, zorder=4,
     )  # fmt: skip
-    hover(points, [_told(one) for _, one in known])
+    hover(points, [_told(one) for _, _, one in known])
     axis.set_yticks(list(places), names)
     axis.set_ylim(len(found) - 0.4, -0.6)
     axis.grid(visible=False, axis="y")
