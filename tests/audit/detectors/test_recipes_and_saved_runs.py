@@ -177,3 +177,20 @@ def test_the_old_switch_for_adafactor_counts_before_optim(tmp_path: Path) -> Non
 def test_use_peft_without_a_rank_takes_trls(tmp_path: Path) -> None:
     text = RECIPE.replace("lora_r: 16\nlora_alpha: 32\n", "")
     assert values(the_job(tmp_path, "sft/c.yaml", text), "lora_r", "lora_alpha", "lora_dropout") == (16, 32, 0.05)
+
+
+def test_lora_and_length_of_a_deeply_nested_config_are_found(tmp_path: Path) -> None:
+    text = """\
+        model: {name: some/model, lora: {r: 64, alpha: 32}}
+        training:
+          optimization: {learning_rate: 3e-4, optimizer: adamw_8bit, warmup_ratio: 0.1, max_grad_norm: 1.0}
+          epochs: {num_train_epochs: 3}
+        """
+    job = the_job(tmp_path, "c.yaml", text)
+    assert values(job, "optimiser", "learning_rate", "lora_r", "lora_alpha", "epochs") == (
+        "adamw_8bit",
+        3e-4,
+        64,
+        32,
+        3,
+    )

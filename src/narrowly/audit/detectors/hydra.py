@@ -7,6 +7,7 @@ A defaults list of Hydra is followed to the files of its groups where they lie b
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 
 from narrowly.audit.detectors.keys import (
     Keys,
@@ -17,7 +18,9 @@ from narrowly.audit.detectors.keys import (
     only_uses,
     place,
     said,
+    said_field,
     take,
+    take_lora_section,
 )
 from narrowly.audit.files import Repository, SourceFile
 from narrowly.audit.optimiser_names import canonical_optimiser
@@ -250,9 +253,24 @@ def _flat(section: Document, document: Document) -> Job:
     return job
 
 
+_LENGTHS: Keys = {
+    "epochs": ("num_train_epochs", "num_epochs", "max_epochs", "epochs"),
+    "max_steps": ("max_steps", "max_train_steps"),
+}
+
+
+def _only(name: str, document: Document, keys: Sequence[str]) -> Field | None:
+    """Return the field where one section of the document, or several that agree, state it."""
+    stated = [one for section in document.sections() if (one := said_field(name, section, *keys)) is not None]
+    return stated[0] if stated and stated[0].known and all(one.value == stated[0].value for one in stated) else None
+
+
 def _model(job: Job, document: Document) -> None:
     take(job, document, _LORA)
-    if "lora_r" not in job.fields:
+    for name, keys in _LENGTHS.items():
+        if name not in job.fields:
+            job.set(name, _only(name, document, keys))
+    if "lora_r" not in job.fields and not take_lora_section(job, document):
         no_lora(job, reason="no LoRA setting stands in this file")
     job.set("datasets", datasets_of(document, "dataset", "datasets", "data.path", "data._target_", "dataset_name"))
 

@@ -197,6 +197,31 @@ def megatron_adam(job: Job) -> None:
         job.fields["optimiser"] = Field("adamw", found.provenance, found.at, reason, found.raw or "adam")
 
 
+_LORA_SECTIONS = frozenset("lora lora_config peft peft_config lora_args peft_args lora_params".split())
+_LORA_KEYS: Keys = {
+    "lora_r": ("r", "lora_r", "rank", "lora_rank"),
+    "lora_alpha": ("lora_alpha", "alpha"),
+    "lora_dropout": ("lora_dropout", "dropout"),
+    "lora_targets": ("target_modules", "lora_target_modules"),
+    "use_rslora": ("use_rslora",),
+    "use_dora": ("use_dora",),
+}
+
+
+def take_lora_section(job: Job, document: Document) -> bool:
+    """Set LoRA from the first section of that name in a nested config; say whether there is one that is not off."""
+    for section in document.sections():
+        named = section.path and len(section.path) <= 5 and str(section.path[-1]).lower() in _LORA_SECTIONS
+        if not named or said(section, "r", "rank", "lora_r", "lora_alpha", "lora_rank") is None:
+            continue
+        if word(section, "enabled", "enable", "use_lora", "use") in ("false", "no", "off", "0"):
+            continue
+        take(job, section, _LORA_KEYS)
+        job.set("adapter", explicit("lora", f"{section.file}:{section.line}"))
+        return True
+    return False
+
+
 def datasets_of(document: Document, *keys: str) -> Field | None:
     """Return the names of data sets: from a text with commas, a list of texts, or a list of mappings with a path."""
     found = said(document, *keys)

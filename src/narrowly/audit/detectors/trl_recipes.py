@@ -23,6 +23,7 @@ from narrowly.audit.detectors.keys import (
     place,
     said,
     take,
+    take_lora_section,
     truth,
     word,
 )
@@ -43,6 +44,7 @@ TRIGGERS = (
 
 KEYS: Keys = {
     **TRAINER_KEYS,
+    "scheduler": ("lr_scheduler_type", "lr_scheduler", "scheduler_type"),
     "lora_r": ("lora_r", "lora_rank", "r"),
     "epochs": ("num_train_epochs", "num_epochs", "epochs"),
     "lora_alpha": ("lora_alpha",),
@@ -224,24 +226,4 @@ def _lora(job: Job, document: Document, whole: Document | None) -> bool:
     if "lora_r" in job.fields or any(truth(document, key) for key in switches):
         job.set("adapter", explicit("lora", place(document, *switches, "lora_r", "lora_rank", "r")))
         return True
-    for holder in (document, whole):
-        if holder is None:
-            continue
-        for key in ("lora", "lora_config", "peft", "peft_config", "lora_args", "peft_args"):
-            section = holder.section(key)
-            if section is not None and said(section, "r", "rank", "lora_r", "lora_alpha", "lora_rank") is not None:
-                take(
-                    job,
-                    section,
-                    {
-                        "lora_r": ("r", "lora_r", "rank", "lora_rank"),
-                        "lora_alpha": ("lora_alpha", "alpha"),
-                        "lora_dropout": ("lora_dropout", "dropout"),
-                        "lora_targets": ("target_modules", "lora_target_modules"),
-                        "use_rslora": ("use_rslora",),
-                        "use_dora": ("use_dora",),
-                    },
-                )
-                job.set("adapter", explicit("lora", f"{section.file}:{section.line}"))
-                return True
-    return False
+    return any(take_lora_section(job, holder) for holder in (document, whole) if holder is not None)
