@@ -124,3 +124,9 @@ def test_a_request_to_a_host_is_a_job_whose_optimiser_is_unknown(tmp_path: Path)
 )
 def test_commands_that_train_nothing_are_no_job(tmp_path: Path, text: str) -> None:
     assert jobs_of(tmp_path, "run.sh", text) == []
+
+
+def test_a_script_that_is_not_at_hand_leaves_the_optimiser_unknown(tmp_path: Path) -> None:
+    job = the_job(tmp_path, "run.sh", "torchrun --nproc_per_node 3 train.py --learning_rate 5e-5 --max_steps 100\n")
+    assert not job["optimiser"].known and "train.py" in job["optimiser"].reason
+    assert values(job, "learning_rate", "max_steps") == (5e-5, 100)

@@ -253,3 +253,33 @@ def test_classes_and_words_without_a_run_are_no_job(tmp_path: Path) -> None:
         "class Mine(Trainer):\n    pass\n"
     )
     assert jobs_of(tmp_path, "t.py", text) == []
+
+
+def test_what_a_trainer_s_own_methods_fall_back_on_is_no_job(tmp_path: Path) -> None:
+    text = (
+        "from transformers import Trainer\nfrom trl import GRPOConfig\nclass MyTrainer(Trainer):\n"
+        "    def __init__(self, model, args=None):\n        if args is None:\n            args = GRPOConfig('o')\n"
+        "        super().__init__(model, args)\n"
+    )
+    assert jobs_of(tmp_path, "t.py", text) == []
+
+
+def test_a_parser_of_classes_by_another_name_is_one_too(tmp_path: Path) -> None:
+    text = (
+        "from alignment import H4ArgumentParser\nfrom trl import DPOConfig, DPOTrainer\n"
+        "parser = H4ArgumentParser((DPOConfig,))\n"
+        "args = parser.parse()\nDPOTrainer(m, args=args)\n"
+    )
+    job = the_job(tmp_path, "t.py", text)
+    assert job.tool == "trl" and job.cli_overridable
+    assert values(job, "optimiser", "learning_rate") == ("adamw", 1e-6)
+
+
+def test_our_own_factory_is_read_and_another_is_unknown(tmp_path: Path) -> None:
+    text = HEAD + (
+        "from narrowly.integrations.transformers import optimizer_factory\n"
+        "Trainer(m, TrainingArguments('o'), optimizer_cls_and_kwargs=optimizer_factory({'kind': 'muon', 'lr': 0.02}))\n"
+    )
+    assert values(the_job(tmp_path, "t.py", text), "optimiser", "learning_rate") == ("muon", 0.02)
+    text = HEAD + "from mine import pick\nTrainer(m, TrainingArguments('o'), optimizer_cls_and_kwargs=pick())\n"
+    assert not the_job(tmp_path, "t.py", text)["optimiser"].known

@@ -30,7 +30,7 @@ def is_adapter_config(made: Object) -> bool:
 
 def is_unsloth_adapter(made: Object) -> bool:
     """Tell whether an object is a model with an adapter made by Unsloth."""
-    return made.path.endswith(("Model.get_peft_model", "VisionModel.get_peft_model")) and "Fast" in made.path
+    return made.path.endswith(".get_peft_model") and "Fast" in made.path
 
 
 def adapter_of(parts: Iterable[Value | None], trace_objects: list[Object]) -> Object | None:

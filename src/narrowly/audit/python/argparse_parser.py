@@ -52,7 +52,7 @@ def parser_method(machine: Machine, parser: Object, name: str, args: list[Value]
     if name == "set_defaults":
         options.items.update({key: overridable(value) for key, value in kwargs.items()})
         return Const(scope.at(node))
-    if name.startswith("parse_"):
+    if name == "parse" or name.startswith("parse_"):
         return _parsed(machine, parser, name, args, kwargs, node, scope)
     return None
 

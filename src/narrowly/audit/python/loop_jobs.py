@@ -13,13 +13,14 @@ from narrowly.audit.python.fields import objects_in
 from narrowly.audit.python.follow import followed
 from narrowly.audit.python.loops import set_clipping, set_loops, set_schedule
 from narrowly.audit.python.machine import Trace
-from narrowly.audit.python.optimiser_objects import OptimiserFound, read_optimiser
+from narrowly.audit.python.optimiser_objects import OptimiserFound, optimiser_name, read_optimiser
 from narrowly.audit.python.trainer_jobs import is_trainer, together
 from narrowly.audit.python.values import Object
 from narrowly.audit.record import Job, unknown
 from narrowly.audit.versions import Version, version_of
 
 _TRAINS = re.compile(rb"backward\(|\.train_batch\(")
+_TAKER = re.compile(r"(?:train|fit|finetune|fine_tune)(?:_|\Z)")
 _PACKAGES = ("torch", "bitsandbytes", "lion_pytorch", "transformers", "timm", "pytorch_optimizer",
 "schedulefree", "peft",
              "muon", "heavyball")  # fmt: skip
@@ -34,7 +35,7 @@ def package_versions(file: SourceFile, repository: Repository) -> dict[str, Vers
 def loop_jobs(file: SourceFile, repository: Repository, tool: str) -> list[Job]:
     """Return the jobs of loops that one tool runs: "torch", "accelerate" or "deepspeed"."""
     trace = followed(file, repository)
-    if trace is None or not _TRAINS.search(file.data):
+    if trace is None or not (_TRAINS.search(file.data) or _hands_over(trace, file)):
         return []
     if tool_of(trace) != tool:
         return []
@@ -43,6 +44,17 @@ def loop_jobs(file: SourceFile, repository: Repository, tool: str) -> list[Job]:
     if not jobs and tool == "deepspeed":
         jobs = _engine_jobs(trace, file, repository, versions)
     return together(jobs)
+
+
+def _hands_over(trace: Trace, file: SourceFile) -> bool:
+    """Tell whether an optimiser is handed to a function that trains: `train(model, loader, optimizer)`."""
+    takers = [made for made in trace.objects if _TAKER.match(made.path.rsplit(".", 1)[-1])]
+    return any(
+        optimiser_name(inner, file.shown) is not None
+        for made in takers
+        for value in (*made.args, *made.kwargs.values())
+        for inner in objects_in(value, 2)
+    )
 
 
 def _engine_jobs(

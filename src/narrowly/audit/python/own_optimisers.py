@@ -35,6 +35,8 @@ def set_own_optimiser(job: Job, trainer: Object | None, versions: dict[str, Vers
     pair = trainer.get("optimizer_cls_and_kwargs")
     if isinstance(pair, Sequence) and len(pair.elements) == 2:
         _from_class(job, pair.elements[0], pair.elements[1])
+    elif pair is not None and not is_none(pair):
+        _from_factory(job, pair)
     for name in _MAKERS:
         method = trainer.kind.method(name) if trainer.kind is not None else None
         if method is not None:
@@ -109,6 +111,24 @@ def _from_class(job: Job, kind: Value, settings: Value) -> None:
     if isinstance(betas, Sequence) and len(betas.elements) == 2 and known(betas):
         job.set("beta1", field_of("beta1", betas.elements[0], job.file))
         job.set("beta2", field_of("beta2", betas.elements[1], job.file))
+
+
+def _from_factory(job: Job, pair: Value) -> None:
+    """Take the optimiser of this package's own `optimizer_factory({"kind": ...})`; any other is unknown."""
+    reason = "optimizer_cls_and_kwargs wins over optim"
+    declared = job["optimiser"]
+    job.mark("declared_optimiser", declared.value, declared.at, "declared in the arguments, not used")
+    spec = pair.args[0] if isinstance(pair, Object) and pair.path.endswith("optimizer_factory") and pair.args else None
+    kind = field_of("optimiser", spec.items.get("kind"), job.file) if isinstance(spec, Items) else None
+    if kind is None or not isinstance(spec, Items):
+        job.mark("custom_optimiser", None, pair.at, reason)
+        job.set("optimiser", unknown(f"{reason}: {why_unknown(pair)}"[:300], pair.at))
+        return
+    job.mark("custom_optimiser", kind.value, pair.at, reason)
+    job.set("optimiser", overridden(kind.value, kind.at, reason, kind.raw))
+    for key, name in (("lr", "learning_rate"), ("weight_decay", "weight_decay")):
+        if key in spec.items:
+            job.set(name, field_of(name, spec.items[key], job.file))
 
 
 def _from_method(job: Job, trainer: Object, node: ast.AST, name: str, versions: dict[str, Version | None]) -> None:

@@ -95,7 +95,7 @@ def _is_library_trainer(trainer: Object) -> bool:
 def pairs_in(trace: Trace) -> list[Pair]:
     """Return trainers with their arguments, then arguments that no trainer takes."""
     found: list[Pair] = []
-    for trainer in [made for made in trace.objects if is_trainer(made)]:
+    for trainer in [made for made in trace.objects if is_trainer(made) and not _no_run(made, trace)]:
         arguments = _arguments_of(trainer)
         if isinstance(arguments, Object) and is_arguments(arguments):
             found.append(Pair(arguments, trainer))
@@ -104,16 +104,22 @@ def pairs_in(trace: Trace) -> list[Pair]:
     taken = [pair.arguments for pair in found]
     for made in trace.objects:
         replaced = any(each is not None and each.at == made.at for each in taken)
-        if is_arguments(made) and made not in taken and not replaced and not _only_a_base(made):
+        if is_arguments(made) and made not in taken and not replaced and not _no_run(made, trace):
             found.append(Pair(made, None))
     if any(pair.arguments is not None for pair in found):
         found = [pair for pair in found if pair.arguments is not None or pair.unclear is None]
     return found
 
 
-def _only_a_base(made: Object) -> bool:
-    """Tell whether an object was made only to follow the methods of its class."""
-    return isinstance(made.node, ast.ClassDef)
+def _no_run(made: Object, trace: Trace) -> bool:
+    """Tell whether arguments were made only to follow a class, or are what a trainer's own methods fall back on."""
+    inside = {id(node) for node in made.inside}
+    return isinstance(made.node, ast.ClassDef) or any(
+        id(method.node) in inside
+        for kind in trace.classes
+        if any(path.endswith("Trainer") for path in (kind.name, *kind.outside()))
+        for method in kind.methods.values()
+    )
 
 
 def tool_of(pair: Pair, trace: Trace) -> str:

@@ -19,7 +19,7 @@ from narrowly.audit.detectors import (
     verl,
 )
 from narrowly.audit.files import Repository, SourceFile
-from narrowly.audit.record import Job
+from narrowly.audit.record import Job, unknown
 from narrowly.audit.shell.commands import Command, Word, commands_in
 from narrowly.audit.shell.flags import Flags, flags_of
 from narrowly.audit.shell.hosted_commands import hosted_command
@@ -58,6 +58,16 @@ _TRL_SCRIPTS = {
     "sft_vlm": "SFTConfig", "dpo_vlm": "DPOConfig", "ppo": "PPOConfig",
 }  # fmt: skip
 """Scripts of TRL and of the alignment handbook, by the class of their arguments."""
+_TRAINS = re.compile(r"train|fine_?-?tun|sft|dpo|ppo|grpo|orpo|kto|reward|pretrain|lora|run_clm", re.IGNORECASE)
+_ADAPTER = ("lora_r", "lora_alpha", "lora_dropout", "lora_targets", "use_rslora")
+_BARE = {
+    "optimiser": ("optim", "optimizer"), "learning_rate": ("learning_rate", "lr"),
+    "weight_decay": ("weight_decay", "wd"),
+    "scheduler": ("lr_scheduler_type", "lr_scheduler"), "epochs": ("num_train_epochs", "epochs", "num_epochs"),
+    "max_steps": ("max_steps", "max_train_steps"), "lora_r": ("lora_r", "lora_rank"), "lora_alpha": ("lora_alpha",),
+    "lora_dropout": ("lora_dropout",),
+}  # fmt: skip
+"""Flags whose names alone say what they set, in scripts that are not at hand."""
 JobOf = Callable[[Document, SourceFile, Repository], Job]
 
 
@@ -248,9 +258,42 @@ def _by_flags(flags: Flags, script: str, file: SourceFile, repository: Repositor
         return _with_config(verl.job_of, flags, file, repository, dotted=True)
     stated = [name for name in _TRAINING if name in names]
     named = names & {"per_device_train_batch_size", "num_train_epochs", "lr_scheduler_type", "optim"}
-    if len(stated) < 3 or not named or "no_trainer" in script or "per_gpu_train_batch_size" in names:
+    known = len(stated) >= 3 and named and "no_trainer" not in script and "per_gpu_train_batch_size" not in names
+    if known or _names_a_recipe(flags, script, file, repository):
+        return _with_config(_of_script(script), flags, file, repository)
+    return _bare_flags(flags, script, names, file)
+
+
+def _names_a_recipe(flags: Flags, script: str, file: SourceFile, repository: Repository) -> bool:
+    """Tell whether a script that trains is given a recipe of Transformers' arguments that lies beside."""
+    if not _TRAINS.search(script.rsplit("/", 1)[-1]):
+        return False
+    for word in flags.positional:
+        found = repository.find(word.text, file) if word.text.endswith((".yaml", ".yml", ".json")) else None
+        try:
+            if found is not None and any(trl_recipes.is_trainer(one) for one in found.documents):
+                return True
+        except UnreadableError:
+            continue
+    return False
+
+
+def _bare_flags(flags: Flags, script: str, names: set[str], file: SourceFile) -> list[Job]:
+    """Return the job of a script that is not at hand and is told how to train: its optimiser is unknown."""
+    told = names & {"learning_rate", "lr"} and names & {
+        "max_steps", "epochs", "num_epochs", "num_train_epochs", "batch_size", "output_dir", "train_batch_size",
+        "per_device_train_batch_size", "max_train_steps", "num_train_steps", "weight_decay", "lr_scheduler_type",
+    }  # fmt: skip
+    if not told or not _TRAINS.search(script.rsplit("/", 1)[-1]):
         return []
-    return _with_config(_of_script(script), flags, file, repository)
+    job = Job("transformers" if "learning_rate" in names else "torch", file.shown, name=script, cli_overridable=True)
+    absent = unknown(f"{script} is not among the files read")
+    for name in ("optimiser", "learning_rate", "weight_decay", "scheduler", "epochs", "max_steps", *_ADAPTER):
+        job.set(name, absent)
+    document = flags.document(file.shown)
+    for name, keys in _BARE.items():
+        job.set(name, document.field(name, *keys))
+    return [job]
 
 
 def _of_script(script: str) -> JobOf:
