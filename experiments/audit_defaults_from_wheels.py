@@ -1,7 +1,7 @@
 """Whether the tables of defaults say what the tools' published wheels say.
 
 Wheels are downloaded without dependencies into a temporary folder and never installed or imported: class fields, calls
-of `add_argument` and dictionaries of constants are read from their source by `ast`. For each row of
+of `add_argument` and dictionaries of constants are read from their source by `ast`, configs as data. For each row of
 `src/narrowly/audit/defaults` that this script knows where to find, it prints the version, the value read and whether
 the table agrees; it ends with 1 where one does not.
 
@@ -18,6 +18,8 @@ import tempfile
 import zipfile
 from pathlib import Path
 from typing import Any, NamedTuple
+
+import yaml
 
 from narrowly.audit.defaults.read import default_field
 from narrowly.audit.values import typed_field
@@ -161,6 +163,31 @@ def _torchtitan() -> list[Place]:
     return [Place(field, "torchtitan/config_manager.py", "Optimizer", key) for field, key in keys.items()]
 
 
+def _verl() -> list[Place]:
+    config = "verl/trainer/config/"
+    fsdp = (("engine", "fsdp"),)
+    return [
+        Place("learning_rate", config + "actor/actor.yaml", "", "optim.lr", "actor", fsdp),
+        Place("learning_rate", config + "critic/critic.yaml", "", "optim.lr", "critic", fsdp),
+        Place("optimiser", config + "optim/fsdp.yaml", "", "optimizer", "actor", fsdp),
+        Place("weight_decay", config + "optim/fsdp.yaml", "", "weight_decay", "actor", fsdp),
+        Place("scheduler", config + "optim/fsdp.yaml", "", "lr_scheduler_type", "actor", fsdp),
+        Place("epochs", config + "ppo_trainer.yaml", "", "trainer.total_epochs", "actor", fsdp),
+        Place("lora_alpha", config + "model/hf_model.yaml", "", "lora_alpha", "actor", fsdp),
+    ]
+
+
+def _old_verl() -> list[Place]:
+    config, fsdp = "verl/trainer/config/", (("engine", "fsdp"),)
+    ppo = config + "ppo_trainer.yaml"
+    return [
+        Place("learning_rate", ppo, "", "actor_rollout_ref.actor.optim.lr", "actor", fsdp),
+        Place("learning_rate", ppo, "", "critic.optim.lr", "critic", fsdp),
+        Place("learning_rate", config + "sft_trainer.yaml", "", "optim.lr", "sft", fsdp),
+        Place("scheduler", config + "sft_trainer.yaml", "", "optim.lr_scheduler", "sft", fsdp),
+    ]
+
+
 def _nemo() -> list[Place]:
     return [Place("weight_decay", "nemo/core/config/optimizers.py", "AdamWParams", "weight_decay", "adamw")]
 
@@ -174,6 +201,7 @@ WHEELS: dict[str, list[tuple[str, list[Place]]]] = {
     "autotrain": [("autotrain-advanced==0.8.36", _autotrain())],
     "openrlhf": [("openrlhf==0.11.2", _openrlhf())],
     "unsloth-cli": [("unsloth==2026.10.9", _unsloth())],
+    "verl": [("verl==0.9.1", _verl()), ("verl==0.4.1", _old_verl())],
     "torchtitan": [("torchtitan==0.1.0", _torchtitan())],
     "nemo": [("nemo_toolkit==1.23.0", _nemo())],
 }
@@ -202,6 +230,13 @@ def constant(node: ast.expr | None) -> Any:
         return MISSING
 
 
+def within(found: Any, key: str) -> Any:
+    """Return what stands under a dotted key of nested dictionaries, MISSING where it is not there."""
+    for part in key.split("."):
+        found = found.get(part, MISSING) if isinstance(found, dict) else MISSING
+    return found
+
+
 def read(tree: ast.Module, place: Place) -> Any:
     """Return the value that stands at a place of a module, MISSING where it is not there."""
     for node in ast.walk(tree):
@@ -217,10 +252,7 @@ def read(tree: ast.Module, place: Place) -> Any:
         if asked and any(isinstance(one, ast.Constant) and one.value == place.key for one in node.args):
             return constant(next((one.value for one in node.keywords if one.arg == "default"), None))
         if isinstance(node, ast.Assign) and any(getattr(one, "id", "") == place.holder for one in node.targets):
-            found = constant(node.value)
-            for part in place.key.split("."):
-                found = found.get(part, MISSING) if isinstance(found, dict) else MISSING
-            return found
+            return within(constant(node.value), place.key)
     return MISSING
 
 
@@ -233,7 +265,12 @@ def checked(tool: str, requirement: str, places: list[Place], path: Path) -> int
         names = archive.namelist()
         for place in places:
             inside = next((one for one in names if one.endswith(place.file)), None)
-            found = read(ast.parse(archive.read(inside).decode()), place) if inside else MISSING
+            text = archive.read(inside).decode() if inside else ""
+            found = (
+                within(yaml.safe_load(text), place.key)
+                if place.file.endswith(".yaml")
+                else read(ast.parse(text), place)
+            )
             ours = default_field(tool, place.field, version, place.of, **dict(place.when))
             same = (
                 found is not MISSING and ours is not None and ours.value == typed_field(place.field, found, None).value
