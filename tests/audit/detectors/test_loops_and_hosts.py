@@ -210,3 +210,11 @@ def test_a_host_does_not_disclose_the_optimiser(tmp_path: Path, text: str, tool:
 )
 def test_definitions_factories_and_queries_are_no_job(tmp_path: Path, text: str) -> None:
     assert jobs_of(tmp_path, "t.py", text) == []
+
+
+def test_an_optimiser_handed_to_a_function_that_trains_is_a_job(tmp_path: Path) -> None:
+    text = (
+        "import torch.optim as optim\nfrom elsewhere import train\noptimizer = optim.AdamW(m.parameters(), lr=1e-4)\n"
+        "train(\n    m,\n    loader,\n    optimizer,\n)\n"
+    )
+    assert values(the_job(tmp_path, "t.py", text), "optimiser", "learning_rate") == ("adamw", 1e-4)

@@ -27,7 +27,7 @@ _MAKES = re.compile(
     rb"(?:Adam|SGD|Lion|Muon|SOAP|Sophia|Prodigy|RMSprop|Adagrad|ScheduleFree|LAMB|Lamb|LARS|LBFGS|Shampoo|Adafactor"
     rb"|ptim(?:izers?)?(?:\.\w+)?)\w*\(|optim\.(?!Optimizer)[A-Z]\w|getattr\(\s*(?:\w+\.)?optim"
 )
-_HANDED = re.compile(rb"\btrain\(\s*\w[^()]{0,300}\boptim")
+_HANDED = re.compile(rb"\btrain\([^()]{1,400}\boptim")
 _TRAINS = (b"backward(", b".train_batch(")
 _LITERALS = (b"AdamParams", b"DimuonParams", b"tinker_cookbook", b"FastLanguageModel", b"deepspeed.initialize")
 _HOSTED_LITERALS = (b"inetun", b"ine_tun", b"ineTun", b"customization_job", b"tunings.tune", b"create_tuned_model")

@@ -117,7 +117,7 @@ def _no_run(made: Object, trace: Trace) -> bool:
     return isinstance(made.node, ast.ClassDef) or any(
         id(method.node) in inside
         for kind in trace.classes
-        if any(path.endswith("Trainer") for path in (kind.name, *kind.outside()))
+        if any(path.endswith("Trainer") for path in kind.outside())
         for method in kind.methods.values()
     )
 
