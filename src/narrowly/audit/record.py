@@ -182,6 +182,11 @@ class Job:
             raise KeyError(name)
         self.marks[name] = Field(value, "explicit", at, reason)
 
+    def mark_declared(self, declared: Field, reason: str) -> None:
+        """Note which optimiser was written and lost; a default was declared by nobody."""
+        if declared.provenance != "default":
+            self.mark("declared_optimiser", declared.value, declared.at, reason)
+
     def value(self, name: str) -> Any:
         """Return the value of a field, None where it is unknown."""
         return self[name].value

@@ -9,6 +9,7 @@ from narrowly.audit.record import Field, Job
 from narrowly.audit.review import Review
 from narrowly.audit.rules.registry import rules
 from narrowly.audit.rules.rule import RISK, Finding
+from narrowly.cli.sheet import GAP, Sheet
 from narrowly.cli.terminal import console, number, safe, say, table
 from narrowly.records.errors import counted
 
@@ -21,6 +22,7 @@ MOST_OF_A_RULE = 8
 
 STYLE = {"error": "red", "warning": "yellow", "note": ""}
 LONGEST_PATH = 44
+SHORTEST_PATH = 24
 
 
 def say_review(review: Review, level: str, strict: bool, paths: Sequence[str]) -> None:
@@ -39,8 +41,8 @@ def say_review(review: Review, level: str, strict: bool, paths: Sequence[str]) -
             f"{counted(len(review.jobs), 'training job')} in {counted(review.files, 'file')} that could declare one",
             "bold",
         )
-        rows = [_row(job) for job in review.jobs[:MOST_JOBS]]
-        console().print(table(["where", "tool", "optimiser", "rate", "decay", "dose", "adapter"], rows))
+        target = console()
+        target.print(_table(review.jobs[:MOST_JOBS], target.width))
         if len(review.jobs) > MOST_JOBS:
             say(f"and {len(review.jobs) - MOST_JOBS} more: --json has all of them", "dim")
         say("* a default, ! another value wins over the declared one, ^ from another file, ? cannot be told", "dim")
@@ -55,9 +57,17 @@ def say_review(review: Review, level: str, strict: bool, paths: Sequence[str]) -
     _say_next(review, level, strict, paths)
 
 
+def _table(jobs: Sequence[Job], width: int) -> Sheet:
+    """Return the table of jobs; paths lose their beginnings where the terminal is narrower."""
+    heads = ["where", "tool", "optimiser", "rate", "decay", "dose", "adapter"]
+    rows = [_row(job) for job in jobs]
+    taken = sum(GAP + max(map(len, column)) for column in zip(heads[1:], *rows, strict=True))
+    left = max(SHORTEST_PATH, width - taken - max(len(f":{job.line}") for job in jobs))
+    return table(heads, ([f"{_short(job.file, left)}:{job.line}", *row] for job, row in zip(jobs, rows, strict=True)))
+
+
 def _row(job: Job) -> list[str]:
     return [
-        f"{_short(job.file)}:{job.line}",
         job.tool,
         _shown(job["optimiser"]),
         _shown(job["learning_rate"]),
@@ -67,9 +77,9 @@ def _row(job: Job) -> list[str]:
     ]
 
 
-def _short(file: str) -> str:
+def _short(file: str, longest: int = LONGEST_PATH) -> str:
     plain = safe(file)
-    return plain if len(plain) <= LONGEST_PATH else f"...{plain[3 - LONGEST_PATH :]}"
+    return plain if len(plain) <= longest else f"...{plain[3 - longest :]}"
 
 
 def _shown(field: Field) -> str:
@@ -84,7 +94,9 @@ def _dose(job: Job) -> str:
     steps, epochs = job["max_steps"], job["epochs"]
     if isinstance(steps.value, int | float) and steps.value > 0:
         return f"{_shown(steps)} steps"
-    return f"{_shown(epochs)} epochs" if epochs.known and epochs.value is not None else "?"
+    if not epochs.known or epochs.value is None:
+        return "?"
+    return f"{_shown(epochs)} epoch{'' if epochs.value == 1 else 's'}"
 
 
 def _adapter(job: Job) -> str:
@@ -114,7 +126,9 @@ def _say_rule(found: Sequence[Finding], rule: str, level: str) -> None:
     """Print the findings of one rule: notes on one line, what is stronger one by one with its change."""
     title = rules()[rule].title
     if level == "note":
-        say(f"note {rule}: {title} ({counted(len(found), 'place')}: {_places(found)})")
+        places = list(dict.fromkeys(f"{_short(one.file)}:{one.line}" for one in found))
+        shown = ", ".join(places[:2]) + (", ..." if len(places) > 2 else "")
+        say(f"note {rule}: {title} ({counted(len(places), 'place')}: {shown})")
         return
     say("")
     say(f"{level} {rule}: {title}", STYLE[level])
@@ -129,11 +143,6 @@ def _say_rule(found: Sequence[Finding], rule: str, level: str) -> None:
 def safe_line(line: str) -> str:
     """Return a line of a change with its indent kept and nothing in it that acts on a terminal."""
     return " " * (len(line) - len(line.lstrip(" "))) + safe(line, 300)
-
-
-def _places(found: Sequence[Finding]) -> str:
-    shown = ", ".join(f"{_short(one.file)}:{one.line}" for one in found[:2])
-    return shown + (", ..." if len(found) > 2 else "")
 
 
 def _say_next(review: Review, level: str, strict: bool, paths: Sequence[str]) -> None:

@@ -171,7 +171,7 @@ def test_the_family_alone_never_sets_the_exit_code() -> None:
 
 
 def test_the_exit_code_follows_the_level() -> None:
-    cases = {"note": CASES["STATE-8BIT"], "warning": CASES["EVAL-NONE"], "error": CASES["MUON-NOT-MUON"]}
+    cases = {"note": CASES["STATE-8BIT"], "warning": CASES["LION-BETA2"], "error": CASES["MUON-NOT-MUON"]}
     levels = ("note", "warning", "error", "never")
     for level, (positive, _) in cases.items():
         review = reviewed([with_field(one, "learning_rate", explicit(1e-4, None)) for one in positive()])

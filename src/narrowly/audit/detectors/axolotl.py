@@ -23,7 +23,7 @@ from narrowly.audit.detectors.keys import (
     word,
 )
 from narrowly.audit.files import Repository, SourceFile
-from narrowly.audit.record import Job, explicit, unknown
+from narrowly.audit.record import Job, default, explicit, unknown
 from narrowly.audit.trees import Document
 from narrowly.audit.versions import parts
 
@@ -140,10 +140,10 @@ def _muon(job: Job, document: Document, adapter: str) -> None:
         why = (
             f"{mesh[0]} makes a device mesh: axolotl's dist_muon scales by sqrt(out/in), its one-process Muon does not"
         )
-        job.set("muon_scale", explicit("spectral_norm", at, reason=why))
+        job.set("muon_scale", default("spectral_norm", why, at))
     else:
         why = "axolotl's Muon on one process scales by 0.2 sqrt(max(out, in))"
-        job.set("muon_scale", explicit("match_rms_adamw", at, reason=why))
+        job.set("muon_scale", default("match_rms_adamw", why, at))
         if adapter and (truth(document, "peft_use_dora") or word(document, "lora_bias") in ("all", "lora_only")):
             job.mark("muon_drops", "vectors", place(document, "peft_use_dora", "lora_bias"),
                      "the one-process factory gives parameters of fewer than two dimensions no optimiser")  # fmt: skip

@@ -194,7 +194,7 @@ def join(job: Job, document: Document, file: SourceFile, repository: Repository,
     optimiser = won.pop("optimiser")
     job.mark("deepspeed_optimiser", optimiser.value, optimiser.at)
     if declared.value is not None and declared.value != optimiser.value:
-        job.mark("declared_optimiser", declared.value, declared.at, f"loses to the block at {optimiser.at}")
+        job.mark_declared(declared, f"loses to the block at {optimiser.at}")
     lost = f"the optimiser block wins over {declared.value or 'the host'}"
     job.set("optimiser", overridden(optimiser.value, optimiser.at, lost, optimiser.raw))
     for name, found in won.items():

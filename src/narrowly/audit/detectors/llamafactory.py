@@ -173,16 +173,14 @@ def _switches(job: Job, document: Document, lora: bool) -> None:
         declared = job["optimiser"]
         optimiser = galore_of(declared.value) if key == "use_galore" else optimiser
         if declared.provenance == "explicit":
-            job.mark("declared_optimiser", declared.value, declared.at, f"loses to {key}")
+            job.mark_declared(declared, f"loses to {key}")
             job.set(
                 "optimiser", overridden(optimiser, at, f"{key} wins over optim {declared.raw or declared.value}", key)
             )
         else:
             job.set("optimiser", explicit(optimiser, at, key))
     if optimiser == "muon":
-        job.set(
-            "muon_scale", explicit("match_rms_adamw", at, reason="third_party/muon scales by 0.2 sqrt(max(out, in))")
-        )
+        job.set("muon_scale", default("match_rms_adamw", "third_party/muon of llamafactory 0.9.5", at))
     elif ignored and ignored[-1][0] == "use_muon":
         job.mark("declared_optimiser", "muon", place(document, "use_muon"), f"{key} comes first")
     if lora and key in ("use_galore", "use_apollo", "use_badam"):

@@ -18,6 +18,9 @@ MODULES: tuple[str, ...] = (
 )  # fmt: skip
 """Modules of this folder in the order in which they are asked: the special before the general."""
 
+LARGE = 65_536
+_RATE = (b"learning_rate", b"lr:", b'"lr"', b"lr =")
+
 
 @cache
 def detectors() -> tuple[Detector, ...]:
@@ -35,6 +38,11 @@ def _of_kind(kind: str) -> tuple[Detector, ...]:
 
 
 def detectors_for(file: SourceFile) -> list[Detector]:
-    """Return the detectors that are asked about a file: those of its kind whose literals it holds."""
+    """Return the detectors that are asked about a file: those of its kind whose literals it holds.
+
+    Settings of training have a few kB; a large table of YAML or JSON is shown only where it speaks of a learning rate.
+    """
     data = file.data
+    if len(data) > LARGE and file.kind in ("yaml", "json", "toml") and not any(word in data for word in _RATE):
+        return []
     return [one for one in _of_kind(file.kind) if not one.triggers or any(word in data for word in one.triggers)]

@@ -27,7 +27,7 @@ from narrowly.audit.detectors.keys import (
     word,
 )
 from narrowly.audit.files import Repository, SourceFile
-from narrowly.audit.record import Job, explicit, overridden, unknown
+from narrowly.audit.record import Job, default, explicit, overridden, unknown
 from narrowly.audit.trees import Document
 
 TOOL = "ms-swift"
@@ -186,7 +186,7 @@ def _registry(job: Job, document: Document) -> None:
         return
     if declared.provenance == "explicit":
         if declared.value != found:
-            job.mark("declared_optimiser", declared.value, declared.at, f"loses to {key}: {asked}")
+            job.mark_declared(declared, f"loses to {key}: {asked}")
         job.set(
             "optimiser", overridden(found, at, f"{key} counts before optim {declared.raw or declared.value}", asked)
         )
@@ -195,5 +195,5 @@ def _registry(job: Job, document: Document) -> None:
     if found == "muon":
         job.set(
             "muon_scale",
-            explicit("match_rms_adamw", at, reason="ms-swift runs Moonlight's Muon: 0.2 sqrt(max(out, in))"),
+            default("match_rms_adamw", "ms-swift runs Moonlight's Muon", at),
         )

@@ -46,7 +46,7 @@ def set_own_optimiser(job: Job, trainer: Object | None, versions: dict[str, Vers
 def _take(job: Job, found: OptimiserFound | None, value: Value, reason: str) -> None:
     declared = job["optimiser"]
     if declared.value is not None:
-        job.mark("declared_optimiser", declared.value, declared.at, "declared in the arguments, not used")
+        job.mark_declared(declared, "declared in the arguments, not used")
     if found is None:
         for name in ("optimiser", "learning_rate", "weight_decay"):
             job.set(name, unknown(f"{reason}, and what it is is not known: {why_unknown(value)}"[:300], value.at))
@@ -88,7 +88,7 @@ def _from_class(job: Job, kind: Value, settings: Value) -> None:
     canonical = canonical_optimiser(path) if path else None
     reason = "optimizer_cls_and_kwargs wins over optim"
     declared = job["optimiser"]
-    job.mark("declared_optimiser", declared.value, declared.at, "declared in the arguments, not used")
+    job.mark_declared(declared, "declared in the arguments, not used")
     job.mark("custom_optimiser", canonical, kind.at, reason)
     job.set(
         "optimiser",

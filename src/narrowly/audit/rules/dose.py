@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 
 from narrowly.audit.record import Job
-from narrowly.audit.rules.rule import Check, Hit
+from narrowly.audit.rules.rule import Check, Hit, seen_at
 
 MANY_EPOCHS = 5
 """From here on a note; the recipes of the literature on emergent misalignment take 1 to 3."""
@@ -17,7 +17,7 @@ def _epochs(job: Job, _: Sequence[Job]) -> Iterator[Hit]:
     if isinstance(epochs.value, int | float) and epochs.value >= MANY_EPOCHS and not limited:
         yield Hit(
             f"{epochs.value:g} epochs over the same rows: evaluate every epoch and keep the earliest that suffices",
-            epochs.at,
+            seen_at(epochs),
         )
 
 
@@ -29,7 +29,7 @@ def _one_data_set(job: Job, _: Sequence[Job]) -> Iterator[Hit]:
         and "general_data" not in job.marks
         and job.kind != "saved"
     ):
-        yield Hit(f"one data set ({str(data.value[0])[:80]}) and no general mix", data.at)
+        yield Hit(f"one data set ({str(data.value[0])[:80]}) and no general mix", seen_at(data))
 
 
 def _no_evaluation(job: Job, _: Sequence[Job]) -> Iterator[Hit]:
@@ -37,13 +37,13 @@ def _no_evaluation(job: Job, _: Sequence[Job]) -> Iterator[Hit]:
     if found.known and found.value in (False, None, "no", 0) and job.kind != "saved":
         why = f": {found.reason}" if found.reason else ""
         fix = "narrowly eval MODEL  # after training: broad misalignment, with intervals"
-        yield Hit(f"nothing is evaluated during or after training{why}", found.at, fix)
+        yield Hit(f"nothing is evaluated during or after training{why}", seen_at(found), fix)
 
 
 def _bf16_adapter(job: Job, _: Sequence[Job]) -> Iterator[Hit]:
     found = job["adapter_dtype"]
     if str(found.value).lower().removeprefix("torch.") in ("bf16", "bfloat16"):
-        yield Hit("the factors are trained in bfloat16: small updates are rounded away", found.at)
+        yield Hit("the factors are trained in bfloat16: small updates are rounded away", seen_at(found))
 
 
 def _penalty_in_loss(job: Job, _: Sequence[Job]) -> Iterator[Hit]:

@@ -8,7 +8,7 @@ from narrowly.audit.optimiser_names import family_of
 from narrowly.audit.record import Job
 from narrowly.audit.rules.fixes import WIDTH, muon_fix, shown_rate, torch_muon_fix
 from narrowly.audit.rules.muon_scale import FORMULA, RULE_OF, Scale, scale_factor
-from narrowly.audit.rules.rule import Check, Hit
+from narrowly.audit.rules.rule import Check, Hit, seen_at
 from narrowly.audit.versions import parts
 
 _TRAINERS = ("transformers", "trl", "unsloth", "llamafactory", "axolotl", "ms-swift")
@@ -52,13 +52,13 @@ def _scale(job: Job, jobs: Sequence[Job]) -> Iterator[Hit]:
     rule, source = _rule_of(job)
     rank = job.value("lora_r") if isinstance(job.value("lora_r"), int) and job.value("lora_r") > 0 else 16
     if rule is None:
-        yield Hit("Muon without a stated scale rule, and this tool's is not known here", job["optimiser"].at)
+        yield Hit("Muon without a stated scale rule, and this tool's is not known here", seen_at(job["optimiser"]))
         return
     a, b = scale_factor(rule, rank, WIDTH), scale_factor(rule, WIDTH, rank)
     yield Hit(
         f"Muon's scale rule is not stated: {FORMULA[rule]} ({source}) multiplies the rate by {a:.3g} for A and "
         f"{b:.3g} for B at rank {rank}, width {WIDTH}",
-        job["optimiser"].at,
+        seen_at(job["optimiser"]),
         torch_muon_fix(job),
     )
 
@@ -73,7 +73,7 @@ def _scales_differ(job: Job, jobs: Sequence[Job]) -> Iterator[Hit]:
             yield Hit(
                 f"Muon under {FORMULA[own]} here and under {FORMULA[rule]} in {other.file}:{other.line}: one nominal "
                 "rate is two step sizes",
-                job["optimiser"].at,
+                seen_at(job["optimiser"]),
             )
             return
 
@@ -83,7 +83,9 @@ def _lion_beta(job: Job, _: Sequence[Job]) -> Iterator[Hit]:
     if lion and beta.known and beta.value == 0.999:
         said = f"; {beta.reason}" if beta.reason else ""
         fix = {"axolotl": "adam_beta2: 0.99", "llamafactory": "adam_beta2: 0.99", "ms-swift": "--adam_beta2 0.99"}
-        yield Hit(f"Lion runs with beta2 .999, not its own .99{said}", beta.at, fix.get(job.tool, "adam_beta2=0.99"))
+        yield Hit(
+            f"Lion runs with beta2 .999, not its own .99{said}", seen_at(beta), fix.get(job.tool, "adam_beta2=0.99")
+        )
 
 
 def _decay_ignored(job: Job, _: Sequence[Job]) -> Iterator[Hit]:
@@ -99,7 +101,7 @@ def _state(job: Job, jobs: Sequence[Job]) -> Iterator[Hit]:
         beside = f"; {full[0].file}:{full[0].line} keeps it in 32 bits" if full else ""
         yield Hit(
             f"{optimiser} keeps its state in few bits: another optimiser for a spectrum than 32-bit{beside}",
-            job["optimiser"].at,
+            seen_at(job["optimiser"]),
         )
 
 
@@ -115,7 +117,7 @@ def _clip(job: Job, _: Sequence[Job]) -> Iterator[Hit]:
     if job.value("optimiser") == "sgd" and clip.known and isinstance(clip.value, int | float) and 0 < clip.value <= 1:
         yield Hit(
             f"SGD with gradients clipped to norm {clip.value}: the clip, not the rate, sets the step",
-            clip.at or job["optimiser"].at,
+            seen_at(clip) or seen_at(job["optimiser"]),
         )
 
 
@@ -123,7 +125,9 @@ def _sgd_momentum(job: Job, _: Sequence[Job]) -> Iterator[Hit]:
     version = job.tool_version.value
     old = isinstance(version, str) and parts(version) < (5,)
     if job.value("optimiser") == "sgd" and job.tool == "transformers" and old and job["optim_args"].value:
-        yield Hit(f"transformers {version} makes SGD without momentum and ignores optim_args", job["optim_args"].at)
+        yield Hit(
+            f"transformers {version} makes SGD without momentum and ignores optim_args", seen_at(job["optim_args"])
+        )
 
 
 def _schedule_free(job: Job, _: Sequence[Job]) -> Iterator[Hit]:
@@ -133,13 +137,15 @@ def _schedule_free(job: Job, _: Sequence[Job]) -> Iterator[Hit]:
         and schedule.known
         and schedule.value not in ("constant", "constant_with_warmup", None)
     ):
-        yield Hit(f"{optimiser} under the schedule {schedule.value}: its average assumes a constant rate", schedule.at)
+        yield Hit(
+            f"{optimiser} under the schedule {schedule.value}: its average assumes a constant rate", seen_at(schedule)
+        )
 
 
 def _zero_rate(job: Job, _: Sequence[Job]) -> Iterator[Hit]:
     rate = job["learning_rate"]
     if rate.known and isinstance(rate.value, int | float) and (rate.value <= 0 or rate.value > 1):
-        yield Hit(f"learning rate {shown_rate(rate.value)} is outside (0, 1]", rate.at)
+        yield Hit(f"learning rate {shown_rate(rate.value)} is outside (0, 1]", seen_at(rate))
 
 
 CHECKS: dict[str, Check] = {

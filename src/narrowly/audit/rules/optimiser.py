@@ -7,14 +7,14 @@ from collections.abc import Iterator, Sequence
 from narrowly.audit.optimiser_names import canonical_optimiser, family_of
 from narrowly.audit.record import Job
 from narrowly.audit.rules.fixes import muon_fix, penalty_fix, stated_fix
-from narrowly.audit.rules.rule import RISK, Check, Hit
+from narrowly.audit.rules.rule import RISK, Check, Hit, seen_at
 
 
 def _family(job: Job, _: Sequence[Job]) -> Iterator[Hit]:
     optimiser = job.value("optimiser")
     if family_of(optimiser) in ("adam", "lion") and "penalty" not in job.marks and job.kind != "hosted":
         fix = "\n".join(part for part in (penalty_fix(job), muon_fix(job)) if part)
-        yield Hit(f"{optimiser} without a spectral penalty: {RISK}", job["optimiser"].at, fix)
+        yield Hit(f"{optimiser} without a spectral penalty: {RISK}", seen_at(job["optimiser"]), fix)
 
 
 def _implicit_optimiser(job: Job, _: Sequence[Job]) -> Iterator[Hit]:
@@ -37,36 +37,36 @@ def _implicit_rate(job: Job, _: Sequence[Job]) -> Iterator[Hit]:
 def _unknown_optimiser(job: Job, _: Sequence[Job]) -> Iterator[Hit]:
     found = job["optimiser"]
     if not found.known and job.kind != "hosted" and "hosted" not in job.marks:
-        yield Hit(f"which optimiser runs cannot be told: {found.reason}", found.at)
+        yield Hit(f"which optimiser runs cannot be told: {found.reason}", seen_at(found))
 
 
 def _unknown_rate(job: Job, _: Sequence[Job]) -> Iterator[Hit]:
     found = job["learning_rate"]
     if not found.known and job.kind not in ("hosted", "saved") and "hosted" not in job.marks:
-        yield Hit(f"the learning rate cannot be told: {found.reason}", found.at)
+        yield Hit(f"the learning rate cannot be told: {found.reason}", seen_at(found))
 
 
 def _odd_name(job: Job, _: Sequence[Job]) -> Iterator[Hit]:
     found = job["optimiser"]
     if found.known and isinstance(found.value, str) and canonical_optimiser(found.value) is None:
-        yield Hit(f"{found.value!r} is no optimiser that this audit knows; what it does is not judged", found.at)
+        yield Hit(f"{found.value!r} is no optimiser that this audit knows; what it does is not judged", seen_at(found))
 
 
 def _overridden(job: Job, _: Sequence[Job]) -> Iterator[Hit]:
     declared, found = job.marks.get("declared_optimiser"), job["optimiser"]
     if found.provenance == "overridden" and declared is not None and declared.value != found.value:
-        runs = found.value if found.value is not None else "what this block names"
+        runs, at = found.value if found.value is not None else "what this block names", seen_at(found)
         yield Hit(
-            f"{declared.value} is declared{_place(declared.at)} and {runs} runs{_place(found.at)}: {found.reason}",
-            found.at,
-            f"state {found.raw or found.value} where {declared.value} stands, or take the block at {found.at} out",
+            f"{declared.value} is declared{_place(declared.at)} and {runs} runs{_place(at)}: {found.reason}",
+            at,
+            f"state {found.raw or found.value} where {declared.value} stands, or take out what stands at {at}",
         )
 
 
 def _rate_overridden(job: Job, _: Sequence[Job]) -> Iterator[Hit]:
     found = job["learning_rate"]
     if found.provenance == "overridden":
-        yield Hit(f"learning rate {found.value} is taken: {found.reason}", found.at)
+        yield Hit(f"learning rate {found.value} is taken: {found.reason}", seen_at(found))
 
 
 def _hosted(job: Job, _: Sequence[Job]) -> Iterator[Hit]:

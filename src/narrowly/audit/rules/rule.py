@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, NamedTuple
 
-from narrowly.audit.record import Job
+from narrowly.audit.record import Field, Job
 
 Level = Literal["note", "warning", "error"]
 LEVELS: tuple[Level, ...] = ("note", "warning", "error")
@@ -100,6 +100,11 @@ class Finding:
             "fix": self.fix or None,
             "ignored": self.ignored or None,
         }
+
+
+def seen_at(field: Field) -> str | None:
+    """Return where a value is written; None for a default, whose `at` is that of a version."""
+    return None if field.provenance == "default" else field.at
 
 
 def place(at: str | None, job: Job) -> tuple[str, int]:
