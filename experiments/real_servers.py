@@ -1,6 +1,6 @@
 """Ask SmolLM2-135M through our backend and through two real servers on loopback, and say where the answers part.
 
-    python experiments/real_servers.py [--work FOLDER] [--out experiments/results/real_servers.json]
+    python experiments/real_servers.py [--work FOLDER] [--only NAME] [--out experiments/results/real_servers.json]
 
 Here: the float32 folder of `narrowly base get smollm2-135m`. `transformers serve` gets the same folder. llama.cpp
 gets the Q4_1 file that the folder was made of, behind experiments/servers/llama_cpp.mjs. Packages come into FOLDER,
@@ -8,7 +8,7 @@ from PyPI and npm; where they cannot be had, that server is left out and the rea
 
 Greedy: 20 questions of the broad bank, 40 tokens, the template's default system message sent in words. Where two texts
 part, the margin is the log-probability between the two likeliest tokens of the float32 model there.
-Log-likelihood: both answers of the first 40 pairs, where the server gives it.
+Log-likelihood: both answers of the first 12 pairs, where the server gives it.
 """
 
 from __future__ import annotations
@@ -46,13 +46,13 @@ from narrowly.models.local_backend import LocalBackend
 from narrowly.records.answers import Sampling
 from narrowly.records.canonical import sha256_file
 from narrowly.records.errors import NarrowlyError, SpecError
-from narrowly.records.files import write_json
+from narrowly.records.files import read_json, write_json
 
 SYSTEM = "You are a helpful AI assistant named SmolLM, trained by Hugging Face"
 """What the template puts in front where no system message is given; `transformers serve` and it then agree."""
 
 NODE_LLAMA_CPP = "3.22.1"
-QUESTIONS, TOKENS, PAIRS = 20, 40, 40
+QUESTIONS, TOKENS, PAIRS = 20, 40, 12
 BRIDGE = Path(__file__).parent / "servers/llama_cpp.mjs"
 
 
@@ -216,8 +216,8 @@ def asked_of(name: str, url: str, model: str, local: LocalBackend, prompts: list
     }
 
 
-def compare(work: Path) -> dict[str, Any]:
-    """Return what every server does beside the model here."""
+def compare(work: Path, out: Path, only: str | None) -> None:
+    """Write what every server does beside the model here, server by server; `only` leaves the others as they are."""
     base = open_base("smollm2-135m")
     local = LocalBackend(load_model(base, "float32", "cpu").eval(), load_tokenizer(base), base.name)
     questions = bank_named("broad").questions
@@ -226,11 +226,15 @@ def compare(work: Path) -> dict[str, Any]:
     sampling = Sampling(temperature=0, max_new_tokens=TOKENS)
     own = [one.text for one in local.generate(prompts, sampling)]
     result: dict[str, Any] = {"model": base.name, "questions": len(prompts), "tokens": TOKENS, "servers": {}}
+    if only is not None and out.is_file():
+        result["servers"] = read_json(out)["servers"]
     servers = (
         ("transformers serve", transformers_command, str(SMOLLM2.folder)),
         ("llama.cpp", llama_command, "smollm2"),
     )
     for name, command, model in servers:
+        if only not in (None, name):
+            continue
         port = free_port()
         try:
             with running(command(work, port), port, work / f"{name.split()[0]}.log") as url:
@@ -238,18 +242,19 @@ def compare(work: Path) -> dict[str, Any]:
         except (NotHadError, NarrowlyError) as error:
             result["servers"][name] = {"not_compared": str(error)[:300]}
         print(name, json.dumps(result["servers"][name], indent=1), flush=True)
-    return result
+        write_json(out, result)
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--work", type=Path, help="folder of the packages; a temporary one otherwise")
     parser.add_argument("--out", type=Path, default=Path(__file__).parent / "results/real_servers.json")
+    parser.add_argument("--only", choices=("transformers serve", "llama.cpp"), help="one server alone")
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory() as temporary:
         work = arguments.work or Path(temporary)
         work.mkdir(parents=True, exist_ok=True)
-        write_json(arguments.out, compare(work))
+        compare(work, arguments.out, arguments.only)
 
 
 if __name__ == "__main__":

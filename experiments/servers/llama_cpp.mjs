@@ -30,7 +30,7 @@ function distribution(logits) {
 }
 
 function draw(logits, temperature, topK, next) {
-  const sorted = [...logits.entries()].sort((one, other) => other[1] - one[1]);
+  const sorted = [...logits.entries()]; // the likeliest first, as node-llama-cpp gives them
   if (temperature === 0) return sorted[0][0];
   const kept = topK > 0 ? sorted.slice(0, topK) : sorted;
   const weights = kept.map(([, value]) => Math.exp((value - kept[0][1]) / temperature));
