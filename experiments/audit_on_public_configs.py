@@ -135,6 +135,11 @@ def print_rates(verdicts: list[Verdict]) -> None:
     for verdict in verdicts:
         by_tool[verdict.tool].append(verdict)
     by_tool["all jobs"] = [verdict for verdict in verdicts if verdict.tool != "no job"]
+    for field in ("optimiser", "learning_rate"):
+        own = [verdict for verdict in by_tool["all jobs"] if verdict.field == field]
+        allowed = [one for one in own if isinstance(one.expected, list) and "unknown" in one.expected]
+        told = sum(not str(one.found).startswith("unknown") for one in allowed)
+        print(f"{field}: {len(allowed)} of {len(own)} labels accept a value or unknown; {told} of those got the value")
     print(f"{'':16}" + "".join(f"{column[:9]:>10}" for column in columns))
     for tool, own in by_tool.items():
         print(f"{tool:16}" + "".join(f"{shares(own, column):>10}" for column in columns))
