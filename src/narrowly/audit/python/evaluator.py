@@ -50,6 +50,8 @@ LIBRARIES = frozenset(
     "xformers vllm together mistralai fireworks apex lion_pytorch schedulefree keras tensorflow jax flax optax".split()
 )
 """Packages whose own code is not followed: what they do is known to the tables, and a fork keeps their names."""
+_NO_CODE = re.compile(r'"""[\s\S]*?"""|\'\'\'[\s\S]*?\'\'\'|"(?:\\.|[^"\\\n])*"|\'(?:\\.|[^\'\\\n])*\'|#[^\n]*')
+_WORD = re.compile(r"[A-Za-z_]\w*")
 _ALREADY = "a part of the script that is not followed: too long or too deep"
 
 
@@ -146,7 +148,7 @@ class Evaluator:
         """Return the names that stand more often in the source than where they are defined; a walk is far slower."""
         if self.file.kind == "notebook":
             return {node.id for node in ast.walk(tree) if isinstance(node, ast.Name)}
-        return {name for name, times in Counter(_WORD.findall(self.file.text)).items() if times > 1}
+        return {name for name, times in Counter(_WORD.findall(_NO_CODE.sub(" ", self.file.text))).items() if times > 1}
 
     def _mentions(self, node: ast.AST, worth: tuple[str, ...]) -> bool:
         """Tell whether the source of a function has one of the words; of a notebook, whether its names have."""

@@ -55,7 +55,7 @@ _NOT_OPTIMISERS = ("lr_scheduler", "Optimizer", "swa_utils")
 
 
 _FACTORY_NAME = re.compile(
-    r"(?:get|build|create|make|configure|setup|set_up|init|initialize|prepare|load)_(?:\w+_)?optim(?:izers?)?"
+    r"(?:get|build|create|make|configure|setup|set_up|init|initialize|prepare)_(?:\w+_)?optim(?:izers?)?"
     r"(?:_and_\w+)?"
 )
 """Functions of a repository that make an optimiser, by their names."""

@@ -47,7 +47,8 @@ _UNCHANGED = ("copy.copy", "copy.deepcopy", "deepcopy", "OmegaConf.to_container"
 
 
 def _ends(path: str, names: tuple[str, ...]) -> bool:
-    return any(path == name or path.endswith("." + name) for name in names)
+    last = path.rsplit(".", 1)[-1]
+    return any(name.endswith(last) and (path == name or path.endswith("." + name)) for name in names)
 
 
 def outside_call(
