@@ -51,7 +51,6 @@ LIBRARIES = frozenset(
 )
 """Packages whose own code is not followed: what they do is known to the tables, and a fork keeps their names."""
 _NO_CODE = re.compile(r'"""[\s\S]*?"""|\'\'\'[\s\S]*?\'\'\'|"(?:\\.|[^"\\\n])*"|\'(?:\\.|[^\'\\\n])*\'|#[^\n]*')
-_WORD = re.compile(r"[A-Za-z_]\w*")
 _ALREADY = "a part of the script that is not followed: too long or too deep"
 
 
