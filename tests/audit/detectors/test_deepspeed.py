@@ -66,3 +66,28 @@ def test_a_file_that_a_host_refers_to_has_no_job_of_its_own(tmp_path: Path) -> N
     )
     assert jobs_of(tmp_path, "ds.json", settings("Adam", lr="auto"), **{"sft___c__yaml": host}) == []
     assert the_job(tmp_path, "other.json", settings("Adam", lr="auto")).tool == "deepspeed"
+
+
+def with_host(**block: object) -> dict[str, str]:
+    return {
+        "ds__json": settings("Lion", **block),
+        "sft___c__yaml": "model_name_or_path: m\nnum_train_epochs: 1\nper_device_train_batch_size: 1\n"
+        "learning_rate: 1e-5\nwarmup_ratio: 0.1\ndeepspeed: ds.json\n",
+    }
+
+
+def test_what_the_block_leaves_out_has_deepspeeds_own_default_and_not_the_hosts(tmp_path: Path) -> None:
+    files = with_host(lr="auto")
+    host = files.pop("sft___c__yaml") + "adam_beta2: 0.95\n"
+    job = the_job(tmp_path, "c.yaml", host, **files)
+    assert values(job, "optimiser", "learning_rate", "beta2", "weight_decay") == ("lion", 1e-5, 0.999, 0.0)
+    assert "deepspeed" in job["beta2"].reason
+    assert "rejected" not in job.marks
+
+
+def test_a_trainer_refuses_a_block_whose_values_differ_from_its_arguments(tmp_path: Path) -> None:
+    files = with_host(lr=3e-5)
+    job = the_job(tmp_path, "c.yaml", files.pop("sft___c__yaml"), **files)
+    assert "learning_rate 3e-05" in str(job.marks["rejected"].value)
+    same = with_host(lr=1e-5, weight_decay=0.0)
+    assert "rejected" not in the_job(tmp_path / "same", "c.yaml", same.pop("sft___c__yaml"), **same).marks

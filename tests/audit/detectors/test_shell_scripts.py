@@ -130,3 +130,15 @@ def test_a_script_that_is_not_at_hand_leaves_the_optimiser_unknown(tmp_path: Pat
     job = the_job(tmp_path, "run.sh", "torchrun --nproc_per_node 3 train.py --learning_rate 5e-5 --max_steps 100\n")
     assert not job["optimiser"].known and "train.py" in job["optimiser"].reason
     assert values(job, "learning_rate", "max_steps") == (5e-5, 100)
+
+
+def test_a_flag_stands_in_the_script_and_what_it_leaves_alone_in_the_config(tmp_path: Path) -> None:
+    config = (
+        "model:\n  _component_: torchtune.models.llama3.llama3_8b\noptimizer:\n  _component_: torch.optim.AdamW\n"
+        "  weight_decay: 0.01\n  lr: 3e-4\nepochs: 1\n"
+    )
+    command = "# one epoch\ntune run full_finetune_single_device --config my.yaml optimizer.lr=1e-3\n"
+    (job,) = [one for one in jobs_of(tmp_path, "r.sh", command, my__yaml=config) if one.file == "r.sh"]
+    rate, decay = job["learning_rate"], job["weight_decay"]
+    assert (rate.value, rate.provenance, rate.at) == (1e-3, "explicit", "r.sh:2")
+    assert (decay.value, decay.provenance, decay.at) == (0.01, "inherited", "my.yaml:5")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import json
 from pathlib import Path
 
 import pytest
@@ -283,3 +284,19 @@ def test_our_own_factory_is_read_and_another_is_unknown(tmp_path: Path) -> None:
     assert values(the_job(tmp_path, "t.py", text), "optimiser", "learning_rate") == ("muon", 0.02)
     text = HEAD + "from mine import pick\nTrainer(m, TrainingArguments('o'), optimizer_cls_and_kwargs=pick())\n"
     assert not the_job(tmp_path, "t.py", text)["optimiser"].known
+
+
+def test_a_trainer_at_the_start_of_a_notebooks_cell_is_found(tmp_path: Path) -> None:
+    def cell(source: object) -> dict[str, object]:
+        return {"cell_type": "code", "metadata": {}, "outputs": [], "execution_count": None, "source": source}
+
+    for number, source in enumerate(
+        (
+            "SFTTrainer(model=m).train()",
+            "x = 1\nSFTTrainer(model=m).train()",
+            ["x = 1\n", "SFTTrainer(model=m).train()"],
+        )
+    ):
+        cells = [cell("from trl import SFTTrainer"), cell(source)]
+        text = json.dumps({"cells": cells, "metadata": {}, "nbformat": 4, "nbformat_minor": 5})
+        assert the_job(tmp_path / str(number), "n.ipynb", text).tool == "trl"

@@ -2,11 +2,15 @@
 
 Sources: deepspeed 0.18 `runtime/engine.py::_configure_basic_optimizer` (Adam is AdamW unless `adam_w_mode` is false),
 `runtime/config.py`; transformers 4.57 and 5.23 `integrations/deepspeed.py` ("auto" takes the Trainer's values, and a
-block makes `optim` a placeholder).
+block makes `optim` a placeholder; `fill_match` refuses values that differ from the arguments, read in 5.23). What the
+block leaves out has the default of DeepSpeed's class, not the host's.
 """
 
 from __future__ import annotations
 
+from dataclasses import replace
+
+from narrowly.audit.defaults.read import defaults_of
 from narrowly.audit.detectors.keys import (
     fill_defaults,
     new_job,
@@ -28,6 +32,8 @@ KINDS = ("json", "yaml")
 TRIGGERS = (b"zero_optimization", b"train_micro_batch_size_per_gpu", b'"params"')
 
 _PARAMETERS = {"learning_rate": "lr", "weight_decay": "weight_decay", "eps": "eps", "momentum": "momentum"}
+_TRAINERS = ("transformers", "trl", "unsloth", "axolotl", "llamafactory", "ms-swift")
+_MISMATCH = 'Transformers compares the block with its arguments and stops ("auto" takes theirs)'
 _FILLED_BY_HOST = '"auto": the program that reads this file fills it in'
 
 
@@ -197,14 +203,24 @@ def join(job: Job, document: Document, file: SourceFile, repository: Repository,
         job.mark_declared(declared, f"loses to the block at {optimiser.at}")
     lost = f"the optimiser block wins over {declared.value or 'the host'}"
     job.set("optimiser", overridden(optimiser.value, optimiser.at, lost, optimiser.raw))
+    apart = []
     for name, found in won.items():
         if not found.known:
             continue  # "auto": the host's value stays
         other = job.fields.get(name)
-        if other is not None and other.known and other.value != found.value and other.provenance == "explicit":
+        differs = other is not None and other.known and other.value != found.value
+        if differs and other is not None:
+            apart.append(f"{name} {found.value} at {found.at} and {other.value} in the host")
+        if differs and other is not None and other.provenance == "explicit":
             job.set(
                 name, overridden(found.value, found.at, f"the optimiser block wins over {other.value} at {other.at}")
             )
         else:
             job.set(name, inherited(found.value, found.at, "from the optimiser block of the DeepSpeed file", found.raw))
-    muon_rates(job, config, version_of(TOOL, repository, file))
+    version = version_of(TOOL, repository, file)
+    for name, found in defaults_of(TOOL, version, word(config, "optimizer.type")).items():
+        if name not in won:
+            job.set(name, replace(found, at=optimiser.at))
+    muon_rates(job, config, version)
+    if apart and job.tool in _TRAINERS:
+        job.mark("rejected", "; ".join(apart), optimiser.at, f"{_MISMATCH}: {'; '.join(apart)}")

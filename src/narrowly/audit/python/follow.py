@@ -18,7 +18,8 @@ WORTH = (
 """Parts of names; a function that nothing calls and that mentions none of them is not followed."""
 
 _ARGUMENTS = re.compile(rb"TrainingArguments\s*[(),\]]")
-_TRAINER = re.compile(rb"(?:[=(\s.](?!Base)[A-Za-z]\w*|[=(\s.])Trainer\(")
+_BEFORE = rb"(?:[=(\s.\"]|\\n)"  # in a notebook, a name at the start of a line stands after a quote or `\n`
+_TRAINER = re.compile(_BEFORE + rb"(?:(?!Base)[A-Za-z]\w*)?Trainer\(")
 _HOSTED = re.compile(
     rb"fine_tun(?:ing|es)\.|[Ff]inetun\w*\.(?:create|jobs)|FineTun\w*\.create|fine_tuning_job|fine[_-]tun(?:ing/jobs|es)"
     rb"|tunings\.tune|create_tuned_model|sft\.train\(|customization_job|foundation_model\.create"

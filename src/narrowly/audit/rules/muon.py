@@ -82,10 +82,17 @@ def _lion_beta(job: Job, _: Sequence[Job]) -> Iterator[Hit]:
     beta, lion = job["beta2"], family_of(job.value("optimiser")) == "lion"
     if lion and beta.known and beta.value == 0.999:
         said = f"; {beta.reason}" if beta.reason else ""
-        fix = {"axolotl": "adam_beta2: 0.99", "llamafactory": "adam_beta2: 0.99", "ms-swift": "--adam_beta2 0.99"}
-        yield Hit(
-            f"Lion runs with beta2 .999, not its own .99{said}", seen_at(beta), fix.get(job.tool, "adam_beta2=0.99")
-        )
+        yield Hit(f"Lion runs with beta2 .999, not its own .99{said}", seen_at(beta), _own_betas(job))
+
+
+def _own_betas(job: Job) -> str:
+    """Return the line that gives Lion its own beta2 where the job takes it from."""
+    if "deepspeed_optimiser" in job.marks:
+        return '"betas": [0.9, 0.99]  # in optimizer.params of the DeepSpeed file, with adam_beta2 0.99 in the host'
+    lines = {"axolotl": "adam_beta2: 0.99", "llamafactory": "adam_beta2: 0.99", "ms-swift": "--adam_beta2 0.99"}
+    if job.kind == "command":
+        return "--adam_beta2 0.99"
+    return lines.get(job.tool, "adam_beta2: 0.99" if job.kind == "config" else "adam_beta2=0.99")
 
 
 def _decay_ignored(job: Job, _: Sequence[Job]) -> Iterator[Hit]:

@@ -59,8 +59,16 @@ def _overridden(job: Job, _: Sequence[Job]) -> Iterator[Hit]:
         yield Hit(
             f"{declared.value} is declared{_place(declared.at)} and {runs} runs{_place(at)}: {found.reason}",
             at,
-            f"state {found.raw or found.value} where {declared.value} stands, or take out what stands at {at}",
+            _one_of_both(job),
         )
+
+
+def _one_of_both(job: Job) -> str:
+    """Return the change that leaves one optimiser: name the one that runs, or take out what wins."""
+    declared, found = job.marks["declared_optimiser"], job["optimiser"]
+    stated = f"state {found.value} where {declared.value} stands" if found.value is not None else ""
+    wins = f"take out what stands at {found.at}" if found.at and found.at != declared.at else ""
+    return ", or ".join(part for part in (stated, wins) if part)
 
 
 def _rate_overridden(job: Job, _: Sequence[Job]) -> Iterator[Hit]:

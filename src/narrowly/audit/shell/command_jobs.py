@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
+from dataclasses import replace
 
 from narrowly.audit.detectors import (
     autotrain,
@@ -21,7 +22,7 @@ from narrowly.audit.detectors import (
 from narrowly.audit.files import Repository, SourceFile
 from narrowly.audit.record import Job, unknown
 from narrowly.audit.shell.commands import Command, Word, commands_in
-from narrowly.audit.shell.flags import Flags, flags_of
+from narrowly.audit.shell.flags import IN_BASE, Flags, flags_of
 from narrowly.audit.shell.hosted_commands import hosted_command
 from narrowly.audit.shell.script_runs import jobs_of_script
 from narrowly.audit.trees import Document, UnreadableError
@@ -167,17 +168,23 @@ def _with_config(
 
 
 def _settled(job: Job, file: SourceFile, base: Document | None) -> Job:
-    """Mark as inherited what the base file says and no flag changes."""
+    """Give what the base file says its own place, and mark it as inherited; flags keep theirs."""
     job.cli_overridable = True
-    if base is not None:
-        job.name = job.name or base.file
-        for name, found in list(job.fields.items()):
-            if found.provenance == "explicit" and found.at is not None and name not in ("adapter",):
-                line = found.at.rpartition(":")[2]
-                if line in ("1", "") and file.shown in found.at:
-                    job.fields[name] = found.__class__(
-                        found.value, "inherited", base.file + ":1", f"set in {base.file}", found.raw
-                    )
+    if base is None:
+        return job
+    job.name = job.name or base.file
+    pattern = re.compile(rf"{re.escape(file.shown)}:(\d{{8,}})")
+
+    def moved(text: str) -> str:
+        return pattern.sub(lambda found: f"{base.file}:{int(found.group(1)) - IN_BASE}", text)
+
+    for kept in (job.fields, job.marks):
+        for name, found in list(kept.items()):
+            at = moved(found.at) if found.at else found.at
+            changed = replace(found, at=at, reason=moved(found.reason))
+            if at != found.at and found.provenance == "explicit" and kept is job.fields:
+                changed = replace(changed, provenance="inherited", reason=changed.reason or f"set in {base.file}")
+            kept[name] = changed
     return job
 
 

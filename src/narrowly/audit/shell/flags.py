@@ -12,6 +12,9 @@ from narrowly.audit.trees import Document
 _OVERRIDE = re.compile(r"\+{0,2}([A-Za-z_][\w.\-/@]*)=(.*)", re.DOTALL)
 _NEGATIVE = re.compile(r"-\d")
 
+IN_BASE = 10_000_000
+"""Added to the lines of a base file, to tell them from the command's own; no file that is read has so many."""
+
 
 @dataclass(slots=True)
 class Flags:
@@ -41,13 +44,14 @@ class Flags:
 
         Args:
             shown: path of the shell script.
-            base: settings of the file that the command names.
+            base: settings of the file that the command names; its lines are kept with `IN_BASE` added.
             dotted: make sections of dotted keys.
         """
         lines: dict[tuple[str | int, ...], int] = {}
         content: dict[str, Any] = _copied(base.value) if base is not None and isinstance(base.value, dict) else {}
-        if base is not None and base.file == shown:
-            lines.update(base.lines)
+        if base is not None:
+            apart = 0 if base.file == shown else IN_BASE
+            lines.update({path: line + apart for path, line in base.lines.items()})
         given: list[tuple[str, Any, int]] = []
         for key, (text, line, left) in self.named.items():
             given.append((key.replace("-", "_"), True if text is None else _open(text, left), line))
