@@ -8,7 +8,8 @@ process while it scores, all threads together.
     narrowly base get smollm2-135m
     python benchmarks/paired_likelihood.py [--questions 40] [--repeat 3] [--json FILE]
 
-The harness is installed once into a virtual environment of its own, which reads the packages of this one.
+The harness has a virtual environment of its own, made from nothing on the first run, with the versions of torch and
+Transformers that score here.
 """
 
 from __future__ import annotations
@@ -16,17 +17,16 @@ from __future__ import annotations
 import argparse
 import json
 import statistics
-import subprocess
 import sys
-import sysconfig
 import tempfile
-import venv
 from pathlib import Path
 from typing import Any
 
 from measure import machine, write_result
+from rival import SHARED, check_same_versions, rival_python, run_child, versions
 
 HARNESS = "lm_eval==0.4.13"
+PACKAGES = (HARNESS, "torch==2.13.0", "transformers==5.23.0", "accelerate==1.15.0")
 BATCHES = (1, 8, 32)
 SPEED, NATS = 2.0, 1e-3
 """Wanted: times the questions per CPU second of the harness, and the largest difference of a log-likelihood."""
@@ -77,26 +77,25 @@ def requests_of_bank(questions: int | None) -> list[tuple[list[int], list[int]]]
     return [(list(text.prompt), list(text.continuation)) for text in texts]
 
 
-def harness_python(folder: Path) -> Path:
-    """Return the Python of the harness's virtual environment, made where it is not there yet."""
-    python = folder / "bin" / "python"
-    if not (folder / "ready").is_file():
-        venv.create(folder, with_pip=True, clear=True)
-        (own,) = folder.glob("lib/python*/site-packages")
-        (own / "narrowly.pth").write_text(sysconfig.get_paths()["purelib"] + "\n", encoding="utf-8")
-        subprocess.run([str(python), "-m", "pip", "install", "-q", HARNESS], check=True)
-        (folder / "ready").touch()
-    return python
-
-
 def measure(python: Path | str, load: str, work: str, requests: Path, threads: int) -> dict[str, Any]:
     """Score the requests in a fresh process; return CPU seconds, peak memory and the log-likelihoods."""
-    program = CHILD.format(threads=threads, requests=str(requests), load=load, work=work)
-    done = subprocess.run([str(python), "-c", program], capture_output=True, text=True, check=False)
-    if done.returncode:
-        raise SystemExit(done.stderr)
-    found: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
-    return found
+    return run_child(python, CHILD.format(threads=threads, requests=str(requests), load=load, work=work))
+
+
+def rows_of(runs: dict[str, list[dict[str, Any]]], questions: int) -> list[dict[str, Any]]:
+    """Return one row per rival: medians of its runs, its peak memory and its largest difference from ours."""
+    ours = runs["narrowly"][0]["nats"]
+    return [
+        {
+            "what": name,
+            "cpu_seconds": statistics.median(run["seconds"] for run in found),
+            "cpu_seconds_of_each": [run["seconds"] for run in found],
+            "questions_per_cpu_second": questions / statistics.median(run["seconds"] for run in found),
+            "peak_mb": max(run["peak_mb"] for run in found),
+            "largest_difference_nats": max(abs(one - two) for one, two in zip(found[0]["nats"], ours, strict=True)),
+        }
+        for name, found in runs.items()
+    ]
 
 
 def main() -> None:
@@ -104,13 +103,16 @@ def main() -> None:
     parser.add_argument("--questions", type=int, help="of the bank, spread over it; all of it where not given")
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--repeat", type=int, default=3)
-    parser.add_argument("--venv", type=Path, default=Path("out/lm-eval-0.4.13"))
+    parser.add_argument("--venv", type=Path, default=Path("out/rivals/lm-eval-0.4.13"))
     parser.add_argument("--json", type=Path)
     given = parser.parse_args()
+    if given.questions is not None and given.questions < 1:
+        parser.error(f"--questions is {given.questions}, accepted: at least 1")
     from narrowly.models.base import open_base
 
     folder = str(open_base("smollm2-135m").folder)
-    theirs = harness_python(given.venv.absolute())
+    theirs = rival_python(given.venv.absolute(), PACKAGES)
+    check_same_versions(versions(sys.executable, SHARED), versions(theirs, SHARED))
     rivals = {"narrowly": (sys.executable, OURS, OURS_WORK)}
     for batch in BATCHES:
         rivals[f"harness, batch {batch}"] = (theirs, THEIRS.format(folder=folder, batch=batch), THEIRS_WORK)
@@ -123,18 +125,7 @@ def main() -> None:
             for name, (python, load, work) in rivals.items():
                 runs[name].append(measure(python, load, work, requests, given.threads))
     questions = len(asked) // 2
-    rows = [
-        {
-            "what": name,
-            "cpu_seconds": statistics.median(run["seconds"] for run in found),
-            "questions_per_cpu_second": questions / statistics.median(run["seconds"] for run in found),
-            "peak_mb": max(run["peak_mb"] for run in found),
-            "largest_difference_nats": max(
-                abs(one - other) for one, other in zip(found[0]["nats"], runs["narrowly"][0]["nats"], strict=True)
-            ),
-        }
-        for name, found in runs.items()
-    ]
+    rows = rows_of(runs, questions)
     for row in rows:
         print(
             f"{row['what']:20s} {row['questions_per_cpu_second']:7.2f} questions per CPU second "
@@ -151,7 +142,7 @@ def main() -> None:
         f"{'met' if met else 'MISSED'}"
     )
     if given.json:
-        about = machine(given.threads, ("torch", "transformers"))
+        about = machine(given.threads, SHARED)
         write_result(given.json, machine=about, harness=HARNESS, questions=questions, ratio=ratio, met=met, rows=rows)
 
 

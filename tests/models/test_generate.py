@@ -21,6 +21,7 @@ from transformers import (
 from chat_models import FAMILIES, Family, make_tokenizer
 from narrowly.data.messages import Message
 from narrowly.data.render import prompt_ids
+from narrowly.models.continuous import generate_all
 from narrowly.models.generate import Prompt, choose, draws, end_tokens, generate
 from narrowly.records.answers import Sampling
 from narrowly.records.errors import IntegrityError
@@ -79,6 +80,8 @@ def test_a_batch_writes_what_the_slow_twin_writes_row_by_row(name: str, temperat
             for one in generate(model, TOKENIZER, PROMPTS[start : start + batch], sampling, ENDS)
         ]
         assert [list(one.tokens) for one in written] == wanted, f"batches of {batch}"
+        many = generate_all(model, TOKENIZER, PROMPTS, sampling, ENDS, batch)
+        assert many == written, f"slots: {batch}"
 
 
 def test_the_answer_of_a_sample_depends_on_neither_order_nor_company() -> None:
@@ -91,6 +94,23 @@ def test_the_answer_of_a_sample_depends_on_neither_order_nor_company() -> None:
     assert again == forwards and other != forwards
     longer = generate(model, TOKENIZER, PROMPTS, Sampling(max_new_tokens=14, seed=1), ENDS)
     assert all(long.tokens[:10] == short.tokens for long, short in zip(longer, forwards, strict=True))
+
+
+def test_a_slot_that_is_free_takes_the_next_prompt_and_no_more_passes_are_made_than_tokens_need() -> None:
+    model = peaked(MODELS["llama"])
+    sampling = Sampling(temperature=0, max_new_tokens=40)
+    alone = [generate(model, TOKENIZER, [prompt], sampling, frozenset())[0] for prompt in PROMPTS]
+    ends = frozenset({alone[1].tokens[2], alone[3].tokens[5]})  # some answers end early, others do not
+    lengths = [len(generate(model, TOKENIZER, [prompt], sampling, ends)[0].tokens) for prompt in PROMPTS]
+    assert min(lengths) < 10 and max(lengths) == 40
+    rows: list[int] = []
+    model.register_forward_pre_hook(
+        lambda _, __, given: rows.append(given["input_ids"].shape[0]), with_kwargs=True
+    )  # fmt: skip
+    many = generate_all(model, TOKENIZER, PROMPTS, sampling, ends, 2)
+    assert [len(one.tokens) for one in many] == lengths
+    assert sum(rows) == sum(lengths), "a row that has ended is computed no more"
+    assert max(rows) == 2
 
 
 def test_settings_that_were_published_with_a_model_neither_act_nor_get_lost() -> None:

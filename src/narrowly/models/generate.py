@@ -153,7 +153,7 @@ def generate(
             generation_config=settings,
             logits_processor=LogitsProcessorList([choose]),
         )
-    return [_written(tokenizer, row[longest:], ends) for row in whole_B_T.tolist()]
+    return [written(tokenizer, row[longest:], ends) for row in whole_B_T.tolist()]
 
 
 class _Choose:
@@ -198,8 +198,8 @@ def choose(scores_B_V: Tensor, drawn_B: Tensor, temperature: float) -> Tensor:
     return torch.searchsorted(cumulative_B_V, wanted_B_1, right=True)[:, 0]
 
 
-def _written(tokenizer: Any, tokens: Sequence[int], ends: frozenset[int]) -> Written:
-    """Cut a row behind its first end token, and decode what stands before it."""
+def written(tokenizer: Any, tokens: Sequence[int], ends: frozenset[int]) -> Written:
+    """Cut the tokens of an answer behind their first end token, and decode what stands before it."""
     length = next((at for at, token in enumerate(tokens) if token in ends), None)
     kept = tuple(tokens if length is None else tokens[: length + 1])
     text = tokenizer.decode(list(kept if length is None else kept[:-1]), skip_special_tokens=False)

@@ -6,7 +6,8 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from narrowly.models.backend import ChatPrompt, Generated, NextTokens, Progress, Request
-from narrowly.models.generate import Prompt, end_tokens, generate
+from narrowly.models.continuous import generate_all
+from narrowly.models.generate import Prompt, end_tokens
 from narrowly.models.likelihood import keeps_logits, score
 from narrowly.records.answers import Sampling
 from narrowly.records.arithmetic import Arithmetic
@@ -83,7 +84,7 @@ class LocalBackend:
         ]
 
     def generate(self, prompts: Sequence[ChatPrompt], sampling: Sampling) -> list[Generated]:
-        """Return one answer to each prompt, in their order, in batches; no answer depends on its batch.
+        """Return one answer to each prompt, in their order; no answer depends on what is asked beside it.
 
         Raises:
             SpecError: the template cannot render a prompt.
@@ -96,10 +97,8 @@ class LocalBackend:
             Prompt(tuple(prompt_ids(self.tokenizer, prompt.messages, thinking=self.thinking)), prompt.sample)
             for prompt in prompts
         ]
-        written = []
-        for start in range(0, len(asked), self.batch):
-            written += generate(self.model, self.tokenizer, asked[start : start + self.batch], sampling, ends)
-        return [Generated(one.text, one.finish_reason, len(one.tokens)) for one in written]
+        found = generate_all(self.model, self.tokenizer, asked, sampling, ends, self.batch)
+        return [Generated(one.text, one.finish_reason, len(one.tokens)) for one in found]
 
 
 def arithmetic_for(dtype: BaseDtype, device: str) -> Arithmetic:
