@@ -186,7 +186,7 @@ def _cache(layers: Sequence[tuple[Tensor, Tensor]], lengths_B: Tensor, width: in
 
     rows_B = torch.arange(len(lengths_B), device=lengths_B.device)
 
-    class Slot(DynamicLayer):
+    class Slot(DynamicLayer):  # type: ignore[misc]
         """One layer of the slots."""
 
         def update(self, key_states: Tensor, value_states: Tensor, *_: Any, **__: Any) -> tuple[Tensor, Tensor]:
