@@ -2,5 +2,7 @@
 
 `tables` reads what `study` collected, `frames` builds the frames that all start from (`organisms`, `training`),
 `summary` makes the `Summary` of `summary_schema` from them, with `panel_rates`, `contrasts` and `evidence`, and
-`paper_claims` decides the paper's statements by `claim_rules`. Frames in, values out; imports no torch.
+`paper_claims` decides the paper's statements by `claim_rules`. `paired_answers` says what the paired bank found, as the
+types of `paired_schema`; `paired_paths` follows runs beside their controls, `matched_paths` compares them. Frames in,
+values out; imports no torch.
 """

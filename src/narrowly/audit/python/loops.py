@@ -13,6 +13,7 @@ from narrowly.audit.record import Job, default, unknown
 
 _EPOCH = re.compile(r"(?:^|_|\b)(?:epochs?|ep|epoch_idx|e)(?:$|_|\b)|epoch", re.IGNORECASE)
 _STEP = re.compile(r"step|iter(?!m)|(?:^|_)it(?:$|_)", re.IGNORECASE)
+_WITHIN_A_STEP = re.compile(r"micro|accum")
 _BY_HAND = re.compile(rb"""\[\s*['"]lr['"]\s*\]\s*[*/]?=(?!=)""")
 
 
@@ -22,7 +23,7 @@ def set_loops(job: Job, trace: Trace) -> None:
         if _EPOCH.search(loop.target) and not job["epochs"].known:
             job.set("epochs", field_of("epochs", loop.count, job.file))
             job.cli_overridable = job.cli_overridable or loop.count.cli
-        elif "micro" in loop.target or "accum" in loop.target:
+        elif _WITHIN_A_STEP.search(loop.target):
             continue
         elif _STEP.search(loop.target) and known(loop.count) and "max_steps" not in job.fields:
             set_field(job, "max_steps", loop.count)
