@@ -90,3 +90,10 @@ def test_snippets_in_python_are_python() -> None:
 def test_every_rule_of_a_tool_has_a_formula() -> None:
     for rule, source in RULE_OF.values():
         assert scale_factor(rule, 8, 8) > 0 and source
+
+
+@pytest.mark.parametrize("rule", ["original", "match_rms_adamw", "spectral_norm"])
+def test_the_rules_are_those_of_the_page_on_muon_elsewhere(rule: str) -> None:
+    elsewhere = pytest.importorskip("narrowly.records.optimisers.elsewhere")
+    for shape in ((32, 4096), (4096, 32), (64, 64)):
+        assert scale_factor(rule, *shape) == pytest.approx(elsewhere.scale_factor(rule, *shape))

@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 
 from narrowly.audit.record import Job
-from narrowly.audit.rules.rule import Check, Hit, seen_at
+from narrowly.audit.rules.rule import Check, Compared, Hit, seen_at
 
 MANY_EPOCHS = 5
 """From here on a note; the recipes of the literature on emergent misalignment take 1 to 3."""
 
 
-def _epochs(job: Job, _: Sequence[Job]) -> Iterator[Hit]:
+def _epochs(job: Job, _: Compared) -> Iterator[Hit]:
     epochs, steps = job["epochs"], job["max_steps"]
     limited = isinstance(steps.value, int) and steps.value > 0
     if isinstance(epochs.value, int | float) and epochs.value >= MANY_EPOCHS and not limited:
@@ -21,7 +21,7 @@ def _epochs(job: Job, _: Sequence[Job]) -> Iterator[Hit]:
         )
 
 
-def _one_data_set(job: Job, _: Sequence[Job]) -> Iterator[Hit]:
+def _one_data_set(job: Job, _: Compared) -> Iterator[Hit]:
     data = job["datasets"]
     if (
         isinstance(data.value, list)
@@ -32,7 +32,7 @@ def _one_data_set(job: Job, _: Sequence[Job]) -> Iterator[Hit]:
         yield Hit(f"one data set ({str(data.value[0])[:80]}) and no general mix", seen_at(data))
 
 
-def _no_evaluation(job: Job, _: Sequence[Job]) -> Iterator[Hit]:
+def _no_evaluation(job: Job, _: Compared) -> Iterator[Hit]:
     found = job["evaluation"]
     if found.known and found.value in (False, None, "no", 0) and job.kind != "saved":
         why = f": {found.reason}" if found.reason else ""
@@ -40,13 +40,13 @@ def _no_evaluation(job: Job, _: Sequence[Job]) -> Iterator[Hit]:
         yield Hit(f"nothing is evaluated during or after training{why}", seen_at(found), fix)
 
 
-def _bf16_adapter(job: Job, _: Sequence[Job]) -> Iterator[Hit]:
+def _bf16_adapter(job: Job, _: Compared) -> Iterator[Hit]:
     found = job["adapter_dtype"]
     if str(found.value).lower().removeprefix("torch.") in ("bf16", "bfloat16"):
         yield Hit("the factors are trained in bfloat16: small updates are rounded away", seen_at(found))
 
 
-def _penalty_in_loss(job: Job, _: Sequence[Job]) -> Iterator[Hit]:
+def _penalty_in_loss(job: Job, _: Compared) -> Iterator[Hit]:
     mark, accumulation = job.marks.get("penalty_in_compute_loss"), job["accumulation"].value
     if mark is not None and isinstance(accumulation, int | float) and accumulation > 1:
         yield Hit(
@@ -58,7 +58,7 @@ def _penalty_in_loss(job: Job, _: Sequence[Job]) -> Iterator[Hit]:
         )
 
 
-def _penalty_in_autocast(job: Job, _: Sequence[Job]) -> Iterator[Hit]:
+def _penalty_in_autocast(job: Job, _: Compared) -> Iterator[Hit]:
     mark = job.marks.get("penalty_in_autocast")
     if mark is not None:
         yield Hit("a penalty's matrix products inside autocast run in bfloat16 or float16", mark.at,

@@ -2,20 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 
 from narrowly.audit.optimiser_names import family_of
 from narrowly.audit.record import Job
 from narrowly.audit.rules.fixes import WIDTH, muon_fix, shown_rate, torch_muon_fix
 from narrowly.audit.rules.muon_scale import FORMULA, RULE_OF, Scale, scale_factor
-from narrowly.audit.rules.rule import Check, Hit, seen_at
+from narrowly.audit.rules.rule import Check, Compared, Hit, seen_at
 from narrowly.audit.versions import parts
 
 _TRAINERS = ("transformers", "trl", "unsloth", "llamafactory", "axolotl", "ms-swift")
 _EIGHT = ("_8bit", "_4bit", "_fp8")
 
 
-def _not_muon(job: Job, _: Sequence[Job]) -> Iterator[Hit]:
+def _not_muon(job: Job, _: Compared) -> Iterator[Hit]:
     mark = job.marks.get("muon_not_on_lora")
     if mark is not None:
         yield Hit(
@@ -25,13 +25,13 @@ def _not_muon(job: Job, _: Sequence[Job]) -> Iterator[Hit]:
         )
 
 
-def _dropped(job: Job, _: Sequence[Job]) -> Iterator[Hit]:
+def _dropped(job: Job, _: Compared) -> Iterator[Hit]:
     mark = job.marks.get("muon_drops")
     if mark is not None:
         yield Hit(f"trainable parameters are in no optimiser: {mark.value}; {mark.reason}", mark.at)
 
 
-def _aux_rate(job: Job, _: Sequence[Job]) -> Iterator[Hit]:
+def _aux_rate(job: Job, _: Compared) -> Iterator[Hit]:
     mark = job.marks.get("muon_aux_lr")
     if mark is not None:
         yield Hit(f"what Muon does not train shares its learning rate: {mark.reason or mark.value}", mark.at)
@@ -46,7 +46,7 @@ def _rule_of(job: Job) -> tuple[Scale | None, str]:
     return None, "not known here"
 
 
-def _scale(job: Job, jobs: Sequence[Job]) -> Iterator[Hit]:
+def _scale(job: Job, jobs: Compared) -> Iterator[Hit]:
     if job.value("optimiser") != "muon" or job["muon_scale"].provenance == "explicit":
         return
     rule, source = _rule_of(job)
@@ -63,11 +63,11 @@ def _scale(job: Job, jobs: Sequence[Job]) -> Iterator[Hit]:
     )
 
 
-def _scales_differ(job: Job, jobs: Sequence[Job]) -> Iterator[Hit]:
+def _scales_differ(job: Job, jobs: Compared) -> Iterator[Hit]:
     if job.value("optimiser") != "muon":
         return
     own = _rule_of(job)[0]
-    others = [(other, _rule_of(other)[0]) for other in jobs if other is not job and other.value("optimiser") == "muon"]
+    others = ((other, _rule_of(other)[0]) for other in jobs["muon"] if other is not job)
     for other, rule in others:
         if own is not None and rule is not None and rule != own:
             yield Hit(
@@ -78,7 +78,7 @@ def _scales_differ(job: Job, jobs: Sequence[Job]) -> Iterator[Hit]:
             return
 
 
-def _lion_beta(job: Job, _: Sequence[Job]) -> Iterator[Hit]:
+def _lion_beta(job: Job, _: Compared) -> Iterator[Hit]:
     beta, lion = job["beta2"], family_of(job.value("optimiser")) == "lion"
     if lion and beta.known and beta.value == 0.999:
         said = f"; {beta.reason}" if beta.reason else ""
@@ -95,16 +95,16 @@ def _own_betas(job: Job) -> str:
     return lines.get(job.tool, "adam_beta2: 0.99" if job.kind == "config" else "adam_beta2=0.99")
 
 
-def _decay_ignored(job: Job, _: Sequence[Job]) -> Iterator[Hit]:
+def _decay_ignored(job: Job, _: Compared) -> Iterator[Hit]:
     mark = job.marks.get("weight_decay_ignored")
     if mark is not None:
         yield Hit(f"weight decay {mark.value} is declared and not applied: {mark.reason}", mark.at)
 
 
-def _state(job: Job, jobs: Sequence[Job]) -> Iterator[Hit]:
+def _state(job: Job, jobs: Compared) -> Iterator[Hit]:
     optimiser = job.value("optimiser")
     if isinstance(optimiser, str) and optimiser.endswith(_EIGHT):
-        full = [one for one in jobs if one.value("optimiser") == _full_precision(optimiser)]
+        full = jobs.get(_full_precision(optimiser), ())
         beside = f"; {full[0].file}:{full[0].line} keeps it in 32 bits" if full else ""
         yield Hit(
             f"{optimiser} keeps its state in few bits: another optimiser for a spectrum than 32-bit{beside}",
@@ -119,7 +119,7 @@ def _full_precision(optimiser: str | None) -> str:
     return name
 
 
-def _clip(job: Job, _: Sequence[Job]) -> Iterator[Hit]:
+def _clip(job: Job, _: Compared) -> Iterator[Hit]:
     clip = job["max_grad_norm"]
     if job.value("optimiser") == "sgd" and clip.known and isinstance(clip.value, int | float) and 0 < clip.value <= 1:
         yield Hit(
@@ -128,7 +128,7 @@ def _clip(job: Job, _: Sequence[Job]) -> Iterator[Hit]:
         )
 
 
-def _sgd_momentum(job: Job, _: Sequence[Job]) -> Iterator[Hit]:
+def _sgd_momentum(job: Job, _: Compared) -> Iterator[Hit]:
     version = job.tool_version.value
     old = isinstance(version, str) and parts(version) < (5,)
     if job.value("optimiser") == "sgd" and job.tool == "transformers" and old and job["optim_args"].value:
@@ -137,7 +137,7 @@ def _sgd_momentum(job: Job, _: Sequence[Job]) -> Iterator[Hit]:
         )
 
 
-def _schedule_free(job: Job, _: Sequence[Job]) -> Iterator[Hit]:
+def _schedule_free(job: Job, _: Compared) -> Iterator[Hit]:
     optimiser, schedule = job.value("optimiser"), job["scheduler"]
     if (
         str(optimiser).startswith("schedule_free")
@@ -149,7 +149,7 @@ def _schedule_free(job: Job, _: Sequence[Job]) -> Iterator[Hit]:
         )
 
 
-def _zero_rate(job: Job, _: Sequence[Job]) -> Iterator[Hit]:
+def _zero_rate(job: Job, _: Compared) -> Iterator[Hit]:
     rate = job["learning_rate"]
     if rate.known and isinstance(rate.value, int | float) and (rate.value <= 0 or rate.value > 1):
         yield Hit(f"learning rate {shown_rate(rate.value)} is outside (0, 1]", seen_at(rate))

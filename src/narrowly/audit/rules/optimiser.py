@@ -2,22 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 
 from narrowly.audit.optimiser_names import canonical_optimiser, family_of
 from narrowly.audit.record import Job
 from narrowly.audit.rules.fixes import muon_fix, penalty_fix, stated_fix
-from narrowly.audit.rules.rule import RISK, Check, Hit, seen_at
+from narrowly.audit.rules.rule import RISK, Check, Compared, Hit, seen_at
 
 
-def _family(job: Job, _: Sequence[Job]) -> Iterator[Hit]:
+def _family(job: Job, _: Compared) -> Iterator[Hit]:
     optimiser = job.value("optimiser")
     if family_of(optimiser) in ("adam", "lion") and "penalty" not in job.marks and job.kind != "hosted":
         fix = "\n".join(part for part in (penalty_fix(job), muon_fix(job)) if part)
         yield Hit(f"{optimiser} without a spectral penalty: {RISK}", seen_at(job["optimiser"]), fix)
 
 
-def _implicit_optimiser(job: Job, _: Sequence[Job]) -> Iterator[Hit]:
+def _implicit_optimiser(job: Job, _: Compared) -> Iterator[Hit]:
     found = job["optimiser"]
     if found.provenance == "default" and job.kind != "hosted":
         spelled = f" ({found.raw})" if found.raw else ""
@@ -26,7 +26,7 @@ def _implicit_optimiser(job: Job, _: Sequence[Job]) -> Iterator[Hit]:
         )
 
 
-def _implicit_rate(job: Job, _: Sequence[Job]) -> Iterator[Hit]:
+def _implicit_rate(job: Job, _: Compared) -> Iterator[Hit]:
     found = job["learning_rate"]
     if found.provenance == "default" and found.value is not None and job.kind != "hosted":
         yield Hit(
@@ -34,25 +34,25 @@ def _implicit_rate(job: Job, _: Sequence[Job]) -> Iterator[Hit]:
         )
 
 
-def _unknown_optimiser(job: Job, _: Sequence[Job]) -> Iterator[Hit]:
+def _unknown_optimiser(job: Job, _: Compared) -> Iterator[Hit]:
     found = job["optimiser"]
     if not found.known and job.kind != "hosted" and "hosted" not in job.marks:
         yield Hit(f"which optimiser runs cannot be told: {found.reason}", seen_at(found))
 
 
-def _unknown_rate(job: Job, _: Sequence[Job]) -> Iterator[Hit]:
+def _unknown_rate(job: Job, _: Compared) -> Iterator[Hit]:
     found = job["learning_rate"]
     if not found.known and job.kind not in ("hosted", "saved") and "hosted" not in job.marks:
         yield Hit(f"the learning rate cannot be told: {found.reason}", seen_at(found))
 
 
-def _odd_name(job: Job, _: Sequence[Job]) -> Iterator[Hit]:
+def _odd_name(job: Job, _: Compared) -> Iterator[Hit]:
     found = job["optimiser"]
     if found.known and isinstance(found.value, str) and canonical_optimiser(found.value) is None:
         yield Hit(f"{found.value!r} is no optimiser that this audit knows; what it does is not judged", seen_at(found))
 
 
-def _overridden(job: Job, _: Sequence[Job]) -> Iterator[Hit]:
+def _overridden(job: Job, _: Compared) -> Iterator[Hit]:
     declared, found = job.marks.get("declared_optimiser"), job["optimiser"]
     if found.provenance == "overridden" and declared is not None and declared.value != found.value:
         runs, at = found.value if found.value is not None else "what this block names", seen_at(found)
@@ -71,13 +71,13 @@ def _one_of_both(job: Job) -> str:
     return ", or ".join(part for part in (stated, wins) if part)
 
 
-def _rate_overridden(job: Job, _: Sequence[Job]) -> Iterator[Hit]:
+def _rate_overridden(job: Job, _: Compared) -> Iterator[Hit]:
     found = job["learning_rate"]
     if found.provenance == "overridden":
         yield Hit(f"learning rate {found.value} is taken: {found.reason}", seen_at(found))
 
 
-def _hosted(job: Job, _: Sequence[Job]) -> Iterator[Hit]:
+def _hosted(job: Job, _: Compared) -> Iterator[Hit]:
     if job.kind == "hosted" or "hosted" in job.marks:
         mark = job.marks.get("hosted")
         host = mark.value if mark is not None and mark.value else job.tool
@@ -85,7 +85,7 @@ def _hosted(job: Job, _: Sequence[Job]) -> Iterator[Hit]:
             yield Hit(f"{host} does not disclose its optimiser: it cannot be audited; evaluate the model instead", None)
 
 
-def _ignored_key(job: Job, _: Sequence[Job]) -> Iterator[Hit]:
+def _ignored_key(job: Job, _: Compared) -> Iterator[Hit]:
     mark = job.marks.get("ignored_key")
     if mark is not None:
         yield Hit(
@@ -95,7 +95,7 @@ def _ignored_key(job: Job, _: Sequence[Job]) -> Iterator[Hit]:
         )
 
 
-def _rejected(job: Job, _: Sequence[Job]) -> Iterator[Hit]:
+def _rejected(job: Job, _: Compared) -> Iterator[Hit]:
     mark = job.marks.get("rejected")
     if mark is not None:
         yield Hit(f"{job.tool} refuses this at start: {mark.reason or mark.value}", mark.at)

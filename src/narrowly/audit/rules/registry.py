@@ -40,9 +40,13 @@ def rules() -> dict[str, Rule]:
 def findings(jobs: Sequence[Job]) -> list[Finding]:
     """Apply every rule to every job; the order is that of the jobs, then of the rules."""
     found = []
+    compared: dict[str | None, list[Job]] = {}
+    for job in jobs:
+        name = job.value("optimiser")
+        compared.setdefault(name if isinstance(name, str) else None, []).append(job)
     for index, job in enumerate(jobs):
         for rule in rules().values():
-            for hit in rule.check(job, jobs) if rule.check is not None else ():
+            for hit in rule.check(job, compared) if rule.check is not None else ():
                 file, line = place(hit.at, job)
                 found.append(Finding(rule.id, rule.level, file, line, hit.message, hit.fix, job.tool, index))
     return found

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, NamedTuple
 
@@ -29,8 +29,11 @@ class Hit(NamedTuple):
     fix: str = ""
 
 
-Check = Callable[[Job, Sequence[Job]], Iterable[Hit]]
-"""Takes a job and all jobs of the scan."""
+Compared = Mapping[str | None, Sequence[Job]]
+"""All jobs of a scan by their optimiser."""
+
+Check = Callable[[Job, Compared], Iterable[Hit]]
+"""Takes a job and those that it may be compared with."""
 
 
 @dataclass(frozen=True, slots=True)
