@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import posixpath
 from collections.abc import Callable
+from functools import lru_cache
 
 from narrowly.audit.python.classes import from_command_line
 from narrowly.audit.python.machine import REST, Machine, constant_text, items_of
@@ -46,6 +47,7 @@ _UNCHANGED = ("copy.copy", "copy.deepcopy", "deepcopy", "OmegaConf.to_container"
               "torch.nn.parallel.DistributedDataParallel", "DistributedDataParallel")  # fmt: skip
 
 
+@lru_cache(8192)
 def _ends(path: str, names: tuple[str, ...]) -> bool:
     last = path.rsplit(".", 1)[-1]
     return any(name.endswith(last) and (path == name or path.endswith("." + name)) for name in names)

@@ -31,9 +31,14 @@ RETURNED = "(returned)"
 
 
 def _branch_reason(test: ast.expr) -> str:
-    if sum(1 for _ in ast.walk(test)) > 40:
-        return "depends on a condition that the source does not tell"
-    return f"depends on {ast.unparse(test)[:80]}, which the source does not tell"
+    """Return why a branch is uncertain; kept with the node, because functions are followed several times."""
+    kept = vars(test).get("branch_reason")
+    if kept is None:
+        kept = "depends on a condition that the source does not tell"
+        if sum(1 for _ in ast.walk(test)) <= 40:
+            kept = f"depends on {ast.unparse(test)[:80]}, which the source does not tell"
+        vars(test)["branch_reason"] = kept
+    return str(kept)
 
 
 def assign(machine: Machine, target: ast.expr, value: Value, scope: Scope) -> None:
