@@ -97,8 +97,12 @@ def version_of(package: str, repository: Repository, beside: SourceFile | None =
     Args:
         package: name on the index: "transformers", "llamafactory".
         repository: where to look.
-        beside: the file with the job: manifests in its folder and those above count before others.
+        beside: the file with the job. A pin in a script or notebook itself counts first (`pip install trl==0.11.0`,
+            inline metadata); then manifests in its folder and those above.
     """
+    own = _in_file(package, beside) if beside is not None else None
+    if own is not None:
+        return own
     table = _table(repository)
     found = table.get(_normal(package), [])
     if not found:
@@ -114,6 +118,18 @@ def version_of(package: str, repository: Repository, beside: SourceFile | None =
     where = best[0].rpartition("/")[0]
     above = where == "" or folder == where or folder.startswith(where + "/")
     return best[1] if above or len({str(one[1][1:3]) for one in found}) == 1 else None
+
+
+def _in_file(package: str, file: SourceFile) -> Version | None:
+    """Return the version that a script or notebook pins in its own text."""
+    if file.kind not in ("python", "notebook", "shell"):
+        return None
+    spelled = package.replace("-", "[-_.]").encode()
+    match = re.search(rb"(?i)(?<![\w.\-/])" + spelled + rb"(?:\[[\w, \-]*\])?==(\d[\w.+!\-]*)", file.data)
+    if match is None:
+        return None
+    exact = match.group(1).decode("ascii").rstrip(".-")
+    return Version(package, exact, (("==", exact),), file.at(file.data.count(b"\n", 0, match.start()) + 1))
 
 
 def _normal(name: str) -> str:

@@ -218,3 +218,31 @@ def test_an_optimiser_handed_to_a_function_that_trains_is_a_job(tmp_path: Path) 
         "train(\n    m,\n    loader,\n    optimizer,\n)\n"
     )
     assert values(the_job(tmp_path, "t.py", text), "optimiser", "learning_rate") == ("adamw", 1e-4)
+
+
+@pytest.mark.parametrize(
+    ("text", "optimiser", "rate"),
+    [
+        ("from apex.optimizers import FusedAdam\nopt = FusedAdam(p, lr=1e-4, adam_w_mode=False)", "adam", 1e-4),
+        ("from apex.optimizers import FusedAdam\nopt = FusedAdam(p, lr=1e-4)", "adamw", 1e-4),
+        ("from deepspeed.ops.adam import DeepSpeedCPUAdam as D\nopt = D(p, lr=1e-4, adamw_mode=False)", "adam", 1e-4),
+        ("from lion_pytorch import Lion\nopt = Lion(p, lr=1e-4)", "lion", 1e-4),
+        ("from pytorch_optimizer import load_optimizer\nopt = load_optimizer('soap')(p, lr=3e-3)", "soap", 3e-3),
+    ],
+)
+def test_the_class_and_its_mode_decide_in_scripts_that_never_say_optim(
+    tmp_path: Path, text: str, optimiser: str, rate: float
+) -> None:
+    job = the_job(tmp_path, "t.py", text + "\nfor b in data:\n    m(b).backward(); opt.step()\n")
+    assert values(job, "optimiser", "learning_rate") == (optimiser, rate)
+
+
+def test_a_request_sent_by_curl_is_read(tmp_path: Path) -> None:
+    url = "https://api.openai.com/v1/fine_tuning/jobs"
+    body = '{"training_file": "f", "model": "m", "hyperparameters": {"n_epochs": 2}}'
+    assert the_job(tmp_path, "r.sh", f"curl {url} -H 'a: b' -d '{body}'\n").value("epochs") == 2
+
+
+def test_tuning_at_vertex_is_a_job(tmp_path: Path) -> None:
+    text = "from vertexai.tuning import sft\nsft.train(source_model='m', train_dataset='d', epochs=4)\n"
+    assert the_job(tmp_path, "t.py", text).value("epochs") == 4

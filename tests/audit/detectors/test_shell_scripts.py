@@ -142,3 +142,10 @@ def test_a_flag_stands_in_the_script_and_what_it_leaves_alone_in_the_config(tmp_
     rate, decay = job["learning_rate"], job["weight_decay"]
     assert (rate.value, rate.provenance, rate.at) == (1e-3, "explicit", "r.sh:2")
     assert (decay.value, decay.provenance, decay.at) == (0.01, "inherited", "my.yaml:5")
+
+
+def test_a_loop_over_rates_makes_the_rate_unknown_and_a_loop_over_one_value_does_not(tmp_path: Path) -> None:
+    run = "python train.py --learning_rate $LR --num_train_epochs 3 --optim adafactor --output_dir o\ndone\n"
+    several = the_job(tmp_path, "a.sh", "LR=3e-4\nfor LR in 1e-4 2e-4; do\n" + run)
+    assert several["learning_rate"].provenance == "unknown"
+    assert the_job(tmp_path / "one", "b.sh", "for LR in 1e-4; do\n" + run).value("learning_rate") == 1e-4

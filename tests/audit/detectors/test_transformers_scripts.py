@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import inspect
 import json
 from pathlib import Path
 
 import pytest
 
 from audited import jobs_of, the_job, values
+from narrowly.audit.python.argument_setters import SETTERS
 
 HEAD = """\
 from transformers import Trainer, TrainingArguments
@@ -299,3 +301,45 @@ def test_a_trainer_at_the_start_of_a_notebooks_cell_is_found(tmp_path: Path) -> 
         cells = [cell("from trl import SFTTrainer"), cell(source)]
         text = json.dumps({"cells": cells, "metadata": {}, "nbformat": 4, "nbformat_minor": 5})
         assert the_job(tmp_path / str(number), "n.ipynb", text).tool == "trl"
+
+
+def test_methods_that_set_several_arguments_set_what_they_are_not_given_too(tmp_path: Path) -> None:
+    text = (
+        "from transformers import Trainer, TrainingArguments\n"
+        "args = TrainingArguments('o', learning_rate=1e-3, num_train_epochs=9)\n"
+        "args = args.set_optimizer(name='adafactor', weight_decay=0.2)\nargs.set_lr_scheduler('cosine')\n"
+        "Trainer(m, args).train()\n"
+    )
+    job = the_job(tmp_path, "t.py", text)
+    assert values(job, "optimiser", "learning_rate", "weight_decay", "scheduler", "epochs") == (
+        "adafactor", 5e-5, 0.2, "cosine", 3.0,
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize("name", SETTERS)
+def test_setters_are_those_of_the_installed_class(name: str) -> None:
+    transformers = pytest.importorskip("transformers")
+    signature = inspect.signature(getattr(transformers.TrainingArguments, name)).parameters
+    ours = [(parameter, value) for parameter, _, value in SETTERS[name]]
+    assert ours == [(key, each.default) for key, each in signature.items() if key != "self"][: len(ours)]
+
+
+@pytest.mark.parametrize(
+    ("call", "pin", "optimiser"),
+    [
+        ("PPOTrainer(c, model, ref, tokenizer)", "0.7.4", "adam"),
+        ("PPOTrainer(c, tokenizer, model, ref)", "0.13.0", "adamw"),
+        ("PPOTrainer(c, model, ref, tokenizer)\nt.step(q, r, s)", "", "adam"),
+    ],
+)
+def test_ppo_before_trl_0_12_makes_its_own_adam(tmp_path: Path, call: str, pin: str, optimiser: str) -> None:
+    text = f"from trl import PPOConfig, PPOTrainer\nc = PPOConfig(learning_rate=1.41e-5)\nt = {call}\n"
+    job = the_job(tmp_path, "t.py", text, **({"requirements__txt": f"trl=={pin}\n"} if pin else {}))
+    assert values(job, "optimiser", "learning_rate") == (optimiser, 1.41e-5)
+
+
+def test_a_script_or_notebook_that_pins_its_own_versions_is_read_by_them(tmp_path: Path) -> None:
+    body = "from trl import SFTConfig, SFTTrainer\nSFTTrainer(m, args=SFTConfig('o')).train()\n"
+    head = '# /// script\n# dependencies = ["trl==0.11.0", "transformers==4.44.0"]\n# ///\n'
+    job = the_job(tmp_path, "t.py", head + body, requirements__txt="trl==0.20.0\n")
+    assert (job.value("learning_rate"), job.tool_version.value, job.tool_version.at) == (5e-5, "0.11.0", "t.py:2")

@@ -15,7 +15,7 @@ TOOL = "openai"
 KINDS = ("json", "yaml")
 TRIGGERS = (b"training_file", b"learning_rate_multiplier")
 
-_METHODS = ("supervised", "dpo", "reinforcement")
+_PLACES = ("hyperparameters", *(f"method.{name}.hyperparameters" for name in ("supervised", "dpo", "reinforcement")))
 _COMMON: Keys = {
     "learning_rate": ("learning_rate", "hyperparameters.learning_rate"),
     "epochs": ("n_epochs", "hyperparameters.n_epochs", "hyperparameters.epochs", "hyperparameters.training_epochs"),
@@ -84,8 +84,13 @@ def job_of(document: Document, file: SourceFile, repository: Repository) -> Job:
     return job
 
 
+def keys_of(name: str) -> list[str]:
+    """Return the dotted keys at which requests state a field, those of every host."""
+    key = {"epochs": "n_epochs"}.get(name, name)
+    return [*_COMMON.get(name, ()), *(f"{where}.{key}" for where in _PLACES)]
+
+
 def _openai(job: Job, document: Document) -> None:
-    places = ["hyperparameters"] + [f"method.{name}.hyperparameters" for name in _METHODS]
     reason = "openai takes a multiplier of a rate that it does not disclose"
     job.fields.pop("learning_rate", None)
     for name, key in (
@@ -93,7 +98,7 @@ def _openai(job: Job, document: Document) -> None:
         ("epochs", "n_epochs"),
         ("batch_size", "batch_size"),
     ):
-        spelled = [f"{where}.{key}" for where in places]
+        spelled = [f"{where}.{key}" for where in _PLACES]
         found = said(document, *spelled)
         if found is None:
             continue

@@ -23,7 +23,7 @@ from narrowly.audit.record import Job
 TOOL = "transformers"
 KINDS = ("python", "notebook")
 TRIGGERS = (
-    b"optim", b"Trainer(", b"TrainingArguments",
+    b"optim", b"backward(", b"sft.train(", b"Trainer(", b"TrainingArguments",
     b"inetun", b"ine_tun", b"ineTun", b"tinker", b"customization_job",
 )  # fmt: skip
 MODULES = (

@@ -8,7 +8,7 @@ from narrowly.audit.record import Job
 
 TOOL = "torch"
 KINDS = ("python", "notebook")
-TRIGGERS = (b"optim",)
+TRIGGERS = (b"optim", b"backward(")
 
 
 def detect(file: SourceFile, repository: Repository) -> list[Job]:

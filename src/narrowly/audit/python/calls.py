@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 
 from narrowly.audit.python.argparse_parser import is_parser, parser_method
+from narrowly.audit.python.argument_setters import set_by_method
 from narrowly.audit.python.classes import from_command_line, is_record
 from narrowly.audit.python.machine import REST, Machine
 from narrowly.audit.python.methods import mapping_method, sequence_method, text_method
@@ -138,13 +139,15 @@ def _outside(
     machine: Machine, called: External, args: list[Value], kwargs: dict[str, Value], node: ast.AST, scope: Scope
 ) -> Value:
     name = called.path.rsplit(".", 1)[-1]
-    owner = called.owner
+    owner, at = called.owner, scope.at(node)
     if is_parser(owner):
         assert owner is not None
         result = parser_method(machine, owner, name, args, kwargs, node, scope)
         if result is not None:
             return result
     if owner is not None and called.path == f"{owner.path}.{name}":
+        if set_by_method(owner, name, args, kwargs, at):
+            return owner
         result = _object_method(machine, owner, name, args, node, scope)
         if result is not None:
             return result

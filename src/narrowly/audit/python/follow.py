@@ -31,7 +31,15 @@ _MAKES = re.compile(
 _HANDED = re.compile(rb"\btrain\([^()]{1,400}\boptim")
 _TRAINS = (b"backward(", b".train_batch(")
 _LITERALS = (b"AdamParams", b"DimuonParams", b"tinker_cookbook", b"FastLanguageModel", b"deepspeed.initialize")
-_HOSTED_LITERALS = (b"inetun", b"ine_tun", b"ineTun", b"customization_job", b"tunings.tune", b"create_tuned_model")
+_HOSTED_LITERALS = (
+    b"inetun",
+    b"ine_tun",
+    b"ineTun",
+    b"customization_job",
+    b"tunings.tune",
+    b"create_tuned_model",
+    b"sft.train(",
+)
 _THEIRS = (b"transformers", b"trl", b"unsloth", b"optimum")
 
 
@@ -58,10 +66,10 @@ def _promises(data: bytes) -> bool:
         return True
     if b"Trainer(" in data and any(word in data for word in _THEIRS) and _TRAINER.search(data):
         return True
+    if any(word in data for word in _TRAINS) and _MAKES.search(data):
+        return True
     if b"optim" in data:
         if b"def configure_optimizers" in data and b"LightningModule" in data:
-            return True
-        if any(word in data for word in _TRAINS) and _MAKES.search(data):
             return True
         if b"train(" in data and _HANDED.search(data) and _MAKES.search(data):
             return True

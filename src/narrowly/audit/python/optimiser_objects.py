@@ -102,13 +102,20 @@ def optimiser_name(made: Object, file: str) -> Field | None:
         return None
     canonical = canonical_optimiser(made.path)
     if canonical is not None and (root in _PACKAGES or "optim" in made.path.lower() or root == last):
-        return explicit(canonical, made.at, made.path)
+        return explicit(_decoupled(canonical, last, made), made.at, made.path)
     if (
         made.path.startswith(("torch.optim.", "bitsandbytes.optim.", "pytorch_optimizer.", "torch_optimizer."))
         and "_get" not in last
     ):
         return explicit(last.lower(), made.at, made.path)
     return None
+
+
+def _decoupled(canonical: str, last: str, made: Object) -> str:
+    """Return "adam" where apex's or DeepSpeed's class is told to couple its decay; it decouples it otherwise."""
+    mode = {"FusedAdam": "adam_w_mode", "DeepSpeedCPUAdam": "adamw_mode"}.get(last, "")
+    given = made.get(mode) if mode else None
+    return "adam" if given is not None and known(given) and not plain(given) else canonical
 
 
 def _own_class(made: Object) -> Field | None:

@@ -72,6 +72,8 @@ def outside_call(
         return _partial(args, kwargs, at)
     if path in ("dataclasses.replace", "replace") and args and isinstance(args[0], Object):
         return _replaced(machine, args[0], kwargs, node, scope)
+    if path == "pytorch_optimizer.load_optimizer" and (named := constant_text(args[0]) if args else None):
+        return External(at, args[0].cli, f"pytorch_optimizer.{named[:1].upper()}{named[1:]}")
     if _ends(path, _READERS):
         return _read(machine, args, at, scope)
     if path in ("os.path.join", "posixpath.join"):

@@ -16,7 +16,7 @@ from narrowly.audit.python.machine import Trace
 from narrowly.audit.python.own_optimisers import set_own_optimiser
 from narrowly.audit.python.values import Const, External, Object, Value, known, plain, why_unknown
 from narrowly.audit.record import Field, Job, default, explicit, unknown
-from narrowly.audit.versions import Version, version_of
+from narrowly.audit.versions import Version, parts, version_of
 
 KEYS = {
     "optim": "optimiser", "learning_rate": "learning_rate", "weight_decay": "weight_decay",
@@ -183,12 +183,14 @@ def job_of(pair: Pair, trace: Trace, file: SourceFile, repository: Repository) -
                     unknown(f"the trainer's arguments are not known: {why_unknown(pair.unclear)}", pair.unclear.at),
                 )
     _fill(job, pair, trace, versions)
-    parts = (
+    given_to = (
         [pair.trainer.get("peft_config"), pair.trainer.get("model", 0), pair.trainer]
         if pair.trainer is not None
         else []
     )
-    set_adapter(job, adapter_of(parts, trace.objects), versions["unsloth"] if tool == "unsloth" else versions["peft"])
+    set_adapter(
+        job, adapter_of(given_to, trace.objects), versions["unsloth"] if tool == "unsloth" else versions["peft"]
+    )
     given = pair.trainer.get("peft_config") if pair.trainer is not None else None
     if given is not None and not is_none(given) and job.value("adapter") == "full":
         unknown_adapter(job, given)
@@ -241,7 +243,7 @@ def _fill(job: Job, pair: Pair, trace: Trace, versions: dict[str, Version | None
         trainer = next((name for name in last_names(pair.trainer) if name.endswith("Trainer")), "Trainer")
         kind = trainer.removesuffix("Trainer").removeprefix("Unsloth") + "Config"
         kind = kind if TRL_CONFIG.match(kind) else "SFTConfig" if trainer == "UnslothTrainer" else ""
-    if made is not None and "PPOConfig" in names and pair.trainer is not None and pair.trainer.get("config") is made:
+    if made is not None and "PPOConfig" in names and _is_old_ppo(made, pair, trace, versions["trl"]):
         job.fill(_old_ppo())
     first_import = next((place for name, place in trace.imports.items() if name.split(".")[0] == "unsloth"), None)
     if first_import is not None and (kind or own):
@@ -260,6 +262,21 @@ def _fill(job: Job, pair: Pair, trace: Trace, versions: dict[str, Version | None
 
 def _of_transformers(version: Version | None) -> dict[str, Field]:
     return defaults_of("transformers", version, of="TrainingArguments")
+
+
+_OLD_PPO = ("ppo_epochs", "init_kl_coef", "adap_kl_ctrl", "log_with", "model_name", "optimize_cuda_cache", "steps")
+"""Arguments of PPOConfig that went with TRL 0.12."""
+
+
+def _is_old_ppo(made: Object, pair: Pair, trace: Trace, version: Version | None) -> bool:
+    """Tell whether PPO is TRL's before 0.12: by its version, its arguments, or its loop of `step`."""
+    if version is not None and version.exact is not None:
+        return parts(version.exact) < (0, 12)
+    trainer = pair.trainer
+    if any(made.get(name) is not None for name in _OLD_PPO) or trainer is None:
+        return trainer is not None
+    steps = any(one.owner is trainer and one.path.endswith(".step") for one in trace.objects)
+    return steps or trainer.get("config") is made
 
 
 def _old_ppo() -> dict[str, Field]:

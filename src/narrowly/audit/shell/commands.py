@@ -59,6 +59,12 @@ def commands_in(text: str) -> list[Command]:
         if words and (opened := _ARRAY.match(words[0].text)) is not None:
             _keep_array(opened, words, variables, arrays)
             continue
+        if len(words) > 2 and words[0].text == "for" and words[2].text == "in":
+            values = _filled(words[3:], variables, arrays)
+            variables.pop(words[1].text, None)
+            if len(values) == 1:
+                variables[words[1].text] = (values[0].text, values[0].line)
+            continue
         own: dict[str, tuple[str, int]] = {}
         while words and (match := _ASSIGNMENT.fullmatch(words[0].text)):
             name, value = match.group(1), words[0]

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import json
 import re
 
+from narrowly.audit.detectors import hosted_requests
 from narrowly.audit.files import SourceFile
 from narrowly.audit.record import Job, unknown
 from narrowly.audit.shell.commands import Word
 from narrowly.audit.shell.flags import flags_of
+from narrowly.audit.trees import Document
 from narrowly.audit.values import typed_field
 
 _URL = re.compile(r"https?://\S*?(openai|together|mistral|fireworks)\S*fine[_-]?tun", re.IGNORECASE)
@@ -41,7 +44,22 @@ def hosted_command(name: str, words: list[Word], file: SourceFile) -> Job | None
     for key, (text, line, _) in flags_of(words).named.items():
         if key in _KEYS and isinstance(text, str):
             job.set(_KEYS[key], typed_field(_KEYS[key], text, file.at(line)))
+        elif key in ("d", "data", "json", "data-raw") and isinstance(text, str) and name == "curl":
+            _take_body(job, text, line, file)
     for field in ("optimiser", "learning_rate", "weight_decay", "scheduler", "epochs", "lora_r", "lora_alpha"):
         if field not in job.fields:
             job.set(field, unknown(f"{host} does not disclose it", at))
     return job
+
+
+def _take_body(job: Job, text: str, line: int, file: SourceFile) -> None:
+    """Set what the body of a request states, where it is JSON."""
+    try:
+        value = json.loads(text)
+    except (ValueError, RecursionError):
+        return
+    if isinstance(value, dict):
+        document = Document(value, file.shown, {(): line}, {}, (), value)
+        for name in ("epochs", "max_steps", "learning_rate", "learning_rate_multiplier", "batch_size", "lora_r"):
+            keys = hosted_requests.keys_of(name)
+            job.set(name, document.field(name, *keys))
