@@ -225,7 +225,11 @@ def test_an_optimiser_handed_to_a_function_that_trains_is_a_job(tmp_path: Path) 
     [
         ("from apex.optimizers import FusedAdam\nopt = FusedAdam(p, lr=1e-4, adam_w_mode=False)", "adam", 1e-4),
         ("from apex.optimizers import FusedAdam\nopt = FusedAdam(p, lr=1e-4)", "adamw", 1e-4),
-        ("from deepspeed.ops.adam import DeepSpeedCPUAdam as D\nopt = D(p, lr=1e-4, adamw_mode=False)", "adam", 1e-4),
+        (
+            "from deepspeed.ops.adam import DeepSpeedCPUAdam\nopt = DeepSpeedCPUAdam(p, lr=1e-4, adamw_mode=False)",
+            "adam",
+            1e-4,
+        ),
         ("from lion_pytorch import Lion\nopt = Lion(p, lr=1e-4)", "lion", 1e-4),
         ("from pytorch_optimizer import load_optimizer\nopt = load_optimizer('soap')(p, lr=3e-3)", "soap", 3e-3),
     ],

@@ -1,7 +1,7 @@
 """The methods by which TrainingArguments sets several arguments at once; what a call leaves out is set as well.
 
-Source: transformers 5.23 training_args.py `set_training`, `set_optimizer`, `set_lr_scheduler`, held against the installed
-class by a test.
+Source: transformers 5.23 training_args.py `set_training`, `set_optimizer`, `set_lr_scheduler`; a test holds them against
+the installed class.
 """
 
 from __future__ import annotations
