@@ -1,6 +1,6 @@
 """The methods by which TrainingArguments sets several arguments at once; what a call leaves out is set as well.
 
-Source: transformers 5.23 training_args.py `set_training`, `set_optimizer`, `set_lr_scheduler`; a test holds them against
+Source: transformers 5.23 training_args.py `set_training`, `set_optimizer`, `set_lr_scheduler`; a test holds them to
 the installed class.
 """
 
