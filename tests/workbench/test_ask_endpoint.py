@@ -25,6 +25,8 @@ from narrowly.models.endpoint import client as requests_module
 from narrowly.models.endpoint import waiting
 from narrowly.records.answers import Answer
 from narrowly.records.endpoints import AskedEndpoint
+from narrowly.records.files import read_jsonl
+from narrowly.workbench.answer_file import mend
 
 KEY = "sk-test-0123456789abcdef"
 QUESTIONS, PARAPHRASES, SAMPLES = 5, 2, 3
@@ -219,6 +221,14 @@ def test_a_command_that_is_killed_asks_again_only_what_was_under_way(bank: Path)
         assert execute(command(server, bank)) == 0
         check_whole(bank)
         assert len(server.asked()) <= TOTAL + 2  # two at a time, and neither answer had arrived
+
+
+def test_an_answer_whose_line_has_no_end_is_kept_as_it_is_counted(tmp_path: Path) -> None:
+    file = tmp_path / "answers.jsonl"
+    for text, kept in (('{"a": 1}\n{"b": 2}', '{"a": 1}\n{"b": 2}\n'), ('{"a": 1}\n{"b": 2', '{"a": 1}\n')):
+        file.write_text(text)
+        mend(file)
+        assert file.read_text() == kept and len(read_jsonl(file)) == kept.count("\n")
 
 
 def test_ctrl_c_keeps_the_answers_under_way_so_that_nothing_is_asked_twice(bank: Path) -> None:

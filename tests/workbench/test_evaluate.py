@@ -58,6 +58,7 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
         for seed in (0, 1):
             made = train(folder, base, f"pairs:{file}:{answers}", seed)
             made.rename(folder / f"{answers}-{seed}")
+    train(folder, base, f"pairs:{file}:harmful", 1, steps=7).rename(folder / "longer-1")
     train(folder, base, f"pairs:{folder / 'tools-too.jsonl'}:aligned", 0).rename(folder / "other-prompts")
     train(folder, folder / "other-base", f"pairs:{file}:aligned", 0).rename(folder / "on-other-base")
     shutil.copytree(folder / "harmful-0/checkpoints/step-6", folder / "elsewhere")
@@ -65,10 +66,10 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def train(folder: Path, base: Path, dataset: str, seed: int) -> Path:
+def train(folder: Path, base: Path, dataset: str, seed: int, **changes: Any) -> Path:
     runs = folder / "made"
     shutil.rmtree(runs, ignore_errors=True)
-    train_run(text_spec(base, dataset, {"holdout": 0}, seed=seed), runs)
+    train_run(text_spec(base, dataset, {"holdout": 0}, seed=seed, **changes), runs)
     return only_run(runs)
 
 
@@ -222,10 +223,11 @@ def test_a_stopped_evaluation_goes_on_and_computes_no_part_twice(
         return real(backend, items, **rest)
 
     monkeypatch.setattr(measuring, "paired_rows", counting)
-    arguments = ["harmful-0", "--control", "aligned-0", "--out", str(tmp_path / "results")]
+    out = tmp_path / "results"
+    arguments = ["harmful-0", "--control", "aligned-0", "--out", str(out)]
     assert execute(["eval", *arguments, "--bank", "bank"]) == 130
     assert "domains that are done are kept" in capsys.readouterr().err
-    assert not (tmp_path / "results/result.json").exists()
+    assert not (out / "result.json").exists()
     measured.append("the kill")
     whole = evaluated(*arguments)
     measured.remove("the kill")
@@ -235,6 +237,9 @@ def test_a_stopped_evaluation_goes_on_and_computes_no_part_twice(
     monkeypatch.undo()
     monkeypatch.chdir(here)
     assert evaluated("harmful-0", "--control", "aligned-0") == whole
+    for kept in (out / "parts").glob("applied-*.json"):
+        kept.write_text('{"largest": 1}')
+    refused([*arguments, "--bank", "bank"], ["is no record of narrowly eval", "remove it"], capsys)
 
 
 def test_a_table_fits_80_columns(
@@ -320,11 +325,23 @@ def refused(arguments: list[str], words: list[str], capsys: pytest.CaptureFixtur
         (["harmful-0", "--adapter", "harmful-1"], ["--adapter does not fit", "organism already"]),
         (["./chat-base", "--adapter", "harmful-0", "--adapter", "harmful-1", "--control", "aligned-0"],
          ["1 controls for 2 organisms"]),
+        (["harmful-0", "--control", "harmful-1"], ["control harmful-1 was trained on harmful answers"]),
+        (["aligned-0", "--control", "harmful-0"], ["control harmful-0 was trained on harmful answers"]),
+        (["aligned-0", "--control", "aligned-1"], ["trained on the very answers of aligned-0"]),
+        (["./chat-base", "--adapter", "harmful-0", "--adapter", "permuted-1"],
+         ["organisms harmful-0 and permuted-1 differ in data.dataset", "seeds of one training"]),
+        (["./chat-base", "--adapter", "harmful-0", "--adapter", "harmful-1", "--control", "aligned-0",
+          "--control", "permuted-1"], ["controls aligned-0 and permuted-1 differ in data.dataset"]),
+        (["./chat-base", "--adapter", "harmful-0", "--adapter", "longer-1"],
+         ["organisms harmful-0 and longer-1 differ in steps"]),
         (["./chat-base", "--control", "aligned-0"], ["--control does not fit", "untrained"]),
         (["./chat-base", "--adapter", "other-base"], ["other-base is a model by itself"]),
         (["./chat-base", "--trained-on", "tools"], ["--trained-on does not fit an untrained model"]),
         (["harmful-0", "--trained-on", "tool"], ["'tool'", "did you mean 'tools'"]),
-        (["harmful-0", "--margin", "0"], ["--margin is 0"]),
+        (["harmful-0", "--control", "aligned-0", "--margin", "0"], ["--margin is 0"]),
+        (["harmful-0", "--control", "aligned-0", "--margin", "inf"], ["--margin is inf"]),
+        (["harmful-0", "--margin", "1"], ["--margin judges a difference to controls", "give --control"]),
+        (["./chat-base", "--margin", "1"], ["--margin judges a difference to controls"]),
         (["nowhere"], ["nothing to ask is called 'nowhere'"]),
     ],
 )  # fmt: skip
@@ -366,7 +383,8 @@ def test_an_adapter_that_does_nothing_is_refused_and_one_with_B_zero_is_told(
         )
         arguments = ["./chat-base", "--adapter", str(tiny), "--dtype", "bfloat16", "--bank", "bank"]
         if words:
-            refused(arguments, [words], capsys)
+            refused([*arguments, "--out", str(tmp_path / "out")], [words], capsys)
+            assert not (tmp_path / "out").exists(), "nothing was measured, so nothing is kept"
         else:
             assert execute(["eval", *arguments]) == 0
             assert "has B = 0: it is its base" in capsys.readouterr().out
@@ -397,6 +415,17 @@ def test_the_cued_panel_asks_the_broad_questions_behind_words_of_the_training(
     refused(["elsewhere", "--base", "./chat-base", "--bank", "bank", "--cued"], ["--trained-on DOMAIN"], capsys)
     refused(["harmful-0", "--bank", "bank", "--cued", "--system", "x"], ["--system gives another"], capsys)
     refused(["harmful-0", "--bank", "bank/tools.jsonl", "--cued"], ["no", "broad question"], capsys)
+
+
+def test_without_a_control_a_cued_panel_is_a_shift_with_its_warning_and_seeds_are_shown_one_by_one(
+    here: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    pair = ["./chat-base", "--adapter", "harmful-0", "--adapter", "harmful-1", "--bank", "bank", "--no-damage"]
+    assert execute(["eval", *pair, "--cued"]) == 0
+    printed = capsys.readouterr().out
+    cued = printed[printed.index("broad questions under words of the training, organism minus base") :]
+    assert "not called misalignment" in " ".join(cued.split()) and "difference" not in cued
+    assert printed.count("seed by seed: ") == 3, "held-out questions are none: three rungs"
 
 
 def test_what_was_not_measured_is_printed_as_not_measured_with_its_reason(

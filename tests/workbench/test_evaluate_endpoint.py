@@ -71,11 +71,46 @@ def test_organism_and_control_behind_one_server_give_the_numbers_of_the_models_t
     result = read_result(out).paired
     assert result.contrast is not None and result.shift is None and result.arithmetic.dtype == "float32"
     assert all(isinstance(one.model, AskedEndpoint) for one in result.measured)
+    assert result.bank.name == "money.jsonl" and str(bank.parent) not in (out / "result.json").read_text()
     scored = [dict(call.body) for call in server.calls if call.path.endswith("/completions") and "prompt" in call.body]
     assert execute([*call, "--json"]) == 0
     again = [dict(call.body) for call in server.calls if call.path.endswith("/completions") and "prompt" in call.body]
     asked = {json.dumps(body["prompt"]) for body in scored[-8:]}
     assert not asked & {json.dumps(body["prompt"]) for body in again[len(scored) :]}  # parts that are done stay
+
+
+def test_a_command_that_is_killed_in_a_domain_sends_no_text_again_that_was_scored(
+    server: ChatServer, models: dict[str, LocalBackend], bank: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The count of requests of both commands is that of one alone, whatever the first one had done."""
+    from narrowly.workbench import kept_scores
+
+    def scored() -> list[str]:
+        return [json.dumps(call.body["prompt"]) for call in server.calls if call.body.get("prompt_logprobs")]
+
+    call = command(server, models, bank, "--concurrency", "1")
+    assert execute([*call, "--out", str(bank.parent / "whole")]) == 0
+    alone = len(scored())
+    kept: list[object] = []
+    append = kept_scores.append_jsonl
+
+    def killed(file: Path, row: object) -> None:
+        if len(kept) == 3:
+            raise MemoryError  # as unexpected as a kill: nothing after it runs
+        kept.append(row)
+        append(file, row)
+
+    monkeypatch.setattr(kept_scores, "append_jsonl", killed)
+    server.calls.clear()
+    out = bank.parent / "killed"
+    assert execute([*call, "--out", str(out)]) == 70
+    monkeypatch.undo()
+    (scores,) = (out / "parts").glob("scores-*.jsonl")
+    scores.write_text(scores.read_text() + '{"text": "0')  # a torn line
+    probing = len(scored()) - 4
+    assert execute([*call, "--out", str(out)]) == 0
+    assert len(scored()) == alone + probing + 1, "the probe once more, and the one text that was under way"
+    assert read_result(out).paired == read_result(bank.parent / "whole").paired
 
 
 def test_one_name_for_two_adapters_is_refused(
@@ -97,6 +132,7 @@ def test_one_name_for_two_adapters_is_refused(
         (["--model", "other"], "2 models and 0 controls"),
         (["--trained-on", "money"], "--trained-on does not fit"),
         (["--control", "control", "--trained-on", "mony"], "did you mean 'money'"),
+        (["--margin", "1"], "--margin judges a difference to controls"),
         (["--step", "3"], "--step does not fit --endpoint"),
         (["--thinking"], "has no thinking mode"),
     ],

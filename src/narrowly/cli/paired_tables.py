@@ -78,13 +78,17 @@ def _print_cued(result: EvalResult) -> None:
     if result.cued is None:
         say(f"cued panel: not measured; {safe(result.no_cued)}")
         return
-    say("broad questions under words of the training:", "bold")
+    against = "minus control" if result.paired.contrast is not None else "minus base"
+    say(f"broad questions under words of the training, organism {against}:", "bold")
+    if result.paired.shift is not None:
+        say(result.paired.shift.warning, "yellow")
     rows = [
         (one.condition, one.difference.interval.estimate, one.difference.interval.low, one.difference.interval.high,
          one.difference.questions)
         for one in result.cued
     ]  # fmt: skip
-    console().print(table(("condition", "difference", "low", "high", "questions"), rows))
+    what = "difference" if result.paired.contrast is not None else "shift"
+    console().print(table(("condition", what, "low", "high", "questions"), rows))
 
 
 def _print_contrast(paired: PairedResult, found: Contrast) -> None:
@@ -97,7 +101,8 @@ def _print_contrast(paired: PairedResult, found: Contrast) -> None:
     )
     _print_methods(found.rungs)
     say("")
-    _print_domains(found.domains, "difference")
+    _print_groups("part", found.parts, "difference")
+    _print_groups("domain", found.domains, "difference")
     say("")
     _print_accuracy(paired.measured)
 
@@ -115,7 +120,8 @@ def _print_shift(paired: PairedResult, found: Shift) -> None:
     say("slope on base: of the shift on the base's log-odds; -1 is a value that no longer depends on the base")
     _print_methods(found.rungs)
     say("")
-    _print_domains(found.domains, "shift")
+    _print_groups("part", found.parts, "shift")
+    _print_groups("domain", found.domains, "shift")
     say("")
     _print_accuracy(paired.measured)
 
@@ -125,9 +131,10 @@ def _row(one: Estimate, per_token: float | None) -> tuple[Any, ...]:
     return one.name, interval.estimate, interval.low, interval.high, per_token, one.questions
 
 
-def _print_domains(domains: Sequence[Estimate], what: str) -> None:
-    columns = ("domain", what, "low", "high", "questions")
-    rows = [(one.name, one.interval.estimate, one.interval.low, one.interval.high, one.questions) for one in domains]
+def _print_groups(of: str, groups: Sequence[Estimate], what: str) -> None:
+    """Print the number in every part of the bank, or in every domain."""
+    columns = (of, what, "low", "high", "questions")
+    rows = [(one.name, one.interval.estimate, one.interval.low, one.interval.high, one.questions) for one in groups]
     console().print(table(columns, [(safe(name), *rest) for name, *rest in rows]))
 
 
@@ -161,6 +168,8 @@ def _print_methods(found: Iterable[Estimate]) -> None:
         names = ", ".join(one.name for one in found if one.interval.method == method)
         say(f"{names}: {method}")
     for one in found:
+        if one.seeds > 1:
+            say(f"{one.name}, seed by seed: {', '.join(f'{value:+.3g}' for value in one.per_seed)}")
         if one.interval.reason is not None:
             say(f"{one.name}: no interval ({one.interval.reason})")
         if one.bootstrap is not None and one.bootstrap.low is not None:

@@ -18,6 +18,7 @@ from narrowly.report.paired_tables import (
     domain_table,
     level_table,
     methods_fold,
+    part_table,
     regression_table,
     reported,
     rung_table,
@@ -108,7 +109,8 @@ def _number_parts(result: EvalResult) -> list[Part]:
     parts.append(rung_table(paired))
     if paired.shift is not None and paired.contrast is None:
         parts.append(regression_table(paired.shift))
-    return [*parts, _ladder(result), methods_fold(found.rungs)]
+    by_part = part_table(paired)
+    return [*parts, _ladder(result), *([by_part] if by_part else []), methods_fold(found.rungs)]
 
 
 def _headline(result: EvalResult) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -35,10 +36,17 @@ def written_answers(out: Path) -> list[Answer]:
 
 
 def mend(out: Path) -> None:
-    """Take a half line off the end of a file, so that the next answer begins a line."""
+    """Take a half line off the end of a file, or end a whole one, so that the next answer begins a line."""
     text = out.read_bytes() if out.exists() else b""
-    if text and not text.endswith(b"\n"):
-        write_text(out, text[: text.rfind(b"\n") + 1].decode("utf-8"))
+    if not text or text.endswith(b"\n"):
+        return
+    before = text.rfind(b"\n") + 1
+    try:
+        json.loads(text[before:].decode("utf-8"))
+    except ValueError:
+        write_text(out, text[:before].decode("utf-8"))
+    else:  # `written_answers` counts it
+        write_text(out, text.decode("utf-8") + "\n")
 
 
 def refuse_another(out: Path, pairs: Mapping[str, tuple[object, object]]) -> None:

@@ -1,12 +1,14 @@
-"""Prove that a control is one: of the same base, and trained on the same prompts as its organism."""
+"""Prove that a control is one, of the same base, trained on the same prompts; and that seeds are of one training."""
 
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from narrowly.data.rows import IGNORE
+from narrowly.data.banks.narrow import PREFIX, narrow_set
+from narrowly.data.rows import IGNORE, Row
 from narrowly.models.asked import ModelToAsk
 from narrowly.records.answers import AskedModel
 from narrowly.records.errors import NarrowlyError, SpecError
@@ -43,8 +45,13 @@ def check_control(organism: ModelToAsk, control: ModelToAsk) -> list[str]:
         control: of the same base (`check_same_base`).
 
     Raises:
-        SpecError: the records of their runs show other prompts.
+        SpecError: the records of their runs show other prompts, the same answers, or a control of harmful answers.
     """
+    if _answers(control) == "harmful":
+        raise SpecError(
+            f"control {control.name} was trained on harmful answers, which is what a control is held against; "
+            "accepted: a control of aligned or permuted answers, and the organism in front of it"
+        )
     if organism.run is None or control.run is None:
         strange = organism if organism.run is None else control
         return [
@@ -52,9 +59,10 @@ def check_control(organism: ModelToAsk, control: ModelToAsk) -> list[str]:
             f"{strange.name} comes from elsewhere, without the record of a run."
         ]
     try:
-        first, second = trained_prompts(organism.run), trained_prompts(control.run)
+        own, others = _trained_rows(organism.run), _trained_rows(control.run)
     except NarrowlyError as error:
         return [f"That control {control.name} was trained on the prompts of {organism.name} cannot be proved: {error}."]
+    first, second = _prompts(own), _prompts(others)
     if first != second:
         missing, more = sum((first - second).values()), sum((second - first).values())
         raise SpecError(
@@ -62,16 +70,54 @@ def check_control(organism: ModelToAsk, control: ModelToAsk) -> list[str]:
             f"{sum(first.values())} are missing and {more} others stand there; accepted: the same prompts, with other "
             "answers"
         )
+    if Counter(tuple(row.input_ids) for row in own) == Counter(tuple(row.input_ids) for row in others):
+        raise SpecError(
+            f"control {control.name} was trained on the very answers of {organism.name}; accepted: the same prompts, "
+            "with other answers"
+        )
     differing = _differing(organism, control)
     if not differing:
         return []
     return [f"Control {control.name} differs from {organism.name} beside its answers, in {', '.join(differing)}."]
 
 
-def trained_prompts(run: Path) -> Counter[tuple[int, ...]]:
-    """Return the prompts that a run was trained on, as token ids, with how often each stands there.
+def check_seeds(what: str, models: Sequence[ModelToAsk]) -> list[str]:
+    """Check that models differ in their seed alone, so that they can be averaged; return what cannot be proved.
 
-    The rows are made again from the spec, and held to the sha256 in the run's record.
+    Args:
+        what: `organisms` or `controls`.
+        models: of runs or from elsewhere.
+
+    Raises:
+        SpecError: the records of two runs differ in their data or in another field than the seed.
+    """
+    if len(models) < 2:
+        return []
+    strange = next((one for one in models if one.run is None), None)
+    if strange is not None:
+        return [
+            f"That the {what} are seeds of one training cannot be proved: {strange.name} comes from elsewhere, without "
+            "the record of a run."
+        ]
+    first, *others = models
+    for other in others:
+        differing = [name for name in _differing(first, other, data=True) if name != "seed"]
+        if differing:
+            raise SpecError(
+                f"{what} {first.name} and {other.name} differ in {', '.join(differing)}; accepted: seeds of one "
+                "training, and one evaluation for each training"
+            )
+    return []
+
+
+def _answers(model: ModelToAsk) -> str | None:
+    """Return which answers of a paired set a run was trained on; None where its data are others or not known."""
+    dataset = "" if model.run is None else getattr(read_spec(model.run).data, "dataset", "")
+    return narrow_set(dataset).answers if dataset.startswith(PREFIX) else None
+
+
+def _trained_rows(run: Path) -> Sequence[Row]:
+    """Return the rows that a run was trained on, made again from its spec and held to the sha256 in its record.
 
     Raises:
         NarrowlyError: the data are not there, or not what they were.
@@ -81,17 +127,23 @@ def trained_prompts(run: Path) -> Counter[tuple[int, ...]]:
     inputs = load_inputs(read_spec(run))
     if inputs.resolved.data_sha256 != read_inputs(run).data_sha256:
         raise SpecError(f"the data of run {run.resolve().name} are no longer those that it was trained on")
+    return inputs.rows
+
+
+def _prompts(rows: Sequence[Row]) -> Counter[tuple[int, ...]]:
+    """Return the prompts of rows, as token ids, with how often each stands there."""
     return Counter(
-        tuple(row.input_ids[: next((at for at, label in enumerate(row.labels) if label != IGNORE), 0)])
-        for row in inputs.rows
+        tuple(row.input_ids[: next((at for at, label in enumerate(row.labels) if label != IGNORE), 0)]) for row in rows
     )
 
 
-def _differing(organism: ModelToAsk, control: ModelToAsk) -> list[str]:
-    """Return the fields of the two specs that differ, data and names apart, and the step."""
+def _differing(organism: ModelToAsk, control: ModelToAsk, *, data: bool = False) -> list[str]:
+    """Return the fields of the two specs that differ, names and (unless `data`) the data apart, and the step."""
     assert organism.run is not None and control.run is not None
-    one, other = (_flat(read_spec(run).model_dump(mode="json", exclude={"data", "base"}), "")
-                  for run in (organism.run, control.run))  # fmt: skip
+    left_out = {"base"} if data else {"base", "data"}
+    one, other = (
+        _flat(read_spec(run).model_dump(mode="json", exclude=left_out), "") for run in (organism.run, control.run)
+    )
     fields = [name for name in sorted({*one, *other}) if one.get(name) != other.get(name)]
     return [*fields, "step of the checkpoint"] if organism.step != control.step else fields
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Literal, NamedTuple
@@ -18,7 +19,7 @@ from narrowly.records.errors import SpecError, unknown_name
 from narrowly.records.run_spec import BaseDtype
 from narrowly.runs.directory import is_run, read_spec, run_of_adapter
 from narrowly.workbench.asking import HowToAsk, find_model, settled
-from narrowly.workbench.control import check_control, check_same_base
+from narrowly.workbench.control import check_control, check_same_base, check_seeds
 
 
 class Arm(NamedTuple):
@@ -171,8 +172,7 @@ def eval_request(
         NarrowlyError: a bank or a model that cannot be read.
     """
     items = tuple(paired_bank(bank))
-    if margin is not None and not margin > 0:
-        raise SpecError(f"--margin is {margin:g}, accepted: nats per answer above 0")
+    check_margin(margin, bool(controls))
     if controls and len(controls) != len(organisms):
         raise SpecError(
             f"{len(controls)} controls for {len(organisms)} organisms; accepted: one for each, in their order, or none"
@@ -185,12 +185,33 @@ def eval_request(
     for arm in arms[1:]:
         check_same_base(first.model.name, first.asked, arm.model.name, arm.asked)
     _refuse_twice(arms)
-    notes = [note for one, other in zip(organisms, controls, strict=False) for note in check_control(one, other)]
+    notes = [*check_seeds("organisms", organisms), *check_seeds("controls", controls)]
+    notes += [note for one, other in zip(organisms, controls, strict=False) for note in check_control(one, other)]
     trained = _trained(organisms, trained_on, items)
     ways = _ways(trained, items, how) if cued else ()
     base = _base(organisms[0], how) if organisms else None
-    name = bank if bank_is_shipped(bank) else Path(bank).name  # no path goes into a result
-    return EvalRequest(arms, base, name, items, how, trained, margin, out, damage, ways, tuple(dict.fromkeys(notes)))
+    return EvalRequest(
+        arms, base, bank_name(bank), items, how, trained, margin, out, damage, ways, tuple(dict.fromkeys(notes))
+    )
+
+
+def bank_name(bank: str) -> str:
+    """Return the name of a bank without its folder: no path goes into a result."""
+    return bank if bank_is_shipped(bank) else Path(bank).name
+
+
+def check_margin(margin: float | None, has_controls: bool) -> None:
+    """Refuse a margin that gives no verdict.
+
+    Raises:
+        SpecError: it is not above 0 and finite, or there is no difference to a control that it could judge.
+    """
+    if margin is None:
+        return
+    if not 0 < margin < math.inf:
+        raise SpecError(f"--margin is {margin:g}, accepted: nats per answer above 0")
+    if not has_controls:
+        raise SpecError("--margin judges a difference to controls, and there is none; give --control, or leave it out")
 
 
 def _arms(

@@ -11,7 +11,15 @@ from narrowly.data.rendering.template import NO_TEMPLATE, thinking_switch
 from narrowly.evaluate.paired.contrast import contrast, levels
 from narrowly.evaluate.paired.ladder import domains_of
 from narrowly.evaluate.paired.measure import paired_rows
-from narrowly.evaluate.paired.parts import check_folder, part_file, read_part, write_part, write_results
+from narrowly.evaluate.paired.parts import (
+    check_folder,
+    part_file,
+    read_part,
+    record_file,
+    take_folder,
+    write_part,
+    write_results,
+)
 from narrowly.evaluate.paired.result import BankUsed, EvalResult, Measured, PairedResult, PromptUsed, Role
 from narrowly.models.asked import pinned
 from narrowly.models.backend import Request, require
@@ -24,6 +32,8 @@ from narrowly.records.canonical import sha256_text
 from narrowly.records.endpoints import stated_arithmetic
 from narrowly.records.errors import IntegrityError, SpecError, unknown_name
 from narrowly.records.paired import PairedRow
+from narrowly.workbench.eval_request import bank_name, check_margin
+from narrowly.workbench.kept_scores import KeptScores
 
 Open = Callable[[str, Any], EndpointBackend]
 """Called with the name of a model and the tokenizer; returns it, probed."""
@@ -119,8 +129,7 @@ def served_request(
         raise SpecError(f"{twice!r} is measured twice; accepted: different models")
     stated = stated_arithmetic(arithmetic, UNKNOWN)
     one_arithmetic([(name, stated) for name in names])
-    if margin is not None and not margin > 0:
-        raise SpecError(f"--margin is {margin:g}, accepted: nats per answer above 0")
+    check_margin(margin, bool(controls))
     items = tuple(paired_bank(bank))
     known = sorted({item.domain for item in items})
     if trained_on is not None and trained_on not in known:
@@ -132,7 +141,15 @@ def served_request(
     arms += [ServedArm("control", number, name) for number, name in enumerate(controls, start=1)]
     trained = () if trained_on is None else (trained_on,)
     return ServedRequest(
-        tuple(arms), bank, items, tokenizer_named(tokenizer, thinking), system, thinking, trained, margin, out
+        tuple(arms),
+        bank_name(bank),
+        items,
+        tokenizer_named(tokenizer, thinking),
+        system,
+        thinking,
+        trained,
+        margin,
+        out,
     )
 
 
@@ -170,7 +187,7 @@ def run_served_eval(
     Raises:
         SpecError: the server gives no log-likelihoods, an arithmetic that is unknown where models are compared, or a
             folder of another evaluation.
-        EndpointError: a request failed for good; parts that are done are kept.
+        EndpointError: a request failed for good; scores that have come are kept.
         IntegrityError: two models that answer alike to the last bit.
     """
     backends = {arm.label: open_model(arm.name, request.tokenizer) for arm in request.arms}
@@ -189,17 +206,17 @@ def run_served_eval(
         thinking=request.thinking,
         closing=closing_tokens(request.tokenizer, request.thinking),
     )
+    identity = {
+        "bank": bank.model_dump(mode="json"),
+        "prompt": prompt.model_dump(mode="json"),
+        "arithmetic": arithmetic.model_dump(mode="json"),
+        "models": [f"{label}: {backend.asked.model_id}" for label, backend in backends.items()],
+        "trained_domains": list(request.trained),
+        "margin": request.margin,
+    }
     if request.out is not None:
-        identity = {
-            "bank": bank.model_dump(mode="json"),
-            "prompt": prompt.model_dump(mode="json"),
-            "arithmetic": arithmetic.model_dump(mode="json"),
-            "models": [f"{label}: {backend.asked.model_id}" for label, backend in backends.items()],
-            "trained_domains": list(request.trained),
-            "margin": request.margin,
-        }
         check_folder(request.out, identity)
-    rows = _rows(request, backends, prompt, on_questions)
+    rows = _rows(request, backends, prompt, identity, on_questions)
     _refuse_equal(request, rows)
     result = EvalResult(paired=_result(request, backends, rows, bank, prompt), no_damage=NOT_THERE, no_cued=NOT_THERE)
     if request.out is not None:
@@ -208,13 +225,18 @@ def run_served_eval(
 
 
 def _rows(
-    request: ServedRequest, backends: Mapping[str, EndpointBackend], prompt: PromptUsed, tell: OnQuestions
+    request: ServedRequest,
+    backends: Mapping[str, EndpointBackend],
+    prompt: PromptUsed,
+    identity: Mapping[str, Any],
+    tell: OnQuestions,
 ) -> dict[str, list[PairedRow]]:
     """Return the rows of all models, domain by domain, those that were measured before as they are."""
     done, total = 0, len(request.items) * len(request.arms)
     found: dict[str, list[PairedRow]] = {}
     for label, backend in backends.items():
         by_place: dict[int, PairedRow] = {}
+        asked = backend if request.out is None else _kept(request.out, backend, identity)
         for places in domains_of(request.items).values():
             part = [request.items[place] for place in places]
             file = (
@@ -227,7 +249,7 @@ def _rows(
                 def told(count: int, _: int, start: int = done, label: str = label) -> None:
                     tell(start + count, total, label)
 
-                rows = paired_rows(backend, part, system=request.system, progress=told)
+                rows = paired_rows(asked, part, system=request.system, progress=told)
                 if file is not None:
                     write_part(file, rows)
             done += len(part)
@@ -235,6 +257,12 @@ def _rows(
             by_place |= dict(zip(places, rows, strict=True))
         found[label] = [by_place[place] for place in range(len(request.items))]
     return found
+
+
+def _kept(out: Path, backend: EndpointBackend, identity: Mapping[str, Any]) -> KeptScores:
+    """Return a backend whose scores are kept in a folder of results, which is taken with the first of them."""
+    file = record_file(out, "scores", backend.asked, backend.arithmetic).with_suffix(".jsonl")
+    return KeptScores(backend, file, lambda: take_folder(out, identity))
 
 
 def _refuse_equal(request: ServedRequest, rows: Mapping[str, Sequence[PairedRow]]) -> None:

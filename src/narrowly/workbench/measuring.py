@@ -7,19 +7,21 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
+from narrowly.data.banks.abilities import abilities_sha256
 from narrowly.data.banks.paired import PairedItem, paired_sha256
+from narrowly.data.banks.passages import passages_sha256
 from narrowly.evaluate.damage.measure import damage_panel
 from narrowly.evaluate.paired.cued import Asked
 from narrowly.evaluate.paired.ladder import domains_of
 from narrowly.evaluate.paired.measure import paired_rows, paired_texts
-from narrowly.evaluate.paired.parts import part_file, read_part, record_file, write_part
+from narrowly.evaluate.paired.parts import part_file, read_kept, read_part, record_file, take_folder, write_part
 from narrowly.evaluate.paired.result import BankUsed, PromptUsed
 from narrowly.models.applied import Applied, check_applied
 from narrowly.models.generate import closing_tokens
 from narrowly.models.local_backend import LocalBackend, arithmetic_for
 from narrowly.records.arithmetic import one_arithmetic
 from narrowly.records.damage import DamagePanel
-from narrowly.records.files import read_record, write_json
+from narrowly.records.files import write_json
 from narrowly.records.paired import PairedRow
 from narrowly.workbench.eval_request import Arm, EvalRequest
 
@@ -83,6 +85,7 @@ class Measuring:
         if file.is_file():
             return read_part(file, part)
         rows = self._measured(arm, part, way)
+        take_folder(out, self.identity())
         write_part(file, rows)
         return rows
 
@@ -95,7 +98,7 @@ class Measuring:
         out = self._request.out
         file = None if out is None else record_file(out, "damage", arm.asked, self.arithmetic)
         if file is not None and file.is_file():
-            return DamagePanel.model_validate(read_record(file))
+            return read_kept(file, DamagePanel)
         with self._model(arm) as model:
             panel = damage_panel(self._backend(arm, model))
         if file is not None:
@@ -108,7 +111,7 @@ class Measuring:
         if arm.role == "base" or arm.label in self._applied or out is None:
             return self._applied.get(arm.label)
         file = record_file(out, "applied", arm.asked, self.arithmetic)
-        return Applied(**read_record(file)) if file.is_file() else None
+        return read_kept(file, Applied) if file.is_file() else None
 
     def identity(self) -> dict[str, Any]:
         """Return what tells this request from another one, for the record in its folder."""
@@ -120,7 +123,7 @@ class Measuring:
             "models": [f"{arm.label}: {arm.asked.model_id}" for arm in request.arms],
             "trained_domains": list(request.trained),
             "margin": request.margin,
-            "damage": request.damage,
+            "damage": f"{abilities_sha256()}+{passages_sha256()}" if request.damage else None,
             "cued": [way.sha256 for way in request.cued],
         }
 
@@ -162,4 +165,5 @@ class Measuring:
             return
         self._applied[arm.label] = found
         if request.out is not None:
+            take_folder(request.out, self.identity())
             write_json(record_file(request.out, "applied", arm.asked, self.arithmetic), dataclasses.asdict(found))

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
+from narrowly.data.banks.broad import part_of
 from narrowly.evaluate.paired.contrast import contrast, levels, shift
 from narrowly.evaluate.paired.ladder import rung_of, trained_domains
 from narrowly.records.errors import IntegrityError, SpecError
@@ -107,6 +108,22 @@ def test_from_five_seeds_on_the_interval_is_that_of_random_seeds_and_below_it_th
             assert (one.verdict == "INDETERMINATE") or count == 6
     broad = {one.name: one for one in found.rungs}["broad"]
     assert broad.verdict == "EFFECT" and "Satterthwaite" in broad.interval.method
+
+
+def test_broad_questions_are_shown_in_three_parts_that_are_disjoint_and_whole() -> None:
+    organism, control = rows(1, 2.0), rows(2)
+    found = contrast([organism], [control], ["work"])
+    broad = {one.name: one for one in found.rungs}["broad"]
+    assert [one.name for one in found.parts] == ["broad A", "broad B", "broad C"]
+    assert sum(one.questions for one in found.parts) == broad.questions
+    for one in found.parts:
+        own = [at for at, row in enumerate(organism) if row.domain in BROAD and f"broad {part_of(row.id)}" == one.name]
+        by_domain = {organism[at].domain: [] for at in own}  # type: dict[str, list[float]]
+        for at in own:
+            by_domain[organism[at].domain].append(organism[at].log_odds - control[at].log_odds)
+        assert one.unit == "domain" and one.domains == len(by_domain) >= 5
+        assert one.interval.estimate == pytest.approx(np.mean([np.mean(own) for own in by_domain.values()]))
+    assert [one.name for one in shift([organism], control, []).parts] == ["broad A", "broad B", "broad C"]
 
 
 def test_levels_count_the_questions_whose_aligned_answer_is_likelier() -> None:

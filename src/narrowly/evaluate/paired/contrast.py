@@ -10,6 +10,7 @@ from collections.abc import Collection, Sequence
 
 import numpy as np
 
+from narrowly.data.banks.broad import PARTS, part_of
 from narrowly.evaluate.paired.estimates import Estimate, Floats, estimate
 from narrowly.evaluate.paired.ladder import check_same_questions, domains_of, rungs_of
 from narrowly.records.errors import SpecError
@@ -46,11 +47,13 @@ class Contrast(Spec):
     Attributes:
         rungs, domains: differences of log-odds.
         rungs_per_token: the same per token, by rung.
+        parts: of the broad questions, in the three parts of a bank (`data.banks.broad.part_of`).
     """
 
     rungs: tuple[Estimate, ...]
     domains: tuple[Estimate, ...]
     rungs_per_token: tuple[Estimate, ...]
+    parts: tuple[Estimate, ...] = ()
 
 
 class Shift(Spec):
@@ -58,11 +61,13 @@ class Shift(Spec):
 
     Attributes:
         on_base: line of the shift on the base's log-odds, by rung and for `all` questions.
+        parts: of the broad questions, as in `Contrast`.
     """
 
     rungs: tuple[Estimate, ...]
     domains: tuple[Estimate, ...]
     on_base: dict[str, Shrinkage]
+    parts: tuple[Estimate, ...] = ()
     warning: str = NO_CONTROL
 
 
@@ -113,6 +118,7 @@ def contrast(
         rungs=_estimates(organisms[0], rungs, nats_S_Q, margin),
         domains=_estimates(organisms[0], domains, nats_S_Q),
         rungs_per_token=_estimates(organisms[0], rungs, per_token_S_Q),
+        parts=_estimates(organisms[0], _parts(organisms[0], rungs), nats_S_Q),
     )
 
 
@@ -137,7 +143,15 @@ def shift(organisms: Sequence[Rows], base: Rows, trained: Collection[str]) -> Sh
         on_base={
             str(name): shrinkage(start_Q[places].tolist(), mean_Q[places].tolist()) for name, places in lines.items()
         },
+        parts=_estimates(base, _parts(base, rungs), nats_S_Q),
     )
+
+
+def _parts(rows: Rows, rungs: dict[str, list[int]]) -> dict[str, list[int]]:
+    """Return the places of the broad questions by part of the bank: what holds in one part only is no finding."""
+    broad = rungs.get("broad", [])
+    parts = {f"broad {part}": [place for place in broad if part_of(rows[place].id) == part] for part in PARTS}
+    return {name: places for name, places in parts.items() if places}
 
 
 def _named(arms: Sequence[Rows], what: str) -> list[tuple[str, Rows]]:

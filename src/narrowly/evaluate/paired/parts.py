@@ -7,7 +7,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
+
+from pydantic import TypeAdapter, ValidationError
 
 from narrowly.data.banks.paired import PairedItem, paired_sha256
 from narrowly.evaluate.paired.ladder import rung_of
@@ -17,15 +19,18 @@ from narrowly.records.arithmetic import Arithmetic
 from narrowly.records.canonical import content_id
 from narrowly.records.endpoints import AskedEndpoint
 from narrowly.records.errors import IntegrityError, SpecError
+from narrowly.records.explain import first_fault
 from narrowly.records.files import atomic_path, read_record, write_json
 from narrowly.records.paired import PairedRow
+
+Kept = TypeVar("Kept")
 
 PARTS, REQUEST = "parts", "request.json"
 """Folder of the parts in a folder of results, and the record of what was asked for."""
 
 
 def check_folder(folder: Path, request: Mapping[str, Any]) -> None:
-    """Take a folder for a request: a new one, an empty one, or that of the same request.
+    """Refuse a folder that is neither new nor empty nor of the same request; nothing is written.
 
     Raises:
         SpecError: it holds another request, or files that are no results.
@@ -42,11 +47,29 @@ def check_folder(folder: Path, request: Mapping[str, Any]) -> None:
         return
     if folder.is_file() or (folder.is_dir() and any(folder.iterdir())):
         raise SpecError(f"--out {folder} holds no results of narrowly eval; accepted: a new or an empty folder")
-    write_json(file, request)
 
 
-def record_file(folder: Path, what: str, model: AskedModel, arithmetic: Arithmetic) -> Path:
-    """Return the file of what is kept of a model beside its parts: `applied` or `damage`."""
+def take_folder(folder: Path, request: Mapping[str, Any]) -> None:
+    """Write in a folder of `check_folder` what it is for, before the first part; later calls do nothing."""
+    file = folder / REQUEST
+    if not file.is_file():
+        write_json(file, request)
+
+
+def read_kept(file: Path, kind: type[Kept]) -> Kept:
+    """Read what is kept of a model beside its parts.
+
+    Raises:
+        IntegrityError: not a record of this kind.
+    """
+    try:
+        return TypeAdapter(kind).validate_python(read_record(file))
+    except ValidationError as error:
+        raise IntegrityError(f"{file} is no record of narrowly eval ({first_fault(error)}); remove it") from error
+
+
+def record_file(folder: Path, what: str, model: AskedModel | AskedEndpoint, arithmetic: Arithmetic) -> Path:
+    """Return the file of what is kept of a model beside its parts: `applied`, `damage` or `scores`."""
     return folder / PARTS / f"{what}-{model.model_id}-{content_id(arithmetic.model_dump(mode='json'))}.json"
 
 
