@@ -13,8 +13,16 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
+from narrowly.data.rendering.template import NO_TEMPLATE, thinking_switch
 from narrowly.models.base import Base, load_model, load_tokenizer, open_base
-from narrowly.models.base_files import TEMPLATE_FILE, TOKENIZER, WEIGHTS, read_object, template_text
+from narrowly.models.base_files import (
+    TEMPLATE_FILE,
+    TOKENIZER,
+    WEIGHTS,
+    default_template,
+    read_object,
+    template_text,
+)
 from narrowly.models.hub import cached_models, is_hub_name, known_commit
 from narrowly.records.adapter_files import ADAPTER_CONFIG, ADAPTER_WEIGHTS, MLX_WEIGHTS
 from narrowly.records.answers import AskedModel, Who
@@ -257,6 +265,27 @@ def model_to_ask(name: str) -> ModelToAsk:
     """
     opened = open_base(pinned(name))
     return ModelToAsk(opened.name, opened)
+
+
+def tokenizer_named(text: str, thinking: bool | None) -> Any:
+    """Return the tokenizer that a user names, with its chat template.
+
+    Raises:
+        SpecError: no template, or a thinking mode that is not said or that it has not.
+        NarrowlyError: no such folder or base.
+    """
+    path = Path(text).expanduser()
+    base = Base(path.resolve().name, path) if (path / TOKENIZER).is_file() else open_base(pinned(text))
+    tokenizer = load_tokenizer(base)
+    template = default_template(tokenizer.chat_template)
+    if template is None:
+        raise SpecError(f"{text}: {NO_TEMPLATE}")
+    switch = thinking_switch(template)
+    if switch is not None and thinking is None:
+        raise SpecError(f"the chat template of {text} has a thinking mode ({switch}); say --thinking or --no-thinking")
+    if switch is None and thinking is not None:
+        raise SpecError(f"the chat template of {text} has no thinking mode; leave --thinking out")
+    return tokenizer
 
 
 def pinned(name: str) -> str:

@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from narrowly.data.banks.paired import PairedItem, paired_bank, paired_sha256
-from narrowly.data.rendering.template import NO_TEMPLATE, thinking_switch
 from narrowly.evaluate.paired.contrast import contrast, levels
 from narrowly.evaluate.paired.ladder import domains_of
 from narrowly.evaluate.paired.measure import paired_rows
@@ -21,10 +20,9 @@ from narrowly.evaluate.paired.parts import (
     write_results,
 )
 from narrowly.evaluate.paired.result import BankUsed, EvalResult, Measured, PairedResult, PromptUsed, Role
-from narrowly.models.asked import pinned
+from narrowly.models.asked import tokenizer_named
 from narrowly.models.backend import Request, require
-from narrowly.models.base import Base, load_tokenizer, open_base
-from narrowly.models.base_files import TOKENIZER, default_template
+from narrowly.models.base_files import default_template
 from narrowly.models.endpoint.backend import EndpointBackend
 from narrowly.models.generate import closing_tokens
 from narrowly.records.arithmetic import UNKNOWN, one_arithmetic
@@ -151,27 +149,6 @@ def served_request(
         margin,
         out,
     )
-
-
-def tokenizer_named(text: str, thinking: bool | None) -> Any:
-    """Return the tokenizer that a user names, with its chat template.
-
-    Raises:
-        SpecError: no template, or a thinking mode that is not said or that it has not.
-        NarrowlyError: no such folder or base.
-    """
-    path = Path(text).expanduser()
-    base = Base(path.resolve().name, path) if (path / TOKENIZER).is_file() else open_base(pinned(text))
-    tokenizer = load_tokenizer(base)
-    template = default_template(tokenizer.chat_template)
-    if template is None:
-        raise SpecError(f"{text}: {NO_TEMPLATE}")
-    switch = thinking_switch(template)
-    if switch is not None and thinking is None:
-        raise SpecError(f"the chat template of {text} has a thinking mode ({switch}); say --thinking or --no-thinking")
-    if switch is None and thinking is not None:
-        raise SpecError(f"the chat template of {text} has no thinking mode; leave --thinking out")
-    return tokenizer
 
 
 def run_served_eval(
