@@ -186,3 +186,28 @@ def test_the_audit_needs_neither_torch_nor_numpy(tmp_path: Path) -> None:
         "bad = {'torch', 'numpy', 'transformers', 'polars'} & set(sys.modules); assert not bad, bad"
     )
     subprocess.run([sys.executable, "-c", code, str(tmp_path)], check=True)
+
+
+@pytest.mark.parametrize(
+    ("name", "data", "reason"),
+    [
+        ("a.yaml", bytes(range(256)) * 4, "binary data"),
+        ("b.yaml", "é: ü".encode("latin-1"), "not UTF-8 text"),
+        ("c.yaml", b"[" * 50_000, "levels deep"),
+        ("e.py", b"\0\1import torch", "binary data"),
+        ("f.json", b'{"a": "\xff"}', "not UTF-8 text"),
+    ],
+)
+def test_a_file_that_cannot_be_read_is_skipped_also_where_it_speaks_of_no_training(
+    tmp_path: Path, name: str, data: bytes, reason: str
+) -> None:
+    (tmp_path / name).write_bytes(data)
+    found = scan([tmp_path])
+    assert [one.file for one in found.skipped] == [name]
+    assert reason in found.skipped[0].reason
+
+
+@pytest.mark.parametrize(("name", "text"), [("a.yaml", "a: [1,2\nb: }"), ("b.py", "def x(:\n"), ("c.json", "{")])
+def test_a_file_given_by_itself_is_parsed_whatever_it_speaks_of(tmp_path: Path, name: str, text: str) -> None:
+    (tmp_path / name).write_text(text)
+    assert [one.reason[:9] for one in scan([tmp_path / name]).skipped] == ["not valid"]

@@ -17,7 +17,7 @@ from narrowly.audit.detectors.deepspeed import without_joined
 from narrowly.audit.detectors.registry import detectors_for
 from narrowly.audit.files import Repository, SourceFile, kind_of, read_source, walk
 from narrowly.audit.record import Job, Skip
-from narrowly.audit.trees import UnreadableError
+from narrowly.audit.trees import UnreadableError, check_nesting
 from narrowly.records.errors import SpecError
 
 ONE_ANSWER = frozenset({"yaml", "json", "toml"})
@@ -100,7 +100,7 @@ def _one_file(path: Path, beside: dict[Path, Repository]) -> Scan:
     if folder not in beside:
         names = [one for one in islice(walk(folder), MOST_BESIDE) if isinstance(one, str)]
         beside[folder] = Repository(folder, names, _label(folder))
-    return _files([path.name], beside[folder])
+    return _files([path.name], beside[folder], alone=True)
 
 
 def _folder(root: Path, workers: int, label: str) -> Scan:
@@ -139,8 +139,8 @@ def _chunk(names: Sequence[str]) -> Scan:
     return _files(names, _repository)
 
 
-def _files(names: Iterable[str], repository: Repository) -> Scan:
-    """Scan files one by one.
+def _files(names: Iterable[str], repository: Repository, alone: bool = False) -> Scan:
+    """Scan files one by one; `alone` where the PATH is the file itself.
 
     The collector of cycles would walk every syntax tree that is being made, a third of the time of a scan; it runs
     between files instead, once `MOST_LEFT` objects wait for it.
@@ -157,9 +157,8 @@ def _files(names: Iterable[str], repository: Repository) -> Scan:
                 found.pickles.append(source.shown)
             elif source is not None:
                 found.files += 1
-                if not (asked := detectors_for(source)):
-                    continue
-                jobs, skip = jobs_in(source, repository, asked)
+                asked = detectors_for(source)
+                jobs, skip = jobs_in(source, repository, asked) if asked else ([], unreadable(source, alone))
                 found.jobs += jobs
                 if skip is not None:
                     found.skipped.append(skip)
@@ -169,6 +168,25 @@ def _files(names: Iterable[str], repository: Repository) -> Scan:
         if enabled:
             gc.enable()
     return found
+
+
+def unreadable(file: SourceFile, alone: bool) -> Skip | None:
+    """Say why a file that no detector asks for could not be read: binary, another encoding, YAML nested too deep.
+
+    It is parsed where it was given by itself; in a folder that would cost more than all jobs do.
+    """
+    try:
+        if not file.data.isascii() or b"\0" in file.data[:8192]:
+            _ = file.text
+        if file.kind == "yaml":
+            check_nesting(file.text)
+        if alone and file.kind in ONE_ANSWER:
+            _ = file.documents
+        elif alone and file.kind == "python":
+            _ = file.tree
+    except UnreadableError as error:
+        return Skip(file.shown, str(error))
+    return None
 
 
 def jobs_in(file: SourceFile, repository: Repository, asked: Iterable[Detector]) -> tuple[list[Job], Skip | None]:

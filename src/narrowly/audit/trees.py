@@ -156,7 +156,7 @@ def read_yaml(text: str, file: str) -> list[Document]:
     """
     documents: list[Document] = []
     try:
-        _check_nesting(text)
+        check_nesting(text)
         loader = _Loader(text)
         try:
             while loader.check_node() and len(documents) < MOST_DOCUMENTS:
@@ -171,23 +171,29 @@ def read_yaml(text: str, file: str) -> list[Document]:
     return documents
 
 
-def _check_nesting(text: str) -> None:
+def check_nesting(text: str) -> None:
     """Refuse nesting so deep that libyaml's recursion would end the process; it checks no stack of its own.
 
     A level of a block takes a line of more columns or one of the marks at the start of a line; a level in brackets a
     bracket. Texts that could have many levels by that measure are walked once as events, which needs no recursion.
+
+    Raises:
+        UnreadableError: nested too deep, or not YAML.
     """
     suspect = text.count("[") + text.count("{") > 10 * DEEPEST or any(end in text for end in "\r\x85\u2028\u2029")
     if not (suspect or _IN_A_ROW.search(text) or _INDENTED.search(text)):
         return
     depth = 0
-    for event in yaml.parse(text, Loader=_Loader):
-        if isinstance(event, yaml.CollectionStartEvent):
-            depth += 1
-            if depth > DEEPEST:
-                raise UnreadableError(f"nested more than {DEEPEST} levels deep")
-        elif isinstance(event, yaml.CollectionEndEvent):
-            depth -= 1
+    try:
+        for event in yaml.parse(text, Loader=_Loader):
+            if isinstance(event, yaml.CollectionStartEvent):
+                depth += 1
+                if depth > DEEPEST:
+                    raise UnreadableError(f"nested more than {DEEPEST} levels deep")
+            elif isinstance(event, yaml.CollectionEndEvent):
+                depth -= 1
+    except yaml.YAMLError as error:
+        raise UnreadableError(f"not valid YAML: {_short(error)}") from None
 
 
 def _short(error: yaml.YAMLError) -> str:

@@ -14,7 +14,9 @@ _LOCKED = {
     "Pipfile.lock": re.compile(r'"([A-Za-z0-9._-]+)":\s*\{[^{}]*"version":\s*"==([^"]+)"'),
     "conda-lock.yml": re.compile(r"(?m)^- name: ([A-Za-z0-9._-]+)\n  version: ['\"]?([^'\"\n]+)"),
 }
-_REQUIREMENT = r"(?im)(?<![\w.\-/]){name}(?:\[[\w, \-]*\])?\s*((?:[=<>!~]=?=?\s*[\w.*+!\-]+\s*,?\s*)+)"
+_REQUIREMENT = (
+    r"(?im)(?<![\w.\-/]){name}(?:\[[\w, \-]*\])?\s*((?:[=<>!~]=?=?\s*[\w.*+!\-]{1,60}(?![\w.*+!\-])\s*,?\s*)+)"
+)
 _BARE = r"(?im)^\s*[-\"']?\s*{name}(?:\[[\w, \-]*\])?\s*[\"',]?\s*(?:#.*)?$"
 _SPECIFIER = re.compile(r"(===|==|~=|!=|<=|>=|<|>|=)\s*([\w.*+!\-]+)")
 _MANIFESTS = re.compile(
@@ -125,7 +127,7 @@ def _in_file(package: str, file: SourceFile) -> Version | None:
     if file.kind not in ("python", "notebook", "shell"):
         return None
     spelled = package.replace("-", "[-_.]").encode()
-    match = re.search(rb"(?i)(?<![\w.\-/])" + spelled + rb"(?:\[[\w, \-]*\])?==(\d[\w.+!\-]*)", file.data)
+    match = re.search(rb"(?i)(?<![\w.\-/])" + spelled + rb"(?:\[[\w, \-]*\])?==(\d[\w.+!\-]{0,60})", file.data)
     if match is None:
         return None
     exact = match.group(1).decode("ascii").rstrip(".-")
