@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import inspect
 import math
+import re
 
 import pytest
 import torch
@@ -97,3 +99,24 @@ def test_the_rules_are_those_of_the_page_on_muon_elsewhere(rule: str) -> None:
     elsewhere = pytest.importorskip("narrowly.records.optimisers.elsewhere")
     for shape in ((32, 4096), (4096, 32), (64, 64)):
         assert scale_factor(rule, *shape) == pytest.approx(elsewhere.scale_factor(rule, *shape))
+
+
+@pytest.mark.parametrize("name", ["SFTConfig", "RewardConfig", "DPOConfig", "GRPOConfig", "KTOConfig"])
+def test_the_change_for_trl_gives_the_jobs_own_trainer_an_argument_that_it_takes(name: str) -> None:
+    trl = pytest.importorskip("trl")
+    job = Job("trl", "t.py", 1, name, "script")
+    job.set("learning_rate", explicit(1e-4, "t.py:1"))
+    trainer = name.removesuffix("Config") + "Trainer"
+    taken = inspect.signature(getattr(trl, trainer).__init__).parameters
+    for change in (muon_fix(job), penalty_fix(job)):
+        (argument,) = re.findall(rf"trainer = {trainer}\(\.\.\., (\w+)=", change)
+        assert argument in taken
+
+
+@pytest.mark.parametrize("tool", ["torch", "accelerate", "lightning", "torchtune"])
+def test_torchs_muon_is_not_advised_for_models_whose_vectors_are_trained(tool: str) -> None:
+    job = Job(tool, "t.py", 1)
+    job.set("learning_rate", explicit(1e-4, "t.py:1"))
+    assert muon_fix(job) == ""
+    job.set("lora_r", explicit(16, "t.py:2"))
+    assert "torch.optim.Muon" in muon_fix(job)

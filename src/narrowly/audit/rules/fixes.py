@@ -13,12 +13,12 @@ WIDTH = 4096
 
 _TRAINER = (
     "from narrowly.integrations.transformers import SpectralPenaltyCallback\n"
-    f"trainer = {{trainer}}(..., callbacks=[SpectralPenaltyCallback(lam={LAMBDA})])"
+    f"trainer = TRAINER(..., callbacks=[SpectralPenaltyCallback(lam={LAMBDA})])"
 )
 _PENALTY = {
-    "transformers": _TRAINER.format(trainer="Trainer"),
-    "trl": _TRAINER.format(trainer="SFTTrainer"),
-    "unsloth": _TRAINER.format(trainer="SFTTrainer"),
+    "transformers": _TRAINER,
+    "trl": _TRAINER,
+    "unsloth": _TRAINER,
     "axolotl": f"plugins: [narrowly.integrations.axolotl.NarrowlyPlugin]\nnarrowly: {{penalty: {{lam: {LAMBDA}}}}}",
     "llamafactory": "from llamafactory.train.tuner import run_exp\n"
     "from narrowly.integrations.transformers import SpectralPenaltyCallback\n"
@@ -33,23 +33,34 @@ _PENALTY["accelerate"] = _PENALTY["torch"]
 
 _TRAINER_MUON = (
     "from narrowly.integrations.transformers import optimizer_factory\n"
-    "trainer = {trainer}(..., optimizer_cls_and_kwargs=optimizer_factory(\n"
-    '    {{{{"kind": "muon", "lr": {{rate}}, "scale_rule": "match_rms_adamw", "weight_decay": 0.0}}}}))'
+    "trainer = TRAINER(..., optimizer_cls_and_kwargs=optimizer_factory(\n"
+    '    {{"kind": "muon", "lr": {rate}, "scale_rule": "match_rms_adamw", "weight_decay": 0.0}}))'
 )
+_TRL_MUON = (
+    "from narrowly.optim.build import build_optimizer  # model: with its adapter in place\n"
+    'spec = {{"kind": "muon", "lr": {rate}, "scale_rule": "match_rms_adamw", "weight_decay": 0.0}}\n'
+    "trainer = TRAINER(..., optimizers=(build_optimizer(spec, model), None))"
+)
+_TAKES_A_CLASS = ("SFTTrainer", "RewardTrainer", "UnslothTrainer")
+"""Trainers of TRL 1.16 with `optimizer_cls_and_kwargs`; the others take an optimiser alone."""
+
 _TORCH_MUON = (
     "optimizer = torch.optim.Muon([p for n, p in model.named_parameters() if p.requires_grad and p.ndim == 2],\n"
     '                             lr={rate}, weight_decay=0.0, adjust_lr_fn="match_rms_adamw")  # torch >= 2.9'
 )
 _MUON: dict[str, tuple[str, Scale]] = {
-    "transformers": (_TRAINER_MUON.format(trainer="Trainer"), "match_rms_adamw"),
-    "trl": (_TRAINER_MUON.format(trainer="SFTTrainer"), "match_rms_adamw"),
-    "unsloth": (_TRAINER_MUON.format(trainer="SFTTrainer"), "match_rms_adamw"),
+    "transformers": (_TRAINER_MUON, "match_rms_adamw"),
+    "trl": (_TRAINER_MUON, "match_rms_adamw"),
+    "unsloth": (_TRAINER_MUON, "match_rms_adamw"),
     "axolotl": (
         "optimizer: muon\nlearning_rate: {rate}  # one process; a device mesh has another rule",
         "match_rms_adamw",
     ),
     "llamafactory": ("use_muon: true\nlearning_rate: {rate}\nweight_decay: 0.0", "match_rms_adamw"),
-    "ms-swift": ("--optimizer muon --learning_rate {rate} --weight_decay 0", "match_rms_adamw"),
+    "ms-swift": (
+        "--optimizer muon --learning_rate {rate} --weight_decay 0  # clones MoonshotAI/Moonlight",
+        "match_rms_adamw",
+    ),
     "torchtune": (
         "optimizer:\n  _component_: torch.optim.Muon\n  lr: {rate}\n  weight_decay: 0.0\n"
         "  adjust_lr_fn: match_rms_adamw  # torch >= 2.9",
@@ -79,11 +90,20 @@ def shown_rate(value: float) -> str:
     return f"{value:.3g}"
 
 
+def trainer_of(job: Job) -> str:
+    """Return the trainer of a job of Transformers, TRL or Unsloth: DPOConfig belongs to DPOTrainer."""
+    if job.tool == "transformers":
+        return job.name if job.name.endswith("Trainer") else "Trainer"
+    if job.name.endswith("Config"):
+        return job.name.removesuffix("Config") + "Trainer"
+    return job.name if job.name.endswith("Trainer") else "SFTTrainer"
+
+
 def penalty_fix(job: Job) -> str:
     """Return how to add the spectral penalty in this tool; empty where it cannot be added."""
     if job.kind in ("command", "config") and job.tool in ("transformers", "trl"):
         return ""
-    snippet = _PENALTY.get(job.tool, "")
+    snippet = _PENALTY.get(job.tool, "").replace("TRAINER", trainer_of(job))
     return f"# the spectral penalty (lam is an example: none has been validated)\n{snippet}" if snippet else ""
 
 
@@ -94,13 +114,17 @@ def muon_fix(job: Job) -> str:
         return ""
     if job.tool == "llamafactory" and job.name == "v1":
         return ""  # v1 sends every LoRA factor to AdamW
+    if job.tool in ("torch", "accelerate", "lightning", "torchtune") and rank is None:
+        return ""  # norms and embeddings are trained, and torch's Muon refuses vectors
     snippet, rule = _MUON[job.tool]
+    if job.tool in ("trl", "unsloth") and trainer_of(job) not in _TAKES_A_CLASS:
+        snippet = _TRL_MUON
     rank = rank if isinstance(rank, int) and rank > 0 else 16
     told = converted(float(rate), rule, rank, WIDTH)
     return (
         f"# Muon at the step size of AdamW {shown_rate(rate)}, scale {FORMULA[rule]}: for rank {rank}, width {WIDTH}\n"
         f"# A is scaled by {told.factor_a:.3g} and B by {told.factor_b:.3g}; per entry A moves {told.a:.2g} of B\n"
-        + snippet.format(rate=shown_rate(told.rate))
+        + snippet.format(rate=shown_rate(told.rate)).replace("TRAINER", trainer_of(job))
     )
 
 
