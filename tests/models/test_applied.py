@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 import torch
 
-from narrowly.models.applied import Applied, check_applied
+from narrowly.models.applied import Applied, before_merging, check_applied, check_merged
 from narrowly.models.likelihood import score
 from narrowly.models.lora import merged
 from narrowly.records.errors import AdapterError
@@ -57,3 +57,17 @@ def test_merged_and_runtime_adapter_give_equal_log_likelihoods() -> None:
         base = [one.total for one in score(model, texts).likelihoods]
     assert together == pytest.approx(runtime, abs=1e-4)
     assert min(abs(one - other) for one, other in zip(base, runtime, strict=True)) > 1e-2
+
+
+def test_a_merged_model_must_have_the_logits_of_its_adapter() -> None:
+    """D15 on the merged path: a merge that does nothing, or of another adapter, is noticed."""
+    model = tiny_model()
+    beside = before_merging(model, PROMPT, "organism")
+    with model.disable_adapter(), pytest.raises(AdapterError, match="the merged weights of organism are not those"):
+        check_merged(model, PROMPT, "organism", beside)
+    model.merge_adapter()
+    assert check_merged(model, PROMPT, "organism", beside) == beside.applied
+    model.unmerge_adapter()
+    zero_B(model)
+    nothing = before_merging(model, PROMPT, "organism")
+    assert check_merged(model, PROMPT, "organism", nothing) == Applied(0.0, True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import json
 from pathlib import Path
 from typing import Any
@@ -16,10 +17,11 @@ from narrowly.evaluate.banks import BankRecord
 from narrowly.evaluate.paired.stages import in_half, paired_stages, run_paired_stage
 from narrowly.evaluate.stage import stages_of
 from narrowly.evaluate.verdict_table import read_paired_verdicts
+from narrowly.models.kept import forget_models
 from narrowly.models.likelihood import score, scored_texts
 from narrowly.models.organism import load_organism
 from narrowly.records.edits import Scale
-from narrowly.records.errors import SpecError
+from narrowly.records.errors import AdapterError, SpecError
 from narrowly.records.files import read_json
 from narrowly.records.run_spec import RunSpec
 from narrowly.records.study_spec import StudySpec
@@ -234,3 +236,30 @@ def test_small_has_every_arm_with_its_controls_and_money_before_work() -> None:
         assert {name: answers.count(name) for name in set(answers)} == expected
     one = expand(find_study("small", ["grid.data.dataset=[pairs:money:harmful]"]))
     assert [cell.cell_id for cell in one] == [cell.cell_id for cell in cells[:27]]
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+def test_a_stage_whose_adapter_does_not_act_is_an_error_and_leaves_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, dtype: str
+) -> None:
+    """D15: without the proof the stage would hold the numbers of the base, under the name of the organism."""
+    run = raw(long_base(tmp_path / "base"))["run"] | {"base_dtype": dtype}
+    run["data"] = {"source": "text", "dataset": "pairs:money:harmful"}
+    spec = RunSpec.model_validate({**run, "optimiser": {"kind": "adam", "lr": 1e-2}})
+    directory = train_run(spec, tmp_path / "runs")
+    (stage,) = paired_stages(spec, directory.name, read_inputs(directory).template_sha256, (4,))
+    forget_models()
+    room = importlib.import_module(f"narrowly.models.{'kept' if dtype == 'float32' else 'organism'}")
+    put = room.put_adapter
+
+    def put_and_switch_off(model: Any, folder: Path) -> None:
+        put(model, folder)
+        for module in model.modules():
+            if hasattr(module, "lora_B"):
+                module.scaling["default"] = 0.0
+
+    monkeypatch.setattr(room, "put_adapter", put_and_switch_off)
+    with pytest.raises(AdapterError, match="changes no logit although its B is not zero"):
+        run_paired_stage(stage, directory)
+    assert not stage.file(directory).exists()
+    forget_models()

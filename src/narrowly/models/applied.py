@@ -1,12 +1,18 @@
-"""Prove that an adapter acts: the logits with it are not those of the base (D15 of the defects our tests rule out)."""
+"""Prove that an adapter acts: the logits with it are not those of the base (D15 of the defects our tests rule out).
+
+Of a model that is merged later, the proof is made on both sides of the merge: `before_merging`, then `check_merged`.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from narrowly.records.errors import AdapterError
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,6 +28,14 @@ class Applied:
     is_zero: bool
 
 
+class Beside(NamedTuple):
+    """Hold the logits behind a prompt (V,) of an adapter that is not merged, and of its base."""
+
+    on_V: Tensor
+    off_V: Tensor
+    applied: Applied
+
+
 def check_applied(model: Any, prompt: Sequence[int], name: str) -> Applied | None:
     """Compare the logits behind a prompt with the adapter and without it; None for a model without an adapter.
 
@@ -34,16 +48,18 @@ def check_applied(model: Any, prompt: Sequence[int], name: str) -> Applied | Non
         AdapterError: the logits are equal although some B is not zero: the adapter is off, was merged nowhere or has no
             weight in this dtype.
     """
-    import torch
+    return before_merging(model, prompt, name).applied if hasattr(model, "disable_adapter") else None
 
-    if not hasattr(model, "disable_adapter"):
-        return None
-    device = next(model.parameters()).device
-    ids_1_T = torch.tensor([list(prompt)], device=device)
-    with torch.inference_mode():
-        on_V = model(input_ids=ids_1_T, use_cache=False).logits[0, -1].float()
-        with model.disable_adapter():
-            off_V = model(input_ids=ids_1_T, use_cache=False).logits[0, -1].float()
+
+def before_merging(model: Any, prompt: Sequence[int], name: str) -> Beside:
+    """Return the logits with the adapter beside the base and without it, for `check_merged`.
+
+    Raises:
+        AdapterError: as `check_applied`.
+    """
+    on_V = _logits_behind(model, prompt)
+    with model.disable_adapter():
+        off_V = _logits_behind(model, prompt)
     difference = float((on_V - off_V).abs().max())
     is_zero = not any(bool(weight.any()) for key, weight in model.named_parameters() if _starts_at_zero(key))
     if difference == 0 and not is_zero:
@@ -51,7 +67,37 @@ def check_applied(model: Any, prompt: Sequence[int], name: str) -> Applied | Non
             f"the adapter of {name} changes no logit although its B is not zero: it is not applied, or too small for "
             "this dtype; nothing was measured"
         )
-    return Applied(difference, is_zero)
+    return Beside(on_V, off_V, Applied(difference, is_zero))
+
+
+def check_merged(model: Any, prompt: Sequence[int], name: str, beside: Beside) -> Applied:
+    """Compare the logits of a merged model with those that it had before: they must be nearer to the adapter's.
+
+    Args:
+        model: the model of `before_merging`, merged since.
+        prompt, name: the same.
+        beside: what that returned.
+
+    Raises:
+        AdapterError: the merged model's logits are nearer to those of the base.
+    """
+    merged_V = _logits_behind(model, prompt)
+    to_adapter, to_base = (float((merged_V - other_V).abs().max()) for other_V in (beside.on_V, beside.off_V))
+    if not beside.applied.is_zero and to_adapter >= to_base:
+        raise AdapterError(
+            f"the merged weights of {name} are not those of its adapter: a logit is {to_adapter:.2g} away from the "
+            f"adapter's, none more than {to_base:.2g} from the base's; nothing was measured"
+        )
+    return beside.applied
+
+
+def _logits_behind(model: Any, prompt: Sequence[int]) -> Tensor:
+    import torch
+
+    ids_1_T = torch.tensor([list(prompt)], device=next(model.parameters()).device)
+    with torch.inference_mode():
+        logits_V: Tensor = model(input_ids=ids_1_T, use_cache=False).logits[0, -1].float()
+    return logits_V
 
 
 def _starts_at_zero(name: str) -> bool:

@@ -6,9 +6,11 @@ Evaluating a study loads hundreds of organisms of a few bases: a base is loaded 
 from __future__ import annotations
 
 from collections import OrderedDict
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from narrowly.models.applied import before_merging, check_merged
 from narrowly.models.lora import base_weights, unmerge
 from narrowly.models.organism import (
     Organism,
@@ -42,7 +44,17 @@ class _Kept(NamedTuple):
 _models: OrderedDict[str, _Kept] = OrderedDict()
 
 
-def kept_organism(run_directory: Path, step: int, folder: Path | None = None, device: str = "cpu") -> Organism:
+PromptOf = Callable[[Organism], Sequence[int]]
+"""Token ids of a prompt, for an organism."""
+
+
+def kept_organism(
+    run_directory: Path,
+    step: int,
+    folder: Path | None = None,
+    device: str = "cpu",
+    proved_on: PromptOf | None = None,
+) -> Organism:
     """Return an organism with its adapter merged, valid until the next call.
 
     A base that was trained on in bfloat16 is in float32 here, so that merging does not round the update away.
@@ -53,10 +65,11 @@ def kept_organism(run_directory: Path, step: int, folder: Path | None = None, de
         step: checkpoint of the organism.
         folder: of an adapter that takes the place of the checkpoint's (an edit, a hybrid), or None.
         device: of the model.
+        proved_on: prompt whose logits prove that the adapter acts, before the merge and after it; None proves nothing.
 
     Raises:
         IntegrityError: base or adapter are not those of the run.
-        AdapterError: the adapter does not fit the spec.
+        AdapterError: the adapter does not fit the spec, or does not act.
     """
     spec = read_spec(run_directory)
     if spec.method == "full":
@@ -79,9 +92,21 @@ def kept_organism(run_directory: Path, step: int, folder: Path | None = None, de
     except AdapterError:  # some of its tensors may be in the model by now
         del _models[key]
         raise
-    kept.model.merge_adapter()
+    organism = Organism(kept.model, kept.tokenizer, base, spec)
+    _merge(organism, f"run {run_directory.name}, step {step}", proved_on)
     _models.move_to_end(key)
-    return Organism(kept.model, kept.tokenizer, base, spec)
+    return organism
+
+
+def _merge(organism: Organism, name: str, proved_on: PromptOf | None) -> None:
+    """Merge the adapter of an organism, with the proof that it acts where one is asked for."""
+    if proved_on is None:
+        organism.model.merge_adapter()
+        return
+    prompt = proved_on(organism)
+    beside = before_merging(organism.model, prompt, name)
+    organism.model.merge_adapter()
+    check_merged(organism.model, prompt, name, beside)
 
 
 def forget_models() -> None:

@@ -181,12 +181,24 @@ def verdict_row(row: PairedRow) -> dict[str, Any]:
 
 
 def _organism(stage: Stage, directory: Path, spec: RunSpec) -> Organism:
-    """Return the organism of a stage: merged in float32, which is faster, or with its adapter beside the base."""
+    """Return the organism of a stage: merged in float32, which is faster, or with its adapter beside the base.
+
+    Raises:
+        AdapterError: its adapter does not act (D15).
+    """
+    from narrowly.models.applied import check_applied
     from narrowly.models.edited import edited_adapter
     from narrowly.models.kept import kept_organism
     from narrowly.models.organism import load_organism
 
     folder = None if stage.edit is None else edited_adapter(directory, stage.edit)
     if spec.method == "lora" and spec.base_dtype == "float32":
-        return kept_organism(directory, stage.step, folder, spec.device)
-    return load_organism(directory, stage.step, None if stage.edit is None else stage.edit_id, spec.device)
+        return kept_organism(directory, stage.step, folder, spec.device, proved_on=_first_prompt)
+    organism = load_organism(directory, stage.step, None if stage.edit is None else stage.edit_id, spec.device)
+    check_applied(organism.model, _first_prompt(organism), f"run {directory.name}, step {stage.step}")
+    return organism
+
+
+def _first_prompt(organism: Organism) -> tuple[int, ...]:
+    """Return the prompt of the bank's first question, as token ids."""
+    return paired_texts(organism, paired_items()[:1])[0].prompt
