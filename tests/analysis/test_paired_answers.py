@@ -70,3 +70,23 @@ def test_results_of_two_banks_or_arithmetics_are_refused() -> None:
 
 def test_a_study_without_paired_answers_has_none() -> None:
     assert paired_answers(table()) is None
+
+
+def test_two_arms_that_are_the_same_control_count_once() -> None:
+    twice = [
+        {**row, "arm": "other_aligned", "cell_id": "other_aligned-0"} for row in both(0) if row["answers"] == "aligned"
+    ]
+    found, plain = paired_answers(table(both(0), twice)), paired_answers(table(both(0)))
+    assert found is not None and plain is not None
+    assert found.ladder == plain.ladder and found.paths == plain.paths
+
+
+def test_runs_of_an_arm_that_differ_in_more_than_the_seed_are_not_mixed() -> None:
+    """A grid of rates: two Adam runs of one seed, whose selectivity would be that of whichever came last."""
+    other = [{**row, "cell_id": f"{row['cell_id']}-lr3"} for row in both(0, 0.5, series="s3", matched="m3")]
+    muon = both(0, 0.5, optimiser="muon", series="s2")
+    found = paired_answers(table(both(0), other, muon))
+    assert found is not None
+    assert [row.cell_id for row in found.ladder] == ["adam-0", "adam-0-lr3", "muon-0"]
+    (row,) = found.selectivity
+    assert row.value is None and "adam-0-lr3 is not the only run of its arm" in str(row.reason)

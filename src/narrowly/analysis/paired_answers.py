@@ -87,6 +87,7 @@ def _ladder_row(own: pl.DataFrame, final: pl.DataFrame, kind: str) -> LadderRow 
     return LadderRow(
         arm=own["arm"][0],
         of=own["of"][0],
+        cell_id=own["cell_id"][0],
         base=own["base"][0],
         trained=own["trained"][0],
         control=kind,

@@ -17,13 +17,17 @@ CONTROLS = ("aligned", "permuted")
 
 
 def pairs_of(own: pl.DataFrame, others: pl.DataFrame, kind: str) -> list[tuple[int, pl.DataFrame, pl.DataFrame]]:
-    """Return (seed, rows of a run, rows of its control) for every run of an arm that has a control of this kind."""
+    """Return (seed, rows of a run, rows of its control) for every run of an arm that has a control of this kind.
+
+    Where two cells are the same control, as those of arms that a study sets alike, the first one is taken.
+    """
     controls = others.filter(pl.col("answers") == kind)
     pairs = []
     for (seed, matched), rows in own.group_by("seed", "matched", maintain_order=True):
         control = controls.filter(pl.col("matched") == matched)
         if not control.is_empty():
-            pairs.append((int(str(seed)), rows, control))
+            one = control.filter(pl.col("cell_id") == control["cell_id"][0])
+            pairs.append((int(str(seed)), rows, one))
     return sorted(pairs, key=lambda pair: pair[0])
 
 
@@ -147,14 +151,17 @@ def _questions(run: Run) -> list[tuple[int, str]]:
 
 
 def _selectivity(arm: str, against: str, base: str, runs: Sequence[Run]) -> SelectivityRow:
-    compared = _compared(arm, against, runs)
+    several = _several(runs, (arm, against))
+    compared = [] if several else _compared(arm, against, runs)
     told = {one.name: one.found for one in compared if one.found is not None}
     row = SelectivityRow(
         arm=arm,
         against=against,
         base=base,
         reached={name: found.reached for name, found in told.items()},
-        reason=_why_none(compared),
+        reason=f"not comparable: {several} is not the only run of its arm, domain and seed"
+        if several
+        else _why_none(compared),
     )
     if not told:
         return row
@@ -173,6 +180,17 @@ def _selectivity(arm: str, against: str, base: str, runs: Sequence[Run]) -> Sele
         groups.setdefault(one.trained, []).append(one.paths)
     value, ends = estimate("broad", domains, by_seed_S_Q), bootstrap_range(list(groups.values()), domains)
     return row.model_copy(update={"value": value, "questions_range": ends})
+
+
+def _several(runs: Sequence[Run], arms: Sequence[str]) -> str | None:
+    """Return the first run of one of the arms whose domain and seed another run of it has; None where there is none."""
+    found: set[tuple[str, str | None, int]] = set()
+    for run in runs:
+        key = (run.arm, run.trained, run.seed)
+        if run.arm in arms and key in found:
+            return run.cell_id
+        found.add(key)
+    return None
 
 
 def _why_none(compared: Sequence[_Compared]) -> str | None:

@@ -16,6 +16,7 @@ class LadderRow(_Part):
     """One arm on one base and data at its last step, minus one kind of control.
 
     Attributes:
+        cell_id: of its first run.
         trained: domain of pairs that it was trained on.
         control: answers of the control.
         seeds: of the runs that both have.
@@ -24,6 +25,7 @@ class LadderRow(_Part):
 
     arm: str
     of: str | None
+    cell_id: str
     base: str
     trained: str | None
     control: str
