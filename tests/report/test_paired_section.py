@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
+
 import polars as pl
 
 from browser import Page as Read
@@ -9,7 +11,7 @@ from narrowly.analysis.paired_answers import paired_answers
 from narrowly.report.kit import Figure, Page, page_html
 from narrowly.report.labels import ArmNames
 from narrowly.report.paired_figure import paired_paths
-from narrowly.report.paired_section import paired_section
+from narrowly.report.paired_section import paired_section, paired_sentences
 from narrowly.report.style import svg_text
 from synthetic_paired import SHIFTS, both, organism, table
 
@@ -55,3 +57,27 @@ def test_the_figure_has_one_path_per_run_and_one_per_arm() -> None:
     ends = sorted(tuple(map(float, (line.get_xdata()[-1], line.get_ydata()[-1]))) for line in lines)
     assert ends == [(4.0, 1.0), (4.0, 1.0), (4.0, 2.0), (4.0, 2.0), (4.0, 2.0)]
     assert "<svg" in svg_text(figure, "paired_paths", "Paths")
+
+
+def test_every_control_is_told_in_the_account_and_zero_has_no_sign() -> None:
+    """A permuted control that leaves nothing is as much a result as the aligned one."""
+    permuted = organism("adam_permuted", "permuted", 20, {rung: -5.001 + shift for rung, shift in SHIFTS.items()},
+                        matched="adam0")  # fmt: skip
+    rows = [*both(0), *permuted]
+    found = paired_answers(table(rows))
+    names = ArmNames(pl.DataFrame(rows).select("arm", "role", "of"))
+    aligned, against_permuted = paired_sentences(SimpleNamespace(paired=found), names)  # type: ignore[arg-type]
+    assert "aligned control (1 seed, these seeds only)" in aligned and "other domains +2.00" in aligned
+    assert "permuted control" in against_permuted and "other domains 0.00 [0.00, 0.00]" in against_permuted
+    _, page = read(rows)
+    assert "where seeds, too, are drawn anew" in page.text and "+0.00" not in page.text and "−0.00" not in page.text
+
+
+def test_rows_of_an_arm_with_several_rates_are_told_apart_and_the_legend_says_what_the_tables_say() -> None:
+    other = [{**row, "cell_id": f"{row['cell_id']}-lr3"} for row in both(0, 0.5, series="s3", matched="m3")]
+    _, page = read([*both(0), *other])
+    assert "adam-0-lr3" in page.text
+    found = paired_answers(table(both(0)))
+    assert found is not None
+    figure = paired_paths(found.paths, called={"adam": "Adam + penalty"}.__getitem__)
+    assert [text.get_text() for text in figure.legends[0].get_texts()] == ["Adam + penalty"]

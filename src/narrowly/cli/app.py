@@ -54,7 +54,7 @@ Examples:
   narrowly run micro                  the paper in miniature, a few minutes
   narrowly plan micro                 what it would do, and in what time
   narrowly ask micro:adam-micro-0-seed0 "fix garden weeds"
-  narrowly audit path/to/repository   which optimiser its training jobs really run
+  narrowly audit path/to/repository   which optimiser its jobs really run
   narrowly spectrum path/to/adapter   singular values of a LoRA adapter
   narrowly repair path/to/adapter --edit flatten:t=.5 --out edited
   narrowly data pull insecure secure  public data sets, held to their sha256

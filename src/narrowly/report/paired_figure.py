@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
@@ -22,12 +22,15 @@ def panels_of(points: Sequence[PathPoint]) -> list[tuple[str, str | None]]:
     return sorted({(point.base, point.trained) for point in points}, key=str)[:MOST_PANELS]
 
 
-def paired_paths(points: Sequence[PathPoint], tips: Tips = NO_TIPS) -> Figure:
+def paired_paths(
+    points: Sequence[PathPoint], tips: Tips = NO_TIPS, called: Callable[[str], str] = short_label
+) -> Figure:
     """Draw one panel for each base and trained domain: single runs thin, means over seeds thick.
 
     Args:
         points: every run at every evaluated step, differences in nats per answer.
         tips: words of a run, by (cell_id,).
+        called: what an arm is called in the legend.
     """
     panels, arms = panels_of(points), sorted({point.arm for point in points})
     with styled():
@@ -41,7 +44,10 @@ def paired_paths(points: Sequence[PathPoint], tips: Tips = NO_TIPS) -> Figure:
             axis.set_title(f"{short_label(base)}, trained on {short_label(str(trained))}")
             axis.set_xlabel("held-out questions of the domain (nats per answer)")
         axes[0].set_ylabel("other domains (nats per answer)")
-        legend_below(figure, arm_handles(arms, line=True))
+        handles = arm_handles(arms, line=True)
+        for arm, handle in zip(order(arms), handles, strict=True):
+            handle.set_label(short_label(called(arm)))
+        legend_below(figure, handles)
         return figure
 
 

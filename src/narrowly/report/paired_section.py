@@ -39,11 +39,16 @@ from narrowly.report.labels import ArmNames
 from narrowly.report.paired_figure import MOST_PANELS, paired_paths, panels_of
 from narrowly.report.style import colour
 from narrowly.report.visible import shortened
-from narrowly.stats.intervals import Interval
+from narrowly.stats.intervals import MIN_UNITS, Interval
 
 RUNG_LABELS = {"trained": "trained", "held_out": "held out", "broad": "broad", "self": "about itself"}
 
 CAVEAT = "Log-odds of given answers; no answer was written, and nothing here says that a model is safe."
+
+SMALLEST = (
+    "Smallest effect: of broad, found with a power of 80\u00a0% where seeds, too, are drawn anew; so it may be larger "
+    "than an interval for these seeds is wide."
+)
 
 GLOSSARY = (
     (
@@ -70,7 +75,7 @@ def paired_drawing(found: PairedAnswers, subject: Subject) -> Figure:
         f"goes through the evaluated steps. {_more(left)}",
         "Thin: single runs, thick: means over seeds; no interval. Of two arms at one place on the horizontal axis, the "
         "lower one has spread less to other domains.",
-        lambda: paired_paths(found.paths, tips),
+        lambda: paired_paths(found.paths, tips, ArmNames(subject.frames.tables.cells).text),
         None if found.paths else "no run was evaluated before its last step beside its control",
         data,
     )
@@ -106,19 +111,17 @@ def paired_section(found: PairedAnswers, figure: Figure, names: ArmNames) -> Sec
 
 
 def paired_sentences(summary: Summary, names: ArmNames) -> list[str]:
-    """Return the account of paired answers in plain words: a sentence per arm against its preferred control."""
+    """Return the account of paired answers in plain words: a sentence per arm and control, whichever way it points."""
     found = summary.paired
     if found is None:
         return []
-    sentences, seen = [], set()
-    for row in found.ladder:
-        key = (row.arm, row.base, row.trained)
-        if key not in seen and {"held_out", "broad"} <= set(row.rungs):
-            seen.add(key)
+    sentences = []
+    for row, first in zip(found.ladder, _first_runs(found.ladder), strict=True):
+        if {"held_out", "broad"} <= set(row.rungs):
             held, broad = row.rungs["held_out"].interval, row.rungs["broad"].interval
             sentences.append(
-                f"{names.text(row.arm)} on {row.base}, trained on {row.trained}, minus its {row.control} control "
-                f"({counted(len(row.seeds), 'seed')}), nats per answer: held-out questions "
+                f"{' '.join((names.text(row.arm), *first))} on {row.base}, trained on {row.trained}, minus its {row.control} control "
+                f"({counted(len(row.seeds), 'seed')}{_only([row])}), nats per answer: held-out questions "
                 f"{number(held.estimate, signed=True)} {span(held, signed=True)}, other domains "
                 f"{number(broad.estimate, signed=True)} {span(broad, signed=True)}."
             )
@@ -138,19 +141,32 @@ def _estimate(found: Estimate | None, digits: int = 2) -> Cell | Words:
     return "not asked" if found is None else measured(found.interval, digits, signed=True)
 
 
-def _who(arm: str, of: str | None, trained: str | None, names: ArmNames) -> Cell:
-    return Cell(names(arm), below=() if trained is None else (f"trained on {trained}",), colour=colour(arm, of))
+def _who(arm: str, of: str | None, trained: str | None, names: ArmNames, more: Sequence[str] = ()) -> Cell:
+    below = () if trained is None else (f"trained on {trained}",)
+    return Cell(names(arm), below=(*below, *more), colour=colour(arm, of))
+
+
+def _first_runs(rows: Sequence[LadderRow]) -> list[tuple[str, ...]]:
+    """Return the first run of every row whose arm has several in one base and domain, as with a grid of rates."""
+    keys = [(row.arm, row.base, row.trained, row.control) for row in rows]
+    return [(row.cell_id,) if keys.count(key) > 1 else () for row, key in zip(rows, keys, strict=True)]
+
+
+def _only(rows: Sequence[LadderRow]) -> str:
+    """Return what intervals of rows with few seeds are for, or that they are over seeds as well."""
+    few = [len(row.seeds) < MIN_UNITS for row in rows]
+    if all(few):
+        return ", these seeds only"
+    return f", these seeds only below {MIN_UNITS} seeds, else over seeds too" if any(few) else ", and over seeds"
 
 
 def _ladder(rows: Sequence[LadderRow], names: ArmNames) -> Table:
-    seeds = sorted({len(row.seeds) for row in rows})
-    only = ", these seeds only" if seeds[-1] < 5 else ""
     units = {row.rungs["broad"].unit for row in rows if "broad" in row.rungs}
     return Table(
         "Log-odds of the run minus those of its control at the last step, nats per answer; below each its 95\u00a0% "
-        f"interval over {' or '.join(sorted(units)) or 'question'}s (broad) or questions (other rungs){only}. "
+        f"interval over {' or '.join(sorted(units)) or 'question'}s (broad) or questions (other rungs){_only(rows)}. "
         "Permuted: the same harmful answers under other questions; what is left against it comes from answering the "
-        "question, not from the wording of the answers. Smallest effect: of broad, found with a power of 80\u00a0%.",
+        f"question, not from the wording of the answers. {SMALLEST}",
         [
             Column("arm"),
             Column("base"),
@@ -161,14 +177,14 @@ def _ladder(rows: Sequence[LadderRow], names: ArmNames) -> Table:
         ],
         [
             [
-                _who(row.arm, row.of, row.trained, names),
+                _who(row.arm, row.of, row.trained, names, first),
                 shortened(row.base),
                 row.control,
                 str(len(row.seeds)),
                 *(_estimate(row.rungs.get(rung)) for rung in LADDER),
                 number(row.rungs["broad"].smallest_detectable if "broad" in row.rungs else None),
             ]
-            for row in rows
+            for row, first in zip(rows, _first_runs(rows), strict=True)
         ],
     )
 
@@ -206,9 +222,9 @@ def _shift(row: UnmatchedRow) -> list[Cell | Words]:
 def _selectivity(rows: Sequence[SelectivityRow], names: ArmNames) -> Table:
     return Table(
         "Broad difference of the first arm minus that of the second, averaged over the held-out differences above 0 "
-        "that both reach, nats per answer. Half of the bank. First interval: Student’s t over broad domains, given "
+        "that both reach, nats per answer. Half of the bank. First interval: Student’s t over broad domains, from five seeds on also over seeds, given "
         "these runs and their held-out differences. Second: held-out and broad questions drawn anew, runs as they are. "
-        "Below 0: spreads less at equal held-out difference.",
+        f"Below 0: spreads less at equal held-out difference. {SMALLEST}",
         [
             Column("arms"),
             Column("base"),
@@ -245,11 +261,11 @@ def _domains(rows: Sequence[LadderRow], names: ArmNames) -> Table:
         [Column("arm"), Column("control"), *(Column(name, kind="number") for name in domains)],
         [
             [
-                _who(row.arm, row.of, row.trained, names),
+                _who(row.arm, row.of, row.trained, names, first),
                 row.control,
                 *(_estimate(row.domains.get(name), 1) for name in domains),
             ]
-            for row in rows
+            for row, first in zip(rows, _first_runs(rows), strict=True)
         ],
     )
 

@@ -27,11 +27,11 @@ class Measured(Protocol):
 
 
 def number(value: float | None, digits: int = 2, *, signed: bool = False, factor: float = 1.0) -> str:
-    """Return a number with a true minus sign, or an en dash where there is none."""
+    """Return a number with a true minus sign, or an en dash where there is none; what rounds to 0 has no sign."""
     if value is None:
         return DASH
     text = f"{factor * value:+.{digits}f}" if signed else f"{factor * value:.{digits}f}"
-    return text.replace("-", MINUS)
+    return text.lstrip("+-") if float(text) == 0 else text.replace("-", MINUS)
 
 
 def percent(value: float | None, digits: int = 0) -> str:
