@@ -75,7 +75,8 @@ def check_merged(model: Any, prompt: Sequence[int], name: str, beside: Beside) -
 
     Args:
         model: the model of `before_merging`, merged since.
-        prompt, name: the same.
+        prompt: the same.
+        name: the same.
         beside: what that returned.
 
     Raises:
