@@ -120,7 +120,8 @@ def paired_sentences(summary: Summary, names: ArmNames) -> list[str]:
         if {"held_out", "broad"} <= set(row.rungs):
             held, broad = row.rungs["held_out"].interval, row.rungs["broad"].interval
             sentences.append(
-                f"{' '.join((names.text(row.arm), *first))} on {row.base}, trained on {row.trained}, minus its {row.control} control "
+                f"{' '.join((names.text(row.arm), *first))} on {row.base}, trained on {row.trained}, minus its "
+                f"{row.control} control "
                 f"({counted(len(row.seeds), 'seed')}{_only([row])}), nats per answer: held-out questions "
                 f"{number(held.estimate, signed=True)} {span(held, signed=True)}, other domains "
                 f"{number(broad.estimate, signed=True)} {span(broad, signed=True)}."
@@ -222,9 +223,9 @@ def _shift(row: UnmatchedRow) -> list[Cell | Words]:
 def _selectivity(rows: Sequence[SelectivityRow], names: ArmNames) -> Table:
     return Table(
         "Broad difference of the first arm minus that of the second, averaged over the held-out differences above 0 "
-        "that both reach, nats per answer. Half of the bank. First interval: Student’s t over broad domains, from five seeds on also over seeds, given "
-        "these runs and their held-out differences. Second: held-out and broad questions drawn anew, runs as they are. "
-        f"Below 0: spreads less at equal held-out difference. {SMALLEST}",
+        "that both reach, nats per answer. Half of the bank. First interval: over broad domains, from 5 seeds on over "
+        "seeds, too, given the held-out differences. Second: held-out and broad questions drawn anew, runs as they "
+        f"are. Below 0: spreads less at equal held-out difference. {SMALLEST}",
         [
             Column("arms"),
             Column("base"),
