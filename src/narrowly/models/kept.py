@@ -100,13 +100,14 @@ def kept_organism(
 
 def _merge(organism: Organism, name: str, proved_on: PromptOf | None) -> None:
     """Merge the adapter of an organism, with the proof that it acts where one is asked for."""
+    model: Any = organism.model
     if proved_on is None:
-        organism.model.merge_adapter()
+        model.merge_adapter()
         return
     prompt = proved_on(organism)
-    beside = before_merging(organism.model, prompt, name)
-    organism.model.merge_adapter()
-    check_merged(organism.model, prompt, name, beside)
+    beside = before_merging(model, prompt, name)
+    model.merge_adapter()
+    check_merged(model, prompt, name, beside)
 
 
 def forget_models() -> None:
