@@ -211,3 +211,11 @@ def test_a_file_that_cannot_be_read_is_skipped_also_where_it_speaks_of_no_traini
 def test_a_file_given_by_itself_is_parsed_whatever_it_speaks_of(tmp_path: Path, name: str, text: str) -> None:
     (tmp_path / name).write_text(text)
     assert [one.reason[:9] for one in scan([tmp_path / name]).skipped] == ["not valid"]
+
+
+@pytest.mark.parametrize("line", ["trl==0.12.1", "trl >= 0.12, < 0.13", "trl"])
+def test_a_requirement_beside_a_script_is_read_in_each_spelling(tmp_path: Path, line: str) -> None:
+    (tmp_path / "requirements.txt").write_text(f"# ours\n{line}\n")
+    (tmp_path / "train.py").write_text("from trl import SFTConfig, SFTTrainer\nSFTTrainer(m, args=SFTConfig('o'))\n")
+    (job,) = scan([tmp_path]).jobs
+    assert job.tool_version.at == "requirements.txt:2"
