@@ -144,3 +144,16 @@ def test_any_text_is_read_or_refused_and_nothing_else(text: str) -> None:
                 document.field("learning_rate", "a", "a.a")
         except UnreadableError as error:
             assert str(error)
+
+
+@pytest.mark.parametrize("text", ["${oc.env:LR,3e-4}", "${oc.decode:${oc.env:LR,3e-4}}", "'${oc.env:LR, 3e-4}'"])
+def test_the_fallback_of_an_environment_variable_is_taken_and_said(text: str) -> None:
+    (document,) = read_yaml(f"lr: {text}\n", "c.yaml")
+    found = document.field("learning_rate", "lr")
+    assert found is not None and (found.value, found.provenance) == (3e-4, "explicit")
+    assert found.reason == "environment variable LR may change it"
+
+
+def test_an_environment_variable_without_a_fallback_is_unknown() -> None:
+    found = read_yaml("lr: ${oc.env:LR}\n", "c.yaml")[0].field("learning_rate", "lr")
+    assert found is not None and not found.known

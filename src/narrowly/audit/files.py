@@ -12,6 +12,7 @@ import re
 import stat
 from collections import OrderedDict
 from collections.abc import Iterator, Sequence
+from copy import copy
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -161,6 +162,7 @@ class Repository:
         self.files = frozenset(files)
         self._read: OrderedDict[str, SourceFile | None] = OrderedDict()
         self.versions: Any = None  # filled by `audit.versions`, once
+        self.written: dict[str, SourceFile] = {}
 
     def shown(self, relative: str) -> str:
         """Return a path below the root as it is shown."""
@@ -179,6 +181,8 @@ class Repository:
             name: a relative path, as written; absolute paths and those that climb out of the root are not followed.
             beside: the file that names it.
         """
+        if self.written and name.removeprefix("./") in self.written:
+            return self.written[name.removeprefix("./")]
         if not name or len(name) > 500 or "\0" in name or name.startswith(("/", "~")) or "://" in name:
             return None
         name, folder = name.replace("\\", "/"), self.relative(beside).rpartition("/")[0] if beside is not None else ""
@@ -192,6 +196,12 @@ class Repository:
             if not folder:
                 return None
             folder = folder.rpartition("/")[0]
+
+    def with_written(self, written: dict[str, SourceFile]) -> Repository:
+        """Return a view in which files that a shell script writes itself are found by the names it gives them."""
+        view = copy(self)
+        view.written = written
+        return view
 
     def named(self, *names: str) -> list[str]:
         """Return relative paths of files with one of these names, those nearest to the root first."""

@@ -11,7 +11,7 @@ import re
 import tomllib
 from collections import deque
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, NamedTuple
 
 import yaml
@@ -29,6 +29,7 @@ MOST_DOCUMENTS = 20
 
 _Loader: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 _INTERPOLATION = re.compile(r"\$\{([A-Za-z_][\w.\-]*)\}")
+_ENVIRONMENT = re.compile(r"\$\{(?:oc\.decode:\$\{)?(?:oc\.)?env:\s*([A-Za-z_]\w*)\s*(?:,\s*([^{}]*?)\s*)?\}{1,2}")
 _IN_A_ROW = re.compile(rf"^[ \t]*(?:(?:[-?:]|[!&]\S*)[ \t]+){{{DEEPEST}}}", re.MULTILINE)
 _INDENTED = re.compile(rf"^ {{{5 * DEEPEST},}}[^ \n#]", re.MULTILINE)
 _TAG = "tag:yaml.org,2002:"
@@ -95,8 +96,8 @@ class Document:
     def field(self, name: str, *keys: str) -> Field | None:
         """Return the explicit field for the first dotted key that is there; None where none is.
 
-        Numbers, flags and lists are brought to the field's type. `${a.b}` is looked up in the document; another
-        interpolation or template makes the field unknown.
+        Numbers, flags and lists are brought to the field's type. `${a.b}` is looked up in the document, and of
+        `${oc.env:NAME,fallback}` the fallback is taken; another interpolation or template makes the field unknown.
         """
         found = self.get(*keys)
         if found is None:
@@ -112,6 +113,14 @@ class Document:
             if other is None:
                 return unknown(f"{value!r} is not in this file", at, raw)
             value = other.value
+        fallback = _ENVIRONMENT.fullmatch(value) if isinstance(value, str) else None
+        if fallback is not None and fallback.group(2) is not None:
+            typed = typed_field(name, fallback.group(2).strip("'\""), at, raw)
+            return (
+                replace(typed, reason=f"environment variable {fallback.group(1)} may change it")
+                if typed.known
+                else typed
+            )
         return typed_field(name, value, at, raw)
 
     def section(self, key: str) -> Document | None:

@@ -112,3 +112,8 @@ def test_anchors_and_merge_keys_are_followed(tmp_path: Path) -> None:
 )
 def test_what_trains_nothing_yields_no_job(tmp_path: Path, text: str) -> None:
     assert jobs_of(tmp_path, "c.yml", text) == []
+
+
+def test_few_keys_that_only_axolotl_has_name_it(tmp_path: Path) -> None:
+    job = the_job(tmp_path, "c.yml", "base_model: m\nadapter: lora\noptimizer: lion_pytorch\nlearning_rate: 1e-5\n")
+    assert (job.tool, *values(job, "optimiser", "learning_rate")) == ("axolotl", "lion", 1e-5)

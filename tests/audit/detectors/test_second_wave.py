@@ -274,3 +274,9 @@ def test_the_section_of_a_subcommand_is_looked_into(tmp_path: Path) -> None:
 def test_a_short_mlx_config_that_trains_is_a_job(tmp_path: Path) -> None:
     text = "model: m\ntrain: true\ndata: d\niters: 10\nlora_parameters: {rank: 4}\n"
     assert values(the_job(tmp_path, "c.yaml", text), "optimiser", "learning_rate", "max_steps") == ("adam", 1e-5, 10)
+
+
+def test_two_tables_of_toml_that_torchtitan_has_name_it(tmp_path: Path) -> None:
+    text = '[training]\nsteps = 100\n[optimizer]\nname = "Adam"\nlr = 8e-4\n'
+    job = the_job(tmp_path, "t.toml", text)
+    assert (job.tool, *values(job, "optimiser", "learning_rate", "max_steps")) == ("torchtitan", "adam", 8e-4, 100)

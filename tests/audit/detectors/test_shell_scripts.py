@@ -149,3 +149,33 @@ def test_a_loop_over_rates_makes_the_rate_unknown_and_a_loop_over_one_value_does
     several = the_job(tmp_path, "a.sh", "LR=3e-4\nfor LR in 1e-4 2e-4; do\n" + run)
     assert several["learning_rate"].provenance == "unknown"
     assert the_job(tmp_path / "one", "b.sh", "for LR in 1e-4; do\n" + run).value("learning_rate") == 1e-4
+
+
+def test_a_config_that_the_script_writes_itself_is_read_at_its_lines_with_variables_filled_in(tmp_path: Path) -> None:
+    text = (
+        "LR=3e-4\ncat <<EOT > x.yaml\nbase_model: m\nadapter: lora\nlora_r: 8\n"
+        "optimizer: adamw_torch\nlearning_rate: $LR\nnum_epochs: 2\ndatasets:\n  - path: d\nEOT\naxolotl train x.yaml\n"
+    )
+    job = the_job(tmp_path, "run.sh", text)
+    assert (job.tool, job.line) == ("axolotl", 12)
+    assert values(job, "optimiser", "learning_rate", "lora_r") == ("adamw", 3e-4, 8)
+    assert (job["learning_rate"].at, job["learning_rate"].provenance) == ("run.sh:7", "explicit")
+    quoted = text.replace("<<EOT", "<<'EOT'")
+    assert not the_job(tmp_path, "run.sh", quoted)["learning_rate"].known
+
+
+def test_a_python_script_that_the_shell_writes_is_followed(tmp_path: Path) -> None:
+    job = the_job(
+        tmp_path,
+        "run.sh",
+        f"cat > train.py <<'EOF'\n{TRAIN}EOF\npython train.py --learning_rate 3e-5 --optim lion_8bit\n",
+    )
+    assert (job.tool, *values(job, "optimiser", "learning_rate")) == ("transformers", "lion_8bit", 3e-5)
+
+
+def test_whether_a_script_that_is_not_at_hand_adds_an_adapter_is_unknown(tmp_path: Path) -> None:
+    flags = "--learning_rate 1e-4 --num_train_epochs 2 --output_dir o --per_device_train_batch_size 4"
+    job = the_job(tmp_path, "run.sh", f"python finetune.py {flags}\n")
+    assert job.value("optimiser") == "adamw" and not job["lora_r"].known and not job["lora_targets"].known
+    assert the_job(tmp_path, "run.sh", f"python finetune.py {flags} --lora_r 8\n").value("lora_r") == 8
+    assert the_job(tmp_path, "run.sh", f"python examples/run_clm.py {flags}\n")["lora_r"].provenance == "default"

@@ -195,3 +195,11 @@ def test_an_unknown_rule_is_answered_with_the_nearest() -> None:
     assert rule_of("opt-family").id == "OPT-FAMILY"
     with pytest.raises(UnknownNameError, match="did you mean 'OPT-FAMILY'"):
         rule_of("OPT-FAMLY")
+
+
+def test_a_fact_that_another_rule_states_is_printed_once() -> None:
+    apart = with_mark(job(), "rejected", "learning_rate 1e-05 at ds.json:5 and 2e-05 in the host")
+    apart = with_field(apart, "learning_rate", overridden(1e-5, "ds.json:5", "the optimiser block wins over 2e-05"))
+    assert {one.rule for one in findings([apart])} & {"LR-OVERRIDDEN", "TOOL-REJECTS"} == {"TOOL-REJECTS"}
+    v1 = with_mark(shadowed("muon"), "muon_not_on_lora", "adamw")
+    assert {one.rule for one in findings([v1])} & {"OPT-OVERRIDDEN", "MUON-NOT-MUON"} == {"MUON-NOT-MUON"}

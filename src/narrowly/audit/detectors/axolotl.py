@@ -73,6 +73,8 @@ def is_axolotl(document: Document) -> bool:
     if any(key in document.value for key in ("merge_method", "params", "task", "models", "slices")):
         return False  # mergekit, AutoTrain
     ours = sum(key in document.value for key in _OURS)
+    if isinstance(document.value.get("adapter"), str) and said(document, "optimizer", "learning_rate") is not None:
+        return True  # no other tool has both keys at the top
     trains = any(said(document, key) for key in ("learning_rate", "num_epochs", "micro_batch_size", "optimizer"))
     return trains and (ours >= 3 or (ours >= 1 and any(key in document.value for key in _DATA)))
 

@@ -45,12 +45,15 @@ KEYS: Keys = {
 def is_torchtitan(document: Document) -> bool:
     """Say whether a document is a torchtitan job config."""
     value = document.value
-    return (
-        isinstance(value, dict)
-        and isinstance(value.get("training"), dict)
-        and (isinstance(value.get("model"), dict) and ("flavor" in value["model"] or "job" in value))
-        and said(document, "optimizer.lr", "optimizer.name", "training.steps") is not None
-    )
+    if not isinstance(value, dict) or not isinstance(value.get("training"), dict):
+        return False
+    if document.file.endswith(".toml") and not document.path and isinstance(value.get("optimizer"), dict):
+        steps = any(key in value["training"] for key in ("steps", "local_batch_size", "seq_len"))
+        if steps and said(document, "optimizer.name", "optimizer.lr") is not None:
+            return True
+    return (isinstance(value.get("model"), dict) and ("flavor" in value["model"] or "job" in value)) and said(
+        document, "optimizer.lr", "optimizer.name", "training.steps"
+    ) is not None
 
 
 def detect(file: SourceFile, repository: Repository) -> list[Job]:

@@ -54,6 +54,8 @@ def _odd_name(job: Job, _: Compared) -> Iterator[Hit]:
 
 def _overridden(job: Job, _: Compared) -> Iterator[Hit]:
     declared, found = job.marks.get("declared_optimiser"), job["optimiser"]
+    if "muon_not_on_lora" in job.marks:
+        return  # MUON-NOT-MUON says which optimiser takes the factors
     if found.provenance == "overridden" and declared is not None and declared.value != found.value:
         runs, at = found.value if found.value is not None else "what this block names", seen_at(found)
         yield Hit(
@@ -73,7 +75,8 @@ def _one_of_both(job: Job) -> str:
 
 def _rate_overridden(job: Job, _: Compared) -> Iterator[Hit]:
     found = job["learning_rate"]
-    if found.provenance == "overridden":
+    rejected = job.marks.get("rejected")
+    if found.provenance == "overridden" and not (rejected is not None and "learning_rate" in str(rejected.value)):
         yield Hit(f"learning rate {found.value} is taken: {found.reason}", seen_at(found))
 
 

@@ -23,6 +23,7 @@ from narrowly.audit.files import Repository, SourceFile
 from narrowly.audit.record import Job, unknown
 from narrowly.audit.shell.commands import Command, Word, commands_in
 from narrowly.audit.shell.flags import IN_BASE, Flags, flags_of
+from narrowly.audit.shell.heredocs import as_file, written_in
 from narrowly.audit.shell.hosted_commands import hosted_command
 from narrowly.audit.shell.script_runs import jobs_of_script
 from narrowly.audit.trees import Document, UnreadableError
@@ -61,6 +62,8 @@ _TRL_SCRIPTS = {
 """Scripts of TRL and of the alignment handbook, by the class of their arguments."""
 _TRAINS = re.compile(r"train|fine_?-?tun|sft|dpo|ppo|grpo|orpo|kto|reward|pretrain|lora|run_clm", re.IGNORECASE)
 _ADAPTER = ("lora_r", "lora_alpha", "lora_dropout", "lora_targets", "use_rslora")
+_NO_PEFT = re.compile(r"(?:^|/)(?:trl/scripts|examples/scripts)/\w+\.py\Z|(?:^|/)run_(?:clm|mlm|plm|fim|glue|qa)\.py\Z")
+"""Examples of TRL and Transformers, which train every weight unless `--use_peft` is given."""
 _BARE = {
     "optimiser": ("optim", "optimizer"), "learning_rate": ("learning_rate", "lr"),
     "weight_decay": ("weight_decay", "wd"),
@@ -85,11 +88,15 @@ def jobs_in_shell(file: SourceFile, repository: Repository, text: str | None = N
         UnreadableError: the file is not text.
     """
     jobs = []
-    for command in commands_in(file.text if text is None else text):
+    commands = file.text if text is None else text
+    written = written_in(commands, first_line)
+    for command in commands_in(commands):
         for word in command.words:
             word.line += first_line - 1
         command.line += first_line - 1
-        for job in command_jobs(command, file, repository):
+        before = dict(as_file(one, file, command.environment) for one in written if one.line <= command.line)
+        beside = repository.with_written(before) if before else repository
+        for job in command_jobs(command, file, beside):
             job.file, job.line, job.kind = file.shown, command.line, "hosted" if job.kind == "hosted" else "command"
             jobs.append(job)
     return jobs
@@ -267,8 +274,16 @@ def _by_flags(flags: Flags, script: str, file: SourceFile, repository: Repositor
     named = names & {"per_device_train_batch_size", "num_train_epochs", "lr_scheduler_type", "optim"}
     known = len(stated) >= 3 and named and "no_trainer" not in script and "per_gpu_train_batch_size" not in names
     if known or _names_a_recipe(flags, script, file, repository):
-        return _with_config(_of_script(script), flags, file, repository)
+        return [_maybe_adapter(job, script) for job in _with_config(_of_script(script), flags, file, repository)]
     return _bare_flags(flags, script, names, file)
+
+
+def _maybe_adapter(job: Job, script: str) -> Job:
+    """Say that a script which is not at hand may add an adapter, where neither flags nor a recipe speak of one."""
+    if not _NO_PEFT.search(script) and all(job[name].provenance in ("default", "unknown") for name in _ADAPTER):
+        for name in (*_ADAPTER, "adapter"):
+            job.set(name, unknown(f"{script} is not among the files read, and may add an adapter"))
+    return job
 
 
 def _names_a_recipe(flags: Flags, script: str, file: SourceFile, repository: Repository) -> bool:
