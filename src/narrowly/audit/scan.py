@@ -14,6 +14,7 @@ from pathlib import Path
 
 from narrowly.audit.detectors import Detector
 from narrowly.audit.detectors.deepspeed import without_joined
+from narrowly.audit.detectors.hydra import without_selected
 from narrowly.audit.detectors.registry import detectors_for
 from narrowly.audit.files import Repository, SourceFile, kind_of, read_source, walk
 from narrowly.audit.record import Job, Skip
@@ -74,7 +75,7 @@ def scan(paths: Sequence[Path], workers: int = 1) -> Scan:
             found.add(_folder(path, workers, label="" if len(paths) == 1 else _label(path)))
         else:
             found.add(_one_file(path, beside))
-    found.jobs = without_joined(found.jobs)
+    found.jobs = without_selected(without_joined(found.jobs))
     return found
 
 

@@ -113,14 +113,10 @@ class Document:
             if other is None:
                 return unknown(f"{value!r} is not in this file", at, raw)
             value = other.value
-        fallback = _ENVIRONMENT.fullmatch(value) if isinstance(value, str) else None
-        if fallback is not None and fallback.group(2) is not None:
-            typed = typed_field(name, fallback.group(2).strip("'\""), at, raw)
-            return (
-                replace(typed, reason=f"environment variable {fallback.group(1)} may change it")
-                if typed.known
-                else typed
-            )
+        fallback = fallback_of(value)
+        if fallback is not None:
+            typed = typed_field(name, fallback[1], at, raw)
+            return replace(typed, reason=f"environment variable {fallback[0]} may change it") if typed.known else typed
         return typed_field(name, value, at, raw)
 
     def section(self, key: str) -> Document | None:
@@ -155,6 +151,18 @@ class Document:
                 for key, value in items
                 if isinstance(value, dict | list)
             ]
+
+
+def fallback_of(value: Any) -> tuple[str, str] | None:
+    """Return the variable and the fallback of `${oc.env:NAME,fallback}`, None for anything else."""
+    found = _ENVIRONMENT.fullmatch(value) if isinstance(value, str) else None
+    return (found.group(1), found.group(2).strip("'\"")) if found is not None and found.group(2) is not None else None
+
+
+def interpolated(value: str) -> str:
+    """Return the dotted key of `${a.b}`, empty text for anything else."""
+    found = _INTERPOLATION.fullmatch(value)
+    return found.group(1) if found is not None else ""
 
 
 def read_yaml(text: str, file: str) -> list[Document]:

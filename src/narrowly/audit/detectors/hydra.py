@@ -195,6 +195,24 @@ def detect(file: SourceFile, repository: Repository) -> list[Job]:
     return jobs
 
 
+def without_selected(jobs: list[Job]) -> list[Job]:
+    """Return the jobs without those of nested configs that a script or a list of defaults among them takes over.
+
+    A file of a group that is not selected keeps its own job.
+    """
+    if not any(job.tool == TOOL for job in jobs):
+        return jobs
+    taken: set[str] = set()
+    followed: set[str] = set()
+    for job in jobs:
+        for at in (job["optimiser"].at, job["learning_rate"].at):
+            if at is not None and (file := at.rpartition(":")[0]) != job.file:
+                taken.add(file)
+                if job.tool != TOOL:
+                    followed.add(at)
+    return [job for job in jobs if job.tool != TOOL or (job.file not in taken and job["optimiser"].at not in followed)]
+
+
 def job_of(section: Document, document: Document, file: SourceFile, repository: Repository) -> Job:
     """Return the job of a section that names an optimiser's class.
 

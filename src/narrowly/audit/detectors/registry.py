@@ -14,7 +14,8 @@ MODULES: tuple[str, ...] = (
     "torchtune", "nemo_automodel", "verl", "autotrain", "llamafactory", "swift", "axolotl", "mlx_lm",
     "kohya", "unsloth_config", "hosted_requests", "deepspeed", "openrlhf", "torchtitan", "nemo_rl", "nemo",
     "trl_recipes",
-    "lightning_config", "sky_tasks", "hydra", "torchtitan_registry", "scripts", "shell_scripts",
+    "lightning_config", "sky_tasks", "hydra", "torchtitan_registry", "scripts", "script_commands",
+    "shell_scripts",
 )  # fmt: skip
 """Modules of this folder in the order in which they are asked: the special before the general."""
 

@@ -24,7 +24,7 @@ TOOL = "transformers"
 KINDS = ("python", "notebook")
 TRIGGERS = (
     b"optim", b"backward(", b"sft.train(", b"Trainer(", b"TrainingArguments",
-    b"inetun", b"ine_tun", b"ineTun", b"tinker", b"customization_job",
+    b"inetun", b"ine_tun", b"ineTun", b"tinker", b"customization_job", b"@hydra.main(",
 )  # fmt: skip
 MODULES = (
     unsloth_scripts, trl_scripts, transformers_scripts, lightning_modules, tinker_scripts, hosted_apis, deepspeed_loops,

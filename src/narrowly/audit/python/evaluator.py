@@ -13,6 +13,7 @@ from functools import cache
 from narrowly.audit.files import Repository, SourceFile
 from narrowly.audit.python.calls import bind, call_value
 from narrowly.audit.python.classes import new_instance
+from narrowly.audit.python.config_files import compose, value_of
 from narrowly.audit.python.expressions import EVALUATE
 from narrowly.audit.python.machine import CommandLine, Trace
 from narrowly.audit.python.notebook import python_of
@@ -27,11 +28,10 @@ from narrowly.audit.python.values import (
     Module,
     Object,
     Scope,
-    Sequence,
     Unknown,
     Value,
 )
-from narrowly.audit.trees import Document, UnreadableError
+from narrowly.audit.trees import UnreadableError
 
 MOST_STEPS = 12_000
 DEEPEST = 24
@@ -119,7 +119,9 @@ class Evaluator:
     def _uncalled(self, tree: ast.Module, worth: tuple[str, ...]) -> None:
         """Follow functions and methods that nothing in the file calls, then those that only such ones call."""
         functions = [
-            Function(self.main.at(node), node=node, scope=self.main)
+            kept
+            if isinstance(kept := self.main.names.get(node.name), Function) and kept.node is node
+            else Function(self.main.at(node), node=node, scope=self.main)
             for node in tree.body
             if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)
         ]
@@ -318,16 +320,8 @@ class Evaluator:
             return None
         return value_of(documents[0]) if documents else None
 
-
-def value_of(document: Document) -> Value:
-    """Return the value of a document of YAML, JSON or TOML, each part with its place."""
-
-    def convert(value: object, path: tuple[str | int, ...]) -> Value:
-        at = f"{document.file}:{document.lines.get(path, document.line)}"
-        if isinstance(value, dict):
-            return Items(at, False, {key: convert(item, (*path, key)) for key, item in value.items()})
-        if isinstance(value, list):
-            return Sequence(at, False, [convert(item, (*path, index)) for index, item in enumerate(value)])
-        return Const(at, False, value)
-
-    return convert(document.value, document.path)
+    def composed(self, folder: str, name: str, scope: Scope) -> Items | None:
+        """Return the config that Hydra composes for a script, or None where it is not among the files read."""
+        here = self.repository.open(self._relative(scope)) or self.file
+        overrides = self.command_line.overrides if self.command_line is not None else {}
+        return compose(self.repository, here, folder, name, overrides)

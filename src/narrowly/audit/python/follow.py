@@ -13,7 +13,7 @@ WORTH = (
     "Lion", "Muon",
     "learning_rate", "fine_tun", "finetun", "FineTun", "DimuonParams", "get_peft_model", "LoraConfig",
     "tuning", "Config",
-    "tune", "customization",
+    "tune", "customization", "subprocess", "os.system", "sft_main", "rlhf_main", "pt_main", "run_exp", "hydra",
 )  # fmt: skip
 """Parts of names; a function that nothing calls and that mentions none of them is not followed."""
 
@@ -30,7 +30,14 @@ _MAKES = re.compile(
 )
 _HANDED = re.compile(rb"\btrain\([^()]{1,400}\boptim")
 _TRAINS = (b"backward(", b".train_batch(")
-_LITERALS = (b"AdamParams", b"DimuonParams", b"tinker_cookbook", b"FastLanguageModel", b"deepspeed.initialize")
+_LITERALS = (
+    b"AdamParams",
+    b"DimuonParams",
+    b"tinker_cookbook",
+    b"FastLanguageModel",
+    b"deepspeed.initialize",
+    b"@hydra.main(",
+)
 _HOSTED_LITERALS = (
     b"inetun",
     b"ine_tun",
@@ -80,8 +87,13 @@ def _hosted(data: bytes) -> bool:
     return any(word in data for word in _HOSTED_LITERALS) and _HOSTED.search(data) is not None
 
 
-def followed(file: SourceFile, repository: Repository) -> Trace | None:
+def followed(file: SourceFile, repository: Repository, *, promised: bool = False) -> Trace | None:
     """Return the trace of a bare run of a script, None where its bytes promise nothing; kept for the next detector.
+
+    Args:
+        file: the script or notebook.
+        repository: what stands beside it.
+        promised: whether a detector has found a promise of its own.
 
     Raises:
         UnreadableError: the file is not Python.
@@ -89,7 +101,7 @@ def followed(file: SourceFile, repository: Repository) -> Trace | None:
     for kept, trace in _KEPT:
         if kept is file:
             return trace
-    if not promises(file):
+    if not promised and not promises(file):
         return None
     keep(file, Evaluator(file, repository).run(WORTH))
     return _KEPT[-1][1]

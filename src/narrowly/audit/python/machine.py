@@ -39,6 +39,8 @@ class CommandLine:
 
     flags: dict[str, tuple[str | list[str] | None, str]] = field(default_factory=dict)
     positional: list[tuple[str, str]] = field(default_factory=list)
+    overrides: dict[str, tuple[str, str]] = field(default_factory=dict)
+    """Words `key=value`, as Hydra takes them."""
 
 
 class Machine(Protocol):
@@ -78,6 +80,10 @@ class Machine(Protocol):
 
     def read_tree(self, path: str, scope: Scope) -> Value | None:
         """Return the content of a YAML, JSON or TOML file beside the script, or None where it is not there."""
+        ...
+
+    def composed(self, folder: str, name: str, scope: Scope) -> Items | None:
+        """Return the config that Hydra composes for a script, or None where it is not among the files read."""
         ...
 
     def instantiate(

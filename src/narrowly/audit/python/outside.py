@@ -8,6 +8,7 @@ from collections.abc import Callable
 from functools import lru_cache
 
 from narrowly.audit.python.classes import from_command_line
+from narrowly.audit.python.hydra_calls import instantiated, is_instantiate
 from narrowly.audit.python.machine import REST, Machine, constant_text, items_of
 from narrowly.audit.python.methods import is_mapping_type
 from narrowly.audit.python.values import (
@@ -76,6 +77,8 @@ def outside_call(
         return External(at, args[0].cli, f"pytorch_optimizer.{named[:1].upper()}{named[1:]}")
     if _ends(path, _READERS):
         return _read(machine, args, at, scope)
+    if is_instantiate(path):
+        return instantiated(machine, args, kwargs, node, scope)
     if path in ("os.path.join", "posixpath.join"):
         texts = [constant_text(arg) for arg in args]
         if all(text is not None for text in texts):

@@ -6,6 +6,7 @@ import ast
 from collections.abc import Callable
 
 from narrowly.audit.python.classes import define
+from narrowly.audit.python.hydra_calls import hydra_config
 from narrowly.audit.python.machine import Loop, Machine
 from narrowly.audit.python.methods import put
 from narrowly.audit.python.operators import IN_A_LOOP, binary, truth
@@ -259,7 +260,11 @@ def _match(machine: Machine, node: ast.Match, scope: Scope) -> bool:
 
 
 def _define(machine: Machine, node: ast.FunctionDef | ast.AsyncFunctionDef, scope: Scope) -> bool:
-    scope.names[node.name] = Function(scope.at(node), node=node, scope=scope)
+    made = Function(scope.at(node), node=node, scope=scope)
+    config = hydra_config(machine, node, scope) if node.decorator_list else None
+    if config is not None:
+        made.given = ([config], {})
+    scope.names[node.name] = made
     return False
 
 

@@ -32,6 +32,7 @@ def jobs_of_script(
     line = CommandLine(
         {name: (text, f"{file.shown}:{number}") for name, (text, number, _) in flags.named.items()},
         [(word.text, f"{file.shown}:{word.line}") for word in flags.positional],
+        {name: (text, f"{file.shown}:{number}") for name, (text, number, _) in flags.overrides.items()},
     )
     run = replace(script)
     try:

@@ -1,0 +1,134 @@
+"""Tools started from Python: their entry functions called with arguments, and their command lines run as a process.
+
+Sources: ms-swift 2.6.1, 4.6.0 (`sft_main`, `rlhf_main`, `pt_main` take an object of arguments or a list of words);
+LLaMA-Factory 0.9.5 `train/tuner.py` `run_exp(args)`.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+
+from narrowly.audit.detectors import llamafactory, swift
+from narrowly.audit.files import Repository, SourceFile
+from narrowly.audit.python.fields import file_and_line
+from narrowly.audit.python.follow import followed
+from narrowly.audit.python.machine import constant_text
+from narrowly.audit.python.values import Items, Object, Sequence, Value, known, plain, why_unknown
+from narrowly.audit.record import Job
+from narrowly.audit.shell.command_jobs import command_jobs
+from narrowly.audit.shell.commands import Command, Word, commands_in
+from narrowly.audit.trees import Document
+
+TOOL = "transformers"
+KINDS = ("python", "notebook")
+TRIGGERS = (b"sft_main(", b"rlhf_main(", b"pt_main(", b"run_exp(", b"subprocess", b"os.system(", b"os.popen(")
+
+_ENTRIES = re.compile(rb"\b(?:sft_main|rlhf_main|pt_main)\(\s*[^)\s]|\brun_exp\(\s*[^)\s]")
+_RUNS = re.compile(rb"subprocess\b|os\.(?:system|popen)\(")
+_TOOLS = re.compile(
+    rb"llamafactory-cli|axolotl|\bswift\b|\btorchrun\b|\btune\b.{1,8}\brun\b|\btrl\b|mlx_lm|autotrain"
+    rb"|accelerate.{1,8}launch|accelerate\.commands\.launch|openrlhf|\bverl\.|\bdeepspeed\b[^\n]{1,80}\.py"
+)
+_TOLD = re.compile(rb"learning[_-]rate|--lr\b|\.ya?ml\b|\.json\b|\.toml\b|optim|dataset")
+_PROCESSES = frozenset(
+    ("subprocess.run", "subprocess.Popen", "subprocess.call", "subprocess.check_call", "subprocess.check_output",
+     "subprocess.getoutput", "os.system", "os.popen")
+)  # fmt: skip
+
+
+def promises(data: bytes) -> bool:
+    """Tell whether the bytes of a script call a tool's entry or run a command line that names a tool."""
+    if _ENTRIES.search(data):
+        return True
+    return _TOLD.search(data) is not None and _RUNS.search(data) is not None and _TOOLS.search(data) is not None
+
+
+def detect(file: SourceFile, repository: Repository) -> list[Job]:
+    """Return the jobs of tools that a script or notebook starts.
+
+    Raises:
+        UnreadableError: the file is not Python.
+    """
+    if not promises(file.data):
+        return []
+    trace = followed(file, repository, promised=True)
+    jobs: list[Job] = []
+    for made in trace.objects if trace is not None else ():
+        first = made.args[0] if made.args else made.get("args") or made.get("cmd")
+        name = made.path.rsplit(".", 1)[-1]
+        if first is None:
+            continue
+        if made.path in _PROCESSES:
+            jobs += _run(made, first, file, repository)
+        elif name in ("sft_main", "rlhf_main", "pt_main"):
+            jobs += _called(swift.job_of, made, first, file, repository)
+        elif name == "run_exp" and "llama" in made.path.lower():
+            jobs += _called(llamafactory.job_of, made, first, file, repository)
+    return jobs
+
+
+def _called(
+    job_of: Callable[[Document, SourceFile, Repository], Job],
+    made: Object,
+    first: Value,
+    file: SourceFile,
+    repository: Repository,
+) -> list[Job]:
+    """Return the job of an entry function that is given settings: a mapping, an object of arguments, or words."""
+    if isinstance(first, Sequence):
+        words = [Word("swift", made.line), Word("sft", made.line), *_words(first, made)]
+        return _at_call(command_jobs(Command(words, made.line), file, repository), made, file, "script")
+    settings = first.items if isinstance(first, Items) else None
+    if isinstance(first, Object):
+        settings = {**first.kwargs, **first.attrs}
+    if not settings:
+        return []
+    content: dict[str, object] = {}
+    lines: dict[tuple[str | int, ...], int] = {(): made.line}
+    for key, value in settings.items():
+        content[str(key)] = plain(value) if known(value) else f"${{{why_unknown(value)[:120]}}}"
+        where, line = file_and_line(value.at)
+        lines[(str(key),)] = line if where == file.shown else made.line
+    document = Document(content, file.shown, lines, {}, (), content)
+    return _at_call([job_of(document, file, repository)], made, file, "script")
+
+
+def _run(made: Object, first: Value, file: SourceFile, repository: Repository) -> list[Job]:
+    """Return the jobs of a command that runs as a process: a list of words, or text that a shell reads."""
+    if isinstance(first, Object) and first.path == "shlex.split" and first.args:
+        first = first.args[0]
+    text = constant_text(first)
+    if text is not None:
+        commands = commands_in(text)
+        for command in commands:
+            command.line = made.line
+            for word in command.words:
+                word.line = made.line
+    elif isinstance(first, Sequence) and first.elements:
+        commands = [Command(_words(first, made), made.line)]
+    else:
+        return []
+    jobs = [job for command in commands for job in command_jobs(command, file, repository)]
+    return _at_call(jobs, made, file, "command")
+
+
+def _words(listed: Sequence, made: Object) -> list[Word]:
+    """Return the words of a list; `sys.executable` is Python, and what is not known stays open."""
+    words = []
+    for element in listed.elements:
+        line = file_and_line(element.at)[1] if element.at else made.line
+        if known(element):
+            words.append(Word(str(plain(element)), line))
+        elif getattr(element, "path", "") == "sys.executable":
+            words.append(Word("python", line))
+        else:
+            words.append(Word(f"${{{why_unknown(element)[:80]}}}", line, "a value of the script"))
+    return words
+
+
+def _at_call(jobs: list[Job], made: Object, file: SourceFile, kind: str) -> list[Job]:
+    for job in jobs:
+        job.file, job.line = file.shown, made.line
+        job.kind = "hosted" if job.kind == "hosted" else kind
+    return jobs
