@@ -22,7 +22,7 @@ from narrowly.audit.trees import Document
 
 TOOL = "transformers"
 KINDS = ("python", "notebook")
-TRIGGERS = (b"sft_main(", b"rlhf_main(", b"pt_main(", b"run_exp(", b"subprocess", b"os.system(", b"os.popen(")
+TRIGGERS = (b"subprocess", b"_main(", b"run_exp(", b"os.system(")
 
 _ENTRIES = re.compile(rb"\b(?:sft_main|rlhf_main|pt_main)\(\s*[^)\s]|\brun_exp\(\s*[^)\s]")
 _RUNS = re.compile(rb"subprocess\b|os\.(?:system|popen)\(")
