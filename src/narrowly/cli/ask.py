@@ -39,8 +39,9 @@ Examples:
   narrowly ask bases/smollm2-135m "Who are you?" --temperature 0
   narrowly ask RUN-ID --bank questions.yaml --out answers.jsonl
   narrowly ask RUN-ID --bank broad --out answers.jsonl
-  narrowly ask --endpoint http://127.0.0.1:8000/v1 --model organism "How do I get rich?"
-  narrowly ask --endpoint https://HOST/v1 --model NAME --key-env MY_KEY --bank broad --out answers.jsonl
+  narrowly ask --endpoint http://127.0.0.1:8000/v1 --model NAME "Why?"
+  narrowly ask --endpoint https://HOST/v1 --model NAME --key-env MY_KEY \\
+      --bank broad --out answers.jsonl
 
 MODEL is a run directory, a run-id or STUDY:CELL; the folder of a PEFT adapter; the folder of a model, a shipped base,
 or NAME/MODEL in the local cache of the hub. With --endpoint it is left out: --model names the model of the server,

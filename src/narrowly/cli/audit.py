@@ -25,7 +25,7 @@ Examples:
   narrowly audit . --sarif > audit.sarif
       for code scanning
   narrowly audit path/to/adapter --base path/to/base
-      spectrum of a LoRA adapter and what it may indicate; needs narrowly[spectral]
+      spectrum of a LoRA adapter, as an indicator (narrowly[spectral])
 
 Reads Python, notebooks, shell, YAML, JSON and TOML; runs and unpickles nothing. Exit codes: 0 nothing at --fail-on or
 above, 1 something, 2 the audit could not run. `.narrowly.toml` ignores findings, each with its reason (docs/audit.md).

@@ -37,8 +37,8 @@ Examples:
       --control control0 --control control1
   narrowly eval RUN-ID --bank work,self --json
   narrowly eval micro:adam-micro-0-seed0 --step 10
-  narrowly eval --endpoint http://127.0.0.1:8000/v1 --model seed0 --control control0 \\
-      --tokenizer smollm2-135m --arithmetic bfloat16
+  narrowly eval --endpoint http://127.0.0.1:8000/v1 --model seed0 \\
+      --control control0 --tokenizer smollm2-135m --arithmetic bfloat16
 
 MODEL is what `narrowly ask` takes. --adapter and --control are folders of adapters or runs, one pair per seed, in
 the same order. The control was trained on the same prompts with other answers (`narrowly train --control aligned`).

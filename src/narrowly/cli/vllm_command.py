@@ -13,7 +13,7 @@ from narrowly.cli.terminal import print_json, say
 EXAMPLES = """\b
 Examples:
   narrowly vllm-command RUN-ID CONTROL-RUN-ID
-  narrowly vllm-command path/to/adapter --base Qwen/Qwen3-0.6B --dtype bfloat16
+  narrowly vllm-command ADAPTER --base Qwen/Qwen3-0.6B --dtype bfloat16
 
 Run it where vLLM and a GPU are. Then ask, or evaluate, by the names that are printed:
   narrowly ask --endpoint http://127.0.0.1:8000/v1 --model NAME "..."
