@@ -280,3 +280,21 @@ def test_two_tables_of_toml_that_torchtitan_has_name_it(tmp_path: Path) -> None:
     text = '[training]\nsteps = 100\n[optimizer]\nname = "Adam"\nlr = 8e-4\n'
     job = the_job(tmp_path, "t.toml", text)
     assert (job.tool, *values(job, "optimiser", "learning_rate", "max_steps")) == ("torchtitan", "adam", 8e-4, 100)
+
+
+@pytest.mark.parametrize(
+    ("model", "pin", "rate", "schedule"),
+    [
+        ("partial_pretrain", "0.7.0", 1e-5, "cosine"),
+        ("path", "0.7.0", 1e-3, "constant"),
+        ("path", "0.5.0", 1e-5, "cosine"),
+    ],
+)
+def test_the_two_sft_trainers_of_verl_have_their_own_defaults(
+    tmp_path: Path, model: str, pin: str, rate: float, schedule: str
+) -> None:
+    text = (
+        f"# for verl.trainer.sft_trainer\ndata:\n  train_files: d\nmodel:\n  {model}: m\noptim:\n  weight_decay: 0.1\n"
+    )
+    job = the_job(tmp_path, "c.yaml", text, requirements__txt=f"verl=={pin}\n")
+    assert values(job, "optimiser", "learning_rate", "scheduler", "epochs") == ("adamw", rate, schedule, 4)

@@ -1,6 +1,7 @@
 """kohya sd-scripts TOML (`--config_file`), and the JSON presets of its GUI.
 
-Sources: kohya-ss/sd-scripts `library/train_util.py` (add_optimizer_arguments, get_optimizer), `train_network.py`.
+Sources: kohya-ss/sd-scripts 0.10.1 `library/train_util.py` (add_optimizer_arguments, get_optimizer),
+`train_network.py`.
 """
 
 from __future__ import annotations

@@ -1,7 +1,8 @@
 """Model cards that a Trainer wrote: the hyperparameters in README.md, and the Axolotl config that some hold.
 
-Sources: transformers 4.30-5.23 `modelcard.py` (up to 4.45 the card says "Adam" whatever ran; later ones keep the
-setting), axolotl 0.21 `cli/train.py` (the config in a block under "axolotl version").
+Sources: transformers 4.30.2, 4.45.2, 4.46.0, 5.23 `modelcard.py` (up to 4.45 the card says "Adam" for every optimiser
+but Adafactor; from 4.46 on it keeps the setting), axolotl 0.21 `cli/train.py` (the config in a block under "axolotl
+version").
 """
 
 from __future__ import annotations
@@ -72,7 +73,9 @@ def _optimiser(job: Job, text: str, at: str) -> None:
     if used:
         job.set("optimiser", typed_field("optimiser", used.group(1), at))
     elif text.startswith("Adam with"):
-        job.set("optimiser", unknown('cards of transformers up to 4.45 say "Adam" whatever ran', at, text[:60]))
+        job.set(
+            "optimiser", unknown('cards of transformers up to 4.45 say "Adam" for all but Adafactor', at, text[:60])
+        )
     else:
         job.set("optimiser", typed_field("optimiser", text.split(" ")[0], at))
     if betas := _BETAS.search(text):

@@ -1,7 +1,7 @@
 """torchtitan TOML: `[optimizer]`, `[training]`, `[model]`.
 
-Sources: torchtitan 0.1.0 `config_manager.py` (defaults), `components/optimizer.py` (betas 0.9, 0.95; decay 0.1). From
-0.3 on configs are Python.
+Sources: torchtitan 0.1.0 `config_manager.py`, 0.2.2 `config/job_config.py` (defaults), `components/optimizer.py`
+(betas 0.9, 0.95; decay 0.1). From 0.3 on configs are Python.
 """
 
 from __future__ import annotations

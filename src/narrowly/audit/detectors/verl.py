@@ -1,7 +1,8 @@
 """verl YAML: `actor_rollout_ref.actor.optim` of PPO and its kin, `optim` of the SFT trainer; Hydra fills in the rest.
 
-Sources: verl 0.4.1, 0.9.1 `trainer/config/*.yaml`, `workers/config/optimizer.py`. Up to 0.5 the optimiser is AdamW in
-the code, with no key for it.
+Sources: verl 0.4.1, 0.5.0, 0.6.0, 0.7.0, 0.9.1 `trainer/config/*.yaml`, `workers/config/optimizer.py`. Up to 0.5 the
+optimiser is AdamW in the code, with no key for it. From 0.6 to 0.7 two SFT trainers stand side by side: the older is
+told `model.partial_pretrain`, the newer `model.path`.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ from narrowly.audit.detectors.keys import (
 from narrowly.audit.files import Repository, SourceFile
 from narrowly.audit.record import Job
 from narrowly.audit.trees import Document
-from narrowly.audit.versions import Version
+from narrowly.audit.versions import Version, parts
 
 TOOL = "verl"
 KINDS = ("yaml",)
@@ -107,5 +108,12 @@ def _job(document: Document, file: SourceFile, repository: Repository, section: 
     megatron = word(document, "actor_rollout_ref.actor.strategy", "critic.strategy", "model_engine") == "megatron"
     if megatron:
         megatron_adam(job)
-    fill_defaults(job, TOOL, version, name, engine="megatron" if megatron else "fsdp")
+    of = _trainer(document, version) if name == "sft" else name
+    fill_defaults(job, TOOL, version, of, engine="megatron" if megatron else "fsdp")
     return job
+
+
+def _trainer(document: Document, version: Version | None) -> str:
+    """Return which SFT trainer it is: the one of `sft_trainer.yaml`, or that of `sft_trainer_engine.yaml`."""
+    old = version is not None and version.exact is not None and parts(version.exact) < (0, 6)
+    return "sft" if old or said(document, "model.partial_pretrain") is not None else "sft_engine"
