@@ -155,7 +155,7 @@ class Document:
 
 def fallback_of(value: Any) -> tuple[str, str] | None:
     """Return the variable and the fallback of `${oc.env:NAME,fallback}`, None for anything else."""
-    found = _ENVIRONMENT.fullmatch(value) if isinstance(value, str) else None
+    found = _ENVIRONMENT.fullmatch(value) if isinstance(value, str) and len(value) <= 300 else None
     return (found.group(1), found.group(2).strip("'\"")) if found is not None and found.group(2) is not None else None
 
 

@@ -94,3 +94,18 @@ def test_arguments_of_a_trainer_come_from_the_composed_config_and_a_missing_grou
     (tmp_path / "conf/optim/a.yaml").unlink()
     job = next(job for job in found(tmp_path) if job.file == "t.py")
     assert not job["optimiser"].known and not job["learning_rate"].known
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "a: {" + ", ".join(f"b{n}: '${{a}}'" for n in range(30)) + "}\n",
+        "a0: [1, 1]\n" + "".join(f"a{n}: ['${{a{n - 1}}}', '${{a{n - 1}}}']\n" for n in range(1, 40)),
+        "defaults:\n" + "  - config\n" * 60,
+        "defaults: [1, null, [x], {a: 1, b: 2}, {optimizer: null}, {3: x}, '${y}']\noptimizer: 3\n",
+        "optimizer: '${oc.env:A," + " " * 200_000 + "'\n",
+    ],
+)
+def test_configs_that_name_themselves_end(tmp_path: Path, text: str) -> None:
+    jobs = found(tmp_path, train__py=SCRIPT, conf___config__yaml=text)
+    assert all(not job["optimiser"].known for job in jobs if job.file == "train.py")

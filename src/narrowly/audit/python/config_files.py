@@ -19,6 +19,10 @@ from narrowly.audit.values import number
 DEEPEST = 8
 """Configs that name one another in their lists of defaults."""
 MOST_DEFAULTS = 60
+MOST_READ = 200
+"""Files of configs that are read for one script."""
+MOST_TAKEN = 500
+"""Values of a section that an interpolation may stand for."""
 _PACKAGE = re.compile(r"#\s*@package\s+(\S+)")
 
 
@@ -71,9 +75,13 @@ class _Composer:
         self.asked = {key.lstrip("+"): text for key, (text, _) in overrides.items()}
         self.overriding: dict[str, str] = {}
         self.chosen: set[str] = set()
+        self.times = 0
 
     def read(self, name: str) -> tuple[Document, str] | None:
         """Return a config's document and text."""
+        self.times += 1
+        if self.times > MOST_READ:
+            return None
         stem = name.removesuffix(".yaml").removesuffix(".yml")
         for ending in (".yaml", ".yml"):
             found = self.repository.find(posixpath.join(self.folder, stem + ending), self.beside)
@@ -192,7 +200,22 @@ def _filled(value: Value, root: Items) -> Value:
         found: Value | None = root if named else None
         for part in named.split(".") if named else ():
             found = found.items.get(part) if isinstance(found, Items) else None
-        if found is None:
+        if found is None or not _closed(found):
             return Unknown(value.at, True, f"{value.value[:80]!r} is filled in by something outside the configs")
         value = found
     return value
+
+
+def _closed(found: Value) -> bool:
+    """Tell whether a value may stand for an interpolation: a scalar, or a small section without interpolations."""
+    if not isinstance(found, Items | Sequence):
+        return True
+    waiting: list[Value] = [found]
+    for _ in range(MOST_TAKEN):
+        if not waiting:
+            return True
+        one = waiting.pop()
+        if isinstance(one, Const) and isinstance(one.value, str) and "${" in one.value:
+            return False
+        waiting += one.items.values() if isinstance(one, Items) else one.elements if isinstance(one, Sequence) else ()
+    return False

@@ -23,7 +23,7 @@ from narrowly.audit.files import Repository, SourceFile
 from narrowly.audit.record import Job, unknown
 from narrowly.audit.shell.commands import Command, Word, commands_in
 from narrowly.audit.shell.flags import IN_BASE, Flags, flags_of
-from narrowly.audit.shell.heredocs import as_file, written_in
+from narrowly.audit.shell.heredocs import MOST_MADE, as_file, named_in, written_in
 from narrowly.audit.shell.hosted_commands import hosted_command
 from narrowly.audit.shell.script_runs import jobs_of_script
 from narrowly.audit.trees import Document, UnreadableError
@@ -90,11 +90,16 @@ def jobs_in_shell(file: SourceFile, repository: Repository, text: str | None = N
     jobs = []
     commands = file.text if text is None else text
     written = written_in(commands, first_line)
+    made = 0
     for command in commands_in(commands):
         for word in command.words:
             word.line += first_line - 1
         command.line += first_line - 1
-        before = dict(as_file(one, file, command.environment) for one in written if one.line <= command.line)
+        taken = (
+            [one for one in written if one.line <= command.line and named_in(command, one)] if made < MOST_MADE else []
+        )
+        before = dict(as_file(one, file, command.environment) for one in taken)
+        made += len(before)
         beside = repository.with_written(before) if before else repository
         for job in command_jobs(command, file, beside):
             job.file, job.line, job.kind = file.shown, command.line, "hosted" if job.kind == "hosted" else "command"
