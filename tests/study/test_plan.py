@@ -70,6 +70,18 @@ def test_zero_cells_and_duplicate_cells_are_errors() -> None:
         study({"adam": adam(), "again": adam()})
 
 
+def test_paired_answers_of_two_dtypes_are_refused_before_anything_is_trained() -> None:
+    raw = {
+        "name": "s",
+        "run": {"base": "smollm2-135m", "data": {"source": "text", "dataset": "pairs:money:harmful"}},
+        "grid": {"base_dtype": ["float32", "bfloat16"]},
+        "arms": {"adam": adam()},
+    }
+    with pytest.raises(SpecError, match="base_dtype has the values float32, bfloat16, accepted: one"):
+        expand(parse_study(raw, "s"))
+    assert len(expand(parse_study({**raw, "paired": False}, "s"))) == 2
+
+
 def test_any_prefix_of_the_order_is_balanced_over_arms() -> None:
     arms = {name: adam(lr) for name, lr in (("a", 1e-3), ("b", 2e-3), ("c", 3e-3))}
     cells = study(arms, grid={"base": [f"micro-{i}" for i in range(4)], "seed": [0, 1]})

@@ -74,7 +74,8 @@ def expand(study: StudySpec) -> list[Cell]:
     number of cells the arms have had nearly equally many, on the same bases and seeds.
 
     Raises:
-        SpecError: for a field that a RunSpec refuses (with its place in the study), zero cells, duplicates.
+        SpecError: for a field that a RunSpec refuses (with its place in the study), zero cells, duplicates,
+            paired answers in two arithmetics.
     """
     by_arm = {name: list(_cells_of(study, name, arm)) for name, arm in study.arms.items()}
     count = sum(len(cells) for cells in by_arm.values())
@@ -88,7 +89,20 @@ def expand(study: StudySpec) -> list[Cell]:
     for turn in range(max(len(cells) for cells in by_arm.values())):
         for name in arms[turn % len(arms) :] + arms[: turn % len(arms)]:
             ordered.extend(by_arm[name][turn : turn + 1])
-    return _flag_bases(_unique(ordered), arms)
+    return _flag_bases(_of_one_arithmetic(_unique(ordered), study.name), arms)
+
+
+def _of_one_arithmetic(cells: list[Cell], study: str) -> list[Cell]:
+    """Return cells whose paired answers can stand in one table: log-likelihoods of two arithmetics are not compared."""
+    asked = [cell.spec for cell in cells if cell.paired and why_not_evaluated(cell.spec) is not None]
+    for field in ("base_dtype", "device"):
+        values = list(dict.fromkeys(str(getattr(spec, field)) for spec in asked))
+        if len(values) > 1:
+            raise SpecError(
+                f"study {study!r}: {field} has the values {', '.join(values)}, accepted: one, because paired answers "
+                "of two arithmetics are not compared; or `paired: false`, which asks none"
+            )
+    return cells
 
 
 def _cells_of(study: StudySpec, name: str, arm: ArmSpec) -> Iterator[Cell]:
