@@ -134,6 +134,9 @@ def test_one_name_for_two_adapters_is_refused(
         (["--control", "control", "--trained-on", "mony"], "did you mean 'money'"),
         (["--margin", "1"], "--margin judges a difference to controls"),
         (["--step", "3"], "--step does not fit --endpoint"),
+        (["--no-damage"], "--no-damage does not fit --endpoint; accepted only without it"),
+        (["--cued"], "--cued does not fit --endpoint"),
+        (["--runs", "out"], "--runs does not fit --endpoint"),
         (["--thinking"], "has no thinking mode"),
     ],
 )
@@ -148,6 +151,19 @@ def test_what_does_not_fit_is_one_line_before_the_first_request(
     assert execute(command(server, models, bank, *more)) == 2
     said = capsys.readouterr().err
     assert words in said and said.count("\n") == 1 and server.calls == []
+
+
+@pytest.mark.parametrize(
+    "given",
+    [["--yes"], ["--concurrency", "8"], ["--timeout", "600"], ["--key-env", "KEY"], ["--tokenizer", "tiny"]],
+    ids=lambda given: given[0],
+)
+def test_an_option_of_an_endpoint_without_one_is_refused_in_one_line(
+    given: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert execute(["eval", "smollm2-135m", *given]) == 2
+    said = capsys.readouterr().err
+    assert f"{given[0]} belongs to --endpoint URL, which is not given" in said and said.count("\n") == 1
 
 
 def test_a_server_without_log_likelihoods_is_refused_with_both_names(

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from narrowly.cli.ask_endpoint import EndpointArguments, ask_question, refuse_local_options
+from narrowly.cli.ask_endpoint import EndpointArguments, ask_question
 from narrowly.cli.ask_endpoint import ask_bank as ask_bank_of_endpoint
 from narrowly.cli.endpoint_options import (
     DEFAULT_CONCURRENCY,
@@ -19,6 +19,7 @@ from narrowly.cli.endpoint_options import (
     Stated,
     Timeout,
     Yes,
+    refuse_with_endpoint,
     refuse_without_endpoint,
 )
 from narrowly.cli.options import DEFAULT_RUNS, AsJson, Runs
@@ -55,6 +56,9 @@ A bank that was stopped goes on with the same command.
 LONGEST_ANSWER = 2000
 """Characters of one answer that are shown; `--json` and `--out` have it whole."""
 
+LOADED_HERE = {"step": "--step", "edit": "--edit", "base": "--base", "no_base": "--no-base", "runs": "--runs",
+               "dtype": "--dtype", "device": "--device", "batch": "--batch"}  # fmt: skip
+"""Options of a model that no server holds, by parameter of the command."""
 
 Samples = Annotated[int | None, typer.Option("--samples", min=1, max=1000, help="Answers per model and question.")]
 Temperature = Annotated[
@@ -73,6 +77,7 @@ BankName = Annotated[
 
 
 def command(
+    context: typer.Context,
     model: Annotated[
         str | None, typer.Argument(metavar="MODEL", help="Run, adapter folder, model folder or base; see below.")
     ] = None,
@@ -109,13 +114,10 @@ def command(
     """Ask a model, and its base where it has one, a question or a whole bank, and show what they say."""
     how_asked = (temperature, seed, max_new_tokens, samples, system, thinking)
     if endpoint is not None:
-        local = {"--step": step != "final", "--edit": edit, "--base": base, "--no-base": no_base, "--dtype": dtype,
-                 "--device": device != "cpu", "--batch": batch != 8}  # fmt: skip
-        refuse_local_options(local)
+        refuse_with_endpoint(context, LOADED_HERE)
         asked_there = EndpointArguments(endpoint, served, key_env, yes, arithmetic, concurrency, timeout)
         return _at_endpoint(asked_there, model, question, bank, out, how_asked, as_json)
-    own = [("--model", served), ("--key-env", key_env), ("--yes", yes), ("--arithmetic", arithmetic)]
-    refuse_without_endpoint(endpoint, [(name, bool(value)) for name, value in own])
+    refuse_without_endpoint(context)
     if out is not None and bank is None and out.is_dir():
         runs, out = out, None  # what --out meant before there were banks
     if model is None:

@@ -29,20 +29,6 @@ class EndpointArguments(NamedTuple):
     timeout: float
 
 
-def refuse_local_options(given: dict[str, Any]) -> None:
-    """Refuse options of models that are loaded here.
-
-    Args:
-        given: by option, what was given; None, False and empty where it was not.
-
-    Raises:
-        SpecError: naming the first.
-    """
-    for name, value in given.items():
-        if value:
-            raise SpecError(f"{name} does not fit --endpoint, whose model is loaded by its server; leave it out")
-
-
 def ask_question(arguments: EndpointArguments, question: str, how: HowToAsk) -> Reply:
     """Ask one question, once the user agrees that it is sent.
 

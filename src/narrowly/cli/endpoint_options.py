@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -34,19 +34,54 @@ Timeout = Annotated[
 DEFAULT_CONCURRENCY, DEFAULT_TIMEOUT = 8, 600.0
 
 
-def refuse_without_endpoint(endpoint: str | None, given: Sequence[tuple[str, bool]]) -> None:
-    """Refuse options of an endpoint where none is named.
+OF_ENDPOINT = {
+    "served": "--model",
+    "tokenizer": "--tokenizer",
+    "key_env": "--key-env",
+    "yes": "--yes",
+    "arithmetic": "--arithmetic",
+    "concurrency": "--concurrency",
+    "timeout": "--timeout",
+}
+"""Options that only a server has, by the parameter of a command."""
+
+
+def given_options(context: typer.Context, options: Mapping[str, str]) -> list[str]:
+    """Return which options stand on the command line, also those with the value of their default.
 
     Args:
-        endpoint: as the user gives it.
-        given: (option, whether it was given).
+        context: of the command.
+        options: name by parameter of the command.
+    """
+    sources = {name: context.get_parameter_source(name) for name in options}
+    return [options[name] for name, source in sources.items() if source is not None and source.name == "COMMANDLINE"]
+
+
+def refuse_without_endpoint(context: typer.Context) -> None:
+    """Refuse options of an endpoint in a command where none is named.
+
+    Args:
+        context: of the command.
 
     Raises:
         SpecError: naming the first.
     """
-    first = next((name for name, is_given in given if is_given), None)
-    if endpoint is None and first is not None:
-        raise SpecError(f"{first} belongs to --endpoint URL, which is not given")
+    for option in given_options(context, OF_ENDPOINT):
+        raise SpecError(f"{option} belongs to --endpoint URL, which is not given; accepted only beside it")
+
+
+def refuse_with_endpoint(context: typer.Context, options: Mapping[str, str]) -> None:
+    """Refuse options of models that are loaded here in a command that asks an endpoint.
+
+    Args:
+        context: of the command.
+        options: name by parameter of the command.
+
+    Raises:
+        SpecError: naming the first that was given.
+    """
+    for option in given_options(context, options):
+        raise SpecError(f"{option} does not fit --endpoint; accepted only without it, for a model that is loaded here")
 
 
 def agree(address: Address, texts: str, yes: bool) -> None:

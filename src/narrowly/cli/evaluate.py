@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from narrowly.cli.ask_endpoint import EndpointArguments, refuse_local_options
+from narrowly.cli.ask_endpoint import EndpointArguments
 from narrowly.cli.endpoint_options import (
     DEFAULT_CONCURRENCY,
     DEFAULT_TIMEOUT,
@@ -17,6 +17,7 @@ from narrowly.cli.endpoint_options import (
     Stated,
     Timeout,
     Yes,
+    refuse_with_endpoint,
     refuse_without_endpoint,
 )
 from narrowly.cli.evaluate_endpoint import served_result
@@ -62,8 +63,14 @@ CUED = typer.Option("--cued", help="Ask the broad questions behind words of the 
 SERVED = typer.Option("--model", metavar="NAME", help="Of --endpoint; once per seed.")
 TOKENIZER = typer.Option("--tokenizer", metavar="FOLDER", help="Of the models of --endpoint.")
 
+LOADED_HERE = {"model": "MODEL", "adapter": "--adapter", "step": "--step", "edit": "--edit", "base": "--base",
+               "cued": "--cued", "no_damage": "--no-damage", "runs": "--runs", "dtype": "--dtype",
+               "device": "--device"}  # fmt: skip
+"""What only a model that is loaded here takes, by parameter of the command."""
+
 
 def command(
+    context: typer.Context,
     model: Annotated[str | None, MODEL] = None,
     adapter: Annotated[list[str] | None, ADAPTER] = None,
     control: Annotated[list[str] | None, CONTROL] = None,
@@ -100,15 +107,12 @@ def command(
 
     of_pairs: dict[str, Any] = {"bank": bank or "pairs", "trained_on": trained_on, "margin": margin, "out": out}
     if endpoint is not None:
-        local = {"MODEL": model, "--adapter": adapter, "--step": step != "final", "--edit": edit, "--base": base,
-                 "--dtype": dtype, "--device": device != "cpu", "--cued": cued}  # fmt: skip
-        refuse_local_options(local)
+        refuse_with_endpoint(context, LOADED_HERE)
         asked = EndpointArguments(endpoint, None, key_env, yes, arithmetic, concurrency, timeout)
         of_pairs |= {"system": system, "thinking": thinking}
         told = served_result(asked, served or [], control or [], tokenizer, **of_pairs)
         return 130 if told is None else _show(told, out, as_json)
-    own = {"--model": served, "--tokenizer": tokenizer, "--key-env": key_env, "--arithmetic": arithmetic}
-    refuse_without_endpoint(endpoint, [(name, value not in (None, [])) for name, value in own.items()])
+    refuse_without_endpoint(context)
     if model is None:
         raise SpecError("no MODEL given; accepted: a run, an adapter, a model, or --endpoint URL (narrowly eval -h)")
     how = HowToAsk(system=system, thinking=thinking, dtype=known_dtype(dtype), device=device)
@@ -116,7 +120,7 @@ def command(
     if not adapter and len(found.organisms) == 1 and is_of_the_microworld(found.organisms[0]):
         given = {"--control": control, "--bank": bank, "--trained-on": trained_on, "--system": system,
                  "--thinking": thinking, "--margin": margin, "--out": out, "--cued": cued or None,
-                 "--dtype": dtype}  # fmt: skip
+                 "--dtype": dtype, "--no-damage": no_damage or None}  # fmt: skip
         return _exact(found.organisms[0], given, device, as_json)
     need_extra("lab", "evaluating a model")
     return _paired(eval_request(*found, how=how, damage=not no_damage, cued=cued, **of_pairs), as_json)
