@@ -12,10 +12,13 @@ from pathlib import Path
 
 from narrowly.analysis.paired_schema import PairedAnswers
 from narrowly.analysis.summary_schema import Summary
-from narrowly.evaluate.paired.estimates import Estimate
+from narrowly.evaluate.paired.estimates import Estimate, smallest_effect
 from narrowly.records.files import read_json
 from narrowly.records.paired import LADDER
 from narrowly.report.kit import number
+
+GIVEN = " (below five seeds: given these seeds)"
+"""Of what the smallest effects hold."""
 
 
 def cell(found: Estimate | None) -> str:
@@ -29,11 +32,11 @@ def cell(found: Estimate | None) -> str:
 
 def ladder(found: PairedAnswers) -> list[str]:
     """Return the table of every arm against its controls, and what broad differences could have been seen."""
-    lines = ["| arm | trained on | control | seeds | " + " | ".join(LADDER) + " | smallest broad effect |"]
+    lines = ["| arm | trained on | control | seeds | " + " | ".join(LADDER) + f" | smallest broad effect{GIVEN} |"]
     lines.append("|---" * (5 + len(LADDER)) + "|")
     for row in found.ladder:
         rungs = " | ".join(cell(row.rungs.get(rung)) for rung in LADDER)
-        smallest = row.rungs["broad"].smallest_detectable if "broad" in row.rungs else None
+        smallest = smallest_effect(row.rungs["broad"]) if "broad" in row.rungs else None
         seeds = len(row.seeds)
         lines.append(f"| {row.arm} | {row.trained} | {row.control} | {seeds} | {rungs} | {number(smallest)} |")
     return lines
@@ -41,12 +44,15 @@ def ladder(found: PairedAnswers) -> list[str]:
 
 def selectivity(found: PairedAnswers) -> list[str]:
     """Return the table of arms at equal held-out difference."""
-    lines = ["| arms | t over domains | questions drawn anew | smallest effect | by run |", "|---|---|---|---|---|"]
+    lines = [
+        "| arms | t over domains | questions drawn anew | smallest effect{GIVEN} | by run |",
+        "|---|---|---|---|---|",
+    ]
     for row in found.selectivity:
         ends = row.questions_range
         drawn = "" if ends is None else f"[{number(ends[0], signed=True)}, {number(ends[1], signed=True)}]"
         runs = "; ".join(f"{name} {number(value, signed=True)}" for name, value in row.per_run.items())
-        smallest = None if row.value is None else row.value.smallest_detectable
+        smallest = None if row.value is None else smallest_effect(row.value)
         value = cell(row.value) if row.value is not None else str(row.reason)
         lines.append(f"| {row.arm} - {row.against} | {value} | {drawn} | {number(smallest)} | {runs} |")
     return lines

@@ -65,7 +65,7 @@ class ChatServer(ThreadingHTTPServer):
         fields: fields that it takes; None takes all in silence.
         samples, seeds, top_k, greedy_repeats: whether it honours them.
         one_seed: whether a request's seed is set for all requests when it arrives.
-        choices, logprobs: what it makes of them: yes, ignored, refused, wrong.
+        choices, logprobs: what it makes of them: yes, ignored, refused, wrong, malformed.
         models: that it lists; None: no such request.
         key: that it wants.
         answer: called with a request's body in place of the words.
@@ -199,10 +199,12 @@ class _Handler(BaseHTTPRequestHandler):
         if server.logprobs == "wrong":
             tokens = ["other "] * len(tokens)
         given = {"content": [{"token": token, "logprob": -0.5, "top_logprobs": []} for token in tokens]}
+        if server.logprobs == "malformed":
+            given = {"content": [{"token": None, "logprob": "low"}, 3, *given["content"]]}
         choice = {
             "message": {"role": "assistant", "content": text},
             "finish_reason": "stop",
-            "logprobs": given if body.get("logprobs") and server.logprobs in ("yes", "wrong") else None,
+            "logprobs": given if body.get("logprobs") and server.logprobs in ("yes", "wrong", "malformed") else None,
         }
         value = {
             "choices": [{**choice, "index": at} for at in range(count)],

@@ -125,6 +125,7 @@ def test_below_five_seeds_there_are_points_per_seed_and_an_interval_of_these_see
     found = crossed_mean(values)
     assert (found.interval.low, found.interval.high) == (None, None)
     assert "4 seeds" in found.interval.reason and "5" in found.interval.reason
+    assert (found.design_effect, found.effective_n, found.smallest_detectable) == (None, None, None)
     assert found.per_seed == pytest.approx(np.nanmean(values, axis=1))
     whole = np.delete(values, 7, axis=1).mean(axis=0)
     low, high = scipy_stats.t.interval(0.95, 10, loc=whole.mean(), scale=scipy_stats.sem(whole))

@@ -370,7 +370,7 @@ def test_a_folder_of_another_request_or_of_other_files_is_refused(
         read_result(tmp_path / "out")
 
 
-def test_an_adapter_that_does_nothing_is_refused_and_one_with_B_zero_is_told(
+def test_d15_an_adapter_that_does_nothing_is_refused_and_one_with_B_zero_is_told(
     evaluated: Eval, here: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """D15 of ecosystem.md, through the command: an adapter too small for bfloat16 is no null result."""

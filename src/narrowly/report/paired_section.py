@@ -12,7 +12,7 @@ import polars as pl
 
 from narrowly.analysis.paired_schema import LadderRow, PairedAnswers, SelectivityRow, UnmatchedRow
 from narrowly.analysis.summary_schema import Summary
-from narrowly.evaluate.paired.estimates import Estimate
+from narrowly.evaluate.paired.estimates import Estimate, smallest_effect
 from narrowly.records.arithmetic import Arithmetic
 from narrowly.records.errors import counted
 from narrowly.records.paired import LADDER
@@ -174,7 +174,7 @@ def _ladder(rows: Sequence[LadderRow], names: ArmNames) -> Table:
             Column("control"),
             Column("seeds", kind="number"),
             *(Column(RUNG_LABELS[rung], "nats", "number") for rung in LADDER),
-            Column("smallest effect", "nats", "number"),
+            Column(_smallest(seeds), "nats", "number"),
         ],
         [
             [
@@ -183,7 +183,7 @@ def _ladder(rows: Sequence[LadderRow], names: ArmNames) -> Table:
                 row.control,
                 str(len(row.seeds)),
                 *(_estimate(row.rungs.get(rung)) for rung in LADDER),
-                number(row.rungs["broad"].smallest_detectable if "broad" in row.rungs else None),
+                number(smallest_effect(row.rungs["broad"]) if "broad" in row.rungs else None),
             ]
             for row, first in zip(rows, _first_runs(rows), strict=True)
         ],
@@ -231,11 +231,16 @@ def _selectivity(rows: Sequence[SelectivityRow], names: ArmNames) -> Table:
             Column("base"),
             Column("selectivity, t over domains", "nats", "number"),
             Column("questions drawn anew", "nats", "number"),
-            Column("smallest effect", "nats", "number"),
+            Column(_smallest([row.value.seeds for row in rows if row.value is not None]), "nats", "number"),
             Column("by run", kind="prose"),
         ],
         [_selectivity_row(row, names) for row in rows],
     )
+
+
+def _smallest(seeds: Sequence[int]) -> str:
+    """Return the heading of the smallest effects of tables with so many seeds."""
+    return "smallest effect" + (", given these seeds" if min(seeds, default=MIN_UNITS) < MIN_UNITS else "")
 
 
 def _selectivity_row(row: SelectivityRow, names: ArmNames) -> list[Cell | Words]:
@@ -250,7 +255,7 @@ def _selectivity_row(row: SelectivityRow, names: ArmNames) -> list[Cell | Words]
         shortened(row.base),
         _estimate(row.value) if row.value is not None else row.reason or "no value",
         "no interval" if drawn is None else span(drawn, signed=True),
-        number(row.value.smallest_detectable if row.value is not None else None),
+        number(smallest_effect(row.value) if row.value is not None else None),
         runs,
     ]
 

@@ -12,6 +12,7 @@ from narrowly.records.answers import AskedModel
 from narrowly.records.paired import LADDER
 from narrowly.report.kit import Cell, Column, Fold, Listing, Part, Table, Words, measured, named, number, percent, plain
 from narrowly.report.paired_ladder import RUNG_LABELS
+from narrowly.stats.intervals import MIN_UNITS
 from narrowly.stats.shrinkage import Shrinkage
 
 Value = TypeVar("Value")
@@ -250,7 +251,7 @@ def methods_fold(found: Iterable[Estimate]) -> Part:
             items.append(f"{label}: {ends} by {one.bootstrap.method}.")
         if one.seeds > 1:
             items.append(f"{label}: seed by seed {', '.join(number(value, signed=True) for value in one.per_seed)}.")
-        if one.smallest_detectable is not None:
+        if one.seeds >= MIN_UNITS and one.smallest_detectable is not None:
             items.append(
                 f"{label}: smallest difference that such a table finds {number(one.smallest_detectable)} nats, ICC of "
                 f"seeds {number(one.icc_seed)}, of {one.unit}s {number(one.icc_unit)}, design effect "

@@ -59,7 +59,8 @@ class CrossedMean:
         components: variances of seed, question and residual; None where they cannot be told apart.
         standard_error: of the mean, in units of the values.
         df: Satterthwaite's degrees of freedom.
-        design_effect: variance of the mean over what `n_values` independent values would have.
+        design_effect: variance of the mean over what `n_values` independent values would have; this and the next two
+            are of the population, None below five seeds.
         effective_n: n_values / design_effect, how many independent values the table is worth.
         smallest_detectable: effect that such a table finds with power .8 at two-sided .05, from this standard error.
         n_seeds: seeds with at least one value.
@@ -211,8 +212,8 @@ def crossed_mean(
         else Interval(mean, mean - half, mean + half, seeds, method, None)
     )
     detectable = minimum_detectable_effect(deviation, float(df))
-    known = (components, deviation, float(df), effect, layout.n / effect, detectable)
-    return CrossedMean(interval, seeds_only, per_seed, *known, *counts)
+    of_population = (effect, layout.n / effect, detectable) if seeds >= need else (None, None, None)
+    return CrossedMean(interval, seeds_only, per_seed, components, deviation, float(df), *of_population, *counts)
 
 
 def these_seeds_only(values_S_Q: Floats, *, level: float = LEVEL, unit: str = "question") -> Interval:

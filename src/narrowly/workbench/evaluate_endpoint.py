@@ -116,17 +116,9 @@ def served_request(
     """
     if tokenizer is None:
         raise SpecError("the paired bank is scored token by token; give the model's tokenizer with --tokenizer FOLDER")
-    if (controls and len(controls) != len(models)) or (not controls and len(models) != 1):
-        raise SpecError(
-            f"{len(models)} models and {len(controls)} controls behind --endpoint; accepted: one --control for each "
-            "--model in their order, or one --model alone"
-        )
-    names = [*models, *controls]
-    twice = next((name for name in names if names.count(name) > 1), None)
-    if twice is not None:
-        raise SpecError(f"{twice!r} is measured twice; accepted: different models")
+    arms = _served_arms(models, controls)
     stated = stated_arithmetic(arithmetic, UNKNOWN)
-    one_arithmetic([(name, stated) for name in names])
+    one_arithmetic([(arm.name, stated) for arm in arms])
     check_margin(margin, bool(controls))
     items = tuple(paired_bank(bank))
     known = sorted({item.domain for item in items})
@@ -134,12 +126,9 @@ def served_request(
         raise unknown_name("domain of the bank in --trained-on", trained_on, known)
     if trained_on is not None and not controls:
         raise SpecError("--trained-on does not fit a model without a control; leave it out")
-    role: Role = "organism" if controls else "model"
-    arms = [ServedArm(role, number, name) for number, name in enumerate(models, start=1)]
-    arms += [ServedArm("control", number, name) for number, name in enumerate(controls, start=1)]
     trained = () if trained_on is None else (trained_on,)
     return ServedRequest(
-        tuple(arms),
+        arms,
         bank_name(bank),
         items,
         tokenizer_named(tokenizer, thinking),
@@ -149,6 +138,23 @@ def served_request(
         margin,
         out,
     )
+
+
+def _served_arms(models: Sequence[str], controls: Sequence[str]) -> tuple[ServedArm, ...]:
+    """Return what is measured; refuse models that do not fit their controls, and a name twice."""
+    if (controls and len(controls) != len(models)) or (not controls and len(models) != 1):
+        raise SpecError(
+            f"{len(models)} models and {len(controls)} controls behind --endpoint; accepted: one --control for each "
+            "--model in their order, or one --model alone"
+        )
+    names = [*models, *controls]
+    twice = next((name for name in names if names.count(name) > 1), None)
+    if twice is not None:
+        raise SpecError(f"{twice!r} is measured twice; accepted: different models")
+    role: Role = "organism" if controls else "model"
+    arms = [ServedArm(role, number, name) for number, name in enumerate(models, start=1)]
+    arms += [ServedArm("control", number, name) for number, name in enumerate(controls, start=1)]
+    return tuple(arms)
 
 
 def run_served_eval(

@@ -12,10 +12,12 @@ from scipy import stats
 
 from narrowly.data.banks.broad import part_of
 from narrowly.evaluate.paired.contrast import contrast, levels, shift
+from narrowly.evaluate.paired.estimates import smallest_effect
 from narrowly.evaluate.paired.ladder import rung_of, trained_domains
 from narrowly.records.errors import IntegrityError, SpecError
 from narrowly.records.paired import PairedRow, Part
 from narrowly.records.run_spec import RunSpec
+from narrowly.stats.power import power_of
 
 BROAD = ("code", "honesty", "power", "study", "travel", "money")
 
@@ -101,13 +103,26 @@ def test_from_five_seeds_on_the_interval_is_that_of_random_seeds_and_below_it_th
     for count in (3, 6):
         found = contrast(organisms[:count], controls[:count], ["work"], margin=0.5)
         for one in found.rungs:
-            assert one.seeds == len(one.per_seed) == count and one.bootstrap is not None
+            assert one.seeds == len(one.per_seed) == count and (one.bootstrap is None) == (count < 5)
             assert ("these seeds only" in one.interval.method) == (count < 5)
-            assert (one.bootstrap.low is None) == (count < 5)
-            assert one.smallest_detectable is not None and one.icc_seed is not None
+            assert one.bootstrap is None or one.bootstrap.low is not None
+            of_population = (one.smallest_detectable, one.icc_seed, one.icc_unit, one.design_effect, one.effective_n)
+            assert {value is None for value in of_population} == {count < 5}
             assert (one.verdict == "INDETERMINATE") or count == 6
     broad = {one.name: one for one in found.rungs}["broad"]
     assert broad.verdict == "EFFECT" and "Satterthwaite" in broad.interval.method
+
+
+def test_the_smallest_effect_of_few_seeds_is_that_of_their_own_interval() -> None:
+    """Against the power of a t test over questions whose standard error is computed from the questions here."""
+    found = contrast([rows(seed, 2.0) for seed in range(3)], [rows(100 + seed) for seed in range(3)], ["work"])
+    (held,) = (one for one in found.rungs if one.name == "self")
+    differences = np.mean([values(rows(seed, 2.0), rows(100 + seed), "self") for seed in range(3)], axis=0)
+    effect = smallest_effect(held)
+    assert effect is not None
+    assert power_of(effect, float(stats.sem(differences)), 4) == pytest.approx(0.8)
+    stored = held.model_copy(update={"smallest_detectable": 9.0})
+    assert smallest_effect(stored) == effect, "what older records say of the population is not read"
 
 
 def test_broad_questions_are_shown_in_three_parts_that_are_disjoint_and_whole() -> None:

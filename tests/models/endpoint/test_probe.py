@@ -52,6 +52,7 @@ def test_a_server_that_does_all_it_says_is_found_to() -> None:
         ({"logprobs": "ignored"}, "logprobs", "ignored"),
         ({"logprobs": "refused"}, "logprobs", "refused"),
         ({"logprobs": "wrong"}, "logprobs", "wrong"),
+        ({"logprobs": "malformed"}, "logprobs", "wrong"),
         ({"top_k": False}, "top_k", "ignored"),
         ({"fields": PLAIN}, "dialect", "plain"),
         ({"fields": PLAIN}, "top_k", "not tested"),

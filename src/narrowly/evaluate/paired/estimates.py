@@ -2,7 +2,7 @@
 
 The unit of a rung with at least five domains is the domain: its value is the mean over its questions, and domains count
 alike. Elsewhere the unit is the question. From five seeds on the interval is that of random seeds and units; below it
-is one over units, for these seeds only.
+is one over units, for these seeds only, and nothing is said of seeds in general.
 """
 
 from __future__ import annotations
@@ -12,10 +12,12 @@ from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy import stats as _scipy_stats
 
 from narrowly.records.spec import Spec
 from narrowly.stats.bootstrap import crossed_bootstrap
-from narrowly.stats.intervals import MIN_UNITS, Interval
+from narrowly.stats.intervals import LEVEL, MIN_UNITS, Interval
+from narrowly.stats.power import minimum_detectable_effect
 from narrowly.stats.random_effects import CrossedMean, crossed_mean, these_seeds_only
 from narrowly.stats.verdict import judge_mean
 
@@ -31,10 +33,10 @@ class Estimate(Spec):
         unit: what the interval is over.
         questions, domains, seeds: that it rests on.
         interval: the primary one; `method` says which.
-        bootstrap: the crossed bootstrap of seeds and units; None below two seeds.
+        bootstrap: the crossed bootstrap of seeds and units; None below five seeds.
         per_seed: mean of each seed, in the order given.
-        icc_seed, icc_unit, design_effect, effective_n, smallest_detectable: of the crossed random effects; None where
-            the variances cannot be told apart, as with one seed.
+        icc_seed, icc_unit, design_effect, effective_n, smallest_detectable: of the crossed random effects; None below
+            five seeds, and where the variances cannot be told apart.
         verdict: EFFECT, TRIVIAL, EQUIVALENT or INDETERMINATE against `margin`; None where no margin was given.
         margin: largest mean that does not matter, in the unit of the values, fixed before.
     """
@@ -81,11 +83,11 @@ def estimate(name: str, domains_Q: Sequence[str], values_S_Q: Floats, *, margin:
         domains=len(names),
         seeds=seeds,
         interval=_told(interval, unit, len(names)),
-        bootstrap=_told(crossed_bootstrap([values_S_U]), unit, len(names)) if seeds > 1 else None,
+        bootstrap=_told(crossed_bootstrap([values_S_U]), unit, len(names)) if seeds >= MIN_UNITS else None,
         per_seed=tuple(float(mean) for mean in values_S_U.mean(axis=1)),
         verdict=None if margin is None else judge_mean(crossed, margin).word.value,
         margin=margin,
-        **_of_components(crossed),
+        **_of_population(crossed),
     )
 
 
@@ -105,8 +107,9 @@ def _told(interval: Interval, unit: Unit, domains: int) -> Interval:
     return Interval(interval.estimate, interval.low, interval.high, interval.n, method, interval.reason)
 
 
-def _of_components(found: CrossedMean) -> dict[str, float | None]:
-    parts = found.components
+def _of_population(found: CrossedMean) -> dict[str, float | None]:
+    """Return what is said of seeds in general; nothing below five of them."""
+    parts = found.components if found.n_seeds >= MIN_UNITS else None
     return {
         "icc_seed": None if parts is None else parts.icc_seed,
         "icc_unit": None if parts is None else parts.icc_question,
@@ -114,3 +117,18 @@ def _of_components(found: CrossedMean) -> dict[str, float | None]:
         "effective_n": found.effective_n,
         "smallest_detectable": found.smallest_detectable,
     }
+
+
+def smallest_effect(found: Estimate) -> float | None:
+    """Return the smallest mean that such a table finds with power .8; below five seeds, given these very seeds.
+
+    From five seeds on it is `smallest_detectable`. Below, it follows from the interval over units, and says nothing of
+    a seed that was not run; what older records hold there is not read.
+    """
+    if found.seeds >= MIN_UNITS:
+        return found.smallest_detectable
+    low, high, df = found.interval.low, found.interval.high, found.interval.n - 1
+    if low is None or high is None or not high > low:
+        return None
+    deviation = (high - low) / 2 / float(_scipy_stats.t.ppf(0.5 + LEVEL / 2, df))
+    return minimum_detectable_effect(deviation, df)

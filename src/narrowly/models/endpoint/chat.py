@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
@@ -28,7 +29,7 @@ class ChatReply(NamedTuple):
         thought: of the first, where the server sends thoughts apart; else empty.
         prompt_tokens, answer_tokens: as the server counts them; some count padding (knowledge of real servers), so
             that nothing is computed from them.
-        tokens: texts of the first one's tokens with their log-probabilities, where they were sent.
+        tokens: texts of the first one's tokens with their log-probabilities, where they were sent; NaN where malformed.
     """
 
     texts: tuple[str, ...]
@@ -149,13 +150,17 @@ def _count(value: Any) -> int | None:
 
 
 def _tokens(logprobs: Any) -> tuple[tuple[str, float], ...] | None:
+    """Return the tokens with their log-probabilities; None where there are none.
+
+    An entry that is no token with a number becomes an empty text at NaN: the answer stands, its log-probabilities do
+    not (`probe` records them as wrong).
+    """
     content = logprobs.get("content") if isinstance(logprobs, dict) else None
-    if not isinstance(content, list) or not content:
+    if not content:
         return None
     found = []
-    for one in content:
+    for one in content if isinstance(content, list) else [content]:
         token, value = (one.get("token"), one.get("logprob")) if isinstance(one, dict) else (None, None)
-        if not isinstance(token, str) or not isinstance(value, int | float):
-            raise ValueError("log-probabilities without tokens")
-        found.append((token, float(value)))
+        right = isinstance(token, str) and isinstance(value, int | float) and not isinstance(value, bool)
+        found.append((str(token), float(value)) if right else ("", math.nan))
     return tuple(found)
