@@ -45,7 +45,7 @@ def ladder(found: PairedAnswers) -> list[str]:
 def selectivity(found: PairedAnswers) -> list[str]:
     """Return the table of arms at equal held-out difference."""
     lines = [
-        "| arms | t over domains | questions drawn anew | smallest effect{GIVEN} | by run |",
+        f"| arms | t over domains | questions drawn anew | smallest effect{GIVEN} | by run |",
         "|---|---|---|---|---|",
     ]
     for row in found.selectivity:

@@ -46,8 +46,8 @@ RUNG_LABELS = {"trained": "trained", "held_out": "held out", "broad": "broad", "
 CAVEAT = "Log-odds of given answers; no answer was written, and nothing here says that a model is safe."
 
 SMALLEST = (
-    "Smallest effect: of broad, found with a power of 80\u00a0% where seeds, too, are drawn anew; so it may be larger "
-    "than an interval for these seeds is wide."
+    "Smallest effect: of broad, found with a power of 80\u00a0%; below five seeds given these very seeds, else with seeds "
+    "drawn anew."
 )
 
 GLOSSARY = (
@@ -174,7 +174,7 @@ def _ladder(rows: Sequence[LadderRow], names: ArmNames) -> Table:
             Column("control"),
             Column("seeds", kind="number"),
             *(Column(RUNG_LABELS[rung], "nats", "number") for rung in LADDER),
-            Column(_smallest(seeds), "nats", "number"),
+            Column(_smallest([len(row.seeds) for row in rows]), "nats", "number"),
         ],
         [
             [
