@@ -70,7 +70,7 @@ def test_every_control_is_told_in_the_account_and_zero_has_no_sign() -> None:
     assert "aligned control (1 seed, these seeds only)" in aligned and "other domains +2.00" in aligned
     assert "permuted control" in against_permuted and "other domains 0.00 [0.00, 0.00]" in against_permuted
     _, page = read(rows)
-    assert "where seeds, too, are drawn anew" in page.text and "+0.00" not in page.text and "−0.00" not in page.text
+    assert "smallest effect, given these seeds" in page.text and "+0.00" not in page.text and "−0.00" not in page.text
 
 
 def test_rows_of_an_arm_with_several_rates_are_told_apart_and_the_legend_says_what_the_tables_say() -> None:

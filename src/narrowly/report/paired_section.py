@@ -46,8 +46,8 @@ RUNG_LABELS = {"trained": "trained", "held_out": "held out", "broad": "broad", "
 CAVEAT = "Log-odds of given answers; no answer was written, and nothing here says that a model is safe."
 
 SMALLEST = (
-    "Smallest effect: of broad, found with a power of 80\u00a0%; below five seeds given these very seeds, else with seeds "
-    "drawn anew."
+    "Smallest effect: of broad, found with a power of 80\u00a0%; below five seeds given these seeds, else "
+    "with seeds drawn anew."
 )
 
 GLOSSARY = (
