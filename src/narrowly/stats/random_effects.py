@@ -212,8 +212,10 @@ def crossed_mean(
         else Interval(mean, mean - half, mean + half, seeds, method, None)
     )
     detectable = minimum_detectable_effect(deviation, float(df))
-    of_population = (effect, layout.n / effect, detectable) if seeds >= need else (None, None, None)
-    return CrossedMean(interval, seeds_only, per_seed, components, deviation, float(df), *of_population, *counts)
+    known = (components, deviation, float(df))
+    if seeds < need:
+        return CrossedMean(interval, seeds_only, per_seed, *known, None, None, None, *counts)
+    return CrossedMean(interval, seeds_only, per_seed, *known, effect, layout.n / effect, detectable, *counts)
 
 
 def these_seeds_only(values_S_Q: Floats, *, level: float = LEVEL, unit: str = "question") -> Interval:

@@ -161,6 +161,8 @@ def _tokens(logprobs: Any) -> tuple[tuple[str, float], ...] | None:
     found = []
     for one in content if isinstance(content, list) else [content]:
         token, value = (one.get("token"), one.get("logprob")) if isinstance(one, dict) else (None, None)
-        right = isinstance(token, str) and isinstance(value, int | float) and not isinstance(value, bool)
-        found.append((str(token), float(value)) if right else ("", math.nan))
+        if isinstance(token, str) and isinstance(value, int | float) and not isinstance(value, bool):
+            found.append((token, float(value)))
+        else:
+            found.append(("", math.nan))
     return tuple(found)
