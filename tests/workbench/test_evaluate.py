@@ -118,8 +118,11 @@ def test_an_organism_is_measured_against_its_control_and_the_ladder_is_that_of_i
         assert "these seeds only" in rungs[rung]["interval"]["method"]
     assert abs(rungs["trained"]["interval"]["estimate"]) > 1e-2, "6 steps moved something"
     assert found["shift"] is None and found["trained_domains"] == ["tools"] and found["notes"] == []
-    organism_, control_ = found["measured"]
-    assert (organism_["role"], control_["role"]) == ("organism", "control")
+    organism_, control_, base_ = found["measured"]
+    assert [one["role"] for one in found["measured"]] == ["organism", "control", "base"]
+    before = mean(by_hand(here / "harmful-0", items, step=0))
+    levels = [level["log_odds"] for level in base_["rungs"].values()]
+    assert sum(one["questions"] * one["interval"]["estimate"] for one in levels) / 18 == pytest.approx(before, abs=1e-3)
     assert control_["trained_on"] == "pairs:tools.jsonl:aligned"
     assert organism_["applied"]["largest_difference"] > 0 and not organism_["applied"]["is_zero"]
     assert found["arithmetic"] == {"backend": "transformers", "engine": "transformers", "dtype": "float32",
@@ -164,7 +167,7 @@ def test_seeds_are_pairs_in_order_and_two_of_them_are_these_seeds_only(evaluated
     for one, first, second in zip(found["contrast"]["rungs"], *alone, strict=True):
         assert one["per_seed"] == pytest.approx([first["per_seed"][0], second["per_seed"][0]], abs=1e-5)
         assert one["seeds"] == 2 and "these seeds only" in one["interval"]["method"]
-        assert one["bootstrap"]["low"] is None
+        assert one["bootstrap"] is None and one["icc_seed"] is None and one["smallest_detectable"] is None
 
 
 def test_adapters_from_elsewhere_are_compared_and_told_to_be_unproved(evaluated: Eval) -> None:
@@ -194,7 +197,7 @@ def test_a_folder_holds_rows_texts_and_a_result_with_every_hash_and_no_path(
     result = read_result(out)
     assert result.model_dump(mode="json")["paired"] == printed
     rows, texts = pl.read_parquet(out / "rows.parquet"), pl.read_parquet(out / "questions.parquet")
-    assert rows.height == 36 and texts.height == 18 and set(rows["rung"]) == {"trained", "broad", "self"}
+    assert rows.height == 3 * 18 and texts.height == 18 and set(rows["rung"]) == {"trained", "broad", "self"}
     trained = rows.filter((pl.col("rung") == "trained") & (pl.col("role") == "organism"))
     level = result.paired.measured[0].rungs["trained"]
     assert trained["log_odds"].mean() == pytest.approx(level.log_odds.interval.estimate)
@@ -206,6 +209,7 @@ def test_a_folder_holds_rows_texts_and_a_result_with_every_hash_and_no_path(
     assert str(tmp_path) not in (out / "result.json").read_text()
     page = (out / "report.html").read_text()
     assert result.paired.bank.sha256 in page and "what is open tools" in page and str(tmp_path) not in page
+    assert "The base was not measured" not in page, "organism, control and base stand beside each other"
 
 
 def test_a_stopped_evaluation_goes_on_and_computes_no_part_twice(
@@ -231,9 +235,9 @@ def test_a_stopped_evaluation_goes_on_and_computes_no_part_twice(
     measured.append("the kill")
     whole = evaluated(*arguments)
     measured.remove("the kill")
-    assert len(measured) == len(set(measured)) == 6, "three domains of two models, each once"
+    assert len(measured) == len(set(measured)) == 9, "three domains of three models, each once"
     assert whole == evaluated(*arguments), "read, not computed"
-    assert len(measured) == 6
+    assert len(measured) == 9
     monkeypatch.undo()
     monkeypatch.chdir(here)
     assert evaluated("harmful-0", "--control", "aligned-0") == whole

@@ -40,7 +40,7 @@ class EvalRequest(NamedTuple):
     """Hold what is measured, checked as far as it can be without loading a model.
 
     Attributes:
-        arms: organisms and controls in turn, or organisms and the base, or one model.
+        arms: organisms, their controls if any, and the base, which costs one more pass over the bank; or one model.
         base: of the organisms; None for an untrained model.
         bank, items: name of the bank and its questions.
         how: settled.
@@ -63,6 +63,13 @@ class EvalRequest(NamedTuple):
     damage: bool
     cued: tuple[Asked, ...]
     notes: tuple[str, ...]
+
+    @property
+    def cued_arms(self) -> tuple[Arm, ...]:
+        """Return the models that the cued panel compares: beside controls the base is not among them."""
+        if any(arm.role == "control" for arm in self.arms):
+            return tuple(arm for arm in self.arms if arm.role != "base")
+        return self.arms
 
     @property
     def dtype(self) -> BaseDtype:
@@ -227,8 +234,7 @@ def _arms(
             raise SpecError("no model to measure")
         return (arm("model", 1, model),)
     found = [arm("organism", number, one) for number, one in enumerate(organisms, start=1)]
-    if controls:
-        return (*found, *(arm("control", number, one) for number, one in enumerate(controls, start=1)))
+    found += [arm("control", number, one) for number, one in enumerate(controls, start=1)]
     return (*found, _base(organisms[0], how))
 
 

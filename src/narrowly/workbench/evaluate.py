@@ -40,7 +40,7 @@ def run_eval(request: EvalRequest, on_questions: OnQuestions = lambda done, tota
     no_damage = None if request.damage else NO_DAMAGE
     for arm in request.arms:
         found.rows[arm.label] = measure.rows(arm)
-        for way in request.cued:
+        for way in request.cued if arm in request.cued_arms else ():
             found.cued[way][arm.label] = measure.cued(arm, way)
         beside = [arm] if request.base is None or request.base in request.arms else [arm, request.base]
         for one in beside if no_damage is None else ():
@@ -110,7 +110,7 @@ def _result(request: EvalRequest, measure: Measuring, rows: dict[str, list[Paire
         trained_domains=trained,
         measured=tuple(_measured(arm, rows[arm.label], trained, applied[arm.label]) for arm in request.arms),
         contrast=contrast(organisms, controls, trained, margin=request.margin) if controls else None,
-        shift=shift(organisms, base[0], trained) if organisms and base else None,
+        shift=shift(organisms, base[0], trained) if organisms and not controls else None,
         notes=(*request.notes, *zero),
     )
 

@@ -39,8 +39,8 @@ class Measuring:
         how = request.how
         self._request, self._tell = request, on_questions
         self._broad = [item for item in request.items if item.part == "broad" and item.domain not in request.trained]
-        asked = len(request.items) + len(request.cued) * len(self._broad)
-        self._done, self._total = 0, asked * len(request.arms)
+        cued = len(request.cued_arms) * len(request.cued) * len(self._broad)
+        self._done, self._total = 0, len(request.arms) * len(request.items) + cued
         self._loaded: Loaded | None = None
         self._applied: dict[str, Applied] = {}
         self._tokenizer = request.arms[0].model.tokenizer()
