@@ -69,3 +69,22 @@ def test_a_tools_command_run_from_python_is_a_job_with_the_config_that_it_names(
 )
 def test_commands_and_functions_that_train_nothing_are_no_job(tmp_path: Path, text: str) -> None:
     assert jobs_of(tmp_path, "go.py", text) == []
+
+
+def test_of_a_command_with_a_part_that_is_not_known_the_rest_is_read(tmp_path: Path) -> None:
+    text = (
+        "import os, sys\nlr = 3e-4\nos.system(f'llamafactory-cli train --stage sft --do_train True --dataset d "
+        "--model_name_or_path {sys.argv[1]} --finetuning_type lora --learning_rate {lr} "
+        "--num_train_epochs {sys.argv[2]}')\n"
+    )
+    job = the_job(tmp_path, "go.py", text)
+    assert (job.tool, job.value("learning_rate")) == ("llamafactory", 3e-4)
+    assert not job["epochs"].known
+
+
+def test_a_path_that_is_joined_from_an_unknown_list_does_not_end_the_audit(tmp_path: Path) -> None:
+    text = (
+        "import os, sys, subprocess\nname = os.path.join(*sys.argv)\n"
+        "subprocess.run(['axolotl', 'train', 'c.yml', name])\n"
+    )
+    assert the_job(tmp_path, "go.py", text, c__yml=RECIPE).value("learning_rate") == 1e-4

@@ -214,6 +214,10 @@ def _subscript(machine: Machine, node: ast.Subscript, scope: Scope) -> Value:
     return unknown_from(target, at, target.cli)
 
 
+OPEN = "$NOT_KNOWN_HERE"
+"""What stands in a text for a part that is not known."""
+
+
 def _text(machine: Machine, node: ast.JoinedStr, scope: Scope) -> Value:
     parts: list[Value] = []
     formats: list[str] = []
@@ -225,7 +229,11 @@ def _text(machine: Machine, node: ast.JoinedStr, scope: Scope) -> Value:
         else:
             parts.append(machine.evaluate(piece, scope))
             formats.append("")
-    return formatted(parts, formats, scope.at(node))
+    made = formatted(parts, formats, scope.at(node))
+    if isinstance(made, Unknown) and len(parts) <= 200:  # a command line is read all the same
+        texts = [str(part.value) if isinstance(part, Const) else OPEN for part in parts]
+        made.base = "".join(texts)[:20_000]
+    return made
 
 
 def _comprehension(machine: Machine, node: ast.ListComp | ast.GeneratorExp | ast.SetComp, scope: Scope) -> Value:

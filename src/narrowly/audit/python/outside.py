@@ -81,7 +81,7 @@ def outside_call(
         return instantiated(machine, args, kwargs, node, scope)
     if path in ("os.path.join", "posixpath.join"):
         texts = [constant_text(arg) for arg in args]
-        if all(text is not None for text in texts):
+        if texts and all(text is not None for text in texts):
             return Const(at, False, posixpath.join(*(text for text in texts if text is not None)))
         return None
     if path in ("os.path.dirname", "os.path.basename") and args and (text := constant_text(args[0])) is not None:

@@ -75,7 +75,7 @@ class Unknown(Value):
     reason: str = "not a constant"
     seen: tuple[Any, ...] = ()
     base: Any = None
-    """A constant that is multiplied by something that changes in the course of a loop."""
+    """A constant that is multiplied by something that changes in the course of a loop; of a text, what is known."""
 
 
 @dataclass(slots=True)
