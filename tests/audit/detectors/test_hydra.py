@@ -109,3 +109,12 @@ def test_arguments_of_a_trainer_come_from_the_composed_config_and_a_missing_grou
 def test_configs_that_name_themselves_end(tmp_path: Path, text: str) -> None:
     jobs = found(tmp_path, train__py=SCRIPT, conf___config__yaml=text)
     assert all(not job["optimiser"].known for job in jobs if job.file == "train.py")
+
+
+def test_without_a_script_too_the_config_itself_wins_over_its_group(tmp_path: Path) -> None:
+    text = "defaults:\n  - optimizer: adamw\noptimizer:\n  lr: 7e-5\n"
+    group = ADAMW.replace("${base_lr}", "1e-3")
+    (job,) = found(tmp_path, conf___config__yaml=text, conf___optimizer___adamw__yaml=group)
+    assert values(job, "optimiser", "learning_rate", "weight_decay") == ("adamw", 7e-5, 0.05)
+    (job,) = found(tmp_path, conf___config__yaml=text.replace("defaults:\n", "defaults:\n  - _self_\n"))
+    assert job.value("learning_rate") == 1e-3

@@ -315,6 +315,12 @@ def _composed(document: Document, file: SourceFile, repository: Repository) -> l
             _inherit(job, other)
             if canonical_optimiser(str(job.value("optimiser") or "")) is None:
                 continue  # a group of that name which holds no optimiser that is known
+            own = document.section(folder.replace("/", "."))
+            if (
+                own is not None
+                and "_self_" not in document.value["defaults"][: document.value["defaults"].index(entry)]
+            ):
+                take(job, own, _INSIDE)  # what the config itself says comes after its groups
         job.fill(_stated(document, _AROUND))
         _model(job, document)
         jobs.append(job)
