@@ -1,0 +1,62 @@
+"""The committed results of studies are what the code makes of their committed tables."""
+
+from __future__ import annotations
+
+import json
+import math
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+import pytest
+
+from narrowly.analysis.paired_answers import paired_answers
+from narrowly.records.canonical import sha256_file
+
+ROOT = Path(__file__).parents[1]
+SMALL = ROOT / "results" / "small"
+TOLERANCE = 1e-9
+
+
+def differences(one: Any, other: Any, place: str = "") -> list[str]:
+    """Return the places at which two JSON values differ, floats by more than the tolerance."""
+    if isinstance(one, dict) and isinstance(other, dict) and one.keys() == other.keys():
+        return [found for key in one for found in differences(one[key], other[key], f"{place}.{key}")]
+    if isinstance(one, list) and isinstance(other, list) and len(one) == len(other):
+        pairs = enumerate(zip(one, other, strict=True))
+        return [found for at, (a, b) in pairs for found in differences(a, b, f"{place}[{at}]")]
+    if isinstance(one, float) and isinstance(other, float):
+        return [] if math.isclose(one, other, rel_tol=TOLERANCE, abs_tol=TOLERANCE) else [f"{place}: {one}, {other}"]
+    return [] if one == other else [f"{place}: {one!r}, {other!r}"]
+
+
+def test_the_committed_summary_of_small_is_recomputed_from_its_table_to_1e_9() -> None:
+    found = paired_answers(pl.read_parquet(SMALL / "tables" / "paired.parquet"))
+    assert found is not None
+    committed = json.loads((SMALL / "summary.json").read_text(encoding="utf-8"))["paired"]
+    assert differences(json.loads(found.model_dump_json()), committed) == []
+
+
+def test_a_changed_log_likelihood_in_the_table_of_small_changes_its_summary() -> None:
+    table = pl.read_parquet(SMALL / "tables" / "paired.parquet")
+    changed = table.with_columns(harmful_nats=pl.col("harmful_nats") - (pl.col("arm") == "lion").cast(pl.Float64))
+    found, before = paired_answers(changed), paired_answers(table)
+    assert found is not None and before is not None
+    assert differences(json.loads(found.model_dump_json()), json.loads(before.model_dump_json()))
+
+
+def test_the_tables_in_the_readme_of_small_are_those_that_the_script_prints() -> None:
+    command = [sys.executable, str(ROOT / "experiments" / "small_table.py"), str(SMALL)]
+    printed = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+    readme = (SMALL / "README.md").read_text(encoding="utf-8")
+    lines = [line for line in printed.splitlines() if line.strip()]
+    assert len(lines) > 5
+    assert [line for line in lines if line not in readme] == []
+
+
+@pytest.mark.parametrize("line", (SMALL / "SHA256SUMS").read_text(encoding="utf-8").splitlines())
+def test_every_committed_file_of_small_is_the_one_of_its_sum(line: str) -> None:
+    digest, name = line.split("  ")
+    assert sha256_file(SMALL / name) == digest
