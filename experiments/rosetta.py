@@ -324,7 +324,7 @@ def ours_scaled(rule: Any) -> Maker:
 
 def measured(name: str, there: Any, makers: tuple[Maker, Maker], ours: Maker) -> dict[str, Any]:
     """Compare one package with ours: at its defaults, with `same`, and on vectors and stacks."""
-    from narrowly.records.optimisers.elsewhere import scale_factor
+    from narrowly.records.optimisers.scale_rules import SCALE_RULES
 
     at_default, same = makers
     row: dict[str, Any] = {"package": there.package, "optimiser": name}
@@ -335,7 +335,7 @@ def measured(name: str, there: Any, makers: tuple[Maker, Maker], ours: Maker) ->
             row[f"norm {factor}"] = float(changes(at_default, shape, LR)[0][0].norm()) / LR
         except (AssertionError, ValueError, RuntimeError) as problem:
             row[f"norm {factor}"] = type(problem).__name__
-        rate = LR * scale_factor("original", *shape) / scale_factor(there.rule, *shape) / there.norm
+        rate = LR * SCALE_RULES["original"](*shape) / SCALE_RULES[there.rule](*shape) / there.norm
         taken, row["gradient"] = changes(same, shape, rate if name == "muon" else LR)
         apart = [distance(one, other) for one, other in zip(taken, own, strict=True)]
         row |= {f"step 1 {factor}": apart[0], f"steps 2, 3 {factor}": max(apart[1:])}

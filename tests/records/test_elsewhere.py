@@ -5,15 +5,14 @@ from __future__ import annotations
 import ast
 import json
 from pathlib import Path
-from typing import Any
 
 import pytest
 import torch
 
 from narrowly.cli.app import execute
-from narrowly.optim.gram_optimizer import SCALE_RULES
 from narrowly.optim.muon import Muon
-from narrowly.records.optimisers.elsewhere import ELSEWHERE, in_package, scale_factor, settings
+from narrowly.records.optimisers.elsewhere import ELSEWHERE, in_package, settings
+from narrowly.records.optimisers.scale_rules import SCALE_RULES
 
 PAGE = Path(__file__).parents[2] / "docs" / "muon-elsewhere.md"
 SHAPES = [(16, 64), (64, 16), (16, 16)]
@@ -23,12 +22,6 @@ ASKED = "timm trl axolotl llamafactory heavyball optax pytorch-optimizer muon-op
 def test_every_package_has_a_row_for_both_optimisers() -> None:
     for rows in ELSEWHERE.values():
         assert sorted(row.package for row in rows) == sorted({*ASKED, "torch"})
-
-
-@pytest.mark.parametrize("rule", SCALE_RULES)
-@pytest.mark.parametrize("shape", SHAPES)
-def test_scale_factors_are_those_of_our_optimiser(rule: Any, shape: tuple[int, int]) -> None:
-    assert scale_factor(rule, *shape) == SCALE_RULES[rule](*shape)
 
 
 def steps(optimizer: torch.optim.Optimizer, parameter: torch.nn.Parameter) -> list[torch.Tensor]:

@@ -8,7 +8,6 @@ model (ScheduleFree). Training and engineers' own loops call it; it calls torch,
 
 from narrowly.optim.build import build_optimizer
 from narrowly.optim.composite import CompositeOptimizer
-from narrowly.optim.gram_optimizer import SCALE_RULES
 from narrowly.optim.lora_muon import LoRAMuon
 from narrowly.optim.modes import evaluation_mode, return_to_training
 from narrowly.optim.muon import Muon
@@ -16,6 +15,7 @@ from narrowly.optim.orthogonalise import orthogonalise
 from narrowly.optim.router import Routing, check_complete, route
 from narrowly.optim.spectral_power import SpectralPower
 from narrowly.records.optimisers.registry import describe
+from narrowly.records.optimisers.scale_rules import SCALE_RULES
 
 __all__ = [
     "SCALE_RULES",

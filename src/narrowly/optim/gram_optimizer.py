@@ -15,9 +15,8 @@ are the same steps, one matrix at a time, by a singular value decomposition in f
 
 from __future__ import annotations
 
-import math
 from abc import abstractmethod
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from itertools import groupby
 from typing import Any
 
@@ -27,14 +26,7 @@ from torch import Tensor, nn
 from narrowly.optim.closure_step import ClosureOptimizer
 from narrowly.optim.orthogonalise import gram, write_gram
 from narrowly.records.errors import OptimiserError, unknown_name
-from narrowly.records.optimisers.muon import ScaleRule
-
-SCALE_RULES: dict[ScaleRule, Callable[[int, int], float]] = {
-    "original": lambda rows, columns: math.sqrt(max(1.0, rows / columns)),
-    "match_rms_adamw": lambda rows, columns: 0.2 * math.sqrt(max(rows, columns)),
-    "spectral_norm": lambda rows, columns: math.sqrt(rows / columns),
-}
-"""Factor on the learning rate of a rows x columns matrix: torch 2.13 default; Moonlight, arXiv 2502.16982; dion."""
+from narrowly.records.optimisers.scale_rules import SCALE_RULES
 
 SCRATCH = {"cpu": 2**22, "other": 2**25}
 """Elements of D kept at a time: on a CPU what its last cache holds (17 MB), so that D is not fetched from memory again;

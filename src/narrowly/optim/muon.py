@@ -13,7 +13,8 @@ from torch import Tensor, nn
 
 from narrowly.optim.gram_optimizer import GramOptimizer
 from narrowly.optim.orthogonalise import check_orthogonaliser, polar_of_gram
-from narrowly.records.optimisers.muon import Orthogonaliser, ScaleRule
+from narrowly.records.optimisers.muon import Orthogonaliser
+from narrowly.records.optimisers.scale_rules import ScaleRule
 
 
 class Muon(GramOptimizer):

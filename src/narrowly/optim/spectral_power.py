@@ -25,7 +25,8 @@ from torch import Tensor, nn
 
 from narrowly.optim.gram_optimizer import GramOptimizer
 from narrowly.records.errors import OptimiserError
-from narrowly.records.optimisers.muon import ScaleRule, smallest_floor
+from narrowly.records.optimisers.muon import smallest_floor
+from narrowly.records.optimisers.scale_rules import ScaleRule
 from narrowly.spectrum.matrix_functions import ROOT_STEPS, identity_like, root_and_inverse_root, trace
 
 _ROOTS = 5

@@ -11,7 +11,8 @@ import torch
 
 from narrowly.audit.record import Job, explicit
 from narrowly.audit.rules.fixes import muon_fix, penalty_fix
-from narrowly.audit.rules.muon_scale import RULE_OF, converted, rms_change, scale_factor
+from narrowly.audit.rules.muon_scale import RULE_OF, converted, rms_change
+from narrowly.records.optimisers.scale_rules import SCALE_RULES
 
 ROSETTA = {
     ("original", 64, 16): 0.0711, ("original", 16, 64): 0.0356, ("original", 16, 2048): 0.0356,
@@ -35,8 +36,8 @@ def test_the_change_is_that_of_the_packages_up_to_their_orthogonalisers(
     [("original", 1.0, 11.3), ("match_rms_adamw", 12.8, 12.8), ("spectral_norm", 0.088, 11.3)],
 )
 def test_factors_for_rank_32_beside_4096_are_those_of_the_table(rule: str, a: float, b: float) -> None:
-    assert scale_factor(rule, 32, 4096) == pytest.approx(a, rel=0.01)
-    assert scale_factor(rule, 4096, 32) == pytest.approx(b, rel=0.01)
+    assert SCALE_RULES[rule](32, 4096) == pytest.approx(a, rel=0.01)
+    assert SCALE_RULES[rule](4096, 32) == pytest.approx(b, rel=0.01)
 
 
 @pytest.mark.parametrize("rule", ["original", "match_rms_adamw"])
@@ -91,14 +92,7 @@ def test_snippets_in_python_are_python() -> None:
 
 def test_every_rule_of_a_tool_has_a_formula() -> None:
     for rule, source in RULE_OF.values():
-        assert scale_factor(rule, 8, 8) > 0 and source
-
-
-@pytest.mark.parametrize("rule", ["original", "match_rms_adamw", "spectral_norm"])
-def test_the_rules_are_those_of_the_page_on_muon_elsewhere(rule: str) -> None:
-    elsewhere = pytest.importorskip("narrowly.records.optimisers.elsewhere")
-    for shape in ((32, 4096), (4096, 32), (64, 64)):
-        assert scale_factor(rule, *shape) == pytest.approx(elsewhere.scale_factor(rule, *shape))
+        assert SCALE_RULES[rule](8, 8) > 0 and source
 
 
 @pytest.mark.parametrize("name", ["SFTConfig", "RewardConfig", "DPOConfig", "GRPOConfig", "KTOConfig"])

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from narrowly.audit.record import Job
-from narrowly.audit.rules.muon_scale import FORMULA, RULE_OF, Scale, converted
+from narrowly.audit.rules.muon_scale import FORMULA, RULE_OF, converted
+from narrowly.records.optimisers.scale_rules import ScaleRule
 
 LAMBDA = 0.1
 """In snippets; an example and no recommendation: no value has been validated (docs/spectral-core.md)."""
@@ -48,7 +49,7 @@ _TORCH_MUON = (
     "optimizer = torch.optim.Muon([p for n, p in model.named_parameters() if p.requires_grad and p.ndim == 2],\n"
     '                             lr={rate}, weight_decay=0.0, adjust_lr_fn="match_rms_adamw")  # torch >= 2.9'
 )
-_MUON: dict[str, tuple[str, Scale]] = {
+_MUON: dict[str, tuple[str, ScaleRule]] = {
     "transformers": (_TRAINER_MUON, "match_rms_adamw"),
     "trl": (_TRAINER_MUON, "match_rms_adamw"),
     "unsloth": (_TRAINER_MUON, "match_rms_adamw"),

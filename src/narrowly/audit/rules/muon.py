@@ -7,9 +7,10 @@ from collections.abc import Iterator
 from narrowly.audit.optimiser_names import family_of
 from narrowly.audit.record import Job
 from narrowly.audit.rules.fixes import WIDTH, muon_fix, shown_rate, torch_muon_fix
-from narrowly.audit.rules.muon_scale import FORMULA, RULE_OF, Scale, scale_factor
+from narrowly.audit.rules.muon_scale import FORMULA, RULE_OF
 from narrowly.audit.rules.rule import Check, Compared, Hit, seen_at
 from narrowly.audit.versions import parts
+from narrowly.records.optimisers.scale_rules import SCALE_RULES, ScaleRule
 
 _TRAINERS = ("transformers", "trl", "unsloth", "llamafactory", "axolotl", "ms-swift")
 _EIGHT = ("_8bit", "_4bit", "_fp8")
@@ -37,7 +38,7 @@ def _aux_rate(job: Job, _: Compared) -> Iterator[Hit]:
         yield Hit(f"what Muon does not train shares its learning rate: {mark.reason or mark.value}", mark.at)
 
 
-def _rule_of(job: Job) -> tuple[Scale | None, str]:
+def _rule_of(job: Job) -> tuple[ScaleRule | None, str]:
     stated = job["muon_scale"]
     if stated.known and stated.value in FORMULA:
         return stated.value, "stated" if stated.provenance == "explicit" else stated.reason
@@ -54,7 +55,7 @@ def _scale(job: Job, jobs: Compared) -> Iterator[Hit]:
     if rule is None:
         yield Hit("Muon without a stated scale rule, and this tool's is not known here", seen_at(job["optimiser"]))
         return
-    a, b = scale_factor(rule, rank, WIDTH), scale_factor(rule, WIDTH, rank)
+    a, b = SCALE_RULES[rule](rank, WIDTH), SCALE_RULES[rule](WIDTH, rank)
     yield Hit(
         f"Muon's scale rule is not stated: {FORMULA[rule]} ({source}) multiplies the rate by {a:.3g} for A and "
         f"{b:.3g} for B at rank {rank}, width {WIDTH}",

@@ -8,11 +8,11 @@ rule a tool has was run or read (docs/muon-elsewhere.md); a rule that is not kno
 from __future__ import annotations
 
 import math
-from typing import Literal, NamedTuple
+from typing import NamedTuple
 
-Scale = Literal["original", "match_rms_adamw", "spectral_norm"]
+from narrowly.records.optimisers.scale_rules import SCALE_RULES, ScaleRule
 
-RULE_OF: dict[str, tuple[Scale, str]] = {
+RULE_OF: dict[str, tuple[ScaleRule, str]] = {
     "torch": ("original", "torch.optim.Muon 2.13, adjust_lr_fn=None"),
     "torchtune": ("original", "torch.optim.Muon 2.13, adjust_lr_fn=None"),
     "lightning": ("original", "torch.optim.Muon 2.13, adjust_lr_fn=None"),
@@ -34,17 +34,9 @@ RMS_LEVEL = 0.2
 """Root mean square of a change per entry for rate 1, at which AdamW's rate carries over (Moonlight)."""
 
 
-def scale_factor(rule: Scale, rows: int, columns: int) -> float:
-    """Return what a rule multiplies UV^T of a rows x columns matrix by."""
-    if rule == "match_rms_adamw":
-        return 0.2 * math.sqrt(max(rows, columns))
-    ratio = rows / columns
-    return math.sqrt(ratio if rule == "spectral_norm" else max(1.0, ratio))
-
-
-def rms_change(rule: Scale, rows: int, columns: int) -> float:
+def rms_change(rule: ScaleRule, rows: int, columns: int) -> float:
     """Return the root mean square of a step's entries for rate 1: the scale times sqrt(rank / entries)."""
-    return scale_factor(rule, rows, columns) * math.sqrt(min(rows, columns) / (rows * columns))
+    return SCALE_RULES[rule](rows, columns) * math.sqrt(min(rows, columns) / (rows * columns))
 
 
 class Conversion(NamedTuple):
@@ -60,14 +52,14 @@ class Conversion(NamedTuple):
     """
 
     rate: float
-    rule: Scale
+    rule: ScaleRule
     a: float
     b: float
     factor_a: float
     factor_b: float
 
 
-def converted(adamw_rate: float, rule: Scale, rank: int, width: int) -> Conversion:
+def converted(adamw_rate: float, rule: ScaleRule, rank: int, width: int) -> Conversion:
     """Convert AdamW's rate to a Muon with this scale rule, so that B changes by as much as under Moonlight's rule.
 
     Args:
@@ -78,4 +70,4 @@ def converted(adamw_rate: float, rule: Scale, rank: int, width: int) -> Conversi
     """
     rms_a, rms_b = rms_change(rule, rank, width), rms_change(rule, width, rank)
     rate = adamw_rate * RMS_LEVEL / rms_b
-    return Conversion(rate, rule, rms_a / rms_b, 1.0, scale_factor(rule, rank, width), scale_factor(rule, width, rank))
+    return Conversion(rate, rule, rms_a / rms_b, 1.0, SCALE_RULES[rule](rank, width), SCALE_RULES[rule](width, rank))

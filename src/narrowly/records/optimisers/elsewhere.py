@@ -7,12 +7,11 @@ named, from those runs or, where `established` is "read", from the package's sou
 
 from __future__ import annotations
 
-import math
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
 from narrowly.records.errors import SpecError, unknown_name
-from narrowly.records.optimisers.muon import ScaleRule
+from narrowly.records.optimisers.scale_rules import SCALE_RULES, ScaleRule
 
 
 @dataclass(frozen=True, slots=True)
@@ -259,13 +258,6 @@ LION = (
 ELSEWHERE = {"muon": MUON, "lion": LION}
 
 
-def scale_factor(rule: ScaleRule, rows: int, columns: int) -> float:
-    """Return a scale rule's factor on the rate of a rows x columns matrix; sources as `MuonSpec.scale_rule`."""
-    if rule == "match_rms_adamw":
-        return 0.2 * math.sqrt(max(rows, columns))
-    return math.sqrt(rows / columns if rule == "spectral_norm" else max(1.0, rows / columns))
-
-
 def settings(there: Elsewhere, lr: float, rank: int, width: int) -> str:
     """Return `same` with its rates, for an A of rank x width and a B of width x rank.
 
@@ -276,7 +268,7 @@ def settings(there: Elsewhere, lr: float, rank: int, width: int) -> str:
         width: input features of A, output features of B.
     """
     rates = {
-        name: f"{lr * scale_factor('original', *shape) / scale_factor(there.rule, *shape) / there.norm:.3g}"
+        name: f"{lr * SCALE_RULES['original'](*shape) / SCALE_RULES[there.rule](*shape) / there.norm:.3g}"
         for name, shape in (("lr_A", (rank, width)), ("lr_B", (width, rank)))
     }
     return there.same.format(lr=f"{lr / there.norm:.3g}", **rates)

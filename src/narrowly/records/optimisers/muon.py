@@ -13,9 +13,9 @@ from pydantic import Field, model_validator
 from narrowly.records.added_later import ADDED_LATER
 from narrowly.records.optimisers.base import Acts, Decay, LearningRate, Momentum, OptimiserBase
 from narrowly.records.optimisers.library import AdamWSpec
+from narrowly.records.optimisers.scale_rules import ScaleRule
 
 Orthogonaliser = Literal["newton_schulz5", "polar_express", "exact"]
-ScaleRule = Literal["original", "match_rms_adamw", "spectral_norm"]
 
 _ORTHOGONALISER = (
     "newton_schulz5: Jordan's quintic (2024), singular values in about .68-1.20; polar_express: arXiv 2505.16932; "
