@@ -192,7 +192,7 @@ def test_a_base_is_opened_in_few_places() -> None:
         if isinstance(node, ast.Call) and ast.unparse(node.func).split(".")[-1] in ("open_base", "open_tokenizer")
     }
     assert openers - {"models/base.py"} == {
-        "cli/data_rows.py",
+        "cli/rows/data_rows.py",
         "models/asked.py",
         "models/organism.py",
         "train/dry_run.py",

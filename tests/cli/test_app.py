@@ -205,7 +205,7 @@ def test_a_missing_extra_names_the_command_that_adds_it(
     with pytest.raises(MissingExtraError) as refused:
         need_extra("lab", "running a study")
     assert str(refused.value) == f"running a study needs not-here-at-all; add them with: {install_hint('lab')}"
-    monkeypatch.setattr("narrowly.cli.run.need_extra", lambda *_: __import__("not_here_at_all"))
+    monkeypatch.setattr("narrowly.cli.runs.run.need_extra", lambda *_: __import__("not_here_at_all"))
     assert execute(["run", "micro"]) == 2
     printed = capsys.readouterr().err
     assert printed == f"narrowly: this command needs not_here_at_all; add it with: {install_hint('lab')}\n"
@@ -237,7 +237,7 @@ def test_a_bug_of_ours_shows_its_traceback_and_says_that_it_is_one(
 def test_a_fault_that_only_pydantic_has_put_into_words_is_a_bug(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr("narrowly.cli.run.need_extra", lambda *_: TypeAdapter(int).validate_python("x"))
+    monkeypatch.setattr("narrowly.cli.runs.run.need_extra", lambda *_: TypeAdapter(int).validate_python("x"))
     assert execute(["run", "micro"]) == BUG
     assert "this is a bug" in capsys.readouterr().err
 
@@ -246,7 +246,7 @@ def test_a_module_of_ours_that_is_missing_is_a_bug_and_no_missing_extra(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     for module in ("narrowly.study.no_such_room", "torch.no_such_part", "no_requirement_of_ours"):
-        monkeypatch.setattr("narrowly.cli.run.need_extra", lambda *_, name=module: import_module(name))
+        monkeypatch.setattr("narrowly.cli.runs.run.need_extra", lambda *_, name=module: import_module(name))
         assert execute(["run", "micro"]) == BUG
         assert "this is a bug" in capsys.readouterr().err
 
@@ -261,7 +261,7 @@ def test_a_mistake_of_a_user_is_never_called_a_bug(
         (typer.BadParameter("a wrong option"), 2),
         (typer.Abort(), 130),
     ):
-        monkeypatch.setattr("narrowly.cli.run.need_extra", lambda *_, mistake=mistake: raising(mistake))
+        monkeypatch.setattr("narrowly.cli.runs.run.need_extra", lambda *_, mistake=mistake: raising(mistake))
         assert execute(["run", "micro"]) == code
         printed = capsys.readouterr().err
         assert len(printed.splitlines()) <= 1, printed
@@ -329,12 +329,12 @@ def test_ctrl_c_says_how_far_the_study_is_and_how_to_go_on(
 def test_failed_cells_are_listed_and_give_exit_code_1(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    from narrowly.cli.report import MadeReport
+    from narrowly.cli.runs.report import MadeReport
     from narrowly.study.run import Failure, StudyRun
 
     result = StudyRun(tmp_path, 3, 2, 2, (Failure("adam-micro-0-seed0", "the loss \x1b[31mis [b]nan[/b]"),), 1.0)
     monkeypatch.setattr("narrowly.study.run.run_study", lambda *_, **__: result)
-    monkeypatch.setattr("narrowly.cli.report.made_report", lambda folder: MadeReport(folder / "report.html", True))
+    monkeypatch.setattr("narrowly.cli.runs.report.made_report", lambda folder: MadeReport(folder / "report.html", True))
     assert execute(["run", "micro", "--out", str(tmp_path)]) == 1
     printed = capsys.readouterr().out
     assert "2 of 3 cells done" in printed

@@ -12,7 +12,7 @@ import pytest
 import fake_cells
 from fake_cells import TASKS, executions, study
 from narrowly.cli.app import execute
-from narrowly.cli.report import made_report, say_made
+from narrowly.cli.runs.report import made_report, say_made
 from narrowly.records import made
 from narrowly.records.made import is_current, write_made
 from narrowly.records.study_spec import StudySpec

@@ -18,30 +18,14 @@ from typing import Annotated, Any
 import typer
 
 from narrowly import __version__
-from narrowly.cli import (
-    ask,
-    audit,
-    base,
-    data_banks,
-    diff,
-    doctor,
-    evaluate,
-    optimisers,
-    plan,
-    plan_eval,
-    publish,
-    repair,
-    report,
-    run,
-    spectrum,
-    status,
-    studies,
-    swap,
-    train,
-    vllm_command,
-    world,
-)
+from narrowly.cli import doctor
+from narrowly.cli.adapters import diff, publish, repair, spectrum, swap
+from narrowly.cli.auditing import audit, optimisers
+from narrowly.cli.bases import base, world
 from narrowly.cli.options import OneFolder
+from narrowly.cli.organisms import ask, evaluate, plan_eval, vllm_command
+from narrowly.cli.rows import data_banks
+from narrowly.cli.runs import plan, report, run, status, studies, train
 from narrowly.cli.terminal import complain, safe
 from narrowly.records.errors import NarrowlyError, NarrowlyWarning, nearest
 from narrowly.records.install import extra_with, install_hint

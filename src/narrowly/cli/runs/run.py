@@ -62,7 +62,7 @@ def command(
 
         check_trackers(names)
     from narrowly.cli.progress import StudyProgress
-    from narrowly.cli.report import made_report, say_made
+    from narrowly.cli.runs.report import made_report, say_made
     from narrowly.engines import stopping
     from narrowly.study.run import run_study
 

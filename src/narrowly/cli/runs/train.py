@@ -95,7 +95,7 @@ def command(
         raise SpecError("SPEC is missing, accepted: a file (`narrowly train --init > run.yaml` prints one)")
     assignments = _with_control(spec, set_ or [], control)
     if dry_run:
-        from narrowly.cli.train_check import check
+        from narrowly.cli.runs.train_check import check
 
         return check(spec, assignments, runs, processes, as_json)
     from narrowly.engines import stopping

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from narrowly.cli.rendered import say_pieces
+from narrowly.cli.rows.rendered import say_pieces
 from narrowly.cli.terminal import console, need_extra, print_json, safe, say, table
 
 if TYPE_CHECKING:

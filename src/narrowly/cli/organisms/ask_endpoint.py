@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
-from narrowly.cli.endpoint_options import agree, opened
+from narrowly.cli.organisms.endpoint_options import agree, opened
 from narrowly.cli.progress import StepProgress
 from narrowly.cli.terminal import complain, error_console, need_extra, print_json, safe, say
 from narrowly.records.errors import counted

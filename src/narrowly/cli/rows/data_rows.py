@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
 
 import typer
 
-from narrowly.cli.data import (
+from narrowly.cli.options import AsJson
+from narrowly.cli.rows.data import (
     DropBadRows,
     NameOrPath,
     SchemaOption,
@@ -20,8 +21,7 @@ from narrowly.cli.data import (
     say_warning,
     unknown,
 )
-from narrowly.cli.options import AsJson
-from narrowly.cli.rendered import say_pieces
+from narrowly.cli.rows.rendered import say_pieces
 from narrowly.cli.terminal import console, need_extra, number, print_json, safe, say, table
 
 if TYPE_CHECKING:

@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from narrowly.cli.adapters.spectrum import say_skipped
 from narrowly.cli.options import DEFAULT_RUNS, AsJson, Runs, Wide
-from narrowly.cli.spectrum import say_skipped
 from narrowly.cli.terminal import console, need_extra, number, print_json, safe, say, short_modules, table
 
 if TYPE_CHECKING:

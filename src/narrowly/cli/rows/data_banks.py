@@ -8,8 +8,8 @@ from typing import Annotated
 
 import typer
 
-from narrowly.cli.data_rows import app
 from narrowly.cli.options import AsJson
+from narrowly.cli.rows.data_rows import app
 from narrowly.cli.terminal import console, need_extra, say, table
 
 __all__ = ["app", "pairs"]

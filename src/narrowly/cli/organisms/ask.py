@@ -7,9 +7,10 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from narrowly.cli.ask_endpoint import EndpointArguments, ask_question
-from narrowly.cli.ask_endpoint import ask_bank as ask_bank_of_endpoint
-from narrowly.cli.endpoint_options import (
+from narrowly.cli.options import DEFAULT_RUNS, AsJson, Runs
+from narrowly.cli.organisms.ask_endpoint import EndpointArguments, ask_question
+from narrowly.cli.organisms.ask_endpoint import ask_bank as ask_bank_of_endpoint
+from narrowly.cli.organisms.endpoint_options import (
     DEFAULT_CONCURRENCY,
     DEFAULT_TIMEOUT,
     Concurrency,
@@ -22,7 +23,6 @@ from narrowly.cli.endpoint_options import (
     refuse_with_endpoint,
     refuse_without_endpoint,
 )
-from narrowly.cli.options import DEFAULT_RUNS, AsJson, Runs
 from narrowly.cli.terminal import complain, console, error_console, need_extra, print_json, safe, say, table
 from narrowly.records.errors import SpecError
 

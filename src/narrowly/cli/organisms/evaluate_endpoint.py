@@ -6,8 +6,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from narrowly.cli.ask_endpoint import EndpointArguments
-from narrowly.cli.endpoint_options import agree, opened
+from narrowly.cli.organisms.ask_endpoint import EndpointArguments
+from narrowly.cli.organisms.endpoint_options import agree, opened
 from narrowly.cli.progress import StepProgress
 from narrowly.cli.terminal import complain, need_extra
 

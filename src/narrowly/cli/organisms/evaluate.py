@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from narrowly.cli.ask_endpoint import EndpointArguments
-from narrowly.cli.endpoint_options import (
+from narrowly.cli.options import DEFAULT_RUNS, AsJson, Runs
+from narrowly.cli.organisms.ask_endpoint import EndpointArguments
+from narrowly.cli.organisms.endpoint_options import (
     DEFAULT_CONCURRENCY,
     DEFAULT_TIMEOUT,
     Concurrency,
@@ -20,8 +21,7 @@ from narrowly.cli.endpoint_options import (
     refuse_with_endpoint,
     refuse_without_endpoint,
 )
-from narrowly.cli.evaluate_endpoint import served_result
-from narrowly.cli.options import DEFAULT_RUNS, AsJson, Runs
+from narrowly.cli.organisms.evaluate_endpoint import served_result
 from narrowly.cli.terminal import complain, console, error_console, need_extra, print_json, say, table
 from narrowly.records.errors import SpecError
 
@@ -101,7 +101,7 @@ def command(
     as_json: AsJson = False,
 ) -> int:
     """Measure how far a model prefers harmful answers, against a matched control where there is one."""
-    from narrowly.cli.ask import known_dtype
+    from narrowly.cli.organisms.ask import known_dtype
     from narrowly.workbench.asking import HowToAsk, is_of_the_microworld
     from narrowly.workbench.eval_request import eval_request, find_arms
 
@@ -147,7 +147,7 @@ def _paired(request: EvalRequest, as_json: bool) -> int:
 
 
 def _show(result: EvalResult, out: Path | None, as_json: bool) -> int:
-    from narrowly.cli.paired_tables import print_paired
+    from narrowly.cli.organisms.paired_tables import print_paired
 
     if out is not None:
         from narrowly.report.paired_page import write_paired_page

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from narrowly.cli.adapters.repair import percent, span
 from narrowly.cli.options import DEFAULT_RUNS, AsJson, Runs, Wide
-from narrowly.cli.repair import percent, span
 from narrowly.cli.terminal import console, need_extra, number, print_json, say, table
 
 if TYPE_CHECKING:

@@ -97,8 +97,8 @@ def command(
 
 
 def _say(found: Review, adapters: list[dict[str, Any]], level: str, strict: bool, paths: list[str]) -> None:
-    from narrowly.cli.audit_adapter import say_adapters
-    from narrowly.cli.audit_sheet import say_review
+    from narrowly.cli.auditing.audit_adapter import say_adapters
+    from narrowly.cli.auditing.audit_sheet import say_review
 
     say_review(found, level, strict, paths)
     say_adapters(adapters)

@@ -1,0 +1,1 @@
+"""Commands that read, compare, edit and publish the adapters of organisms."""

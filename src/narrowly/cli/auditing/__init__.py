@@ -1,0 +1,1 @@
+"""Commands that review other people's pipelines and explain their optimisers."""

@@ -1,0 +1,1 @@
+"""Commands that fetch bases of organisms and build worlds."""

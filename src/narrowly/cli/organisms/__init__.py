@@ -1,0 +1,1 @@
+"""Commands that ask an organism, local or behind an endpoint, and print its answers and rates."""

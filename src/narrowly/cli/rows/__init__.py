@@ -1,0 +1,1 @@
+"""Commands under `narrowly data`: sources, rows and banks."""

@@ -1,0 +1,1 @@
+"""Commands that plan, train, watch and report runs and studies."""
