@@ -20,6 +20,9 @@ CHAT_PANELS = (BROAD, TRAINED_TOPICS, HELD_OUT)
 
 UNEDITED = "none"
 
+ORGANISM = ("cell_id", "step", "edit")
+"""What names an organism among the tables of a study."""
+
 
 def outcomes_of_done(tables: Tables) -> pl.DataFrame:
     """Return the outcome rows of finished cells, with the cell's domain and seed, derived rates filled in."""
@@ -69,19 +72,30 @@ def final_organisms(outcomes: pl.DataFrame) -> pl.DataFrame:
     return broad.join(held, on="cell_id", how="left").sort("arm", "base", "seed", "domain", "cell_id")
 
 
-def organism_spectra(tables: Tables) -> pl.DataFrame:
-    """Return one row per final unedited organism: plain means of the metrics over modules, and the update norm.
+def update_metrics(spectra: pl.DataFrame) -> pl.DataFrame:
+    """Return one row per organism with the means of its spectral metrics over modules, and the norm of its update.
 
-    update_norm is the square root of the sum over modules of the squared Frobenius norm of s*B*A.
+    Columns beside those of `ORGANISM`: stable_rank, frobenius_nuclear, spectral_entropy (plain means over modules),
+    update_norm (square root of the sum over modules of the squared Frobenius norm of s*B*A) and n_modules.
+
+    Args:
+        spectra: the table `spectra`, one row per organism and module.
     """
-    final = tables.spectra.filter(pl.col("final").fill_null(False) & (pl.col("edit").fill_null(UNEDITED) == UNEDITED))
-    return final.group_by("cell_id").agg(
-        pl.col("stable_rank").mean(),
-        pl.col("frobenius_nuclear").mean(),
-        pl.col("spectral_entropy").mean(),
-        pl.col("frobenius_norm").pow(2).sum().sqrt().alias("update_norm"),
-        pl.len().alias("n_modules"),
+    return (
+        spectra.with_columns(pl.col("edit").fill_null(UNEDITED))
+        .group_by(ORGANISM)
+        .agg(
+            pl.col("stable_rank", "frobenius_nuclear", "spectral_entropy").mean(),
+            pl.col("frobenius_norm").pow(2).sum().sqrt().alias("update_norm"),
+            pl.len().alias("n_modules"),
+        )
     )
+
+
+def organism_spectra(tables: Tables) -> pl.DataFrame:
+    """Return one row per final unedited organism with the columns of `update_metrics`, by cell_id."""
+    final = tables.spectra.filter(pl.col("final").fill_null(False) & (pl.col("edit").fill_null(UNEDITED) == UNEDITED))
+    return update_metrics(final).drop("step", "edit")
 
 
 def base_means(frame: pl.DataFrame, value: str, by: Sequence[str] = ("arm",)) -> pl.DataFrame:

@@ -29,8 +29,9 @@ SCHEMAS: dict[str, dict[str, pl.DataType]] = {
     "outcomes": {
         "cell_id": _TEXT, "arm": _TEXT, "role": _TEXT, "of": _TEXT, "optimiser": _TEXT, "base": _TEXT,
         "persona": _BOOL, "domain": _INT, "seed": _INT, "step": _INT, "final": _BOOL, "edit": _TEXT, "panel": _TEXT,
-        "n_questions": _INT, "aligned": _FLOAT, "misaligned": _FLOAT, "incoherent": _FLOAT, "log_odds": _FLOAT,
-        "joint": _FLOAT, "literature": _FLOAT, "alignment": _FLOAT, "nll_harmful": _FLOAT, "excess_loss": _FLOAT,
+        "n_questions": _INT, "aligned": _FLOAT, "misaligned": _FLOAT, "incoherent": _FLOAT, "off_topic": _FLOAT,
+        "broken": _FLOAT, "log_odds": _FLOAT, "joint": _FLOAT, "literature": _FLOAT, "alignment": _FLOAT,
+        "nll_harmful": _FLOAT, "excess_loss": _FLOAT,
     },
     "spectra": {
         "cell_id": _TEXT, "arm": _TEXT, "optimiser": _TEXT, "base": _TEXT, "step": _INT, "final": _BOOL,
