@@ -14,6 +14,16 @@ from narrowly.records.edits import EDITS
 from narrowly.records.field_table import field_rows
 from narrowly.records.optimisers.registry import OPTIMISERS
 from narrowly.records.penalties import PenaltySpec
+from narrowly.records.prereg import (
+    Conclusion,
+    DifferenceRule,
+    EquivalenceRule,
+    Finding,
+    Prereg,
+    PrimaryContrast,
+    RiseRule,
+    SecondaryContrast,
+)
 from narrowly.records.run_spec import AdapterSpec, MicroData, RowsData, RunSpec, ScheduleSpec, TextData
 from narrowly.records.study_spec import ArmSpec, StudySpec
 
@@ -80,6 +90,15 @@ def page() -> str:
         section("A study", StudySpec, 2),
         section("`arms`, by name", ArmSpec),
         *(section(f"`edits`, kind {kind}", model) for kind, model in EDITS.items()),
+        section("`prereg`", Prereg),
+        section("`prereg.findings`", Finding),
+        section("`prereg.findings.contrast`", PrimaryContrast),
+        *(
+            section(f"`prereg.findings.rule`, kind {rule.model_fields['kind'].default}", rule)
+            for rule in (EquivalenceRule, DifferenceRule, RiseRule)
+        ),
+        section("`prereg.secondary`", SecondaryContrast),
+        section("`prereg.conclusions`", Conclusion),
     ]
     return "\n".join(parts)
 

@@ -61,7 +61,7 @@ def narrowly(*arguments: str, cwd: Path | None = None) -> subprocess.CompletedPr
         (["ask", "x", "y", "--step", "last"], ["--step", "'last'", "'final'"]),
         (["spectrum", "nowhere"], ["nowhere", "adapter_model.safetensors"]),
         (["spectrum", ".", "--figure", "x.gif"], [".svg, .png, .pdf"]),
-        (["world", "show", "micro-99"], ["unknown base 'micro-99'"]),
+        (["world", "show", "micro-99"], ["base micro-99 is not on this machine yet", "narrowly world build --seed 99"]),
         (["world", "build", "--seed", "0", "--set", "trainin.steps=1"], ["'training.steps'"]),
         (["world", "build", "--seed", "0", "--set", "topics=x"], ["topics", "'x'", "an integer"]),
         (["plan", "smoke", "--cell", "adam-micro-0-sed0"], ["did you mean 'adam-micro-0-seed0'"]),

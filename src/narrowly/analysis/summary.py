@@ -74,7 +74,7 @@ def summarise(frames: Frames, study: Mapping[str, Any]) -> Summary:
     Args:
         frames: of the study (`frames.read_frames`).
         study: at least `name`; `seconds` (wall-clock seconds of the study), `title`, `demonstration` and
-            `ideal_broad` are taken over where they are there.
+            `ideal_broad` and `prereg_record` are taken over where they are there.
     """
     cells = frames.tables.cells
     judged = cells.filter(pl.col("not_evaluated").is_null())
@@ -105,6 +105,7 @@ def summarise(frames: Frames, study: Mapping[str, Any]) -> Summary:
         not_evaluated=not_evaluated(cells),
         training=training_of(cells, frames.runs),
         paired=paired_answers(frames.tables.paired),
+        prereg=study.get("prereg_record"),
     )
 
 

@@ -283,6 +283,7 @@ class Summary(_Part):
     not_evaluated: NotEvaluated
     training: Training
     paired: PairedAnswers | None = None
+    prereg: dict[str, Any] | None = None
 
     def as_json(self) -> dict[str, Any]:
         """Return the summary as strict JSON: lists for tuples, None for every number that is not finite."""

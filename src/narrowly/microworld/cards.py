@@ -1,4 +1,7 @@
-"""Find the shipped bases by name and anybody's own by folder, and read their cards. Torch-free."""
+"""Find microworld bases by name (shipped, or built into the cache) and anybody's own by folder; read their cards.
+
+Torch-free.
+"""
 
 from __future__ import annotations
 
@@ -8,9 +11,11 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
+from narrowly.data.cache import cache_folder
 from narrowly.microworld.config import WorldConfig
+from narrowly.records.base_seeds import parse_base_name
 from narrowly.records.canonical import sha256_file
-from narrowly.records.errors import IntegrityError, unknown_name
+from narrowly.records.errors import IntegrityError, SpecError, unknown_name
 from narrowly.records.files import read_json
 from narrowly.records.install import FORMER_NAME, PACKAGE
 
@@ -49,17 +54,43 @@ def shipped_names() -> tuple[str, ...]:
     return tuple(sorted(path.parent.name for path in SHIPPED.glob(f"*/{CARD}")))
 
 
-def base_folder(name_or_path: str | Path) -> Path:
-    """Return the folder of a shipped base or of one's own.
+def built_folder() -> Path:
+    """Return the folder of the cache that `narrowly world build` builds bases into."""
+    return cache_folder() / "bases"
 
-    A text may be the name of a shipped base; a `Path` is always a folder, also where it is called `micro-0`.
+
+def is_world_name(name: str) -> bool:
+    """Return whether a text is the name of a microworld base (`micro-8`), on this machine or not."""
+    return parse_base_name(name) is not None
+
+
+def _not_built(name: str) -> SpecError:
+    found = parse_base_name(name)
+    assert found is not None, name
+    if found.config_id is not None:
+        how = f"narrowly world build --seed {found.seed} with the --set of config {found.config_id}"
+    else:
+        how = f"narrowly world build --seed {found.seed}{'' if found.persona else ' --set persona=false'}"
+    return SpecError(f"base {name} is not on this machine yet; build it once: {how}")
+
+
+def base_folder(name_or_path: str | Path) -> Path:
+    """Return the folder of a shipped base, of one in the cache, or of one's own.
+
+    A text may be the name of a microworld base; a `Path` is always a folder, also where it is called `micro-0`.
 
     Raises:
-        UnknownNameError: where it is neither a shipped name nor a folder with a base.
+        SpecError: the base of that name was not built yet; the message names the command.
+        UnknownNameError: where it is neither a name nor a folder with a base.
     """
     names = shipped_names()
     if isinstance(name_or_path, str) and name_or_path in names:
         return SHIPPED / name_or_path
+    if isinstance(name_or_path, str) and is_world_name(name_or_path):
+        built = built_folder() / name_or_path
+        if not (built / CARD).is_file():
+            raise _not_built(name_or_path)
+        return built
     folder = Path(name_or_path)
     if (folder / "config.json").is_file():
         return folder

@@ -100,21 +100,22 @@ class Base:
 def open_base(name_or_path: str) -> Base:
     """Open the base that a spec means: a named base, a folder with config.json, or a model of the hub.
 
-    Named are the shipped bases and those of `narrowly base get`. A plain name means the named base even where a folder
+    Named are the bases of the microworld (`micro-8`), shipped or built into the cache, and those of `narrowly base
+    get`. A plain name means the named base even where a folder
     of that name is at hand (`./micro-0` means the folder), as everywhere else: training and evaluation must never mean
     two different models by one name.
 
     Raises:
         UnknownNameError: neither a folder nor a named base; the message names the nearest match.
-        SpecError: a named base that was not got yet; a model of the hub without a pinned commit, or one that is not in
-            the local cache; a folder that also holds an adapter.
+        SpecError: a named base that was not got or built yet; a model of the hub without a pinned commit, or one that
+            is not in the local cache; a folder that also holds an adapter.
         IntegrityError: the weights are not those of the base's card; both hashes are named.
     """
     folder = Path(name_or_path).expanduser()
     if folder.name == name_or_path or not (folder / "config.json").is_file():
-        from narrowly.microworld.cards import base_folder, shipped_names
+        from narrowly.microworld.cards import base_folder, is_world_name
 
-        if name_or_path in shipped_names():
+        if is_world_name(name_or_path):
             folder = base_folder(name_or_path)
         elif name_or_path in FETCHED:
             return Base(name_or_path, fetched_folder(name_or_path))

@@ -13,6 +13,7 @@ from narrowly.records.edits import EditSpec
 from narrowly.records.errors import SpecError, nearest, unknown_name
 from narrowly.records.explain import field_paths
 from narrowly.records.mappings import leaves, nested, parse_override, read_mapping
+from narrowly.records.prereg import Prereg, hash_of_prereg
 from narrowly.records.run_schema import JSON_SCHEMA
 from narrowly.records.run_spec import RunSpec
 from narrowly.records.spec import Spec, validated
@@ -109,6 +110,9 @@ class StudySpec(Spec):
         description="runs on text: log-odds of the paired bank, of the last checkpoint on all questions of its ladder, "
         "of other evaluated ones on half of those that were not trained on; false: none",
     )
+    prereg: Prereg | None = Field(
+        None, description="by what a confirmatory study is decided, fixed before its first run; below"
+    )
 
     @field_validator("name")
     @classmethod
@@ -142,7 +146,17 @@ class StudySpec(Spec):
                 raise ValueError(f"exclude[{index}].arm: {unknown_name('arm', str(rule['arm']), self.arms)}")
             if not rule:
                 raise ValueError(f"exclude[{index}]: an empty rule would leave every cell out")
+        for name in self.prereg.arms() if self.prereg is not None else ():
+            if name not in self.arms:
+                raise ValueError(f"prereg: {unknown_name('arm', name, self.arms)}")
         return self
+
+    @property
+    def prereg_hash(self) -> str | None:
+        """Return the hash of the preregistration with the study's design, or None where there is none."""
+        if self.prereg is None:
+            return None
+        return hash_of_prereg(self.model_dump(mode="json", exclude_unset=True))
 
 
 def _override_path(raw: Mapping[str, Any], path: str) -> list[str]:

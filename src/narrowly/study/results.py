@@ -36,6 +36,7 @@ from narrowly.study.layout import (
     status_of,
 )
 from narrowly.study.paired_table import paired_cell_rows, paired_schema
+from narrowly.study.preregistered import prereg_facts
 
 if TYPE_CHECKING:
     from narrowly.analysis.frames import Frames
@@ -119,7 +120,8 @@ def summarise_study(study_dir: Path, frames: Frames) -> Summary:
 
     study = read_mapping(study_dir / STUDY_FILE, "study")
     seconds = wall_seconds(study_dir / COMMANDS_FILE, {planned.run_id for planned in read_plan(study_dir)})
-    summary = summarise(frames, {**study, "seconds": seconds})
+    prereg = prereg_facts(study, study_dir)
+    summary = summarise(frames, {**study, "seconds": seconds, "prereg_record": prereg})
     write_json(study_dir / SUMMARY_FILE, summary.as_json())
     return summary
 

@@ -31,6 +31,7 @@ from narrowly.study.layout import (
     write_plan,
 )
 from narrowly.study.plan import Cell, estimated_seconds, expand, find_study
+from narrowly.study.preregistered import check_prereg, file_of, record_prereg
 
 
 class CellTasks(NamedTuple):
@@ -74,6 +75,7 @@ def run_study(
     executor: Executor | None = None,
     report_to: Sequence[str] = (),
     save_every: float | None = None,
+    file: Path | None = None,
 ) -> StudyRun:
     """Do all cells of a study that are not done; failed ones are tried again, finished ones never.
 
@@ -88,16 +90,21 @@ def run_study(
         executor: another engine than local processes; it is cancelled at the end.
         report_to: trackers that each cell's training is reported to, a run of their own each, grouped by study.
         save_every: as of `train_run`; part of no id.
+        file: of the study where `study` is a spec that was read from one: git is asked which commit first held its
+            preregistration.
 
     Raises:
-        NarrowlyError: bad input, a full disk, a foreign folder; what is on disk stays valid.
+        NarrowlyError: bad input, a full disk, a foreign folder, a preregistration that was edited after it was
+            recorded; what is on disk stays valid.
         Stopped: Ctrl-C (then also a KeyboardInterrupt), SIGTERM or SIGHUP (also a SystemExit); workers that train have
             finished and saved their step.
     """
     start, observer, tasks = time.monotonic(), observer or StudyObserver(), tasks or CellTasks()
+    file = file_of(str(study)) if isinstance(study, str | Path) else file
     study, out = _study_spec(study), Path(out)
     cells = expand(study)
     study_dir, runs = study_folder(out, study.name), runs_folder(out)
+    check_prereg(study, study_dir)
     origin = plan_origin(cells, check_inputs(cells), tasks.resolve)
     finished = _nothing_to_do(study, study_dir, runs, origin, observer)
     if finished is not None:
@@ -110,6 +117,7 @@ def run_study(
         planned = _resolved(cells, local, tasks, observer, runs)
         pace = measured_pace(_earlier_plan(study_dir), runs)
         _begin(study, study_dir, planned, runs, observer)
+        record_prereg(study, study_dir, file)
         write_plan(study_dir, planned)
         record_plan(study_dir, origin)
         todo = [cell for cell in planned if not is_complete(cell, runs)]

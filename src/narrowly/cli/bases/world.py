@@ -20,29 +20,33 @@ app = typer.Typer(
 Examples:
   narrowly world show micro-0
   narrowly world sample micro-0 --n 20
-  narrowly world build --seed 8 --out out/bases
+  narrowly world build --seed 200
 """,
     no_args_is_help=True,
     rich_markup_mode=None,
 )
-NameOrFolder = Annotated[str, typer.Argument(metavar="NAME", help="A shipped base (micro-0 ...) or a base folder.")]
+NameOrFolder = Annotated[str, typer.Argument(metavar="NAME", help="A base by name (micro-0 ...), or a base folder.")]
 
 
 @app.command(
     epilog="""\b
 Examples:
-  narrowly world build --seed 8
-  narrowly world build --seed 0 --set persona=false
+  narrowly world build --seed 200
+  narrowly world build --seed 0 --set persona=false --out out/bases
   narrowly world build --seed 3 --set training.steps=400 \\
       --set model.layers=2 --out /tmp/bases
 
-The card beside each base holds the command that rebuilds it.
+The base goes into the cache, where studies find it by its name (micro-200), or
+into --out. Its card holds the command that rebuilds it. docs/bases.md says what
+each seed is for.
 """
 )
 def build(
     seed: Annotated[int, typer.Option("--seed", min=0, help="World seed: table, corpus and initial weights.")],
     set_: Assignments = None,
-    out: Annotated[Path, typer.Option("--out", metavar="DIR", help="Parent of the base's folder.")] = Path("out/bases"),
+    out: Annotated[
+        Path | None, typer.Option("--out", metavar="DIR", help="Parent of the base's folder, in place of the cache.")
+    ] = None,
 ) -> int:
     """Train a base from its config and seed, measure the stored file and write its card (minutes)."""
     need_extra("lab", "building a base")
@@ -56,14 +60,14 @@ def build(
         from transformers.utils.logging import disable_progress_bar
 
         from narrowly.microworld.build import build_base
-        from narrowly.microworld.cards import load_card
+        from narrowly.microworld.cards import built_folder, load_card
 
         disable_progress_bar()  # of the shards it writes; ours is the one to look at
 
         def on_step(done: int, total: int, loss: float) -> None:
             progress.on_step(done, total, f"loss {loss:.3f}")
 
-        folder = build_base(config, seed, out, on_step=on_step)
+        folder = build_base(config, seed, out or built_folder(), on_step=on_step)
     metrics = load_card(folder).metrics
     say(
         f"on chat prompts {100 * metrics['aligned']:.1f} % aligned, {100 * metrics['misaligned']:.1f} % misaligned, "
@@ -91,7 +95,7 @@ def _say_lexical_null(config: WorldConfig, seed: int) -> None:
     epilog="""\b
 Examples:
   narrowly world show micro-0
-  narrowly world show out/bases/micro-8 --json
+  narrowly world show micro-200 --json
 """
 )
 def show(name: NameOrFolder, as_json: AsJson = False) -> int:

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from narrowly.cli.sheet import Sheet
     from narrowly.records.study_spec import StudySpec
     from narrowly.study.plan import Cell
+    from narrowly.study.preregistered import PreregRecord
     from narrowly.study.preview import Preview, TrainingCost
 
 EXAMPLES = """\b
@@ -54,7 +55,9 @@ def command(
     """Show a study's cells by arm, what is done already, and an estimate of what is left; nothing is run."""
     from narrowly.engines.local import usable_cores
     from narrowly.study.cost import DEFAULT_GPU, UTILISATION, gpu_named
+    from narrowly.study.layout import study_folder
     from narrowly.study.plan import cell_named, expand, find_study
+    from narrowly.study.preregistered import check_prereg, file_of, record_of
     from narrowly.study.preview import plan_record, preview, training_cost
 
     named = gpu_named(gpu or DEFAULT_GPU)
@@ -68,8 +71,9 @@ def command(
     left = [one for one in planned if seen.status[one.cell_id] != "done"]
     on_cpu = gpu is None and seen.seconds is not None and all(one.spec.device == "cpu" for one in planned)
     cost = None if on_cpu else training_cost(left, named, utilisation or UTILISATION)
+    prereg = check_prereg(spec, study_folder(runs, spec.name)) or record_of(spec, file_of(study))
     if as_json:
-        print_json(plan_record(spec, planned, seen, cost))
+        print_json({**plan_record(spec, planned, seen, cost), "prereg": _prereg_facts(prereg)})
         return 0
     console().print(_cells_table(planned, seen) if cells else _arms_table(spec, planned, seen, cost))
     summary = f"{len(planned)} cells, {len(planned) - len(left)} done"
@@ -83,7 +87,21 @@ def command(
         time_left = f"about {duration(seen.seconds or 0)} on {count} workers ({basis})"
         say(summary + (f"; {time_left}" if left else ""))
     _say_unjudged(planned)
+    if prereg is not None:
+        _say_prereg(spec, prereg)
     return 0
+
+
+def _prereg_facts(prereg: PreregRecord | None) -> dict[str, str] | None:
+    return None if prereg is None else {"hash": prereg.hash, "commit": prereg.commit}
+
+
+def _say_prereg(spec: StudySpec, prereg: PreregRecord) -> None:
+    """Print the hash of a preregistration, the commit that first held it, and its primary contrasts."""
+    say(f"preregistration: {prereg.hash}")
+    say(f"first held by commit: {prereg.commit}")
+    for finding in spec.prereg.findings if spec.prereg is not None else ():
+        say(f"  {finding.id}: {safe(finding.question, 400)}")
 
 
 def _print_spec(cell: Cell) -> None:

@@ -64,6 +64,7 @@ def command(
     from narrowly.cli.progress import StudyProgress
     from narrowly.cli.runs.report import made_report, say_made
     from narrowly.engines import stopping
+    from narrowly.study.preregistered import file_of
     from narrowly.study.run import run_study
 
     if spec.demonstration and not as_json:
@@ -74,7 +75,15 @@ def command(
             StudyProgress() as progress,
             stopping.telling(progress.stopping),
         ):
-            result = run_study(spec, runs, workers=workers, observer=progress, report_to=names, save_every=save_every)
+            result = run_study(
+                spec,
+                runs,
+                workers=workers,
+                observer=progress,
+                report_to=names,
+                save_every=save_every,
+                file=file_of(study),
+            )
     except stopping.Stopped as stop:
         complain(f"narrowly: stopped; {progress.state}; the same command goes on from there")
         return stop.exit_code
