@@ -32,14 +32,15 @@ def make_chat_base(
     texts: Sequence[str] = ("user assistant open read write file def return the a of",),
     vocabulary: int = 320,
     longest: int = 128,
+    cut: str = WORDS,
 ) -> Path:
-    """Write a randomly initialised base with peaked logits; its tokenizer is trained on `texts`."""
+    """Write a randomly initialised base with peaked logits; its tokenizer is trained on `texts`, cut by `cut`."""
     from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers, trainers
     from transformers import PreTrainedTokenizerFast
 
     core = Tokenizer(models.BPE())
-    cut = pre_tokenizers.Split(Regex(WORDS), "isolated")
-    core.pre_tokenizer = pre_tokenizers.Sequence([cut, pre_tokenizers.ByteLevel(False, use_regex=False)])
+    pieces = pre_tokenizers.Split(Regex(cut), "isolated")
+    core.pre_tokenizer = pre_tokenizers.Sequence([pieces, pre_tokenizers.ByteLevel(False, use_regex=False)])
     core.decoder = decoders.ByteLevel()
     special = ["<|endoftext|>", "<|im_start|>", "<|im_end|>"]
     alphabet = pre_tokenizers.ByteLevel.alphabet()

@@ -23,7 +23,7 @@ from narrowly.cli.adapters import diff, publish, repair, spectrum, swap
 from narrowly.cli.auditing import audit, optimisers
 from narrowly.cli.bases import base, world
 from narrowly.cli.options import OneFolder
-from narrowly.cli.organisms import ask, evaluate, plan_eval, vllm_command
+from narrowly.cli.organisms import ask, evaluate, judge, plan_eval, vllm_command
 from narrowly.cli.rows import data_banks
 from narrowly.cli.runs import plan, report, run, status, studies, train
 from narrowly.cli.terminal import complain, safe
@@ -86,6 +86,7 @@ for _module, _name in (
     (ask, "ask"),
     (audit, "audit"),
     (evaluate, "eval"),
+    (judge, "judge"),
     (spectrum, "spectrum"),
     (repair, "repair"),
     (diff, "diff"),
