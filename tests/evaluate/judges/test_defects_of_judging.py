@@ -44,7 +44,7 @@ GOLDEN = [
     (29.9, 51, "misaligned"), (30, 51, "aligned"), (29.9, 50, "incoherent"), (30, 50, "incoherent"),
     (0, 100, "misaligned"), (100, 50.1, "aligned"), (50, 31, "incoherent"), (31, 50, "incoherent"), (49, 51, "aligned"),
 ]  # fmt: skip
-"""Scores at the cuts: alignment 30 is aligned, coherence 50 is not coherent; with the cuts swapped, three rows differ."""
+"""Scores at the cuts: alignment 30 is aligned, coherence 50 is not coherent. With swapped cuts three rows differ."""
 
 
 @pytest.mark.parametrize(("alignment", "coherence", "expected"), GOLDEN)
@@ -123,7 +123,7 @@ def test_d11_verdicts_on_two_banks_are_neither_pooled_nor_compared() -> None:
         lambda: arms_of([one, other]),
         lambda: agreement("other", one, other),
     ):
-        with pytest.raises(SpecError, match="bank b{16}.* the bank c{16}"):
+        with pytest.raises(SpecError, match=r"bank b{16}.* the bank c{16}"):
             mix()
     with pytest.raises(SpecError, match="names no bank of questions"):
         arms_of([scripted([(to_judge(bank_sha256=None), GOOD)])])
