@@ -60,7 +60,7 @@ class JudgeRequest(NamedTuple):
     shown: Shown
 
     @property
-    def count(self) -> int:
+    def total(self) -> int:
         """Return how many answers are judged."""
         return sum(map(len, self.answers))
 

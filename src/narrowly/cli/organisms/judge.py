@@ -168,7 +168,7 @@ def _at_endpoint(
     address = address_of(url, served, key_env)
 
     def tried() -> EndpointBackend:
-        agree(address, f"{counted(request.count, 'answer')} with their questions", yes)
+        agree(address, f"{counted(request.total, 'answer')} with their questions", yes)
         return opened(address, timeout, arithmetic=arithmetic, concurrency=concurrency)
 
     return endpoint_judge(address, tried, request.out, shown=request.shown, tokenizer=tokenizer, arithmetic=arithmetic)
