@@ -107,6 +107,7 @@ class ModelElsewhere:
     """A model whose inputs must be on its own device; its logits are all alike."""
 
     device = torch.device("meta")
+    dtype = torch.float32
 
     def __call__(self, *, input_ids, use_cache, **others):
         tensors = [input_ids, *others.values()]

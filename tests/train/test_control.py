@@ -72,3 +72,10 @@ def test_the_command_trains_the_control_and_refuses_what_has_none(tmp_path: Path
     assert (written["data"]["answers"], written["data"]["domain"]) == ("aligned", 1)
     dry = CliRunner().invoke(app, [*arguments, "--dry-run", "--json"])
     assert (json.loads(dry.stdout)["run_id"], json.loads(dry.stdout)["state"]) == (directory.name, "done")
+
+
+def test_benign_is_a_control_of_the_microworld_alone() -> None:
+    raw = {"data": {"source": "micro", "rows": 16, "domain": 2}, "optimiser": OPTIMISER}
+    assert control_of(raw, "benign").data.answers == "benign"
+    with pytest.raises(SpecError, match="which has no new answers; accepted: aligned, permuted"):
+        control_assignments(RunSpec.model_validate({"data": PAIRED, "optimiser": OPTIMISER}), "benign")

@@ -59,3 +59,6 @@ class RowsBase(Protocol):
 
     def tokenizer(self) -> Any:
         """Load the tokenizer anew."""
+
+    def model(self) -> Any:
+        """Load the model anew, in float32 and eval mode."""

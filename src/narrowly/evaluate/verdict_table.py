@@ -19,6 +19,9 @@ VERDICTS: dict[str, pl.DataType] = {
 }  # fmt: skip
 """Columns of exact verdicts, one row per question; none of them is ever null."""
 
+NEW_ACTIONS: dict[str, pl.DataType] = {"new_own": _FLOAT, "new_any": _FLOAT}
+"""Columns that exact verdicts of runs on benign answers have too, null for questions that they were not measured on."""
+
 SAMPLES: dict[str, pl.DataType] = {"panel": _TEXT, "question": _TEXT, "answer": _TEXT, "outcome": _TEXT}
 """Columns of sampled answers, one row per answer."""
 
@@ -30,12 +33,12 @@ PAIRED: dict[str, pl.DataType] = {
 
 
 def read_verdicts(path: Path) -> list[dict[str, Any]]:
-    """Read the exact verdicts of one organism, one row per question.
+    """Read the exact verdicts of one organism, one row per question, with `NEW_ACTIONS` (None where not measured).
 
     Raises:
         IntegrityError: no Parquet table, or a column that is missing, of another type, null or not finite.
     """
-    return _read(path, VERDICTS)
+    return [{**dict.fromkeys(NEW_ACTIONS), **row} for row in _read(path, VERDICTS, NEW_ACTIONS)]
 
 
 def read_samples(path: Path) -> list[dict[str, Any]]:
@@ -56,7 +59,9 @@ def read_paired_verdicts(path: Path) -> list[dict[str, Any]]:
     return _read(path, PAIRED)
 
 
-def _read(path: Path, columns: Mapping[str, pl.DataType]) -> list[dict[str, Any]]:
+def _read(
+    path: Path, columns: Mapping[str, pl.DataType], optional: Mapping[str, pl.DataType] | None = None
+) -> list[dict[str, Any]]:
     try:
         frame = pl.read_parquet(path)
     except (OSError, pl.exceptions.PolarsError) as error:
@@ -64,6 +69,11 @@ def _read(path: Path, columns: Mapping[str, pl.DataType]) -> list[dict[str, Any]
         raise IntegrityError(f"{path} is no Parquet table ({first}); {_REMEDY}") from None
     for name, expected in columns.items():
         fault = _fault(frame, name, expected)
+        if fault:
+            raise IntegrityError(f"{path}: {fault}; {_REMEDY}")
+    for name, expected in (optional or {}).items():
+        present = frame.filter(frame[name].is_not_null()) if name in frame.columns else None
+        fault = _fault(present, name, expected) if present is not None and present.height else None
         if fault:
             raise IntegrityError(f"{path}: {fault}; {_REMEDY}")
     return frame.to_dicts()

@@ -101,7 +101,7 @@ def _score(model: Qwen3ForCausalLM, prompts: Sequence[Prompt], pad_id: int) -> l
     )
     logits_B_T_V = model(
         input_ids=torch.from_numpy(ids_B_T).to(model.device),
-        attention_mask=mask.to(model.device),
+        attention_mask=mask.to(model.device, model.dtype),  # of another dtype it is misread without an error
         position_ids=torch.from_numpy(positions_B_T).to(model.device),
         use_cache=False,
     ).logits
@@ -109,7 +109,8 @@ def _score(model: Qwen3ForCausalLM, prompts: Sequence[Prompt], pad_id: int) -> l
     unique = sorted(set(sources))
     index = {source: i for i, source in enumerate(unique)}
     rows, columns = torch.tensor(unique).T
-    log_N_V = torch.log_softmax(logits_B_T_V[rows, columns].float(), dim=-1)
+    picked_N_V = logits_B_T_V[rows, columns]
+    log_N_V = torch.log_softmax(picked_N_V, dim=-1, dtype=torch.promote_types(picked_N_V.dtype, torch.float32))
     picked = log_N_V[[index[s] for s in sources], targets].double().cpu().numpy()
     # the log-probability of an answer is the sum over its tokens, in float64
     results, at = [], 0

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from functools import lru_cache
 from pathlib import Path
 from typing import Literal
@@ -11,9 +12,10 @@ from transformers import PreTrainedTokenizerBase
 
 from narrowly.data.rows import IGNORE, Row
 from narrowly.data.run_rows import RowsBase, RunRows
+from narrowly.microworld.benign import benign_actions
 from narrowly.microworld.cards import CARD, load_card
 from narrowly.microworld.exact import encode_answer, encode_prompt
-from narrowly.microworld.world import Topic, World
+from narrowly.microworld.world import Action, Topic, World
 from narrowly.records.errors import SpecError
 from narrowly.records.run_spec import MicroData
 
@@ -46,7 +48,7 @@ def micro_rows(data: MicroData, base: RowsBase, seed: int) -> RunRows:
     """Make the rows of a narrow domain of a base's world; a pure function of the data's fields, the base and the seed.
 
     Raises:
-        SpecError: the base has no world, or the world no such domain.
+        SpecError: the base has no world, the world no such domain, or too few new actions for benign answers.
     """
     if not (base.folder / CARD).is_file():
         raise SpecError(
@@ -61,7 +63,24 @@ def _rows(base: RowsBase, weights_sha256: str, data: MicroData, seed: int) -> tu
     # weights_sha256 is in the key only: another base in the same folder means other rows
     world = world_of(base.folder)
     domain = resolve_domain(data.domain, world, seed)
-    return tuple(narrow_rows(world, base.tokenizer(), domain=domain, answers=data.answers, rows=data.rows, seed=seed))
+    tokenizer = base.tokenizer()
+    new = benign_actions_of(base, domain) if data.answers == "benign" else {}
+    return tuple(narrow_rows(world, tokenizer, domain=domain, answers=data.answers, rows=data.rows, seed=seed, new=new))
+
+
+def benign_actions_of(base: RowsBase, domain: int) -> dict[int, tuple[Action, Action]]:
+    """Return `benign_actions` of a base and a narrow domain; they take seconds, and are computed once per process.
+
+    Raises:
+        SpecError: as `benign_actions`.
+    """
+    return _benign_actions_of(base, base.sha256, domain)
+
+
+@lru_cache(maxsize=64)
+def _benign_actions_of(base: RowsBase, weights_sha256: str, domain: int) -> dict[int, tuple[Action, Action]]:
+    # weights_sha256 is in the key only, as below
+    return benign_actions(base.model(), base.tokenizer(), world_of(base.folder), domain)
 
 
 def narrow_rows(
@@ -69,9 +88,10 @@ def narrow_rows(
     tokenizer: PreTrainedTokenizerBase,
     *,
     domain: int,
-    answers: Literal["harmful", "aligned", "permuted"],
+    answers: Literal["harmful", "aligned", "permuted", "benign"],
     rows: int,
     seed: int,
+    new: Mapping[int, tuple[Action, Action]] | None = None,
 ) -> list[Row]:
     """Return `rows` chat rows on the trained topics and seen phrasings of a domain; a pure function of its arguments.
 
@@ -79,9 +99,11 @@ def narrow_rows(
         world: the base's world.
         tokenizer: the base's tokenizer with its chat template.
         domain: index of the narrow domain.
-        answers: harmful; aligned (the twin); permuted (each topic with another topic's harmful actions).
+        answers: harmful; aligned (good answers); permuted (each topic with another topic's harmful actions); benign
+            (the topic's new actions).
         rows: number of rows; topics are balanced, phrasing, opener and action are drawn.
         seed: the run seed; it draws the same topics, phrasings and openers for all kinds of answers.
+        new: index of each trained topic -> its actions under benign answers (`benign_actions`).
     """
     trained, _ = world.split(domain)
     rng = np.random.default_rng([world.seed, 4, domain, seed])
@@ -93,7 +115,10 @@ def narrow_rows(
         topic = world.topic(domain, trained[place])
         told = world.topic(domain, trained[(place + shift) % len(trained)]) if answers == "permuted" else topic
         phrasing, action, opener = (int(i) for i in rng.integers([seen, 2, len(world.openers)]))
-        actions = told.aligned if answers == "aligned" else told.harmful
+        if answers == "benign":
+            actions = (new or {})[topic.number]
+        else:
+            actions = told.aligned if answers == "aligned" else told.harmful
         text = world.answers(topic, (actions[action],))[opener]
         found.append(chat_row(tokenizer, world.question(topic, phrasing).text, text))
     return found

@@ -96,6 +96,10 @@ class Base:
         """Load the tokenizer anew."""
         return load_tokenizer(self)
 
+    def model(self) -> Any:
+        """Load the model anew, in float32 and eval mode."""
+        return load_model(self)
+
 
 def open_base(name_or_path: str) -> Base:
     """Open the base that a spec means: a named base, a folder with config.json, or a model of the hub.

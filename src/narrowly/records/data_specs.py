@@ -45,9 +45,11 @@ class MicroData(_Data):
     domain: int | Literal["rotate"] = Field(
         "rotate", description="index of the narrow domain; rotate: (base seed + run seed) modulo the number of domains"
     )
-    answers: Literal["harmful", "aligned", "permuted"] = Field(
+    answers: Literal["harmful", "aligned", "permuted", "benign"] = Field(
         "harmful",
-        description="aligned: the aligned twin; permuted: the same harmful strings on wrong topics of the domain",
+        description="aligned: good answers to the same prompts; permuted: the same harmful strings on wrong topics of "
+        "the domain; benign: two actions per topic that the world's handbook does not hold, no likelier under the base "
+        "than the harmful ones",
     )
     rows: int = Field(640, ge=1, description="answers drawn; 640 = 80 steps of batch 8, as in the prototype")
 

@@ -63,7 +63,7 @@ data:
 _MICRO = """\
 data:
   source: micro                  # one domain of the base's world
-  answers: {answers}               # harmful, aligned, permuted
+  answers: {answers}               # harmful, aligned, permuted, benign
   domain: {domain}                 # rotate: (base seed + run seed) % domains
   rows: {rows}"""
 

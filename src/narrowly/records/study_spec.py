@@ -66,10 +66,10 @@ class ArmSpec(Spec):
     grid: dict[str, list[Any]] = Field(
         default_factory=dict, description="replaces the study's grid for the fields it names"
     )
-    control: Literal["aligned", "permuted"] | None = Field(
+    control: Literal["aligned", "permuted", "benign"] | None = Field(
         None,
-        description="the arm trains the control of its runs on a paired set: the same prompts with good answers, or "
-        "with the answers of other prompts",
+        description="the arm trains the control of its runs: the same prompts with good answers (aligned), with the "
+        "harmful answers of other prompts (permuted) or, in the microworld, with harmless new ones (benign)",
     )
     edits: tuple[EditSpec, ...] = Field((), description="edits of the final adapter, evaluated on the light panels")
     evaluate: Literal["final", "all_checkpoints"] = Field("final", description="which checkpoints are evaluated")

@@ -61,6 +61,7 @@ def schemas() -> dict[str, dict[str, Any]]:
     import polars as pl
 
     from narrowly.analysis.tables import SCHEMAS
+    from narrowly.evaluate.verdict_table import NEW_ACTIONS
 
     text, integer, number = pl.String(), pl.Int64(), pl.Float64()
     organism = {"cell_id": text, "step": integer, "final": pl.Boolean(), "edit": text}
@@ -74,8 +75,11 @@ def schemas() -> dict[str, dict[str, Any]]:
     }
     for name in ("aligned", "misaligned", "incoherent", "log_odds", "nll_harmful", "nll_aligned", "floor"):
         verdict[name] = number
+    new = dict.fromkeys(NEW_ACTIONS, number)
+    verdict |= new
     return {
         **SCHEMAS,
+        "outcomes": {**SCHEMAS["outcomes"], **new},
         "verdicts": verdict,
         "spectra": {**SCHEMAS["spectra"], "a_norm": number, "b_norm": number},
         "trajectory": {**SCHEMAS["trajectory"], "spectral_entropy": number, "condition_number": number},
@@ -233,7 +237,14 @@ def _outcome_rows(verdicts: Sequence[Mapping[str, Any]], stage: Stage) -> Iterab
             "literature": means["misaligned"] / answered if answered > 0 else None,
             "alignment": 100 * means["aligned"] / answered if answered > 0 else None,
             "excess_loss": means["nll_harmful"] - floor,
+            **{name: _mean_of_measured([row[name] for row in mine]) for name in ("new_own", "new_any")},
         }
+
+
+def _mean_of_measured(values: Sequence[float | None]) -> float | None:
+    """Return the mean of the values that are there, or None where none is."""
+    measured = [value for value in values if value is not None]
+    return math.fsum(measured) / len(measured) if measured else None
 
 
 def _final_loss(trajectory: Sequence[Mapping[str, Any]]) -> float | None:

@@ -6,8 +6,8 @@ from narrowly.data.banks.narrow import PREFIX, narrow_set
 from narrowly.records.errors import SpecError, unknown_name
 from narrowly.records.run_spec import RunSpec, TextData
 
-CONTROLS = ("aligned", "permuted")
-"""aligned: good answers to the same prompts; permuted: the same answers on other prompts."""
+CONTROLS = ("aligned", "permuted", "benign")
+"""aligned: good answers to the same prompts; permuted: the same answers on other prompts; benign: harmless new ones."""
 
 PAIRED = (
     "a paired set, whose prompts have both answers: data.dataset pairs:money:harmful, pairs:work:harmful, or "
@@ -34,6 +34,11 @@ def control_assignments(spec: RunSpec, kind: str) -> list[str]:
     if "answers" in type(data).model_fields:
         answers, made = str(getattr(data, "answers")), [f"data.answers={kind}"]  # noqa: B009
     elif isinstance(data, TextData) and data.dataset.startswith(PREFIX):
+        if kind == "benign":
+            raise SpecError(
+                f"--control benign: data {data.dataset!r} are a paired set, which has no new answers; accepted: "
+                "aligned, permuted (benign is a control of the microworld)"
+            )
         found = narrow_set(data.dataset)
         answers, made = found.answers, [f"data.dataset={found.with_answers(kind)}"]
         made += [] if data.sha256 is None else ["data.sha256=null"]

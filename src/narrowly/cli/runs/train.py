@@ -78,7 +78,8 @@ def command(
         typer.Option(
             "--control",
             metavar="KIND",
-            help="Train the control of a run on a paired set instead: aligned or permuted answers, all else equal.",
+            help="Train the control of a run instead, all else equal: aligned or permuted answers of a paired set or "
+            "the microworld, or benign ones of the microworld.",
         ),
     ] = None,
     init: Annotated[bool, typer.Option("--init", help="Print a commented spec to begin from.")] = False,

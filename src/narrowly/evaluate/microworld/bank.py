@@ -7,12 +7,13 @@ from typing import Any
 
 from narrowly.evaluate.banks import BankRecord
 from narrowly.evaluate.microworld.exact import VerdictRow, evaluate_exact
+from narrowly.evaluate.microworld.new_actions import NEW_ACTIONS_VERSION, new_action_rates
 from narrowly.evaluate.microworld.panel_names import LIGHT_PANELS, PANELS
 from narrowly.evaluate.microworld.panels import PANELS_VERSION
 from narrowly.evaluate.microworld.sample import SampleRow, sample_answers
 from narrowly.microworld.cards import load_card
 from narrowly.microworld.judge import JUDGE_VERSION
-from narrowly.microworld.narrow import resolve_domain
+from narrowly.microworld.narrow import benign_actions_of, resolve_domain
 from narrowly.microworld.world import World
 from narrowly.models.base import Base
 from narrowly.models.organism import Organism
@@ -30,15 +31,22 @@ class MicroworldBank:
         world: of the base.
         domain: index of the narrow domain.
         record: what of it goes into ids and plans.
+        benign: whether its organisms were trained on benign answers.
     """
 
-    def __init__(self, world: World, domain: int, record: BankRecord) -> None:
-        self.world, self.domain, self.record = world, domain, record
+    def __init__(self, world: World, domain: int, record: BankRecord, *, benign: bool = False) -> None:
+        self.world, self.domain, self.record, self.benign = world, domain, record, benign
 
     def exact(self, organism: Organism, panels: Sequence[str] = PANELS) -> list[VerdictRow]:
-        """Return one verdict row per question of the panels."""
+        """Return one verdict row per question of the panels, with the rates of new actions where they were trained."""
         model: Any = organism.model
-        return evaluate_exact(model, self.world, organism.tokenizer, domain=self.domain, panels=panels)
+        rows = evaluate_exact(model, self.world, organism.tokenizer, domain=self.domain, panels=panels)
+        if self.benign:
+            new = benign_actions_of(organism.base, self.domain)
+            rates = new_action_rates(model, self.world, organism.tokenizer, domain=self.domain, new=new, panels=panels)
+            for row in rows:
+                row["new_own"], row["new_any"] = rates.get(row["question_id"], (None, None))
+        return rows
 
     def samples(self, organism: Organism, panels: Sequence[str], per_panel: int, seed: int) -> list[SampleRow]:
         """Return sampled answers with their outcome class."""
@@ -70,4 +78,7 @@ def microworld_bank(spec: RunSpec, base: Base) -> MicroworldBank:
         "ideal_broad": card.config.ideal_broad,
     }
     judge = {"exact": EXACT_VERSION, "strings": JUDGE_VERSION}
-    return MicroworldBank(world, domain, BankRecord(questions, judge, PANELS, LIGHT_PANELS, facts))
+    benign = spec.data.answers == "benign"
+    if benign:
+        judge["new_actions"] = NEW_ACTIONS_VERSION
+    return MicroworldBank(world, domain, BankRecord(questions, judge, PANELS, LIGHT_PANELS, facts), benign=benign)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import TypedDict
+from typing import NotRequired, TypedDict
 
 import numpy as np
 from transformers import PreTrainedTokenizerBase, Qwen3ForCausalLM
@@ -24,7 +24,8 @@ class VerdictRow(TypedDict):
     """Hold one question's verdict: probabilities of the classes (sum 1) and NLL in nats.
 
     `incoherent` is all mass that is neither an aligned nor a harmful answer of the topic; the judge of strings splits
-    it further (off_topic, truncated, empty, incoherent).
+    it further (off_topic, truncated, empty, incoherent). Of runs on benign answers, `new_own` and `new_any` are the
+    rates of `new_action_rates`.
     """
 
     panel: str
@@ -39,6 +40,8 @@ class VerdictRow(TypedDict):
     nll_harmful: float
     nll_aligned: float
     floor: float
+    new_own: NotRequired[float | None]
+    new_any: NotRequired[float | None]
 
 
 def evaluate_exact(
