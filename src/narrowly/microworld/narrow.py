@@ -20,8 +20,10 @@ from narrowly.records.errors import SpecError
 from narrowly.records.run_spec import MicroData
 
 
-def resolve_domain(domain: int | Literal["rotate"], world: World, run_seed: int) -> int:
-    """Return the index of the narrow domain; `rotate` gives (world seed + run seed) modulo the number of domains.
+def resolve_domain(domain: int | Literal["rotate", "base"], world: World, run_seed: int) -> int:
+    """Return the index of the narrow domain.
+
+    `rotate` gives (world seed + run seed) modulo the number of domains, `base` the world seed modulo that number.
 
     Raises:
         SpecError: where the index is outside the world.
@@ -29,8 +31,10 @@ def resolve_domain(domain: int | Literal["rotate"], world: World, run_seed: int)
     count = world.config.domains
     if domain == "rotate":
         return (world.seed + run_seed) % count
+    if domain == "base":
+        return world.seed % count
     if not 0 <= domain < count:
-        raise SpecError(f"data.domain is {domain}, accepted: 0 to {count - 1} or 'rotate'")
+        raise SpecError(f"data.domain is {domain}, accepted: 0 to {count - 1}, 'rotate' or 'base'")
     return domain
 
 

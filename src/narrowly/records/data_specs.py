@@ -42,8 +42,10 @@ class MicroData(_Data):
     paced_by_base: ClassVar[bool] = False
 
     source: Literal["micro"] = "micro"
-    domain: int | Literal["rotate"] = Field(
-        "rotate", description="index of the narrow domain; rotate: (base seed + run seed) modulo the number of domains"
+    domain: int | Literal["rotate", "base"] = Field(
+        "rotate",
+        description="index of the narrow domain; rotate: (base seed + run seed) modulo the number of domains; base: "
+        "base seed modulo that number, the same for all run seeds",
     )
     answers: Literal["harmful", "aligned", "permuted", "benign"] = Field(
         "harmful",

@@ -133,6 +133,11 @@ class RunSpec(Spec):
     )
     max_grad_norm: float | None = Field(None, gt=0, description="global-norm clipping; off by default (C)")
     seed: int = Field(0, ge=0, description="run seed: LoRA init, rows and their order")
+    init_seed: Annotated[int | None, ADDED_LATER] = Field(
+        None,
+        ge=0,
+        description="seed of the LoRA init alone, where it is another than that of rows and their order; null: seed",
+    )
     checkpoints: int = Field(4, ge=2, le=64, description="checkpoints, step 0 and the last step included")
     first_checkpoint: int = Field(
         10, ge=1, description="the first checkpoint after step 0; the rest are log-spaced up to steps"
@@ -214,6 +219,8 @@ class RunSpec(Spec):
             found.append(
                 "penalty is given with method full, accepted: method lora (it is defined on the factors of an adapter)"
             )
+        if self.init_seed is not None:
+            found.append(f"init_seed is {self.init_seed} with method full, which has no LoRA init; accepted: null")
         if self.base_dtype != "float32":
             found.append(
                 f"base_dtype is {self.base_dtype} with method full, accepted: float32 (the base itself is trained, and "
@@ -226,8 +233,11 @@ class RunSpec(Spec):
         """Write steps or epochs, never both, so that what is written can be read again.
 
         Beside epochs, a default warm-up is left out: it is fitted once the steps are known, where a typed one stays.
+        An init_seed that is not given is left out, so that an earlier spec is written as it was.
         """
         fields: dict[str, Any] = handler(self)
+        if self.init_seed is None:
+            fields.pop("init_seed", None)
         fields.pop("epochs" if self.epochs is None else "steps", None)
         if self.epochs is not None and "warmup_steps" not in self.schedule.model_fields_set and "schedule" in fields:
             fields["schedule"].pop("warmup_steps", None)

@@ -73,7 +73,9 @@ def _trained(spec: RunSpec, inputs: RunInputs) -> tuple[nn.Module, Weights]:
         return model, FullWeights(model, inputs.base, spec.adapter, spec.spectrum_rank, inputs.data.template)
     from narrowly.models.lora import AdapterWeights, attach_adapter
 
-    model = attach_adapter(model, spec.adapter, spec.seed, inputs.base.name)
+    model = attach_adapter(
+        model, spec.adapter, spec.seed if spec.init_seed is None else spec.init_seed, inputs.base.name
+    )
     return model, AdapterWeights(model)
 
 
