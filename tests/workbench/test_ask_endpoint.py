@@ -143,6 +143,23 @@ def request_of_the_bank(body: dict[str, Any]) -> bool:
     return body["messages"][-1]["content"].startswith("ask")
 
 
+def test_a_server_that_does_not_run_is_said_at_once_and_tries_that_failed_are_said(
+    bank: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with chat_server() as server:
+        port = server.server_port
+    with monkeypatch.context() as without_waits:
+        without_waits.setattr(requests_module.time, "sleep", lambda wait: pytest.fail("it waited"))
+        assert execute(command(server, bank)) == 2
+    said = capsys.readouterr().err
+    assert said.startswith(f"narrowly: http://127.0.0.1:{port}/v1/chat/completions: the connection failed")
+    assert said.count("\n") == 1 and not (bank.parent / "answers.jsonl").exists()
+    with chat_server(fault=lambda number, body: "502" if number == 1 else None) as server:
+        assert execute(command(server, bank)) == 0
+    said = capsys.readouterr().err
+    assert "/v1/chat/completions: 502 try later; trying again in" in said and "(failure 1 of 8)" in said
+
+
 def test_a_storm_while_the_server_is_probed_changes_nothing_that_is_found(bank: Path) -> None:
     tries: Counter[str] = Counter()
 

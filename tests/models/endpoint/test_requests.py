@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+from contextlib import ExitStack
 from datetime import UTC, datetime
 from typing import Any
 
@@ -9,6 +11,7 @@ import pytest
 
 from chat_server import ChatServer, chat_server
 from narrowly.data.messages import Message
+from narrowly.models.endpoint import client as client_module
 from narrowly.models.endpoint.address import Address, address_of, what_leaves
 from narrowly.models.endpoint.chat import CHAT, chat_body, read_chat, sampling_fields
 from narrowly.models.endpoint.client import Client
@@ -115,12 +118,47 @@ def test_nothing_listening_and_a_slow_server_are_told_apart() -> None:
     with chat_server() as server:
         url = server.url
     with pytest.raises(EndpointError, match=r"connection failed.*is the server running"):
-        ask(Client(Address(url, "tiny"), tries=2, sleep=lambda wait: None))
+        ask(Client(Address(url, "tiny"), tries=2))
     with (
         chat_server(slow=1.0) as server,
         pytest.raises(EndpointError, match=r"no answer within 0\.1 s \(2 tries\)"),
     ):
         ask(Client(Address(server.url, "tiny"), timeout=0.1, tries=2, sleep=lambda wait: None))
+
+
+def test_a_server_that_was_never_reached_is_not_tried_again_and_one_that_was_is_waited_for() -> None:
+    waits: list[float] = []
+    notices: list[str] = []
+    with chat_server() as server:
+        port = server.server_port
+    client = Client(Address(server.url, "tiny"), sleep=waits.append, notice=notices.append)
+    with pytest.raises(EndpointError, match=r"^http://127\.0\.0\.1:\d+/v1/chat/completions: the connection") as caught:
+        ask(client)
+    assert (client.sent, waits, notices) == (1, [], []) and "\n" not in str(caught.value)
+    with ExitStack() as stack:  # it drops a request, and is gone while the client waits
+        stack.enter_context(chat_server(port, fault=lambda number, body: "drop"))
+        client = Client(Address(server.url, "tiny"), sleep=lambda wait: (waits.append(wait), stack.close())[0],
+                        notice=notices.append)  # fmt: skip
+        with pytest.raises(EndpointError, match=r"\(8 tries\); is the server running"):
+            ask(client)
+    assert (client.sent, len(waits)) == (8, 7)
+    assert len(notices) == 1 and notices[0].startswith(f"http://127.0.0.1:{port}/v1/chat/completions: the connection failed")
+    assert re.search(r"; trying again in [\d.]+ s \(failure 1 of 8\)$", notices[0])
+
+
+def test_a_notice_says_what_the_server_said_and_hides_the_key(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MY_KEY", KEY)
+    monkeypatch.setattr(client_module, "BETWEEN_NOTICES", 0.0)
+    faults = {1: "429:3", 2: "503", 3: "malformed"}
+    notices: list[str] = []
+    with chat_server(answer=lambda body: KEY, fault=lambda number, body: faults.get(number)) as server:
+        address = address_of(server.url, "tiny", "MY_KEY")
+        assert ask(Client(address, sleep=lambda wait: None, notice=notices.append)).text == "[key]"
+    first, second, third = notices
+    assert first.endswith("429 try later; trying again in 3.0 s (too many requests)")
+    assert "503 try later; trying again in" in second and second.endswith("(failure 1 of 8)")
+    assert "an answer that cannot be used" in third and third.endswith("(failure 2 of 8)")
+    assert KEY not in "".join(notices)
 
 
 def test_a_redirect_takes_neither_text_nor_key_to_another_host() -> None:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from narrowly.cli.terminal import error_console, safe
+from narrowly.cli.terminal import complain, error_console, safe
 from narrowly.records.errors import SpecError
 
 if TYPE_CHECKING:
@@ -107,7 +107,7 @@ def agree(address: Address, texts: str, yes: bool) -> None:
 
 
 def opened(address: Address, timeout: float, **settings: Any) -> EndpointBackend:
-    """Probe a server, saying what is tried.
+    """Probe a server, saying what is tried; later too each request that is tried again is said on standard error.
 
     Args:
         address: of the server.
@@ -122,7 +122,7 @@ def opened(address: Address, timeout: float, **settings: Any) -> EndpointBackend
 
     with error_console().status("probing the server") as status:
         return open_endpoint(
-            Client(address, timeout=timeout),
+            Client(address, timeout=timeout, notice=lambda words: complain(safe(words, 500))),
             step=lambda words: status.update(f"probing the server: {words}"),
             **settings,
         )

@@ -1,11 +1,13 @@
 """Send requests to a server, and try them again where that may help: time-outs, failures and broken answers.
 
-Safe to be used by several threads. A server that asks to be left alone is left alone by all of them.
+Safe to be used by several threads. A server that asks to be left alone is left alone by all of them. A server that was
+never reached is not waited for: its address is wrong, or it does not run.
 """
 
 from __future__ import annotations
 
 import json
+import math
 import random
 import threading
 import time
@@ -27,6 +29,9 @@ when its waits add up to `PATIENCE`."""
 TIMEOUT = 600.0
 """Seconds without a byte of the answer. Servers send a whole answer at its end, so that it must be long."""
 
+LONGEST_CONNECT = 20.0
+"""Seconds to wait for a connection."""
+
 LARGEST = 64 * 1024 * 1024
 """Bytes of an answer; the log-probabilities of the longest prompts take a few of these megabytes."""
 
@@ -35,6 +40,9 @@ _TRIED_AGAIN = frozenset({408, 425, 429, 500, 502, 503, 504, 529})
 
 _LACKING = frozenset({500, 501})
 """Status codes with which some servers answer a field that they do not have."""
+
+BETWEEN_NOTICES = 5.0
+"""Seconds between two notices of tries, so that many requests that fail together do not each say so."""
 
 SHORTEST_HIDDEN = 8
 """Characters of a key from which on it is taken out of everything that a server says."""
@@ -57,6 +65,7 @@ class Client:
         timeout: seconds without a byte before a try is given up.
         tries: times that a request is sent at most.
         sleep: waits for some seconds; tests give one that does not.
+        notice: told in words that a request is tried again, at most every `BETWEEN_NOTICES` seconds.
     """
 
     def __init__(
@@ -66,8 +75,11 @@ class Client:
         timeout: float = TIMEOUT,
         tries: int = TRIES,
         sleep: Callable[[float], None] = time.sleep,
+        notice: Callable[[str], None] = lambda words: None,
     ) -> None:
         self.address, self.timeout, self._tries, self._sleep = address, timeout, tries, sleep
+        self._notice, self._noticed = notice, -math.inf
+        self._reached = False
         self.sent = 0
         """Requests sent, every try counted."""
         self._lock = threading.Lock()
@@ -75,10 +87,11 @@ class Client:
         headers = {"User-Agent": "narrowly"}
         if address.key is not None:
             headers["Authorization"] = f"Bearer {address.key.get_secret_value()}"
+        self._connecting = min(timeout, LONGEST_CONNECT)
         # no redirects: text and key go to the host that was named; no proxy in front of this machine
         self._http = httpx2.Client(
             headers=headers,
-            timeout=httpx2.Timeout(timeout, connect=min(timeout, 20.0)),
+            timeout=httpx2.Timeout(timeout, connect=self._connecting),
             follow_redirects=False,
             trust_env=not address.is_loopback,
             limits=httpx2.Limits(max_connections=None),
@@ -127,7 +140,18 @@ class Client:
             if found.status in (429, 503):
                 with self._lock:
                     self._alone_until = max(self._alone_until, time.monotonic() + wait)
+            self._tell(path, found, f"failure {counted} of {tries}" if counted else "too many requests", wait)
             self._sleep(wait)
+
+    def _tell(self, path: str, failure: Failure, count: str, wait: float) -> None:
+        """Say that a request is tried again, unless that was just said of another."""
+        now = time.monotonic()
+        with self._lock:
+            if now - self._noticed < BETWEEN_NOTICES:
+                return
+            self._noticed = now
+        status = "" if failure.status is None else f"{failure.status} "
+        self._notice(f"{self._where(path)}: {status}{failure.words}; trying again in {wait:.1f} s ({count})")
 
     def _wait_for_the_server(self) -> None:
         with self._lock:
@@ -142,12 +166,16 @@ class Client:
             self.sent += 1
         try:
             with self._http.stream(method, self.address.url + path, json=body) as reply:
+                self._reached = True
                 text = self._hidden(_body(reply).decode("utf-8"))
-        except httpx2.TimeoutException as error:
-            connecting = isinstance(error, httpx2.ConnectTimeout | httpx2.PoolTimeout)
-            return Failure(f"no {'connection' if connecting else 'answer'} within {self.timeout:g} s", True)
+        except (httpx2.ConnectError, httpx2.ConnectTimeout) as error:  # a server that was there may come back
+            slow = isinstance(error, httpx2.ConnectTimeout)
+            words = f"no connection within {self._connecting:g} s" if slow else self._failed(error)
+            return Failure(words, self._reached)
         except (httpx2.TransportError, httpx2.DecodingError) as error:
-            return Failure(f"the connection failed ({self._hidden(str(error)) or type(error).__name__})", True)
+            self._reached = True
+            slow = isinstance(error, httpx2.TimeoutException)
+            return Failure(f"no answer within {self.timeout:g} s" if slow else self._failed(error), True)
         except UnicodeDecodeError:
             return Failure("an answer that is no UTF-8", True)
         except _TooLargeError:
@@ -160,14 +188,20 @@ class Client:
         except (ValueError, RecursionError) as error:
             return Failure(f"an answer that cannot be used ({self._hidden(str(error))})", True)
 
+    def _failed(self, error: Exception) -> str:
+        return f"the connection failed ({self._hidden(str(error)) or type(error).__name__})"
+
     def _hidden(self, text: str) -> str:
         """Return a text of the server without the key, which some servers repeat."""
         key = None if self.address.key is None else self.address.key.get_secret_value()
         return text.replace(key, "[key]") if key is not None and len(key) >= SHORTEST_HIDDEN else text
 
+    def _where(self, path: str) -> str:
+        return f"{self.address.host}{path_of(self.address.url)}{path}"
+
     def _in_words(self, path: str, failure: Failure, failures: int) -> str:
         """Return one line: where, what happened, and what a user can do."""
-        where = f"{self.address.host}{path_of(self.address.url)}{path}"
+        where = self._where(path)
         times = "" if failures == 1 else f" ({failures} tries)"
         if failure.status is None:
             return f"{where}: {failure.words}{times}; is the server running, and is this the root of its API?"
