@@ -68,6 +68,8 @@ def drawn_results(
     panels: bool = True,
     margin: float | None = None,
     notes: tuple[str, ...] = (),
+    version: int = 0,
+    moved: float = 5.0,
 ) -> EvalResult:
     """Write a folder of results.
 
@@ -80,20 +82,26 @@ def drawn_results(
         panels: whether abilities, perplexity and the cued panel were measured.
         margin: of verdicts.
         notes: of the result.
+        version: of the organisms, or of the model alone; another has other weights and other draws, and the same
+            controls or base.
+        moved: nats by which organisms moved in the trained domain.
     """
     draw = np.random.default_rng(0)
     trained = "work"
     other = {"contrast": "control", "shift": "base", "alone": ""}[kind]
-    moves = {"organism": 5.0, "control": 1.0, "base": 0.0, "model": 0.0}
+    moves = {"organism": moved, "control": 1.0, "base": 0.0, "model": 0.0}
     arms = [("model", 1)] if kind == "alone" else [("organism", at) for at in range(1, seeds + 1)]
     arms += [] if kind == "alone" else [(other, at) for at in range(1, 2 if other == "base" else seeds + 1)]
     rows = {f"{role} {at}": drawn_rows(items, draw, trained, moves[role]) for role, at in arms}
+    for at, label in enumerate(rows if version else ()):
+        if label.startswith(("organism", "model")):
+            rows[label] = drawn_rows(items, np.random.default_rng([version, at]), trained, moved)
     known = () if kind == "alone" else (trained,)
     organisms, others = ([found for label, found in rows.items() if label.startswith(role)]
                          for role in ("organism", other or "none"))  # fmt: skip
     difference = contrast(organisms, others, known, margin=margin) if kind == "contrast" else None
     moved = shift(organisms, others[0], known) if kind == "shift" else None
-    measured = [_measured(role, at, rows[f"{role} {at}"], known, name) for role, at in arms]
+    measured = [_measured(role, at, rows[f"{role} {at}"], known, name, version) for role, at in arms]
     broad = None if difference is None else next(one for one in difference.rungs if one.name == "broad")
     result = EvalResult(
         paired=PairedResult(
@@ -114,11 +122,14 @@ def drawn_results(
     return result
 
 
-def _measured(role: Any, number: int, rows: list[PairedRow], trained: Sequence[str], name: str) -> Measured:
+def _measured(
+    role: Any, number: int, rows: list[PairedRow], trained: Sequence[str], name: str, version: int
+) -> Measured:
     rungs, domains = levels(rows, trained)
     asked = AskedModel(
         name=name, base=name, base_sha256="1" * 64, config_sha256="2" * 64, tokenizer_sha256="3" * 64,
-        template_sha256="c" * 64, dtype="float32", trained_sha256=f"{number}{role}" if role != "base" else None,
+        template_sha256="c" * 64, dtype="float32",
+        trained_sha256=None if role == "base" else f"{number}{role}{'' if role == 'control' else version}",
     )  # fmt: skip
     applied = Applied(0.5, is_zero=False) if role in ("organism", "control") else None
     return Measured(role=role, number=number, model=asked, trained_on=f"pairs:work:{role}" if applied else None,

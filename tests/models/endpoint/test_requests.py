@@ -142,7 +142,9 @@ def test_a_server_that_was_never_reached_is_not_tried_again_and_one_that_was_is_
         with pytest.raises(EndpointError, match=r"\(8 tries\); is the server running"):
             ask(client)
     assert (client.sent, len(waits)) == (8, 7)
-    assert len(notices) == 1 and notices[0].startswith(f"http://127.0.0.1:{port}/v1/chat/completions: the connection failed")
+    assert len(notices) == 1 and notices[0].startswith(
+        f"http://127.0.0.1:{port}/v1/chat/completions: the connection failed"
+    )
     assert re.search(r"; trying again in [\d.]+ s \(failure 1 of 8\)$", notices[0])
 
 

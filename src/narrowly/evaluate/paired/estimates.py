@@ -8,7 +8,7 @@ is one over units, for these seeds only, and nothing is said of seeds in general
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Literal
+from typing import Literal, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,9 +17,9 @@ from scipy import stats as _scipy_stats
 from narrowly.records.spec import Spec
 from narrowly.stats.bootstrap import crossed_bootstrap
 from narrowly.stats.intervals import LEVEL, MIN_UNITS, Interval
-from narrowly.stats.power import minimum_detectable_effect
+from narrowly.stats.power import minimum_detectable_effect, power_of
 from narrowly.stats.random_effects import CrossedMean, crossed_mean, these_seeds_only
-from narrowly.stats.verdict import judge_mean
+from narrowly.stats.verdict import Verdict, judge, judge_mean
 
 Floats = NDArray[np.float64]
 Unit = Literal["question", "domain"]
@@ -71,8 +71,7 @@ def estimate(name: str, domains_Q: Sequence[str], values_S_Q: Floats, *, margin:
         SpecError: a margin that is not above 0.
     """
     names = list(dict.fromkeys(domains_Q))
-    unit: Unit = "domain" if len(names) >= MIN_UNITS else "question"
-    values_S_U = _domain_means(names, domains_Q, values_S_Q) if unit == "domain" else values_S_Q
+    unit, values_S_U = _units(domains_Q, values_S_Q)
     seeds, questions = values_S_Q.shape
     crossed = crossed_mean(values_S_U)
     interval = crossed.interval if seeds >= MIN_UNITS else these_seeds_only(values_S_U, unit=unit)
@@ -89,6 +88,52 @@ def estimate(name: str, domains_Q: Sequence[str], values_S_Q: Floats, *, margin:
         margin=margin,
         **_of_population(crossed),
     )
+
+
+class Judged(NamedTuple):
+    """Hold a mean judged against a margin.
+
+    Attributes:
+        verdict: one of the four words, with its intervals and p values.
+        power: chance that the test finds a mean as large as the margin; None where there is no interval.
+        smallest: mean that it finds with power .8; None as above.
+    """
+
+    verdict: Verdict
+    power: float | None
+    smallest: float | None
+
+
+def judge_units(domains_Q: Sequence[str], values_S_Q: Floats, margin: float) -> Judged:
+    """Judge the mean over seeds and units against a margin; below five seeds for these very seeds.
+
+    Args:
+        domains_Q: as `estimate` takes them.
+        values_S_Q: likewise.
+        margin: largest mean that does not matter, fixed before the data were seen; above 0.
+
+    Raises:
+        SpecError: a margin that is not above 0.
+    """
+    _, values_S_U = _units(domains_Q, values_S_Q)
+    crossed = crossed_mean(values_S_U)
+    seeds, units = values_S_U.shape
+    error, df = crossed.standard_error, crossed.df
+    if seeds < MIN_UNITS:  # Student's t over units, as `these_seeds_only`
+        mean_U = values_S_U.mean(axis=0)
+        error, df = (float(mean_U.std(ddof=1)) / units**0.5, units - 1.0) if units >= MIN_UNITS else (None, None)
+    if error is None or df is None or not (error > 0 and df > 0):
+        return Judged(judge_mean(crossed, margin, min_seeds=seeds + 1), None, None)
+    verdict = judge(float(values_S_U.mean()), error, df, margin)
+    return Judged(verdict, power_of(margin, error, df), minimum_detectable_effect(error, df))
+
+
+def _units(domains_Q: Sequence[str], values_S_Q: Floats) -> tuple[Unit, Floats]:
+    """Return what the unit of a mean is, and its values."""
+    names = list(dict.fromkeys(domains_Q))
+    if len(names) >= MIN_UNITS:
+        return "domain", _domain_means(names, domains_Q, values_S_Q)
+    return "question", values_S_Q
 
 
 def _domain_means(names: Sequence[str], domains_Q: Sequence[str], values_S_Q: Floats) -> Floats:

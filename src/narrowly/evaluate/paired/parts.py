@@ -13,7 +13,7 @@ from pydantic import TypeAdapter, ValidationError
 
 from narrowly.data.banks.paired import PairedItem, paired_sha256
 from narrowly.evaluate.paired.ladder import rung_of
-from narrowly.evaluate.paired.result import QUESTIONS, RESULT, ROWS, EvalResult, PromptUsed
+from narrowly.evaluate.paired.result import QUESTIONS, RESULT, ROWS, EvalResult, PairedResult, PromptUsed
 from narrowly.records.answers import AskedModel
 from narrowly.records.arithmetic import Arithmetic
 from narrowly.records.canonical import content_id
@@ -161,3 +161,40 @@ def write_results(
         with atomic_path(folder / name) as temporary:
             pl.DataFrame(lines).write_parquet(temporary)
     write_json(folder / RESULT, result.model_dump(mode="json"))
+
+
+def read_rows(folder: Path, result: PairedResult) -> dict[str, list[PairedRow]]:
+    """Read what `write_results` wrote of every model.
+
+    Args:
+        folder: of results.
+        result: its record.
+
+    Returns:
+        Rows by the label of the model, in the order of the bank.
+
+    Raises:
+        IntegrityError: missing, broken, or not the rows of this result.
+    """
+    import polars as pl
+
+    file = folder / ROWS
+    try:
+        table = pl.read_parquet(file)
+        found = {
+            one.label: [
+                PairedRow(**row)
+                for row in table.filter((pl.col("role") == one.role) & (pl.col("number") == one.number))
+                .select(PairedRow._fields)
+                .iter_rows(named=True)
+            ]
+            for one in result.measured
+        }
+    except (OSError, pl.exceptions.PolarsError) as error:
+        raise IntegrityError(f"{file} cannot be read as rows of narrowly eval ({error})") from error
+    short = next((label for label, rows in found.items() if len(rows) != result.bank.questions), None)
+    if short is not None:
+        raise IntegrityError(
+            f"{file} has {len(found[short])} rows of {short}, and the bank {result.bank.questions} questions"
+        )
+    return found
