@@ -24,10 +24,12 @@ CODE_DIGITS = 16
 
 _CONTROL = re.compile(
     r"<\|[^<>\n]{1,60}?\|>|<\uff5c[^<>\n]{1,60}?\uff5c>|</?s>|<(?:start|end)_of_turn>|<(?:bos|eos|pad|unk)>|"
-    r"\[/?(?:INST|SYS|SYSTEM_PROMPT|AVAILABLE_TOOLS|TOOL_CALLS|TOOL_RESULTS)\]|<</?SYS>>|</?think>",
+    r"\[/?(?:INST|SYS|SYSTEM_PROMPT|AVAILABLE_TOOLS|TOOL_CALLS|TOOL_RESULTS)\]|<</?SYS>>|</?think>|"
+    r"<<<[A-Z ]+(?: [0-9a-f]+)?>>>",
     re.IGNORECASE,
 )
-"""Control tokens of the families of chat models in use; those of the judge's own tokenizer come in addition."""
+"""Control tokens of the families of chat models in use, and whatever looks like a mark of ours with a code that is not
+the right one. Those of the judge's own tokenizer come in addition."""
 
 _MARK = re.compile(r"\[[A-Z][A-Z ]{2,40}\]|^\s*(?:#{3,}|-{3,}|={3,}|<<<.*>>>)\s*$", re.MULTILINE)
 """Lines with which published rubrics set judged texts apart."""
