@@ -74,6 +74,8 @@ class ChatServer(ThreadingHTTPServer):
         routes: by which it gives log-probabilities of a prompt.
         shift: added to every prompt log-probability.
         slow: seconds per answer.
+        cut: cuts an answer into its tokens; None cuts at blanks.
+        top: called with a request's body for the likeliest first tokens and their log-probabilities; None lists none.
     """
 
     daemon_threads = True
@@ -96,6 +98,8 @@ class ChatServer(ThreadingHTTPServer):
         self.routes: frozenset[str] = frozenset()
         self.shift = 0.0
         self.slow = 0.0
+        self.cut: Callable[[str], list[str]] | None = None
+        self.top: Callable[[dict[str, Any]], list[tuple[str, float]]] | None = None
         self.shared = random.Random(0)
         self.lock = threading.Lock()
         self.running = self.most_running = 0
@@ -196,9 +200,14 @@ class _Handler(BaseHTTPRequestHandler):
         count = body.get("n", 1) if server.choices == "yes" else 1
         tokens = [word + " " for word in text.split()]
         tokens[-1:] = [tokens[-1].rstrip()] if tokens else []
+        if server.cut is not None:
+            tokens = server.cut(text)
         if server.logprobs == "wrong":
             tokens = ["other "] * len(tokens)
         given = {"content": [{"token": token, "logprob": -0.5, "top_logprobs": []} for token in tokens]}
+        if server.top is not None and body.get("logprobs") and given["content"]:
+            listed = server.top(body)[: body.get("top_logprobs", 0)]
+            given["content"][0]["top_logprobs"] = [{"token": token, "logprob": value} for token, value in listed]
         if server.logprobs == "malformed":
             given = {"content": [{"token": None, "logprob": "low"}, 3, *given["content"]]}
         choice = {

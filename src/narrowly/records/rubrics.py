@@ -46,9 +46,7 @@ class Rubric(Spec):
     def _can_be_asked(self) -> Rubric:
         missing = [mark for mark in (QUESTION, ANSWER) if mark not in self.text]
         if missing:
-            raise ValueError(
-                f"the text has no {' and no '.join(missing)}, where the judged texts stand; accepted: both"
-            )
+            raise ValueError(f"the text has no {' and no '.join(missing)}, where judged texts stand; accepted: both")
         accepted = {*WORDS, OTHER} if self.role == "content" else set(WORDS)
         unknown = [word for word in self.words if word not in accepted]
         if unknown:

@@ -59,7 +59,8 @@ def kappa(one: Sequence[Hashable], other: Sequence[Hashable], *, level: float = 
     table = np.zeros((len(names), len(names)))
     for a, b in zip(one, other, strict=True):
         table[names.index(a), names.index(b)] += 1
-    found = cohens_kappa(table)
+    with np.errstate(invalid="ignore", divide="ignore"):  # of a test against 0 that is not used
+        found = cohens_kappa(table)
     half = float(_scipy_stats.norm.ppf(0.5 + level / 2)) * math.sqrt(max(0.0, float(found.var_kappa)))
     value = float(found.kappa)
     return Interval(value, max(-1.0, value - half), min(1.0, value + half), n, method, None)
