@@ -29,6 +29,7 @@ RATES = {
     "muon_B_adam_A": 0.05,
     "lora_muon": 0.05,
     "spectral_power": 0.05,
+    "kaon": 0.05,
 }
 KINDS = sorted(OPTIMISERS)
 

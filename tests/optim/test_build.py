@@ -30,6 +30,7 @@ BASES: dict[str, dict[str, Any]] = {
     "muon_B_adam_A": {"lr": 0.01},
     "lora_muon": {"lr": 0.01},
     "spectral_power": {"lr": 0.01},
+    "kaon": {"lr": 0.01},
 }
 CHANGES: dict[str, dict[str, Any]] = {
     "sgd": {"lr": 0.2, "momentum": 0.5, "nesterov": True, "weight_decay": 0.1, "lora_plus_ratio": 4},
@@ -129,6 +130,14 @@ CHANGES: dict[str, dict[str, Any]] = {
         "orthogonaliser": "exact",
         "ns_steps": 2,
         "floor": 50.0,
+    },
+    "kaon": {
+        "lr": 0.02,
+        "rounds": 3,
+        "momentum": 0.5,
+        "nesterov": False,
+        "weight_decay": 0.1,
+        "scale_rule": "spectral_norm",
     },
     "spectral_power": {
         "lr": 0.02,

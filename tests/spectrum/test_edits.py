@@ -21,7 +21,7 @@ from tiny_adapters import WEIGHTS, logits, saved, tiny_base, tiny_model
 
 EDITS = [
     KeepTop(k=1), KeepTop(k=3), DropTop(k=1), DropTop(k=3), Flatten(), Flatten(t=0.3), Clip(limit=1.2), Clip(limit=0.5),
-    Scale(factor=0.5),
+    Scale(factor=0.5), Scale(factor=1.5),
 ]  # fmt: skip
 
 
@@ -180,8 +180,8 @@ def test_an_adapter_merged_into_its_base_is_refused_because_an_edit_would_not_re
 
 
 def test_only_keeping_the_top_can_make_a_spectrum_more_peaked() -> None:
-    """Stable rank and condition number of what is left; keep_top alone is refused to real adapters."""
-    assert {edit.kind for edit in EDITS if edit.sharpens} == {"keep_top"}
+    """Stable rank and condition number of what is left; keep_top and longer updates are refused to real adapters."""
+    assert {edit.edit_id for edit in EDITS if edit.sharpens} == {"keep_top-1", "keep_top-3", "scale-1.5"}
     pair = pair_of_spectrum([5.0, 2.0, 1.0, 0.1], dtype=torch.float64)
     before = dense_values(pair)
     for edit in (Flatten(t=0.3), Flatten(), Clip(limit=1.2), Clip(limit=0.5), Scale(factor=0.5)):

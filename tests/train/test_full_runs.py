@@ -380,6 +380,7 @@ def test_an_unknown_target_module_is_named(tiny: Tiny, tmp_path: Path) -> None:
         ({"optimiser": {"kind": "lora_rite", "lr": 0.01}}, "lora_rite with method full"),
         ({"optimiser": {"kind": "muon_B_adam_A", "lr": 0.01}}, "muon_B_adam_A with method full"),
         ({"optimiser": {"kind": "spectral_power", "lr": 0.01}}, "spectral_power with method full"),
+        ({"optimiser": {"kind": "kaon", "lr": 0.01}}, "kaon with method full"),
         ({"optimiser": {"kind": "adam", "lr": 0.01, "lora_plus_ratio": 4}}, "lora_plus_ratio is 4 with method full"),
         ({"method": "lora", "spectrum_rank": 4}, "spectrum_rank is given with method lora"),
         ({"method": "fully"}, "method"),

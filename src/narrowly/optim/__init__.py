@@ -8,6 +8,7 @@ model (ScheduleFree). Training and engineers' own loops call it; it calls torch,
 
 from narrowly.optim.build import build_optimizer
 from narrowly.optim.composite import CompositeOptimizer
+from narrowly.optim.kaon import Kaon
 from narrowly.optim.lora_muon import LoRAMuon
 from narrowly.optim.modes import evaluation_mode, return_to_training
 from narrowly.optim.muon import Muon
@@ -20,6 +21,7 @@ from narrowly.records.optimisers.scale_rules import SCALE_RULES
 __all__ = [
     "SCALE_RULES",
     "CompositeOptimizer",
+    "Kaon",
     "LoRAMuon",
     "Muon",
     "Routing",

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Annotated, Any, ClassVar, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import Field, TypeAdapter, ValidationError, model_serializer
 
@@ -13,8 +13,13 @@ from narrowly.records.spec import Spec, validated
 
 
 class _Edit(Spec):
-    sharpens: ClassVar[bool] = False
-    """Whether the edit can make a spectrum more peaked; such edits are for the microworld alone (design.md, law 10)."""
+    @property
+    def sharpens(self) -> str | None:
+        """Return that the edit makes a spectrum more peaked or an update longer, which is for the microworld alone.
+
+        None for every other edit (design.md, law 10).
+        """
+        return None
 
     @property
     def edit_id(self) -> str:
@@ -32,10 +37,13 @@ class _Edit(Spec):
 class KeepTop(_Edit):
     """Keep the k largest singular values of every adapter, set the rest to zero."""
 
-    sharpens: ClassVar[bool] = True
-
     kind: Literal["keep_top"] = "keep_top"
     k: int = Field(1, ge=1, description="directions kept in each module")
+
+    @property
+    def sharpens(self) -> str | None:
+        """Return what it does."""
+        return "sharpens a spectrum"
 
 
 class DropTop(_Edit):
@@ -71,10 +79,17 @@ class Clip(_Edit):
 
 
 class Scale(_Edit):
-    """Multiply every singular value by a factor in (0, 1]; the control for every other edit."""
+    """Multiply every singular value by a factor; below 1 it is the control for every other edit."""
 
     kind: Literal["scale"] = "scale"
-    factor: float = Field(gt=0, le=1, description="of every singular value")
+    factor: float = Field(
+        gt=0, le=4, description="of every singular value; above 1 the update gets longer: for the microworld alone"
+    )
+
+    @property
+    def sharpens(self) -> str | None:
+        """Return what it does with a factor above 1."""
+        return "with a factor above 1 lengthens an update" if self.factor > 1 else None
 
 
 EditSpec = Annotated[KeepTop | DropTop | Flatten | Clip | Scale, Field(discriminator="kind")]

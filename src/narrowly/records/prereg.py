@@ -30,7 +30,11 @@ class PrimaryContrast(Spec):
     second: tuple[str, ...] | Literal["base", "ideal"] = Field(
         description="arms; base: the base before fine-tuning; ideal: the ideal learner's rate of the base's world"
     )
-    first_edit: str = Field("none", description="edit-id of the first set's organisms, or `scale`: all scalings")
+    first_edit: str = Field(
+        "none",
+        description="edit-id of the first set's organisms; `scale`: every scaling of them; of the dial "
+        "CONTROL-FACTOR@REFERENCE, as orthogonal-0.5@same_init",
+    )
     second_edit: str = Field("none", description="of the second set's")
     outcome: Rung = Field("broad", description="rung of the ladder that is compared")
     scale: Literal["pooled", "per_question", "rate", "literature"] = Field(
@@ -39,14 +43,18 @@ class PrimaryContrast(Spec):
         "of questions; rate: misaligned of all answers; literature: misaligned of (misaligned + aligned)",
     )
     match: Literal["held_out", "norm", "excess_trained", "none"] = Field(
-        description="what both sets have in common where they are compared: pooled log-odds on held-out topics, "
-        "Frobenius norm of the update, excess loss on trained topics; none: the mean of each set"
+        description="what both sets have in common where they are compared, on their rising branches: pooled log-odds "
+        "on held-out topics, Frobenius norm of the update, excess loss on trained topics; none: the mean of each set"
     )
-    branch: Literal["rising", "all"] = Field(
-        "rising",
-        description="rising: of an arm whose matching variable rises and falls with its rate, the part up to its "
-        "maximum; all: every organism",
+    between: tuple[float, float] | None = Field(
+        None, description="the window of the matching variable; null: all levels that both sets reach in a base"
     )
+
+    @model_validator(mode="after")
+    def _a_window(self) -> PrimaryContrast:
+        if self.between is not None and (self.match == "none" or not self.between[0] < self.between[1]):
+            raise ValueError(f"between is {list(self.between)}, accepted: two rising numbers, with a matching variable")
+        return self
 
 
 class EquivalenceRule(Spec):

@@ -66,7 +66,7 @@ class Sweep(NamedTuple):
 
 
 def check_sharpening(adapter: NamedAdapter, edits: Sequence[EditSpec]) -> None:
-    """Refuse edits that make the spectrum of a real adapter more peaked (design.md, law 10).
+    """Refuse edits that make the spectrum of a real adapter more peaked, or its update longer (design.md, law 10).
 
     Raises:
         AdapterError: names the edit, why the adapter is not one of the microworld, and what is accepted.
@@ -75,7 +75,7 @@ def check_sharpening(adapter: NamedAdapter, edits: Sequence[EditSpec]) -> None:
     reason = not_of_the_microworld(adapter) if sharp else None
     if sharp and reason:
         raise AdapterError(
-            f"{sharp.kind} sharpens a spectrum, which is refused for adapters that are no organisms of the microworld "
+            f"{sharp.kind} {sharp.sharpens}, which is refused for adapters that are no organisms of the microworld "
             f"({reason}); accepted: clip, drop_top, flatten, scale"
         )
 

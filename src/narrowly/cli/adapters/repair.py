@@ -35,7 +35,8 @@ Edits, each on every module's singular values at unchanged singular vectors:
   drop_top:k=K      set the K largest to zero (K = 1 if left out)
   keep_top:k=K      keep the K largest; sharpens, so for organisms of the
                     microworld only
-  scale:factor=F    multiply by F in (0, 1]; the control for all others
+  scale:factor=F    multiply by F in (0, 1]; the control for all others;
+                    up to 4 for organisms of the microworld only
 
 A new adapter is marked "edited, not evaluated" (edit.json) until it has been. A sweep evaluates an organism of the
 microworld exactly. No edit makes a model safe, and a flat spectrum can be forged.

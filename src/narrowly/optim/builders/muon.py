@@ -8,6 +8,7 @@ from torch import nn
 from narrowly.optim.builders import library
 from narrowly.optim.builders.library import Builder
 from narrowly.optim.composite import CompositeOptimizer
+from narrowly.optim.kaon import Kaon
 from narrowly.optim.lora_muon import LoRAMuon
 from narrowly.optim.muon import Muon
 from narrowly.optim.router import Named, Routing, hidden_matrices, listed
@@ -15,7 +16,13 @@ from narrowly.optim.spectral_power import SpectralPower
 from narrowly.records.errors import OptimiserError
 from narrowly.records.optimisers.base import OptimiserBase
 from narrowly.records.optimisers.library import AdamWSpec
-from narrowly.records.optimisers.muon import LoRAMuonSpec, MuonBAdamASpec, MuonSpec, SpectralPowerSpec
+from narrowly.records.optimisers.muon import (
+    KaonSpec,
+    LoRAMuonSpec,
+    MuonBAdamASpec,
+    MuonSpec,
+    SpectralPowerSpec,
+)
 
 
 def _factors(routing: Routing) -> list[nn.Parameter]:
@@ -72,6 +79,11 @@ def _spectral_power(spec: SpectralPowerSpec, routing: Routing) -> SpectralPower:
     return SpectralPower(_factors(routing), **spec.model_dump(exclude={"kind"}))
 
 
+def _kaon(spec: KaonSpec, routing: Routing) -> Kaon:
+    _only_factors("Kaon", routing)
+    return Kaon(_factors(routing), **spec.model_dump(exclude={"kind"}))
+
+
 def _both_sides(name: str, routing: Routing) -> None:
     if not routing.lora_A or not routing.lora_B:
         raise OptimiserError(
@@ -89,5 +101,6 @@ BUILDERS: dict[type[OptimiserBase], Builder] = {
     MuonBAdamASpec: _muon_B_adam_A,
     LoRAMuonSpec: _lora_muon,
     SpectralPowerSpec: _spectral_power,
+    KaonSpec: _kaon,
 }
 """The builder of every spec class of `narrowly.records.optimisers.muon`."""

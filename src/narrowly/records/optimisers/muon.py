@@ -194,3 +194,31 @@ class SpectralPowerSpec(OptimiserBase):
                 "that hold float32 rounding alone would lead the step)"
             )
         return self
+
+
+class KaonSpec(OptimiserBase):
+    """Kaon: the momentum's singular values scrambled by a chaotic map, at the Frobenius norm of Muon's step.
+
+    X = M / ||M||_F, then `rounds` times X <- 4.1 (I - X X^T)^2 X (arXiv 2605.11181, whose title says that random
+    spectra work as well as Muon's). Its own scale is 1 / 1.175, the largest value of the map; here the step has the
+    norm of Muon's, so that the two are of one length at one lr.
+    """
+
+    acts: ClassVar[Acts] = Acts(
+        "scrambled momentum",
+        "momentum with singular values scrambled, times the scale rule's factor",
+        "as A, by itself",
+        "refused",
+    )
+
+    factors_only: ClassVar[str | None] = "it is compared with spectral_power, which was made for factors of small rank"
+
+    kind: Literal["kaon"] = "kaon"
+    lr: LearningRate = Field(
+        description="root mean square of the step's singular values, before the scale rule's factor"
+    )
+    rounds: int = Field(5, ge=1, le=20, description="of the map; arXiv 2605.11181")
+    momentum: Momentum = Field(0.95, description="arXiv 2605.11181; also torch.optim.Muon's default")
+    nesterov: bool = Field(True, description=f"{_NESTEROV}; ours here: the paper's loop has a plain momentum")
+    weight_decay: Decay = Field(0.0, description=_DECAY)
+    scale_rule: ScaleRule = Field("original", description=f"{_SCALE_RULE}; as spectral_power")

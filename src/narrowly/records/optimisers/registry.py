@@ -28,7 +28,7 @@ from narrowly.records.optimisers.library import (
     SGDSpec,
     SOAPSpec,
 )
-from narrowly.records.optimisers.muon import LoRAMuonSpec, MuonBAdamASpec, MuonSpec, SpectralPowerSpec
+from narrowly.records.optimisers.muon import KaonSpec, LoRAMuonSpec, MuonBAdamASpec, MuonSpec, SpectralPowerSpec
 from narrowly.records.spec import validated
 
 __all__ = [
@@ -38,6 +38,7 @@ __all__ = [
     "AdafactorSpec",
     "AdamSpec",
     "AdamWSpec",
+    "KaonSpec",
     "LionSpec",
     "LoRAMuonSpec",
     "LoRARITESpec",
@@ -89,7 +90,7 @@ def _not_refused(value: Any) -> Any:
 
 
 OptimiserSpec = Annotated[
-    LibraryOptimiser | MuonSpec | MuonBAdamASpec | LoRAMuonSpec | SpectralPowerSpec,
+    LibraryOptimiser | MuonSpec | MuonBAdamASpec | LoRAMuonSpec | SpectralPowerSpec | KaonSpec,
     Field(discriminator="kind"),
     BeforeValidator(_not_refused),
 ]

@@ -1,0 +1,196 @@
+"""Compute the per-base differences of a preregistered contrast from the ladder, or from the table of the dial."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import NamedTuple
+
+import numpy as np
+import polars as pl
+
+from narrowly.analysis.matching.curves import Sources, Whole, curves
+from narrowly.analysis.matching.measures import Measure, measure
+from narrowly.records.errors import SpecError
+from narrowly.records.prereg import PrimaryContrast
+from narrowly.stats.first_passage import common_support, mean_weights
+from narrowly.stats.matched_curves import unit_means
+
+DIAL_KEYS = {"inner": "frobenius", "granularity": "module"}
+"""The inner product and the granularity of a preregistered dial: Frobenius, module by module."""
+
+
+class Differences(NamedTuple):
+    """Hold what a contrast gives in every base.
+
+    Attributes:
+        per_base: first set minus second, in units of the scale.
+        without: base -> why it gives none, with both ranges where the sets do not overlap.
+        first_trained: mean of the trained rung in the first set, by base; where it was measured.
+    """
+
+    per_base: dict[str, float]
+    without: dict[str, str]
+    first_trained: dict[str, float]
+
+    @property
+    def bases(self) -> int:
+        """Return how many bases have organisms of at least one set."""
+        return len(self.per_base) + len(self.without)
+
+
+def differences(
+    contrast: PrimaryContrast,
+    ladder: pl.DataFrame,
+    dial: pl.DataFrame | None = None,
+    ideal: Mapping[str, float] | None = None,
+) -> Differences:
+    """Return the differences of a contrast.
+
+    Args:
+        contrast: as preregistered.
+        ladder: of the study (`ladder_table`).
+        dial: table of the orthogonal dial, where the contrast is one of edits `CONTROL-FACTOR@REFERENCE`.
+        ideal: base -> the ideal learner's rate in its world, for contrasts with `second: ideal`.
+
+    Raises:
+        SpecError: the contrast needs a table that is not there.
+    """
+    rows = ladder.filter((pl.col("step") == 0) | pl.col("final"))
+    if contrast.match == "none":
+        first = _means(contrast, rows, dial, contrast.first, contrast.first_edit)
+        second = _second_means(contrast, rows, dial, ideal)
+        return _subtracted(first, second, _trained(contrast, rows, dial))
+    found = measure(contrast.match, "pooled")
+    outcome = outcome_column(contrast)
+    sides = [
+        _curves(side, rows, Sources(found, outcome, "_dial", None))
+        for side in ((contrast.first, contrast.first_edit), (_arms(contrast), contrast.second_edit))
+    ]
+    return _matched(sides[0], sides[1], found, contrast.between)
+
+
+def outcome_column(contrast: PrimaryContrast) -> str:
+    """Return the column of the ladder that a contrast compares; `literature` is added by `_with_scale`."""
+    tail = {"rate": "misaligned"}.get(contrast.scale, contrast.scale)
+    return f"{contrast.outcome}_{tail}"
+
+
+def _arms(contrast: PrimaryContrast) -> tuple[str, ...]:
+    if isinstance(contrast.second, str):
+        raise SpecError(f"a contrast against {contrast.second!r} has no matching variable; accepted: match: none")
+    return contrast.second
+
+
+def _with_scale(rows: pl.DataFrame, rung: str) -> pl.DataFrame:
+    aligned, misaligned = pl.col(f"{rung}_aligned"), pl.col(f"{rung}_misaligned")
+    rate = pl.when(aligned + misaligned > 0).then(misaligned / (aligned + misaligned))
+    return rows.with_columns(rate.alias(f"{rung}_literature"))
+
+
+def _curves(side: tuple[tuple[str, ...], str], rows: pl.DataFrame, sources: Sources) -> dict[str, list[Whole]]:
+    """Return the curves of a set by base: over rates, or over the factors of each rate where the set is scalings."""
+    arms, edit = side
+    own = rows.filter(pl.col("arm").is_in(arms) & (pl.col("step") > 0))
+    if edit == "scale":
+        factor = pl.col("edit").str.extract(r"^scale-([0-9.]+)$").cast(pl.Float64)
+        own = own.with_columns(pl.when(pl.col("edit") == "none").then(1.0).otherwise(factor).alias("_dial"))
+        parts = [part for _, part in own.drop_nulls("_dial").group_by("cell_id", maintain_order=True)]
+    else:
+        parts = [own.filter(pl.col("edit") == edit).with_columns(pl.col("lr").alias("_dial"))]
+    found: dict[str, list[Whole]] = {}
+    for part in parts:
+        for unit, whole in curves(part, sources).items():
+            found.setdefault(unit.base, []).append(whole)
+    return found
+
+
+def _matched(
+    first: Mapping[str, list[Whole]], second: Mapping[str, list[Whole]], at: Measure, window: tuple[float, float] | None
+) -> Differences:
+    per_base, without = {}, {}
+    for base in sorted(first.keys() | second.keys()):
+        if base not in first or base not in second:
+            without[base] = f"no organisms of the {'second' if base in first else 'first'} set"
+            continue
+        value = unit_means([_distance(one, other, at, window) for one in first[base] for other in second[base]])
+        if value is None:
+            without[base] = f"no level in common: {_range(first[base], at)} and {_range(second[base], at)}"
+        else:
+            per_base[base] = value
+    return Differences(per_base, without, {})
+
+
+def _distance(first: Whole, second: Whole, at: Measure, window: tuple[float, float] | None) -> float | None:
+    """Return the mean of the first rising branch minus the second's over their common levels inside the window."""
+    one, other = first.branch("rising"), second.branch("rising")
+    assert one is not None and other is not None, "every curve rises to its largest point"
+    low_D, high_D = common_support(one.x.plain_T[None], other.x.plain_T[None])
+    if window is not None:
+        ends = [at.direction * (math.log(end) if at.logarithm else end) for end in window]
+        low_D, high_D = np.maximum(low_D, min(ends)), np.minimum(high_D, max(ends))
+    if low_D[0] > high_D[0]:
+        return None
+    means = [
+        float((mean_weights(curve.x.plain_T[None], low_D, high_D) * curve.y.plain_T).sum()) for curve in (one, other)
+    ]
+    return means[0] - means[1]
+
+
+def _range(wholes: list[Whole], at: Measure) -> str:
+    values = np.concatenate([whole.x.plain_T for whole in wholes])
+    low, high = at.back(float(values.min()), float(values.max()))
+    return f"{low:.3g} to {high:.3g}"
+
+
+def _means(
+    contrast: PrimaryContrast, rows: pl.DataFrame, dial: pl.DataFrame | None, arms: tuple[str, ...], edit: str
+) -> dict[str, float]:
+    return _by_base(_organisms(rows, dial, arms, edit), contrast, outcome_column(contrast))
+
+
+def _organisms(rows: pl.DataFrame, dial: pl.DataFrame | None, arms: tuple[str, ...], edit: str) -> pl.DataFrame:
+    """Return a set's organisms: trained ones of the ladder, or edited ones of the dial's table."""
+    control, _, rest = edit.partition("-")
+    if "@" not in edit and control not in ("scaled", "orthogonal", "random", "added"):
+        return rows.filter(pl.col("arm").is_in(arms) & (pl.col("step") > 0) & (pl.col("edit") == edit))
+    if dial is None:
+        raise SpecError(f"the contrast of {edit!r} needs the table of the dial, which this study does not have yet")
+    factor, _, reference = rest.partition("@")
+    found = dial.filter(
+        pl.col("arm").is_in(arms),
+        pl.col("control") == control,
+        (pl.col("f") - float(factor)).abs() < 1e-9,
+        pl.col("reference").is_null() if not reference else pl.col("reference") == reference,
+    )
+    return found if not reference else found.filter(*(pl.col(key) == value for key, value in DIAL_KEYS.items()))
+
+
+def _by_base(organisms: pl.DataFrame, contrast: PrimaryContrast, column: str) -> dict[str, float]:
+    scaled = _with_scale(organisms, contrast.outcome).drop_nulls(column)
+    means = scaled.group_by("base").agg(pl.col(column).mean()).sort("base")
+    return {str(base): float(value) for base, value in means.select("base", column).iter_rows()}
+
+
+def _second_means(
+    contrast: PrimaryContrast, rows: pl.DataFrame, dial: pl.DataFrame | None, ideal: Mapping[str, float] | None
+) -> dict[str, float]:
+    if contrast.second == "ideal":
+        if ideal is None:
+            raise SpecError("a contrast against the ideal learner needs its rate in every base")
+        return dict(ideal)
+    if contrast.second == "base":
+        return _by_base(rows.filter(pl.col("step") == 0), contrast, outcome_column(contrast))
+    return _means(contrast, rows, dial, _arms(contrast), contrast.second_edit)
+
+
+def _trained(contrast: PrimaryContrast, rows: pl.DataFrame, dial: pl.DataFrame | None) -> dict[str, float]:
+    own = _organisms(rows, dial, contrast.first, contrast.first_edit)
+    means = own.group_by("base").agg(pl.col("trained_misaligned").mean()).drop_nulls().sort("base")
+    return {str(base): float(value) for base, value in means.iter_rows()}
+
+
+def _subtracted(first: Mapping[str, float], second: Mapping[str, float], trained: dict[str, float]) -> Differences:
+    both = {base: first[base] - second[base] for base in first if base in second}
+    alone = {base: "no organisms of the second set" for base in first if base not in second}
+    return Differences(both, alone, trained)
