@@ -8,7 +8,7 @@ from scipy import stats as scipy_stats
 from statsmodels.stats.proportion import proportion_confint
 
 from narrowly.records.errors import SpecError
-from narrowly.stats.intervals import sum_interval, t_interval, wilson_interval
+from narrowly.stats.intervals import share_interval, sum_interval, t_interval, wilson_interval
 
 
 def test_t_interval_of_one_to_five_equals_the_value_worked_out_by_hand():
@@ -104,3 +104,38 @@ def test_sum_interval_needs_five_values_of_every_sample_and_has_no_width_where_n
     assert (found.estimate, found.low, found.high) == (3.0, 3.0, 3.0)
     assert sum_interval([[1.0] * 5, []]).estimate is None
     assert sum_interval([]).reason is not None
+
+
+@given(st.lists(st.floats(0, 1), min_size=5, max_size=20))
+def test_the_interval_of_a_mean_share_stays_within_0_and_1_and_holds_the_mean(shares):
+    found = share_interval(shares)
+    assert 0 <= found.low <= found.estimate + 1e-12 and found.estimate <= found.high + 1e-12 and found.high <= 1
+
+
+def test_far_from_the_limits_the_interval_of_a_mean_share_is_the_plain_one_and_near_them_it_is_not():
+    middle = [0.49, 0.5, 0.51, 0.5, 0.49, 0.51, 0.5, 0.5]
+    plain, logit = t_interval(middle), share_interval(middle)
+    assert (logit.low, logit.high) == pytest.approx((plain.low, plain.high), abs=1e-5)
+    # F16: the rates of eight bases whose plain interval began below 0
+    near = [0.002, 0.004, 0.15, 0.06, 0.003, 0.02, 0.01, 0.03]
+    plain, logit = t_interval(near), share_interval(near)
+    assert plain.low < 0 < logit.low < logit.estimate == plain.estimate < logit.high
+
+
+def test_the_logit_interval_equals_the_delta_method_written_out():
+    shares = np.array([0.1, 0.3, 0.2, 0.15, 0.4])
+    mean, error = shares.mean(), scipy_stats.sem(shares)
+    reach = scipy_stats.t.ppf(0.975, 4) * error / (mean * (1 - mean))
+    ends = [1 / (1 + math.exp(-(math.log(mean / (1 - mean)) + side * reach))) for side in (-1, 1)]
+    found = share_interval(shares)
+    assert (found.low, found.high) == pytest.approx(ends) and "logit" in found.method
+
+
+def test_shares_that_are_all_alike_have_an_interval_of_one_point_and_few_have_none():
+    assert (share_interval([0.0] * 6).low, share_interval([0.0] * 6).high) == (0.0, 0.0)
+    assert share_interval([0.2, 0.4]).low is None and share_interval([0.2, 0.4]).reason
+
+
+def test_what_is_no_share_is_refused():
+    with pytest.raises(SpecError, match=r"a share is 55\.0; accepted: 0 to 1"):
+        share_interval([0.5, 55.0])

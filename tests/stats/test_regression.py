@@ -40,14 +40,44 @@ def test_stratifying_can_only_raise_r2(data):
     assert found.stratified.r2 >= max(found.pooled.r2, found.optimiser_only.r2)
 
 
-def test_ranges_come_from_leaving_one_base_out(data):
+def test_intervals_come_from_drawing_whole_bases_and_hold_the_estimate(data):
+    found = alignment_on_loss(*data)
+    for one in (found.pooled, found.stratified, found.optimiser_only, found.within):
+        assert one.r2_interval[0] <= one.r2 <= one.r2_interval[1]
+    assert found.pooled.r2_interval[1] - found.pooled.r2_interval[0] > 0.05, "eight bases leave R^2 uncertain"
+    again = alignment_on_loss(*data)
+    assert again == found, "the draws are seeded"
+
+
+def test_copies_of_every_base_change_no_estimate_and_a_base_counts_once_however_many_runs_it_has():
+    """Were organisms drawn instead of bases, tripling the runs of each base would shrink the interval by 1.7."""
+    rng = np.random.default_rng(3)
+    base = np.repeat([f"b{i}" for i in range(8)], 2)
+    loss = np.exp(np.repeat(rng.normal(0, 0.3, 8), 2) + rng.normal(0, 0.01, 16))
+    y = np.repeat(rng.normal(50, 10, 8), 2) + 20 * np.log(loss)
+    names = ["a", "b"] * 8
+    once = alignment_on_loss(loss, y, names, base)
+    thrice = alignment_on_loss(np.tile(loss, 3), np.tile(y, 3), names * 3, np.tile(base, 3))
+    assert thrice.pooled.r2 == pytest.approx(once.pooled.r2)
+    width = [one.pooled.r2_interval[1] - one.pooled.r2_interval[0] for one in (once, thrice)]
+    assert width[1] == pytest.approx(width[0], rel=0.02)
+
+
+def test_fewer_than_five_bases_have_no_interval(data):
     loss, y, optimiser, base = (np.asarray(part) for part in data)
-    found = alignment_on_loss(loss, y, optimiser, base)
-    without = [
-        alignment_on_loss(loss[base != b], y[base != b], optimiser[base != b], base[base != b]).pooled.r2
-        for b in sorted(set(base))
-    ]
-    assert found.pooled.r2_range == pytest.approx((min(without), max(without)))
+    few = np.isin(base, ["b0", "b1", "b2", "b3"])
+    found = alignment_on_loss(loss[few], y[few], optimiser[few], base[few])
+    assert found.pooled.r2 is not None and found.pooled.r2_interval is None and found.remaining_interval is None
+
+
+def test_within_bases_what_bases_share_explains_nothing():
+    """Bases differ in loss and alignment together, organisms of one base do not: pooled R^2 is large, within 0."""
+    rng = np.random.default_rng(2)
+    level = np.repeat(np.linspace(-1, 1, 8), 6)
+    noise = np.tile([1.0, 1.0, -1.0, -1.0, 1.0, -1.0], 8), np.tile([1.0, -1.0, 1.0, -1.0, 0.0, 0.0], 8)
+    loss, y = np.exp(level + 0.05 * noise[0]), 30 * level + 2 * noise[1] + 50
+    found = alignment_on_loss(loss, y, rng.permutation(["a", "b"] * 24), np.repeat([f"b{i}" for i in range(8)], 6))
+    assert found.pooled.r2 > 0.95 and found.within.r2 == pytest.approx(0.0, abs=1e-9)
 
 
 def test_missing_values_and_losses_that_have_no_logarithm_are_left_out():

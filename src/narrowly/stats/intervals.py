@@ -9,9 +9,10 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from scipy import stats as _scipy_stats
+from scipy.special import expit
 
 from narrowly.records.errors import SpecError, counted
 
@@ -88,6 +89,41 @@ def t_interval(
     spread = math.sqrt(math.fsum((value - mean) ** 2 for value in found) / (n - 1))
     half = float(_scipy_stats.t.ppf(0.5 + level / 2, n - 1)) * spread / math.sqrt(n)
     return Interval(mean, mean - half, mean + half, n, method, None)
+
+
+def share_interval(
+    values: Iterable[float | None], *, level: float = LEVEL, min_n: int = MIN_UNITS, unit: str = "base"
+) -> Interval:
+    """Return the interval of a mean of shares that stays within 0 and 1: Student's t, made on the logit scale.
+
+    With mean m and standard error e of the shares: logit(m) +- t * e / (m (1 - m)), taken back to shares. It is the
+    delta method at the mean (Agresti 2013, Categorical Data Analysis, 16.1); where m is far from both limits it is the
+    plain t interval.
+
+    Args:
+        values: one share per independent unit, each in [0, 1]; None and non-finite ones are left out.
+        level: coverage, in (0, 1).
+        min_n: with fewer values only the mean is returned, with the reason; never below 2.
+        unit: what one value stands for, for the text.
+
+    Raises:
+        SpecError: where `level` is not in (0, 1), or a value not in [0, 1].
+    """
+    found = _finite(values)
+    outside = [value for value in found if not -1e-9 <= value <= 1 + 1e-9]
+    if outside:
+        raise SpecError(f"a share is {outside[0]!r}; accepted: 0 to 1")
+    plain = t_interval(found, level=level, min_n=min_n, unit=unit)
+    method = f"{plain.method}, on the logit scale"
+    if plain.estimate is None or plain.low is None or plain.high is None:
+        return replace(plain, method=method)
+    mean, half = plain.estimate, (plain.high - plain.low) / 2
+    room = mean * (1 - mean)
+    if half == 0 or room <= 0:  # every value is the same, at a limit or not
+        return replace(plain, method=method)
+    middle, reach = math.log(mean / (1 - mean)), half / room
+    low, high = (float(expit(middle + side * reach)) for side in (-1, 1))
+    return Interval(mean, low, high, plain.n, method, None)
 
 
 def sum_interval(parts: Sequence[Sequence[float]], *, level: float = LEVEL, unit: str = "base") -> Interval:
