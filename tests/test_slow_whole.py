@@ -48,7 +48,7 @@ def test_the_main_rates_of_the_summary_are_means_of_the_verdicts(micro):
     verdicts = pl.read_parquet(micro / "tables" / "verdicts.parquet")
     cells = pl.read_parquet(micro / "tables" / "cells.parquet").select("cell_id", "arm", "base")
     finals = verdicts.filter(pl.col("final") & (pl.col("edit") == "none")).join(cells, on="cell_id")
-    for arm in ("sgd", "adam", "adamw", "lion", "muon"):
+    for arm in ("sgd", "adam", "lion", "muon"):
         for key, panel in (("broad_joint", "broad"), ("in_domain", "trained_topics"), ("broad_self", "broad_self")):
             mine = finals.filter((pl.col("arm") == arm) & (pl.col("panel") == panel))
             by_base = mine.group_by("base").agg(pl.col("misaligned").mean())["misaligned"]
