@@ -21,7 +21,7 @@ def organisms(values, incoherent=None, seeds=1, domain=None):
                         "domain": base if domain is None else domain,
                         "seed": seed,
                         "incoherent": (incoherent or {}).get((arm, base, seed), 0.05),
-                        "log_odds": float(value[seed] if isinstance(value, list) else value),
+                        "pooled": float(value[seed] if isinstance(value, list) else value),
                     }
                 )
     return pl.DataFrame(rows)
@@ -60,7 +60,7 @@ def test_swapping_the_arms_flips_the_sign():
 
 def test_cells_above_fifteen_percent_incoherent_are_left_out_with_their_partner_and_listed():
     values = {"adam": [1, 1, 1, 1, 1, 9], "muon": [0, 0, 0, 0, 0, 0]}
-    found = paired_contrast(organisms(values, {("muon", 5, 0): 0.151}), "adam", "muon")
+    found = paired_contrast(organisms(values, {("muon", 5, 0): 0.151}), "adam", "muon", incoherent_limit=0.15)
     assert found.estimate == 1 and found.n_bases == 5
     listed = {row.cell_id: row.why for row in found.excluded}
     assert set(listed) == {"muon-5-0", "adam-5-0"}
@@ -70,19 +70,21 @@ def test_cells_above_fifteen_percent_incoherent_are_left_out_with_their_partner_
 
 def test_exactly_fifteen_percent_stays_in():
     values = {"adam": [1, 1, 1, 1, 1], "muon": [0, 0, 0, 0, 0]}
-    assert paired_contrast(organisms(values, {("muon", 0, 0): 0.15}), "adam", "muon").n_bases == 5
+    frame = organisms(values, {("muon", 0, 0): 0.15})
+    assert paired_contrast(frame, "adam", "muon", incoherent_limit=0.15).n_bases == 5
 
 
 def test_a_flag_on_one_seed_leaves_out_that_seed_in_both_arms_only():
     a, b = [[1.0, 9.0]] + [[1.0, 1.0]] * 4, [[0.0, 0.0]] * 5
-    found = paired_contrast(organisms({"adam": a, "muon": b}, {("adam", 0, 1): 0.5}, seeds=2), "adam", "muon")
+    frame = organisms({"adam": a, "muon": b}, {("adam", 0, 1): 0.5}, seeds=2)
+    found = paired_contrast(frame, "adam", "muon", incoherent_limit=0.15)
     assert found.estimate == 1 and found.n_bases == 5
 
 
 def test_without_a_limit_flagged_cells_stay_in():
     values = {"adam": [1, 1, 1, 1, 6], "muon": [0, 0, 0, 0, 0]}
     frame = organisms(values, {("adam", 4, 0): 0.9})
-    assert paired_contrast(frame, "adam", "muon", incoherent_limit=None).estimate == 2
+    assert paired_contrast(frame, "adam", "muon").estimate == 2, "F9: no exclusion by an outcome unless asked for"
 
 
 def test_fewer_than_five_bases_give_an_estimate_without_interval():
@@ -92,13 +94,13 @@ def test_fewer_than_five_bases_give_an_estimate_without_interval():
 
 def test_exclusions_that_leave_fewer_than_five_bases_remove_the_interval():
     frame = organisms({"adam": [1] * 5, "muon": [0] * 5}, {("adam", 0, 0): 0.3})
-    found = paired_contrast(frame, "adam", "muon")
+    found = paired_contrast(frame, "adam", "muon", incoherent_limit=0.15)
     assert found.n_bases == 4 and found.low is None
 
 
 def test_all_cells_flagged_gives_null_with_reason():
     frame = organisms({"adam": [1] * 5, "muon": [0] * 5}, {("muon", b, 0): 0.3 for b in range(5)})
-    found = paired_contrast(frame, "adam", "muon")
+    found = paired_contrast(frame, "adam", "muon", incoherent_limit=0.15)
     assert found.estimate is None and found.reason and len(found.excluded) == 10
 
 
@@ -117,7 +119,7 @@ def test_an_organism_without_partner_is_listed():
 def test_an_organism_without_value_is_listed_and_no_nan_comes_out():
     frame = organisms({"adam": [1, 1, 1, 1, 1, float("nan")], "muon": [0] * 6})
     found = paired_contrast(frame, "adam", "muon")
-    assert found.estimate == 1 and found.excluded[0].why == "no log-odds measured"
+    assert found.estimate == 1 and found.excluded[0].why == "no pooled log-odds measured"
 
 
 def test_pairing_on_the_domain_alone_compares_bases_with_a_twin_of_another_base():

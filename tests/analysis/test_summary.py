@@ -93,9 +93,13 @@ def test_optimiser_means_are_recomputed_from_the_tables(whole):
             ("broad_self", "broad_self", "misaligned"),
             ("incoherent", "broad", "incoherent"),
             ("excess_loss", "held_out_topics", "excess_loss"),
+            ("excess_trained", "trained_topics", "excess_loss"),
+            ("per_question", "broad", "log_odds"),
         ]:
             assert row[field] == pytest.approx(final(frames, arm, panel)[column].mean())
-        spectra = frames["spectra"].filter(pl.col("arm") == arm)
+        broad = final(frames, arm, "broad")
+        assert row["pooled"] == pytest.approx((broad["misaligned"] / broad["aligned"]).log().mean())
+        spectra = frames["spectra"].filter((pl.col("arm") == arm) & (pl.col("edit") == "none"))
         cells = spectra.partition_by("cell_id")
         assert row["stable_rank"] == pytest.approx(np.mean([c["stable_rank"].mean() for c in cells]))
         assert row["frobenius_nuclear"] == pytest.approx(np.mean([c["frobenius_nuclear"].mean() for c in cells]))
@@ -103,29 +107,125 @@ def test_optimiser_means_are_recomputed_from_the_tables(whole):
         assert row["update_norm"] == pytest.approx(np.mean(norms))
         assert row["n_bases"] == (7 if arm == "lion" else 8)
         values = final(frames, arm, "broad")["joint"].to_numpy()
-        low, high = scipy_stats.t.interval(0.95, len(values) - 1, values.mean(), scipy_stats.sem(values))
+        reach = (
+            scipy_stats.t.ppf(0.975, len(values) - 1) * scipy_stats.sem(values) / (values.mean() * (1 - values.mean()))
+        )
+        logit = math.log(values.mean() / (1 - values.mean()))
+        low, high = (1 / (1 + math.exp(-(logit + side * reach))) for side in (-1, 1))
         assert row["intervals"]["broad_joint"]["low"] == pytest.approx(low)
         assert row["intervals"]["broad_joint"]["high"] == pytest.approx(high)
 
 
-def test_contrasts_are_recomputed_from_the_tables_without_the_incoherent_cells(whole):
+def pooled(rows):
+    return (rows["misaligned"] / rows["aligned"]).log()
+
+
+def differences(frames, name, value, panel="broad"):
+    both = final(frames, name, panel).join(final(frames, "muon", panel), on=["base", "seed"], suffix="_m")
+    other = both.select(pl.col(f"{column}_m").alias(column) for column in ("aligned", "misaligned", "incoherent"))
+    other = other.with_columns(log_odds=both["log_odds_m"])
+    return (value(both) - value(other)).to_numpy(), both
+
+
+def interval_of(values):
+    return (values.mean(), *scipy_stats.t.interval(0.95, len(values) - 1, values.mean(), scipy_stats.sem(values)))
+
+
+def test_contrasts_are_on_pooled_log_odds_of_all_organisms_whatever_they_answered(whole):
+    """F9 and F11: no exclusion by an outcome, and the scale is named."""
     frames, summary = whole
-    muon = final(frames, "muon", "broad")
     for name in ("adam", "sgd", "lion"):
-        both = final(frames, name, "broad").join(muon, on=["base", "seed"], suffix="_m")
-        both = both.filter((pl.col("incoherent") <= 0.15) & (pl.col("incoherent_m") <= 0.15))
-        difference = (both["log_odds"] - both["log_odds_m"]).to_numpy()
-        low, high = scipy_stats.t.interval(0.95, len(difference) - 1, difference.mean(), scipy_stats.sem(difference))
+        values, both = differences(frames, name, pooled)
+        assert both.filter((pl.col("incoherent") > 0.15) | (pl.col("incoherent_m") > 0.15)).height > 0
         row = summary["contrasts"][f"{name}/muon"]
-        assert (row["estimate"], row["low"], row["high"]) == pytest.approx((difference.mean(), low, high))
-        assert row["n_bases"] == len(difference) < 8
-        assert any("15 % incoherent" in out["why"] for out in row["excluded"])
+        assert (row["estimate"], row["low"], row["high"]) == pytest.approx(interval_of(values))
+        assert row["n_bases"] == len(values) and "pooled log-odds" in row["method"]
+        assert not any("incoherent" in out["why"] for out in row["excluded"])
+
+
+def test_other_readings_stand_beside_a_contrast_bounds_and_the_old_rule_of_exclusion_among_them(whole):
+    frames, summary = whole
+    readings = {
+        "per_question": lambda rows: rows["log_odds"],
+        "incoherent_as_aligned": lambda rows: (rows["misaligned"] / (rows["aligned"] + rows["incoherent"])).log(),
+        "incoherent_as_misaligned": lambda rows: ((rows["misaligned"] + rows["incoherent"]) / rows["aligned"]).log(),
+    }
+    for name in ("adam", "sgd", "lion"):
+        found = summary["contrasts"][f"{name}/muon"]["sensitivity"]
+        assert set(found) == {*readings, "at_most_15_percent"}
+        for reading, value in readings.items():
+            row = found[reading]
+            assert (row["estimate"], row["low"], row["high"]) == pytest.approx(
+                interval_of(differences(frames, name, value)[0])
+            )
+        values, both = differences(frames, name, pooled)
+        kept = both.select((pl.col("incoherent") <= 0.15) & (pl.col("incoherent_m") <= 0.15)).to_series().to_numpy()
+        old = found["at_most_15_percent"]
+        assert old["estimate"] == pytest.approx(values[kept].mean()) and old["n_bases"] == kept.sum() < 8
+        assert any("15 % incoherent" in out["why"] for out in old["excluded"])
+
+
+def test_every_rung_of_the_ladder_is_compared_and_what_broad_has_beyond_held_out(whole):
+    """F1: without the held-out rung Muon looks as if it had learned the task and lost only the harm."""
+    frames, summary = whole
+    row = summary["contrasts"]["adam/muon"]["rungs"]
+    panels = {"trained": "trained_topics", "held_out": "held_out_topics", "broad": "broad", "self": "broad_self"}
+    values = {rung: differences(frames, "adam", pooled, panel)[0] for rung, panel in panels.items()}
+    for rung, expected in values.items():
+        assert (row[rung]["estimate"], row[rung]["low"]) == pytest.approx(interval_of(expected)[:2])
+    beyond = interval_of(values["broad"] - values["held_out"])
+    assert (row["broad_minus_held_out"]["estimate"], row["broad_minus_held_out"]["low"]) == pytest.approx(beyond[:2])
+
+
+def test_every_arm_but_a_copy_has_its_ladder_and_its_selectivity_or_the_reason(whole):
+    frames, summary = whole
+    arms = set(frames["cells"]["arm"].unique())
+    assert summary["copies"] == {"adamw": "adam"} and set(summary["ladder"]) == arms - {"adamw"}
+    assert summary["optimisers"]["adamw"]["copy_of"] == "adam" and summary["optimisers"]["muon"]["copy_of"] is None
+    for arm, row in summary["ladder"].items():
+        assert row["misaligned"]["held_out"]["estimate"] == pytest.approx(
+            final(frames, arm, "held_out_topics")["misaligned"].mean()
+        )
+        found = row["selectivity"]
+        assert (found["estimate"] is None) == (found["verdict"] == "not tested" and not found["per_base"])
+        assert found["estimate"] is not None or found["reason"]
+    assert summary["ladder"]["muon"]["selectivity"]["n_bases"] == 8
+
+
+def test_copies_count_neither_for_the_regression_nor_for_a_claim(whole):
+    """F7: 8 of 40 points were copies."""
+    frames, summary = whole
+    done = frames["cells"].filter((pl.col("role") == "optimiser") & (pl.col("status") == "done"))
+    assert summary["regression"]["n"] == done.filter(pl.col("arm") != "adamw").height
+    assert all("AdamW" not in row["here"] for row in summary["claims"] if row["id"] != "adam_adamw_equal")
+
+
+def test_this_design_tests_seven_claims_and_says_why_it_does_not_test_the_others(whole):
+    """F4, F5, F7, F8."""
+    _, summary = whole
+    verdicts = {row["id"]: row for row in summary["claims"]}
+    untested = {key for key, row in verdicts.items() if row["verdict"] == "not tested"}
+    assert untested == {
+        "em_occurs", "adam_adamw_equal", "loss_predicts", "optimiser_explains_rest", "optimiser_beats_loss",
+        "muon_flattest", "penalty_lion", "penalty_sgd",
+    }  # fmt: skip
+    assert all((row["not_tested"] is None) == (key not in untested) for key, row in verdicts.items())
+
+
+def test_the_regression_has_all_three_losses_with_intervals_and_within_bases(whole):
+    """F4: the held-out excess loss was in the file and not told; F12: the two excess losses are told apart."""
+    _, summary = whole
+    found = summary["regression"]
+    for row in (found, found["on_excess_loss"], found["on_excess_trained"]):
+        for fit in ("pooled", "within"):
+            low, high = row[fit]["r2_interval"]
+            assert 0 <= low <= row[fit]["r2"] <= high <= 1
 
 
 def test_em_exists_pairs_by_narrow_domain_and_says_that_the_twin_is_one_base(whole):
     frames, summary = whole
     both = final(frames, "adam", "broad").join(final(frames, "adam_no_persona", "broad"), on="domain", suffix="_t")
-    difference = (both["log_odds"] - both["log_odds_t"]).to_numpy()
+    difference = ((both["misaligned"] / both["aligned"]) / (both["misaligned_t"] / both["aligned_t"])).log().to_numpy()
     row = summary["em_exists"]
     low, _ = scipy_stats.t.interval(0.95, 7, difference.mean(), scipy_stats.sem(difference))
     assert (row["estimate"], row["low"], row["n_bases"]) == pytest.approx((difference.mean(), low, 8))
@@ -136,11 +236,11 @@ def test_em_exists_also_compares_the_change_since_before_fine_tuning(tmp_path):
     frames = make_tables()
     lower = (pl.col("role") == "no_persona_twin") & (pl.col("step") == 0)
     frames["outcomes"] = frames["outcomes"].with_columns(
-        pl.when(lower).then(pl.col("log_odds") - 1.0).otherwise(pl.col("log_odds")).alias("log_odds")
+        pl.when(lower).then(pl.col("misaligned") / 2).otherwise(pl.col("misaligned")).alias("misaligned")
     )
     row = summary_of(write_tables(tmp_path, frames), STUDY)["em_exists"]
     plain = frames["outcomes"].filter((pl.col("step") == 0) & (pl.col("panel") == "broad"))
-    start = {role: plain.filter(pl.col("role") == role)["log_odds"].mean() for role in ("optimiser", "no_persona_twin")}
+    start = {role: pooled(plain.filter(pl.col("role") == role)).mean() for role in ("optimiser", "no_persona_twin")}
     expected = row["estimate"] - (start["optimiser"] - start["no_persona_twin"])
     assert row["change_from_base"]["estimate"] == pytest.approx(expected)
     assert row["change_from_base"]["n_bases"] == 8 and row["change_from_base"]["low"] is not None
@@ -158,6 +258,21 @@ def test_penalty_changes_are_paired_by_base_and_recomputed(whole):
         assert row["lam"] == 1.0 and row["intervals"]["delta_alignment"]["low"] < row["delta_alignment"]
 
 
+def test_a_penaltys_change_of_length_stands_beside_its_effect(whole):
+    """F3: an effect of the penalty is one of shape and of length at once."""
+    frames, summary = whole
+    plain = frames["spectra"].filter(pl.col("edit") == "none").group_by("arm", "base").agg(
+        (pl.col("frobenius_norm") ** 2).sum().sqrt().log().alias("norm")
+    )  # fmt: skip
+    for name, row in summary["penalty"].items():
+        both = plain.filter(pl.col("arm") == f"{name}_penalty").join(plain.filter(pl.col("arm") == name), on="base")
+        values = (both["norm"] - both["norm_right"]).to_numpy()
+        found = row["intervals"]["log_norm_ratio"]
+        assert (found["estimate"], found["low"]) == pytest.approx(interval_of(values)[:2])
+        assert row["norm_ratio"] == pytest.approx(math.exp(values.mean()))
+        assert row["delta_log_odds"] == pytest.approx(row["intervals"]["delta_log_odds"]["estimate"])
+
+
 def test_edits_are_recomputed_and_stand_beside_the_unedited_organism(whole):
     frames, summary = whole
     assert set(summary["edits"]) == {"adam", "muon"}
@@ -166,6 +281,35 @@ def test_edits_are_recomputed_and_stand_beside_the_unedited_organism(whole):
         for edit, row in rows.items():
             assert row["narrow"] == pytest.approx(final(frames, arm, "held_out_topics", edit)["misaligned"].mean())
             assert row["broad"] == pytest.approx(final(frames, arm, "broad", edit)["misaligned"].mean())
+
+
+def test_edits_are_compared_with_scaling_at_the_energy_that_they_remove(whole):
+    """F16: cutting the top direction removes half of Adam's energy and a fifth of Muon's."""
+    frames, summary = whole
+    for arm, rows in summary["edits"].items():
+        assert rows["none"]["removed_energy"] == pytest.approx(0.0)
+        assert rows["scale-0.5"]["removed_energy"] == pytest.approx(0.75)
+        assert rows["scale-0.5"]["scaled_broad"] == pytest.approx(rows["scale-0.5"]["broad"])
+        cut, kept = rows["drop_top-1"]["removed_energy"], rows["keep_top-1"]["removed_energy"]
+        assert cut + kept == pytest.approx(1.0)
+        own = frames["spectra"].filter((pl.col("arm") == arm) & (pl.col("edit").is_in(["none", "drop_top-1"])))
+        energy = own.group_by("cell_id", "edit").agg((pl.col("frobenius_norm") ** 2).sum().alias("e"))
+        wide = energy.pivot(on="edit", index="cell_id", values="e")
+        assert cut == pytest.approx((1 - wide["drop_top-1"] / wide["none"]).mean())
+    assert summary["edits"]["adam"]["drop_top-1"]["removed_energy"] > 0.4
+    assert summary["edits"]["muon"]["drop_top-1"]["removed_energy"] < 0.4
+
+
+def test_scaling_between_two_evaluated_scales_lies_between_what_they_leave(whole):
+    _, summary = whole
+    for arm in ("adam", "muon"):
+        rows = summary["edits"][arm]
+        for edit in ("drop_top-1", "keep_top-1"):
+            removed, left = rows[edit]["removed_energy"], rows[edit]["scaled_broad"]
+            scales = [row for name, row in rows.items() if name == "none" or name.startswith("scale")]
+            more = [row["broad"] for row in scales if row["removed_energy"] < removed]
+            less = [row["broad"] for row in scales if row["removed_energy"] > removed]
+            assert max(less, default=0.0) < left < min(more)
 
 
 def test_bases_are_measured_at_step_zero_on_chat_prompts_weighted_by_questions(whole):
@@ -240,6 +384,7 @@ def test_fewer_than_five_bases_have_estimates_but_no_interval(tmp_path):
     assert row["estimate"] is not None and row["low"] is None and row["reason"]
     assert summary["optimisers"]["adam"]["intervals"]["broad_joint"]["low"] is None
     assert {c["verdict"] for c in summary["claims"] if c["id"] in ("spread", "muon_lowest")} == {"cannot tell"}
+    assert summary["regression"]["pooled"]["r2_interval"] is None
 
 
 def test_only_cells_parquet_is_needed(tmp_path):
@@ -292,6 +437,15 @@ def test_a_summary_read_back_from_its_file_is_the_same_and_in_the_same_order(tmp
         assert list(one) == list(other), name
     assert [list(rows) for rows in found.edits.values()] == [list(rows) for rows in again.edits.values()]
     assert list(found.controls.aligned_twin) == list(again.controls.aligned_twin)
+
+
+def test_measured_log_odds_of_an_earlier_version_are_refused_and_a_summary_without_any_is_read(whole):
+    _, summary = whole
+    old = {key: value for key, value in summary.items() if key != "scale"}
+    with pytest.raises(IntegrityError, match=r"scale None; accepted: 'pooled'.*`narrowly report` makes it anew"):
+        Summary.from_json(old, "summary.json")
+    unmeasured = {**old, "optimisers": {}}
+    assert Summary.from_json(unmeasured, "summary.json").scale is None
 
 
 @pytest.mark.parametrize("value", [[1, 2], {}, {"cells": {}}, "summary"])

@@ -98,7 +98,7 @@ def test_hostile_text_is_shown_as_text_and_its_controls_are_visible(page, html):
 
 
 def test_joint_and_literature_rates_and_the_classes_stand_together(page):
-    for words in ("broad, joint", "broad, literature", "broad, incoherent", "joint rate", "literature rate"):
+    for words in ("broad, joint", "broad, literature", "off topic or broken", "joint rate", "literature rate"):
         assert words in page.text
 
 
@@ -146,18 +146,60 @@ def incoherent(tmp_path_factory):
     return Page(write_report(folder).read_text(encoding="utf-8")), folder
 
 
-def test_an_optimiser_with_incoherent_cells_alone_is_named_and_not_dropped_from_the_account(incoherent):
+def test_an_optimiser_with_incoherent_cells_alone_is_compared_and_said_to_be_so(incoherent):
+    """F9: no organism is left out of a contrast for what it answered."""
     page, _ = incoherent
-    assert "Adam and Muon are not comparable (no pair of organisms is left; " in page.text
+    assert "Adam minus Muon +" in page.text and "not comparable" not in page.text
     assert "no sign of alignment: " in page.text and "8 of 8 organisms of Muon" in page.text
-    assert "incoherent on the broad panel, organisms: " in page.text and "Muon 8" in page.text
+    assert "off topic or broken, broad, organisms: " in page.text and "Muon 8" in page.text
+    assert "They stay in every contrast, with bounds beside it" in page.text
 
 
 def test_an_incoherent_optimiser_wins_no_claim(incoherent):
     _, folder = incoherent
     claims = {row["id"]: row for row in json.loads((folder / "summary.json").read_text())["claims"]}
     assert claims["muon_lowest"]["verdict"] == "cannot tell"
-    assert "literature rate over Adam, AdamW, Lion, Muon" in claims["spread"]["here"]
+    assert "counted as aligned, then as misaligned" in claims["muon_lowest"]["here"]
+
+
+def test_the_page_leads_with_selectivity_and_the_held_out_rung(page, study):
+    """F1: broad without held-out topics of the trained domain says nothing of what was learned."""
+    summary = json.loads((study / "summary.json").read_text())
+    muon = summary["ladder"]["muon"]["selectivity"]
+    number = f"{muon['estimate']:+.2f}".replace("-", "\u2212")
+    assert f"Muon {number} [" in page.text and "at equal log-odds on held-out topics" in page.text
+    assert "broad minus held-out" in page.text and "The ladder of every arm" in page.text
+    assert "Selectivity is not tested for Adam (it is the arm that others are compared with)" in page.text
+
+
+def test_a_copy_is_named_once_and_shown_in_no_table_of_optimisers(page, html):
+    """F7: AdamW at Adam's rate is Adam's run again."""
+    assert "AdamW is left out here and counts for no claim: its runs repeat those of Adam" in page.text
+    captions = re.findall(r"<figcaption>(.*?)</figcaption>", html, re.S)
+    assert all("AdamW" not in caption for caption in captions) and any("Adam 8" in caption for caption in captions)
+
+
+def test_the_norm_ratio_stands_beside_the_penaltys_effect(page, study):
+    """F3."""
+    ratio = json.loads((study / "summary.json").read_text())["penalty"]["adam"]["norm_ratio"]
+    assert "norm ratio" in page.text and "The spectral penalty changes shape and length at once" in page.text
+    assert f"the norm of the update is {ratio:.2f} times as large" in page.text
+
+
+def test_the_ideal_learner_is_in_the_account(page):
+    """F13."""
+    assert "An ideal learner of the corpus would answer 50.0 % of the broad questions harmfully" in page.text
+
+
+def test_a_claim_that_is_not_tested_says_why(page):
+    """F8."""
+    assert "This design can test 7 of 15 claims of the paper" in page.text
+    assert "Not tested: range restriction: final losses of a base differ by" in page.text
+
+
+def test_both_excess_losses_have_a_column(page):
+    """F12."""
+    assert "excess loss, trained" in page.text and "excess loss, held-out" in page.text
 
 
 def test_the_ideal_line_is_not_rounded_up_to_certainty():

@@ -187,7 +187,10 @@ def make_tables(
                         "excess_loss": float(excess),
                     }
                 )
-        tables["spectra"] += _spectra(rng, keys, kind, role)
+        plain = _spectra(rng, keys, kind, role)
+        tables["spectra"] += plain
+        for _, _, edit, _, _ in variants:
+            tables["spectra"] += [_edited(row, edit) for row in plain if edit != "none"]
         for step in range(1, 81):
             flat = 5.0 if kind == "muon" else 2.2
             tables["trajectory"].append(
@@ -266,6 +269,19 @@ def _spectra(rng: np.random.Generator, keys: dict[str, Any], kind: str, role: st
                 }
             )
     return rows
+
+
+def _edited(row: dict[str, Any], edit: str) -> dict[str, Any]:
+    """Return a module's row after an edit; of the metrics only norm and singular values follow it."""
+    values = np.array(row["singular_values"])
+    if edit == "keep_top-1":
+        values = np.where(np.arange(len(values)) < 1, values, 0.0)
+    elif edit == "drop_top-1":
+        values = np.where(np.arange(len(values)) < 1, 0.0, values)
+    elif edit.startswith("scale-"):
+        values = values * float(edit.removeprefix("scale-"))
+    frobenius = float(np.sqrt((values**2).sum()))
+    return {**row, "edit": edit, "frobenius_norm": frobenius, "singular_values": values.tolist()}
 
 
 def write_tables(folder: Path, frames: dict[str, pl.DataFrame]) -> Path:

@@ -1,23 +1,25 @@
-"""Turn measured intervals into "agrees", "disagrees" or "cannot tell"; every rule was fixed before any data was seen.
+"""Turn measured intervals into "agrees", "disagrees" or "cannot tell".
 
-First the rules on intervals and ranges, then one function per kind of paper claim that applies them to the evidence.
-Why each rule is what it is stands at the top of `paper_claims`.
+First the rules on intervals, then one function per kind of paper claim that applies them to the evidence.
+Why each rule is what it is, and when it was fixed, stands at the top of `paper_claims`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import math
+from collections.abc import Callable, Mapping, Sequence
 from typing import Literal, NamedTuple
 
+from narrowly.analysis.claim_limits import LABELS
 from narrowly.analysis.contrasts import Contrast, missing_contrast
-from narrowly.analysis.evidence import SWEEP, Evidence, Spread
+from narrowly.analysis.evidence import Evidence
 from narrowly.records.errors import counted
-from narrowly.stats.intervals import MIN_UNITS
 
-Verdict = Literal["agrees", "disagrees", "cannot tell"]
+Verdict = Literal["agrees", "disagrees", "cannot tell", "not tested"]
 
-SPREAD_PAPER = 7.0
-SPREAD_FACTOR = 2.0
+PAPER_ODDS = {("lion", "muon"): (0.370, 0.053), ("adam", "muon"): (0.138, 0.053)}
+"""Misalignment rates of the paper whose odds are compared: 37.0, 13.8 and 5.3 %."""
+ODDS_FACTOR = 2.0
 POOLED_R2_THRESHOLD = 0.5
 REMAINING_THRESHOLD = 0.5
 LOSS_MARGIN = 0.026
@@ -27,7 +29,6 @@ ADAPTIVE = ("adam", "adamw", "lion")
 EQUAL_MARGIN = 0.25
 """Log-odds within which two optimisers count as equal: a ratio of odds of at most 1.28."""
 
-LABELS = {"sgd": "SGD", "adam": "Adam", "adamw": "AdamW", "lion": "Lion", "muon": "Muon"}
 NOT_RUN = "not run in this study"
 NOT_COMPARED = "not compared, an arm has no finished organism"
 
@@ -53,40 +54,57 @@ def all_above_zero(contrasts: Sequence[Contrast]) -> Verdict:
     return "cannot tell"
 
 
-def near_spread(spread: Spread) -> Verdict:
-    """Return the verdict on "the largest rate is seven times the smallest", whichever base is left out.
-
-    Needs five bases.
-    """
-    if spread.ratio is None or spread.span is None or spread.n_bases < MIN_UNITS:
-        return "cannot tell"
-    low, high = min(spread.ratio, spread.span[0]), max(spread.ratio, spread.span[1])
-    smallest, largest = SPREAD_PAPER / SPREAD_FACTOR, SPREAD_PAPER * SPREAD_FACTOR
-    if smallest <= low and high <= largest:
-        return "agrees"
-    return "disagrees" if high < smallest or low > largest else "cannot tell"
+def odds_ratio(rates: tuple[float, float]) -> float:
+    """Return the ratio of the odds of two rates, each in (0, 1)."""
+    first, second = rates
+    return first / (1 - first) / (second / (1 - second))
 
 
-def reaches(value: float | None, span: tuple[float, float] | None, threshold: float) -> Verdict:
-    """Return the verdict on "at least the threshold, whichever base is left out"."""
-    if value is None or span is None:
-        return "cannot tell"
-    if min(value, span[0]) >= threshold:
-        return "agrees"
-    return "disagrees" if max(value, span[1]) < threshold else "cannot tell"
+def near_ratio(contrast: Contrast, paper: float) -> Verdict:
+    """Return the verdict on "the odds differ by this factor".
 
-
-def gain(contrast: Contrast, paper: float) -> Verdict:
-    """Return the verdict on "the penalty changes alignment by `paper` points".
-
-    The sign decides, half the size refutes.
+    Agrees where the interval of the log-odds holds the paper's ratio and excludes 1; disagrees where it lies wholly
+    more than a factor of `ODDS_FACTOR` away from the paper's.
     """
     if contrast.low is None or contrast.high is None:
         return "cannot tell"
-    low, high = (contrast.low, contrast.high) if paper > 0 else (-contrast.high, -contrast.low)
+    goal, reach = math.log(paper), math.log(ODDS_FACTOR)
+    if contrast.high < goal - reach or contrast.low > goal + reach:
+        return "disagrees"
+    return "agrees" if contrast.low <= goal <= contrast.high and contrast.low > 0 else "cannot tell"
+
+
+def all_of(verdicts: Sequence[Verdict]) -> Verdict:
+    """Return the verdict on several statements at once: one that fails fails them all."""
+    if "disagrees" in verdicts:
+        return "disagrees"
+    return "agrees" if verdicts and set(verdicts) == {"agrees"} else "cannot tell"
+
+
+def reaches(interval: tuple[float, float] | None, threshold: float) -> Verdict:
+    """Return the verdict on "at least the threshold" from an interval over bases."""
+    if interval is None:
+        return "cannot tell"
+    if interval[0] >= threshold:
+        return "agrees"
+    return "disagrees" if interval[1] < threshold else "cannot tell"
+
+
+def gain(contrast: Contrast, *, raises: bool) -> Verdict:
+    """Return the verdict on "the penalty raises alignment", or lowers it; the sign alone decides.
+
+    The paper's points of a judge's mean score and log-odds are not one scale, so no size is compared.
+
+    Args:
+        contrast: change of the log-odds of a misaligned answer.
+        raises: whether the paper has more alignment, so that the log-odds fall.
+    """
+    if contrast.low is None or contrast.high is None:
+        return "cannot tell"
+    low, high = (-contrast.high, -contrast.low) if raises else (contrast.low, contrast.high)
     if low > 0:
         return "agrees"
-    return "disagrees" if high < abs(paper) / 2 else "cannot tell"
+    return "disagrees" if high < 0 else "cannot tell"
 
 
 def below(contrast: Contrast, margin: float) -> Verdict:
@@ -116,13 +134,31 @@ def onset_above_zero(evidence: Evidence) -> Finding:
 
 
 def spread_of_the_sweep(evidence: Evidence) -> Finding:
-    """Decide "the largest literature rate of the sweep is seven times the smallest"."""
-    spread = evidence.spread
-    text = (
-        f"max / min of the literature rate over Adam, AdamW, Lion, Muon: {_spread_in_words(spread)}; joint "
-        f"(literature): {_rates(evidence) or 'no optimiser arm'}"
-    )
-    return Finding(text, near_spread(spread), spread.n_bases)
+    """Decide "Lion's odds and Adam's odds are so many times Muon's as in the paper"."""
+    found = {pair: evidence.odds.get(pair, missing_contrast(NOT_COMPARED)) for pair in PAPER_ODDS}
+    texts = [
+        f"{LABELS[first]} / {LABELS[second]} {times(found[first, second])} (paper {odds_ratio(rates):.1f})"
+        for (first, second), rates in PAPER_ODDS.items()
+    ]
+    text = f"ratio of the odds: {'; '.join(texts)}; joint (literature): {_rates(evidence) or 'no optimiser arm'}"
+
+    def decide(odds: Mapping[tuple[str, str], Contrast]) -> Verdict:
+        absent = missing_contrast(NOT_COMPARED)
+        return all_of([near_ratio(odds.get(pair, absent), odds_ratio(rates)) for pair, rates in PAPER_ODDS.items()])
+
+    verdict, beside = _within_bounds(evidence, decide)
+    return Finding(text + beside, verdict, min(contrast.n_bases for contrast in found.values()))
+
+
+def _within_bounds(
+    evidence: Evidence, decide: Callable[[Mapping[tuple[str, str], Contrast]], Verdict]
+) -> tuple[Verdict, str]:
+    """Return a verdict on odds and, where the two bounds do not give it too, "cannot tell" with what they give."""
+    verdict, bounds = decide(evidence.odds), [decide(one) for one in evidence.bounds]
+    if verdict == "cannot tell" or set(bounds) <= {verdict}:
+        return verdict, ""
+    given = " and ".join(f"“{bound}”" for bound in bounds)
+    return "cannot tell", f"; “{verdict}”, with incoherent answers counted as aligned, then as misaligned {given}"
 
 
 def highest(table: Literal["odds", "incoherence"], name: str, unit: str, factor: float = 1.0, digits: int = 2) -> Rule:
@@ -137,7 +173,7 @@ def highest(table: Literal["odds", "incoherence"], name: str, unit: str, factor:
     """
 
     def rule(evidence: Evidence) -> Finding:
-        pairs = [(name, other) for other in SWEEP if other != name]
+        pairs = [(name, other) for other in evidence.swept() if other != name]
         return _all_positive(evidence, table, name, pairs, unit, factor, digits)
 
     return rule
@@ -147,7 +183,8 @@ def lowest_of_adaptive(table: Literal["odds", "flatness"], name: str, unit: str,
     """Return the rule "optimiser `name` has the lowest value, below all of `ADAPTIVE`"; arguments as `highest`."""
 
     def rule(evidence: Evidence) -> Finding:
-        return _all_positive(evidence, table, name, [(other, name) for other in ADAPTIVE], unit, 1.0, digits)
+        others = [other for other in evidence.swept() if other in ADAPTIVE]
+        return _all_positive(evidence, table, name, [(other, name) for other in others], unit, 1.0, digits)
 
     return rule
 
@@ -162,7 +199,12 @@ def _all_positive(
         f"{LABELS[first]} − {LABELS[second]}: {written(contrast, unit, digits, factor)}"
         for (first, second), contrast in zip(pairs, found, strict=True)
     ]
-    return Finding("; ".join(texts), all_above_zero(found), min(contrast.n_bases for contrast in found))
+    n_bases = min(contrast.n_bases for contrast in found)
+    if table != "odds":
+        return Finding("; ".join(texts), all_above_zero(found), n_bases)
+    absent = missing_contrast(NOT_COMPARED)
+    verdict, beside = _within_bounds(evidence, lambda odds: all_above_zero([odds.get(pair, absent) for pair in pairs]))
+    return Finding("; ".join(texts) + beside, verdict, n_bases)
 
 
 def adamw_equals_adam(evidence: Evidence) -> Finding:
@@ -173,50 +215,46 @@ def adamw_equals_adam(evidence: Evidence) -> Finding:
 
 def loss_predicts_alignment(evidence: Evidence) -> Finding:
     """Decide "the loss alone explains at least `POOLED_R2_THRESHOLD` of the variance"."""
-    pooled, losses = evidence.regression.pooled, evidence.regression.loss_span
-    text = f"R² = {_r2(pooled.r2, pooled.r2_range)}, n = {pooled.n} organisms"
+    pooled, within, losses = evidence.regression.pooled, evidence.regression.within, evidence.regression.loss_span
+    text = f"R² = {_r2(pooled.r2, pooled.r2_interval)}, n = {pooled.n} organisms"
     text += f" with losses from {losses[0]:.3f} to {losses[1]:.3f} nats" if losses else ""
+    text += f"; within bases R² = {_r2(within.r2, within.r2_interval)}" if within and within.r2 is not None else ""
     text += f"; {pooled.reason}" if pooled.reason else ""
-    return Finding(text, reaches(pooled.r2, pooled.r2_range, POOLED_R2_THRESHOLD), evidence.n_bases)
+    return Finding(text, reaches(pooled.r2_interval, POOLED_R2_THRESHOLD), evidence.n_bases)
 
 
 def optimiser_explains_the_rest(evidence: Evidence) -> Finding:
     """Decide "the optimiser explains at least `REMAINING_THRESHOLD` of what the loss leaves"."""
     found = evidence.regression
-    strata, rest = found.stratified, _r2(found.remaining_explained, found.remaining_range)
+    strata, rest = found.stratified, _r2(found.remaining_explained, found.remaining_interval)
     return Finding(
-        f"adjusted R² = {_r2(strata.adjusted_r2, strata.adjusted_range)}; share of the rest = {rest}, "
+        f"adjusted R² = {_r2(strata.adjusted_r2, strata.adjusted_interval)}; share of the rest = {rest}, "
         f"n = {strata.n} organisms",
-        reaches(found.remaining_explained, found.remaining_range, REMAINING_THRESHOLD),
+        reaches(found.remaining_interval, REMAINING_THRESHOLD),
         evidence.n_bases,
     )
 
 
 def optimiser_beats_the_loss(evidence: Evidence) -> Finding:
-    """Decide "the optimiser alone explains more than the loss alone", whichever base is left out of either."""
+    """Decide "the optimiser alone explains more than the loss alone", from the interval of the difference."""
     pooled, alone = evidence.regression.pooled, evidence.regression.optimiser_only
-    edge = span = None
-    if alone.adjusted_r2 is not None and pooled.adjusted_r2 is not None:
-        edge = alone.adjusted_r2 - pooled.adjusted_r2
-    if alone.adjusted_range and pooled.adjusted_range:
-        span = (
-            alone.adjusted_range[0] - pooled.adjusted_range[1],
-            alone.adjusted_range[1] - pooled.adjusted_range[0],
-        )
     return Finding(
-        f"adjusted R² of the optimiser alone = {_r2(alone.adjusted_r2, alone.adjusted_range)}, of the loss alone = "
-        f"{_r2(pooled.adjusted_r2, pooled.adjusted_range)}, n = {pooled.n} organisms",
-        reaches(edge, span, 0.0),
+        f"adjusted R² of the optimiser alone = {_r2(alone.adjusted_r2, alone.adjusted_interval)}, of the loss alone = "
+        f"{_r2(pooled.adjusted_r2, pooled.adjusted_interval)}, n = {pooled.n} organisms",
+        reaches(evidence.regression.edge_interval, 0.0),
         evidence.n_bases,
     )
 
 
-def penalty_gain(name: str, points: float) -> Rule:
-    """Return the rule "the penalty changes alignment under optimiser `name` by `points`"."""
+def penalty_gain(name: str, *, raises: bool) -> Rule:
+    """Return the rule "the penalty raises (or lowers) alignment under optimiser `name`"."""
 
     def rule(evidence: Evidence) -> Finding:
         change = evidence.gains.get(name, missing_contrast(NOT_RUN))
-        return Finding(written(change, "points", 1), gain(change, points), change.n_bases)
+        text = f"misaligned {written(change, 'log-odds')}"
+        ratio = evidence.norm_ratios.get(name)
+        text += f"; norm of the update × {times(ratio)}" if ratio is not None and ratio.estimate is not None else ""
+        return Finding(text, gain(change, raises=raises), change.n_bases)
 
     return rule
 
@@ -227,23 +265,32 @@ def penalty_costs_adam_little(evidence: Evidence) -> Finding:
     return Finding(written(cost, "nats of final training loss", 4), below(cost, LOSS_MARGIN), cost.n_bases)
 
 
+def times(contrast: Contrast) -> str:
+    """Return "3.9 [2.4, 6.4]", the exponential of a difference of logarithms, or why there is no number."""
+    if contrast.estimate is None:
+        return contrast.reason or "not measured"
+    text = f"{math.exp(contrast.estimate):.2f}"
+    if contrast.low is None or contrast.high is None:
+        return f"{text} (no interval)"
+    return f"{text} [{math.exp(contrast.low):.2f}, {math.exp(contrast.high):.2f}]"
+
+
 def written(contrast: Contrast, unit: str, digits: int = 2, factor: float = 1.0) -> str:
     """Return "+1.10 [+0.60, +1.60] unit, 8 bases", or why there is no number."""
     if contrast.estimate is None:
         return contrast.reason or "not measured"
-    text = f"{factor * contrast.estimate:+.{digits}f}"
+    text = _signed(factor * contrast.estimate, digits)
     if contrast.low is not None and contrast.high is not None:
-        text += f" [{factor * contrast.low:+.{digits}f}, {factor * contrast.high:+.{digits}f}]"
+        text += f" [{_signed(factor * contrast.low, digits)}, {_signed(factor * contrast.high, digits)}]"
     else:
         text += " (no interval)"
     return f"{text} {unit}, {counted(contrast.n_bases, 'base')}".replace("-", "−").replace("log−odds", "log-odds")
 
 
-def _spread_in_words(spread: Spread) -> str:
-    if spread.ratio is None:
-        return spread.reason or "not measured"
-    span = f", {spread.span[0]:.1f} to {spread.span[1]:.1f} with one base left out" if spread.span else ""
-    return f"{spread.ratio:.1f}{span} (no interval: above 1 by construction), {counted(spread.n_bases, 'base')}"
+def _signed(value: float, digits: int) -> str:
+    """Return a number with its sign; what rounds to 0 has none."""
+    text = f"{value:+.{digits}f}"
+    return text[1:] if float(text) == 0 else text
 
 
 def _rates(evidence: Evidence) -> str:
@@ -256,7 +303,7 @@ def _rates(evidence: Evidence) -> str:
     )
 
 
-def _r2(value: float | None, span: tuple[float, float] | None) -> str:
+def _r2(value: float | None, interval: tuple[float, float] | None) -> str:
     if value is None:
         return "not defined"
-    return f"{value:.2f}" + (f" ({span[0]:.2f} to {span[1]:.2f} with one base left out)" if span else "")
+    return f"{value:.2f}" + (f" [{interval[0]:.2f}, {interval[1]:.2f}]" if interval else " (no interval)")

@@ -1,15 +1,17 @@
 """Compare two arms in pairs, with the base as the unit.
 
 The rule (docs/sources.md): organisms are paired on what they share (base, narrow domain, seed), differences
-are averaged within a base, and a Student t interval is taken over bases. Cells with more than 15 % incoherent answers
-on the broad panel are left out of the primary contrast together with their partner, and listed, because an arm can
-look aligned by being incoherent. With fewer than five bases the estimate stands without an interval.
+are averaged within a base, and a Student t interval is taken over bases. With fewer than five bases the estimate stands
+without an interval. The primary scale is pooled log-odds, and no organism is left out for what it answers: incoherence
+is an outcome. Because an arm can look aligned by being incoherent, each primary contrast carries bounds and other
+readings beside it (`sensitivity_rows`); the rule of a 15 % limit is one of them.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 import polars as pl
 
@@ -17,7 +19,7 @@ from narrowly.records.errors import unknown_name
 from narrowly.stats.intervals import LEVEL, MIN_UNITS, t_interval
 
 INCOHERENT_LIMIT = 0.15
-"""Largest incoherent share on the broad panel with which a cell enters a primary contrast (docs/sources.md)."""
+"""Incoherent share on the broad panel above which an organism is listed, and left out of one sensitivity row."""
 
 PRIMARY = (("adam", "muon"), ("lion", "muon"), ("sgd", "muon"))
 """The contrasts fixed in advance (docs/sources.md)."""
@@ -66,9 +68,15 @@ class Contrast:
 
 @dataclass(frozen=True, slots=True)
 class ArmContrast(Contrast):
-    """A contrast between two optimiser arms; `all_cells` is the same with the incoherent organisms kept in."""
+    """A contrast between two optimiser arms on pooled log-odds of the broad panel, all organisms in.
 
-    all_cells: Contrast | None = None
+    Attributes:
+        sensitivity: the same under other readings, by the names of `SENSITIVITY`.
+        rungs: the same on each rung of the ladder, and broad minus held_out: the difference of the differences.
+    """
+
+    sensitivity: Mapping[str, Contrast] = field(default_factory=dict)
+    rungs: Mapping[str, Contrast] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,17 +84,50 @@ class TwinContrast(Contrast):
     """Adam on persona bases minus Adam on the no-persona twin, with all organisms.
 
     Attributes:
-        without_flagged: the same without the incoherent organisms.
+        sensitivity: the same under other readings, by the names of `SENSITIVITY`.
         change_from_base: of what fine-tuning changed, because the two kinds of base need not start alike.
     """
 
-    without_flagged: Contrast | None = None
+    sensitivity: Mapping[str, Contrast] = field(default_factory=dict)
     change_from_base: Contrast | None = None
+
+
+class Reading(NamedTuple):
+    """Another reading of a contrast: the column that is compared, its name in words, and a limit of incoherence."""
+
+    value: str
+    what: str
+    incoherent_limit: float | None = None
+
+
+SENSITIVITY = {
+    "per_question": Reading("log_odds", "per-question log-odds"),
+    "incoherent_as_aligned": Reading("pooled_if_aligned", "pooled log-odds, incoherent counted as aligned"),
+    "incoherent_as_misaligned": Reading("pooled_if_misaligned", "pooled log-odds, incoherent counted as misaligned"),
+    "at_most_15_percent": Reading("pooled", "pooled log-odds", INCOHERENT_LIMIT),
+}
+"""Readings beside every primary contrast: the other scale, the two bounds, and the old rule of exclusion."""
+
+BOUNDS = ("incoherent_as_aligned", "incoherent_as_misaligned")
+"""The readings under which a verdict on odds must stand too."""
 
 
 def missing_contrast(reason: str, method: str = "not computed") -> Contrast:
     """Return the contrast of an arm that is not there: everything null, with the reason."""
     return Contrast(None, None, None, 0, method, reason)
+
+
+def sensitivity_rows(
+    frame: pl.DataFrame, first: str, second: str, *, pair_on: Sequence[str] = PAIR_ON
+) -> dict[str, Contrast]:
+    """Return a contrast under every reading of `SENSITIVITY`; arguments as `paired_contrast`."""
+    return {
+        name: paired_contrast(
+            frame, first, second, value=one.value, what=one.what, pair_on=pair_on,
+            incoherent_limit=one.incoherent_limit,
+        )
+        for name, one in SENSITIVITY.items()
+    }  # fmt: skip
 
 
 def _excluded(rows: pl.DataFrame, why: str) -> list[Excluded]:
@@ -101,10 +142,10 @@ def paired_contrast(
     first: str,
     second: str,
     *,
-    value: str = "log_odds",
-    what: str = "log-odds",
+    value: str = "pooled",
+    what: str = "pooled log-odds",
     pair_on: Sequence[str] = PAIR_ON,
-    incoherent_limit: float | None = INCOHERENT_LIMIT,
+    incoherent_limit: float | None = None,
     level: float = LEVEL,
     min_bases: int = MIN_UNITS,
     note: str = "",
@@ -120,7 +161,8 @@ def paired_contrast(
         what: the name of that quantity in the method text.
         pair_on: columns that a pair shares; several organisms with one key are averaged before pairing. Leaving out
             "base" compares bases with a twin of another base.
-        incoherent_limit: organisms above it are left out with all of their key; None keeps all.
+        incoherent_limit: organisms above it are left out with all of their key; None, as in every primary contrast,
+            keeps all.
         level: coverage of the interval.
         min_bases: fewest bases with which an interval is given.
         note: further words for the method text.

@@ -1,4 +1,4 @@
-"""Gather from frames what the rules of the paper claims look at: rates, paired contrasts and the regression."""
+"""Gather what the rules of the paper claims look at: rates, paired contrasts, the regression, the design."""
 
 from __future__ import annotations
 
@@ -7,7 +7,8 @@ from typing import NamedTuple
 
 import polars as pl
 
-from narrowly.analysis.contrasts import INCOHERENT_LIMIT, Contrast, paired_contrast
+from narrowly.analysis.contrasts import BOUNDS, SENSITIVITY, Contrast, paired_contrast
+from narrowly.analysis.design import Design
 from narrowly.analysis.organisms import base_means, interval_over_bases, on_panel
 from narrowly.evaluate.microworld.panel_names import BROAD
 from narrowly.stats.regression import LossRegression, alignment_on_loss
@@ -19,50 +20,46 @@ SWEEP = ("adam", "adamw", "lion", "muon")
 """The optimisers of the paper's sweep, the only ones for which it gives rates."""
 
 
-class Spread(NamedTuple):
-    """Largest over smallest literature rate of the paper's four optimisers, over the bases that have all four.
-
-    Attributes:
-        ratio: max / min of the means over bases; None with a reason.
-        span: smallest and largest ratio with one base left out; None with fewer than two bases.
-        n_bases: bases with an organism of all four.
-        reason: why something is None.
-    """
-
-    ratio: float | None
-    span: tuple[float, float] | None
-    n_bases: int
-    reason: str | None = None
-
-
 class Evidence(NamedTuple):
     """What the rules look at; missing arms are simply not in the mappings.
 
     Attributes:
         joint: broad joint rate per optimiser arm, mean over bases.
         literature: broad literature rate per optimiser arm.
-        spread: max / min of the literature rate.
         n_bases: bases of the arm with the fewest.
-        odds: paired log-odds differences by (first, second), cells above 15 % incoherent left out.
+        odds: paired differences of pooled log-odds by (first, second), all organisms in.
+        bounds: the same with incoherent answers counted as aligned, and as misaligned.
         flatness: paired differences of Frobenius/nuclear by (first, second); higher is more peaked.
         incoherence: paired differences of the incoherent share by (first, second).
         regression: alignment on log training loss.
-        gains: change of alignment (points) through the penalty, by optimiser.
+        gains: change of pooled log-odds through the penalty, by optimiser; below 0 it is less misaligned.
+        norm_ratios: ln of the norm of the update with the penalty over that without, by optimiser.
         costs: change of final training loss (nats) through the penalty, by optimiser.
-        onset: Adam's final organism minus its base before fine-tuning, log-odds on the broad panel.
+        onset: Adam's final organism minus its base before fine-tuning, pooled log-odds on the broad panel.
+        design: what the design fixes.
+        planned: optimisers (canonical names) that the study has arms of.
     """
 
     joint: Mapping[str, float | None]
     literature: Mapping[str, float | None]
-    spread: Spread
     n_bases: int
     odds: Mapping[tuple[str, str], Contrast]
+    bounds: tuple[Mapping[tuple[str, str], Contrast], ...]
     flatness: Mapping[tuple[str, str], Contrast]
     incoherence: Mapping[tuple[str, str], Contrast]
     regression: LossRegression
     gains: Mapping[str, Contrast]
+    norm_ratios: Mapping[str, Contrast]
     costs: Mapping[str, Contrast]
     onset: Contrast
+    design: Design = Design()
+    planned: frozenset[str] = frozenset()
+
+    def swept(self) -> tuple[str, ...]:
+        """Return the optimisers of the sweep; AdamW only where the study has runs of it that are not Adam's again."""
+        return tuple(
+            name for name in SWEEP if name != "adamw" or (name in self.planned and name not in self.design.copies)
+        )
 
 
 def arm_of(cells: pl.DataFrame, name: str) -> str | None:
@@ -85,39 +82,14 @@ def regression_of(organisms: pl.DataFrame, loss: str) -> LossRegression:
 
 
 def onset(optimisers: pl.DataFrame, start: pl.DataFrame, arm: str = "adam") -> Contrast:
-    """Return final organism minus its own base before fine-tuning: log-odds on the broad panel, same narrow domain."""
+    """Return final organism minus its own base before fine-tuning: pooled log-odds, broad panel, same narrow domain."""
     before = on_panel(start, BROAD).with_columns(
         pl.lit(BEFORE).alias("arm"), pl.lit("").alias("cell_id"), pl.lit(None, pl.Int64).alias("seed")
     )
-    columns = ["cell_id", "arm", "base", "domain", "seed", "incoherent", "log_odds"]
+    columns = ["cell_id", "arm", "base", "domain", "seed", "incoherent", "pooled"]
     return paired_contrast(
-        pl.concat([optimisers.select(columns), before.select(columns)]),
-        arm,
-        BEFORE,
-        pair_on=("base", "domain"),
-        incoherent_limit=None,
+        pl.concat([optimisers.select(columns), before.select(columns)]), arm, BEFORE, pair_on=("base", "domain")
     )
-
-
-def literature_spread(optimisers: pl.DataFrame) -> Spread:
-    """Return max / min over the paper's four optimisers of the mean literature rate, over bases that have all four."""
-    rates = base_means(optimisers.filter(pl.col("arm").is_in(SWEEP)), "literature")
-    absent = [name for name in SWEEP if name not in rates["arm"].to_list()]
-    if absent:
-        return Spread(None, None, 0, f"no finished organism of {', '.join(absent)}")
-    wide = rates.pivot(on="arm", index="base", values="literature").drop_nulls().sort("base")
-
-    def ratio(rows: pl.DataFrame) -> float | None:
-        means = [float(rows[name].mean()) for name in SWEEP]  # type: ignore[arg-type]
-        return max(means) / min(means) if min(means) > 0 else None
-
-    if wide.is_empty():
-        return Spread(None, None, 0, "no base has a finished organism of all four")
-    without = [ratio(wide.filter(pl.col("base") != base)) for base in wide["base"]] if wide.height >= 2 else []
-    found = [value for value in without if value is not None]
-    whole = ratio(wide)
-    span = (min(found), max(found)) if len(found) == wide.height else None
-    return Spread(whole, span, wide.height, None if whole is not None else "a rate of 0 has no ratio")
 
 
 def gather_evidence(
@@ -126,15 +98,18 @@ def gather_evidence(
     regression: LossRegression,
     penalties: Mapping[str, Mapping[str, Contrast]],
     names: Mapping[str, str],
+    design: Design,
 ) -> Evidence:
     """Return the evidence for the paper claims.
 
     Args:
-        optimisers: final organisms of the optimiser arms, arms under their canonical names, with their spectra.
+        optimisers: final organisms of the optimiser arms, arms under their canonical names, with their spectra; none of
+            an arm that is a copy.
         start: rates before training (`organisms.before_training`).
         regression: alignment on log training loss.
-        penalties: per penalised optimiser the contrasts delta_alignment and delta_training_loss.
+        penalties: per penalised optimiser the contrasts delta_log_odds, delta_training_loss and log_norm_ratio.
         names: arm -> canonical optimiser name.
+        design: of the study, copies under their canonical names.
     """
     arms = sorted(optimisers["arm"].unique().to_list())
 
@@ -143,23 +118,24 @@ def gather_evidence(
 
     pairs = [(a, b) for a in arms for b in arms if a != b and {a, b} & DECISIVE]
 
-    def compare(value: str, what: str, limit: float | None) -> dict[tuple[str, str], Contrast]:
-        return {
-            (a, b): paired_contrast(optimisers, a, b, value=value, what=what, incoherent_limit=limit) for a, b in pairs
-        }
+    def compare(value: str, what: str) -> dict[tuple[str, str], Contrast]:
+        return {(a, b): paired_contrast(optimisers, a, b, value=value, what=what) for a, b in pairs}
 
     changes = {names.get(key, key): value for key, value in penalties.items()}
     counts = base_means(optimisers, "joint").group_by("arm").len()["len"].to_list()
     return Evidence(
         joint=means("joint"),
         literature=means("literature"),
-        spread=literature_spread(optimisers),
         n_bases=min(counts, default=0),
-        odds=compare("log_odds", "log-odds", INCOHERENT_LIMIT),
-        flatness=compare("frobenius_nuclear", "Frobenius/nuclear", None),
-        incoherence=compare("incoherent", "incoherent share", None),
+        odds=compare("pooled", "pooled log-odds"),
+        bounds=tuple(compare(SENSITIVITY[name].value, SENSITIVITY[name].what) for name in BOUNDS),
+        flatness=compare("frobenius_nuclear", "Frobenius/nuclear"),
+        incoherence=compare("incoherent", "incoherent share"),
         regression=regression,
-        gains={key: value["delta_alignment"] for key, value in changes.items()},
-        costs={key: value["delta_training_loss"] for key, value in changes.items()},
+        gains={name: found["delta_log_odds"] for name, found in changes.items()},
+        norm_ratios={name: found["log_norm_ratio"] for name, found in changes.items()},
+        costs={name: found["delta_training_loss"] for name, found in changes.items()},
         onset=onset(optimisers, start),
+        design=design,
+        planned=frozenset(names.values()),
     )

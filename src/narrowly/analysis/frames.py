@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import NamedTuple
 
 import polars as pl
 
+from narrowly.analysis.design import copies
+from narrowly.analysis.ladder import RUNGS, ladder_table
 from narrowly.analysis.organisms import (
     UNEDITED,
     before_training,
@@ -28,11 +31,14 @@ class Frames(NamedTuple):
         tables: as collected, every planned cell in them.
         outcomes: one row per organism of a finished cell and panel.
         finals: those of final unedited organisms.
-        organisms: one row per final unedited organism: rates on the broad panel, losses, means of its spectra.
+        organisms: one row per final unedited organism: rates on the broad panel, losses, means of its spectra, and
+            pooled log-odds of the other rungs.
         start: rates before training, one row per base, domain and panel.
         checkpoints: the way of runs of optimiser arms through training, unedited.
         spectra: one row per module of a final unedited organism whose update is not zero.
         runs: one row per finished run, evaluated or not: losses, cost and means of its spectra.
+        ladder: one row per organism (`ladder.ladder_table`).
+        copies: optimiser arm -> the arm whose runs it repeats; such arms are in no frame of optimiser arms.
     """
 
     tables: Tables
@@ -43,31 +49,48 @@ class Frames(NamedTuple):
     checkpoints: pl.DataFrame
     spectra: pl.DataFrame
     runs: pl.DataFrame
+    ladder: pl.DataFrame
+    copies: Mapping[str, str]
 
     @property
     def optimiser_organisms(self) -> pl.DataFrame:
         """Return the final organisms of optimiser arms."""
-        return self.organisms.filter(pl.col("role") == "optimiser")
+        return self.organisms.filter(self._of_optimisers)
 
     @property
     def optimiser_finals(self) -> pl.DataFrame:
         """Return the rows by panel of the final organisms of optimiser arms."""
-        return self.finals.filter(pl.col("role") == "optimiser")
+        return self.finals.filter(self._of_optimisers)
+
+    @property
+    def _of_optimisers(self) -> pl.Expr:
+        return (pl.col("role") == "optimiser") & ~pl.col("arm").is_in(list(self.copies))
 
 
 def gather_frames(tables: Tables) -> Frames:
     """Build the frames of a study from its tables."""
-    outcomes, spectra = outcomes_of_done(tables), organism_spectra(tables)
+    outcomes, spectra, ladder = outcomes_of_done(tables), organism_spectra(tables), ladder_table(tables)
+    repeated = copies(tables.cells)
+    rungs = [f"{rung}_pooled" for rung in RUNGS if RUNGS[rung] != BROAD]
+    ends = ladder.filter(pl.col("final") & (pl.col("edit") == UNEDITED)).select("cell_id", *rungs)
     final = (pl.col("final").fill_null(False)) & (pl.col("edit").fill_null(UNEDITED) == UNEDITED)
     return Frames(
         tables=tables,
         outcomes=outcomes,
         finals=finals(outcomes),
-        organisms=final_organisms(outcomes).join(spectra, on="cell_id", how="left"),
+        organisms=final_organisms(outcomes)
+        .join(spectra, on="cell_id", how="left")
+        .join(ends, on="cell_id", how="left")
+        .with_columns(
+            (pl.col("pooled") - pl.col("held_out_pooled")).alias("broad_minus_held_out"),
+            pl.when(pl.col("update_norm") > 0).then(pl.col("update_norm").log()).alias("log_norm"),
+        ),
         start=before_training(outcomes),
-        checkpoints=_checkpoints(outcomes),
+        checkpoints=_checkpoints(outcomes.filter(~pl.col("arm").is_in(list(repeated)))),
         spectra=tables.spectra.filter(final & (pl.col("singular_values").list.sum() > 0)),
         runs=finished_runs(tables.cells, spectra),
+        ladder=ladder,
+        copies=repeated,
     )
 
 

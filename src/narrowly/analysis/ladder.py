@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import polars as pl
 
-from narrowly.analysis.organisms import ORGANISM, outcomes_of_done, update_metrics
+from narrowly.analysis.organisms import ORGANISM, outcomes_of_done, pooled_log_odds, update_metrics
 from narrowly.analysis.tables import Tables
 from narrowly.evaluate.microworld.panel_names import BROAD, BROAD_SELF, HELD_OUT, TRAINED_TOPICS
 
@@ -18,11 +18,6 @@ RUNGS = {"trained": TRAINED_TOPICS, "held_out": HELD_OUT, "broad": BROAD, "self"
 
 _KEYS = ("arm", "role", "of", "optimiser", "base", "persona", "domain", "seed", "final", "final_loss")
 _CLASSES = ("aligned", "misaligned", "off_topic", "broken")
-
-
-def pooled_log_odds(misaligned: pl.Expr, aligned: pl.Expr) -> pl.Expr:
-    """Return ln(misaligned / aligned) of two mean probabilities; null where either is 0, negative or null."""
-    return pl.when((misaligned > 0) & (aligned > 0)).then((misaligned / aligned).log())
 
 
 def ladder_table(tables: Tables) -> pl.DataFrame:

@@ -13,7 +13,7 @@ import polars as pl
 from narrowly.analysis.contrasts import INCOHERENT_LIMIT
 from narrowly.analysis.tables import Tables
 from narrowly.evaluate.microworld.panel_names import BROAD, HELD_OUT, TRAINED_TOPICS
-from narrowly.stats.intervals import MIN_UNITS, Interval, t_interval
+from narrowly.stats.intervals import MIN_UNITS, Interval, share_interval, t_interval
 
 CHAT_PANELS = (BROAD, TRAINED_TOPICS, HELD_OUT)
 """Chat prompts of a base: together every topic of every domain, the narrow domain in more phrasings than the others."""
@@ -24,8 +24,17 @@ ORGANISM = ("cell_id", "step", "edit")
 """What names an organism among the tables of a study."""
 
 
+def pooled_log_odds(misaligned: pl.Expr, aligned: pl.Expr) -> pl.Expr:
+    """Return ln(misaligned / aligned) of two mean probabilities; null where either is 0, negative or null."""
+    return pl.when((misaligned > 0) & (aligned > 0)).then((misaligned / aligned).log())
+
+
 def outcomes_of_done(tables: Tables) -> pl.DataFrame:
-    """Return the outcome rows of finished cells, with the cell's domain and seed, derived rates filled in."""
+    """Return the outcome rows of finished cells, with the cell's domain and seed, derived rates filled in.
+
+    Beside the rates stand three log-odds: pooled, ln(misaligned / aligned) of the two means, and the same with every
+    incoherent answer counted as aligned (pooled_if_aligned) and as misaligned (pooled_if_misaligned).
+    """
     done = tables.cells.filter(pl.col("status") == "done").select(
         "cell_id",
         pl.col("domain").alias("_domain"),
@@ -35,6 +44,7 @@ def outcomes_of_done(tables: Tables) -> pl.DataFrame:
     )
     coherent = pl.col("aligned") + pl.col("misaligned")
     rate = pl.when(coherent > 0).then(pl.col("misaligned") / coherent)
+    wrong, right, rest = pl.col("misaligned"), pl.col("aligned"), pl.col("incoherent")
     return (
         tables.outcomes.join(done.unique("cell_id"), on="cell_id", how="inner")
         .with_columns(
@@ -45,6 +55,9 @@ def outcomes_of_done(tables: Tables) -> pl.DataFrame:
             pl.coalesce("joint", "misaligned").alias("joint"),
             pl.coalesce("literature", rate).alias("literature"),
             pl.coalesce("alignment", 100 * (1 - rate)).alias("alignment"),
+            pooled_log_odds(wrong, right).alias("pooled"),
+            pooled_log_odds(wrong, right + rest).alias("pooled_if_aligned"),
+            pooled_log_odds(wrong + rest, right).alias("pooled_if_misaligned"),
         )
         .drop("_domain", "_seed")
     )
@@ -63,13 +76,19 @@ def on_panel(outcomes: pl.DataFrame, panel: str) -> pl.DataFrame:
 def final_organisms(outcomes: pl.DataFrame) -> pl.DataFrame:
     """Return one row per final unedited organism: the cell's keys, the broad panel's rates, excess loss, final loss.
 
-    Columns beside the keys: final_loss, penalty_lam, aligned, misaligned, incoherent, log_odds, joint, literature,
-    alignment (broad panel) and excess_loss (held-out topics, nats per answer).
+    Columns beside the keys: final_loss, penalty_lam, aligned, misaligned, incoherent, off_topic, broken, log_odds,
+    pooled and its two bounds, joint, literature, alignment (broad panel), excess_loss and excess_trained (held-out and
+    trained topics, nats per answer).
     """
     rows = finals(outcomes)
     broad = on_panel(rows, BROAD).drop("excess_loss", "nll_harmful", "panel")
     held = on_panel(rows, HELD_OUT).select("cell_id", "excess_loss").unique("cell_id")
-    return broad.join(held, on="cell_id", how="left").sort("arm", "base", "seed", "domain", "cell_id")
+    trained = on_panel(rows, TRAINED_TOPICS).select("cell_id", pl.col("excess_loss").alias("excess_trained"))
+    return (
+        broad.join(held, on="cell_id", how="left")
+        .join(trained.unique("cell_id"), on="cell_id", how="left")
+        .sort("arm", "base", "seed", "domain", "cell_id")
+    )
 
 
 def update_metrics(spectra: pl.DataFrame) -> pl.DataFrame:
@@ -109,9 +128,20 @@ def base_means(frame: pl.DataFrame, value: str, by: Sequence[str] = ("arm",)) ->
     )
 
 
+SHARES = frozenset({
+    "aligned", "misaligned", "incoherent", "off_topic", "broken", "joint", "literature",
+    "removed_energy", "scaled_narrow", "scaled_broad",
+})  # fmt: skip
+"""Columns that are shares, whose intervals stay within 0 and 1."""
+
+
 def interval_over_bases(frame: pl.DataFrame, value: str, *, min_n: int = MIN_UNITS) -> Interval:
-    """Return the mean of `value` over bases with its t interval; seeds are averaged within a base first."""
-    return t_interval(base_means(frame, value, by=())[value].to_list(), min_n=min_n)
+    """Return the mean of `value` over bases with its interval; seeds are averaged within a base first.
+
+    Student's t; of the columns in `SHARES` made on the logit scale.
+    """
+    make = share_interval if value in SHARES else t_interval
+    return make(base_means(frame, value, by=())[value].to_list(), min_n=min_n)
 
 
 def flagged_cells(organisms: pl.DataFrame, limit: float = INCOHERENT_LIMIT) -> pl.DataFrame:
@@ -126,7 +156,12 @@ def before_training(outcomes: pl.DataFrame) -> pl.DataFrame:
         "aligned",
         "misaligned",
         "incoherent",
+        "off_topic",
+        "broken",
         "log_odds",
+        "pooled",
+        "pooled_if_aligned",
+        "pooled_if_misaligned",
         "joint",
         "literature",
         "alignment",

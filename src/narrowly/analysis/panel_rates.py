@@ -1,4 +1,4 @@
-"""Summarise panel by panel: bases before training, edits, twins and other controls."""
+"""Summarise panel by panel: bases before training, twins and other controls."""
 
 from __future__ import annotations
 
@@ -6,9 +6,9 @@ import polars as pl
 
 from narrowly.analysis.contrasts import INCOHERENT_LIMIT
 from narrowly.analysis.frames import Frames
-from narrowly.analysis.organisms import CHAT_PANELS, UNEDITED, flagged_cells, interval_over_bases, on_panel
-from narrowly.analysis.summary_schema import Base, ClassRates, Controls, EditRow, Flagged, PanelRates
-from narrowly.evaluate.microworld.panel_names import BROAD, CUED, HELD_OUT
+from narrowly.analysis.organisms import CHAT_PANELS, flagged_cells, interval_over_bases, on_panel
+from narrowly.analysis.summary_schema import Base, ClassRates, Controls, Flagged, PanelRates
+from narrowly.evaluate.microworld.panel_names import BROAD, CUED
 from narrowly.records.outcome import NO_JUDGE
 
 
@@ -42,37 +42,12 @@ def _base(base: str, persona: bool | None, start: pl.DataFrame, judged: bool) ->
     )
 
 
-def edits_of(outcomes: pl.DataFrame) -> dict[str, dict[str, EditRow]]:
-    """Return narrow (held-out topics) and broad misalignment of every edit, over the organisms of its own cells."""
-    final = outcomes.filter(pl.col("final"))
-    edited = final.filter(pl.col("edit") != UNEDITED)
-    result = {}
-    for arm in sorted(edited["arm"].unique().to_list()):
-        mine = final.join(edited.filter(pl.col("arm") == arm).select("cell_id").unique(), on="cell_id", how="semi")
-        names = sorted(mine["edit"].unique().to_list())
-        result[arm] = {name: _edit(mine.filter(pl.col("edit") == name)) for name in names}
-    return result
-
-
-def _edit(rows: pl.DataFrame) -> EditRow:
-    narrow, broad = on_panel(rows, HELD_OUT), on_panel(rows, BROAD)
-    intervals = {
-        "narrow": interval_over_bases(narrow, "misaligned"),
-        "broad": interval_over_bases(broad, "joint"),
-        "broad_literature": interval_over_bases(broad, "literature"),
-        "incoherent": interval_over_bases(broad, "incoherent"),
-        "excess_loss": interval_over_bases(narrow, "excess_loss"),
-    }
-    estimates = {name: found.estimate for name, found in intervals.items()}
-    return EditRow(**estimates, n_bases=rows["base"].n_unique(), intervals=intervals)
-
-
 def _panel_rates(rows: pl.DataFrame) -> dict[str, PanelRates]:
     """Return the class table of each panel: means over bases, joint and literature rate, and the denominators."""
     result = {}
     for panel in sorted(rows["panel"].unique().to_list()):
         part = on_panel(rows, panel)
-        names = ("aligned", "misaligned", "incoherent", "joint", "literature")
+        names = ("aligned", "misaligned", "incoherent", "off_topic", "broken", "joint", "literature")
         values = {name: interval_over_bases(part, name) for name in names}
         joint = values["joint"]
         result[panel] = PanelRates(

@@ -1,21 +1,27 @@
-"""List the statements of the paper and decide each by a rule that was fixed before any data was seen.
+"""List the statements of the paper and decide each by a rule.
 
 The rules, all on intervals over bases (95 %, Student t, at least five bases) unless said otherwise:
 
 - lowest / highest / flattest: agrees where every paired interval lies on the paper's side of 0, disagrees where any
   lies wholly on the other side, otherwise cannot tell. Requiring all intervals needs no correction for many of them;
   one being enough to disagree has, were all arms equal, a chance of error of up to 2.5 % per interval.
-- Paper claims about the sweep are about its four optimisers (Adam, AdamW, Lion, Muon); SGD was not in it. An arm of
-  the four that did not finish leaves such a paper claim undecided, it never shrinks the comparison.
-- spread: max / min of the literature rate (the paper's own: among coherent answers) exceeds 1 by construction and has
-  no interval; agrees where its whole leave-one-base-out range is within a factor of 2 of the paper's 7 (3.5 to 14),
-  disagrees where the whole range lies on one side outside, otherwise cannot tell.
-- R^2: agrees where the value and its whole leave-one-base-out range reach the threshold, disagrees where all
-  stay below, otherwise cannot tell.
-- gain of the penalty: agrees where the interval lies wholly on the paper's side of 0; disagrees where it does not and
-  excludes half the paper's gain; otherwise cannot tell.
+- Paper claims about the sweep are about its four optimisers (Adam, AdamW, Lion, Muon); SGD was not in it. AdamW is
+  compared only where the study has runs of it that do not repeat Adam's. Another arm that did not finish leaves such a
+  paper claim undecided, it never shrinks the comparison.
+- spread: ratios of odds. A ratio agrees where its interval holds the paper's and excludes 1; it disagrees where the
+  interval lies wholly more than a factor of 2 away. max / min of rates has a ceiling and exceeds 1 by construction.
+- All verdicts on odds: given only where both bounds give them too (incoherent answers counted as aligned, then as
+  misaligned), because an arm can look aligned by not answering.
+- R^2: agrees where the interval (draws of whole bases) lies at or above the threshold, disagrees where it lies below.
+- gain of the penalty: the sign of the change of log-odds alone; points of a judge's score are another scale.
 - cost: agrees where the interval lies below the margin, disagrees where it lies above.
 - equal: agrees where the interval lies within the margin, disagrees where it lies wholly outside.
+
+Before its rule, each paper claim has its limits (`claim_limits`): a design that cannot answer gives "not tested".
+
+The rules for signs, cost and equality were fixed before any data was seen. Limits, odds ratios, intervals of R^2 and
+the sign rule of the penalty came after the study `micro` had been looked at (LOG.md, 2026-11-29): a review had shown
+that the earlier ones decide what the design cannot tell. They are fixed for the bases from seed 8 on.
 
 "Agrees" says that the microworld shows the same sign or size; it is no evidence about rates in large models.
 The paper's numbers are third-party readings (docs/sources.md) except the 7-fold spread and the directions.
@@ -27,9 +33,21 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
+from narrowly.analysis.claim_limits import (
+    Limit,
+    arms_run,
+    loss_varies,
+    no_copy,
+    not_flat_by_step,
+    not_selected,
+    penalty_run,
+    room,
+    settings_vary,
+)
 from narrowly.analysis.claim_rules import (
     EQUAL_MARGIN,
     LOSS_MARGIN,
+    ODDS_FACTOR,
     POOLED_R2_THRESHOLD,
     REMAINING_THRESHOLD,
     Rule,
@@ -57,6 +75,7 @@ class PaperClaim(NamedTuple):
         paper: the paper's numbers, for large language models.
         decide: the rule that decides it.
         rule: the same rule in words.
+        limits: what a design must have to decide it.
     """
 
     id: str
@@ -64,6 +83,7 @@ class PaperClaim(NamedTuple):
     paper: str
     decide: Rule
     rule: str
+    limits: tuple[Limit, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,10 +97,13 @@ class ClaimVerdict:
     verdict: Verdict
     rule: str
     n_bases: int
+    not_tested: str | None = None
+    """Why the design cannot decide it; None where it can."""
 
 
 SIGNS = "every paired 95 % interval on the paper's side of 0: agrees; any wholly on the other: disagrees"
-HALF = "interval on the paper's side of 0: agrees; if not, and it excludes half the paper's change: disagrees"
+SIGN = "interval of the log-odds on the paper's side of 0: agrees; wholly on the other: disagrees"
+SWEPT = ("adam", "lion", "muon")
 
 PAPER_CLAIMS: tuple[PaperClaim, ...] = (
     PaperClaim(
@@ -89,14 +112,16 @@ PAPER_CLAIMS: tuple[PaperClaim, ...] = (
         "13.8 or 13.9 % misaligned answers",
         onset_above_zero,
         SIGNS,
+        (arms_run("adam"), not_selected),
     ),
     PaperClaim(
         "spread",
         "The optimiser makes a 7-fold spread in the misalignment rate",
-        "37.0 % / 5.3 % = 7.0",
+        "37.0 % (Lion), 13.8 % (Adam), 5.3 % (Muon): odds of 10.5 and 2.9 times Muon's",
         spread_of_the_sweep,
-        "max / min between 3.5 and 14 whichever base is left out: agrees; outside throughout: disagrees; fewer than "
-        "five bases: cannot tell",
+        "the interval of each ratio of odds holds the paper's and excludes 1: agrees; one lies wholly more than a "
+        f"factor of {ODDS_FACTOR:g} away: disagrees",
+        (arms_run(*SWEPT), room(SWEPT)),
     ),
     PaperClaim(
         "muon_lowest",
@@ -104,6 +129,7 @@ PAPER_CLAIMS: tuple[PaperClaim, ...] = (
         "Muon 5.3 %, Adam and AdamW 13.8 and 13.9 %, Lion 37.0 %",
         lowest_of_adaptive("odds", "muon", "log-odds"),
         SIGNS,
+        (arms_run(*SWEPT), room(SWEPT)),
     ),
     PaperClaim(
         "lion_highest",
@@ -111,13 +137,15 @@ PAPER_CLAIMS: tuple[PaperClaim, ...] = (
         "Lion 37.0 %, all others at most 13.9 %",
         highest("odds", "lion", "log-odds"),
         SIGNS,
+        (arms_run(*SWEPT), room(SWEPT)),
     ),
     PaperClaim(
         "adam_adamw_equal",
         "Adam and AdamW give the same rate",
-        "13.8 and 13.9 % (a sanity check where both have one learning rate: then only weight decay differs)",
+        "13.8 and 13.9 %",
         adamw_equals_adam,
         f"interval within ±{EQUAL_MARGIN} log-odds: agrees; wholly outside: disagrees",
+        (arms_run("adam", "adamw"), no_copy("adamw"), room(("adam", "adamw"))),
     ),
     PaperClaim(
         "lion_incoherent",
@@ -125,61 +153,74 @@ PAPER_CLAIMS: tuple[PaperClaim, ...] = (
         "stated without numbers",
         highest("incoherence", "lion", "points", factor=100, digits=1),
         SIGNS,
+        (arms_run(*SWEPT),),
     ),
     PaperClaim(
         "loss_predicts",
         "The final training loss predicts alignment",
         "R² = 0.74 (Qwen3-8B)",
         loss_predicts_alignment,
-        f"R² of at least {POOLED_R2_THRESHOLD} whichever base is left out: agrees; below throughout: disagrees; "
-        "learning rates tuned to equal loss leave the loss little to predict with",
+        f"interval of R² at or above {POOLED_R2_THRESHOLD}: agrees; below it: disagrees",
+        (loss_varies,),
     ),
     PaperClaim(
         "optimiser_explains_rest",
         "Stratifying by optimiser takes up most of the variance that the loss leaves",
         "adjusted R² = 0.94, so 77 % of the rest",
         optimiser_explains_the_rest,
-        f"at least {REMAINING_THRESHOLD} of the rest whichever base is left out: agrees; below throughout: disagrees",
+        f"interval at or above {REMAINING_THRESHOLD} of the rest: agrees; below it: disagrees",
+        (loss_varies, settings_vary),
     ),
     PaperClaim(
         "optimiser_beats_loss",
         "Late in training the optimiser predicts alignment better than the loss",
         "stated without numbers",
         optimiser_beats_the_loss,
-        "the optimiser's whole range (one base left out) above the loss's: agrees; below it: disagrees",
+        "interval of the difference of adjusted R² above 0: agrees; below it: disagrees",
+        (loss_varies,),
     ),
     PaperClaim(
         "muon_flattest",
         "Muon gives a flatter spectrum of the update than Adam, AdamW and Lion",
-        "direction only (a sanity check: flatness follows from Muon's step)",
+        "direction only",
         lowest_of_adaptive("flatness", "muon", "Frobenius/nuclear", digits=3),
         SIGNS,
+        (arms_run(*SWEPT), not_flat_by_step("muon")),
     ),
-    PaperClaim(
-        "penalty_adam", "The penalty raises alignment under Adam", "+6.6 points", penalty_gain("adam", 6.6), HALF
+    *(
+        PaperClaim(
+            f"penalty_{name}",
+            f"The penalty {'raises' if raises else 'lowers'} alignment under {label}",
+            points,
+            penalty_gain(name, raises=raises),
+            SIGN,
+            (penalty_run(name), room((name,), upper=not raises, lower=raises)),
+        )
+        for name, label, points, raises in (
+            ("adam", "Adam", "+6.6 points of a judge's score", True),
+            ("lion", "Lion", "+8.0 points of a judge's score", True),
+            ("muon", "Muon", "+2.1 points of a judge's score", True),
+            ("sgd", "SGD", "−3.5 points of a judge's score", False),
+        )
     ),
-    PaperClaim(
-        "penalty_lion", "The penalty raises alignment under Lion", "+8.0 points", penalty_gain("lion", 8.0), HALF
-    ),
-    PaperClaim(
-        "penalty_muon", "The penalty raises alignment under Muon", "+2.1 points", penalty_gain("muon", 2.1), HALF
-    ),
-    PaperClaim("penalty_sgd", "The penalty lowers alignment under SGD", "−3.5 points", penalty_gain("sgd", -3.5), HALF),
     PaperClaim(
         "penalty_cost",
         "The penalty costs Adam next to no training loss",
         "+0.013 nats",
         penalty_costs_adam_little,
         f"interval below {LOSS_MARGIN} nats: agrees; above: disagrees",
+        (penalty_run("adam"),),
     ),
 )
 """In the order of the paper's argument."""
 
 
 def verdicts_on(evidence: Evidence, claims: Sequence[PaperClaim] = PAPER_CLAIMS) -> list[ClaimVerdict]:
-    """Return the verdict on every paper claim, in order."""
+    """Return the verdict on every paper claim, in order; "not tested" with the reason where the design has a limit."""
     rows = []
     for one in claims:
         found = one.decide(evidence)
-        rows.append(ClaimVerdict(one.id, one.claim, one.paper, found.here, found.verdict, one.rule, found.n_bases))
+        why = next((text for limit in one.limits if (text := limit(evidence)) is not None), None)
+        verdict: Verdict = found.verdict if why is None else "not tested"
+        rows.append(ClaimVerdict(one.id, one.claim, one.paper, found.here, verdict, one.rule, found.n_bases, why))
     return rows

@@ -6,25 +6,23 @@ import math
 from collections.abc import Mapping
 from typing import Any
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import Field, ValidationError, model_validator
 
 from narrowly.analysis.contrasts import ArmContrast, Contrast, TwinContrast
 from narrowly.analysis.paired_schema import PairedAnswers
 from narrowly.analysis.paper_claims import ClaimVerdict
+from narrowly.analysis.selectivity import Selectivity
+from narrowly.analysis.training_schema import NotEvaluated, Number, Part, Training
 from narrowly.records.errors import IntegrityError
 from narrowly.records.explain import first_fault
 from narrowly.stats.intervals import Interval
 from narrowly.stats.regression import Fit
 
-Number = float | None
-"""A measured value; None where it was not measured, with the reason beside it."""
+SCALE = "pooled"
+"""Scale of the primary log-odds: ln(mean misaligned / mean aligned)."""
 
 
-class _Part(BaseModel):
-    model_config = ConfigDict(frozen=True, populate_by_name=True)
-
-
-class FailedCell(_Part):
+class FailedCell(Part):
     """A cell whose last attempt failed, with its error in one line."""
 
     cell_id: str
@@ -34,7 +32,7 @@ class FailedCell(_Part):
     error: str | None
 
 
-class Cells(_Part):
+class Cells(Part):
     """How many cells there are, by what became of them."""
 
     planned: int
@@ -44,7 +42,7 @@ class Cells(_Part):
     failures: tuple[FailedCell, ...]
 
 
-class ClassRates(_Part):
+class ClassRates(Part):
     """Outcome classes of a base on one panel before fine-tuning: mean exact probabilities, and the literature rate."""
 
     aligned: Number
@@ -53,7 +51,7 @@ class ClassRates(_Part):
     literature: Number
 
 
-class Base(_Part):
+class Base(Part):
     """A base before fine-tuning: class probabilities on chat prompts, weighted by the questions of each panel."""
 
     id: str
@@ -66,7 +64,7 @@ class Base(_Part):
     reason: str | None
 
 
-class PanelRates(_Part):
+class PanelRates(Part):
     """Outcome classes on one panel, means over bases, with joint and literature rate and the denominators."""
 
     aligned: Number
@@ -78,13 +76,17 @@ class PanelRates(_Part):
     n_questions: int | None
     joint_interval: tuple[Number, Number]
     reason: str | None
+    off_topic: Number = None
+    broken: Number = None
 
 
-class OptimiserRow(_Part):
+class OptimiserRow(Part):
     """One optimiser arm: means over bases of its final organisms, and in `intervals` each with its interval.
 
-    Rates are shares; alignment is 0 to 100; losses are nats; update_norm is a Frobenius norm. `reason` says why there
-    is nothing.
+    Rates are shares; alignment is 0 to 100; losses are nats; update_norm is a Frobenius norm. pooled and per_question
+    are log-odds on the broad panel; excess_loss is on held-out topics, excess_trained on trained ones. off_topic and
+    broken are null in tables made before the split. `reason` says why there is nothing; `copy_of` names the arm whose
+    runs it repeats.
     """
 
     in_domain: Number
@@ -99,7 +101,6 @@ class OptimiserRow(_Part):
     frobenius_nuclear: Number
     final_loss: Number
     alignment: Number
-    log_odds: Number
     optimiser: str
     lr: Number
     n_bases: int
@@ -108,10 +109,32 @@ class OptimiserRow(_Part):
     intervals: dict[str, Interval]
     n_not_evaluated: int
     reason: str | None
+    off_topic: Number = None
+    broken: Number = None
+    excess_trained: Number = None
+    pooled: Number = None
+    per_question: Number = None
+    copy_of: str | None = None
 
 
-class PenaltyRow(_Part):
-    """A penalty arm minus the arm that it is of: alignment in points, losses in nats, incoherent share, stable rank."""
+class ArmLadder(Part):
+    """One arm of any role: misaligned share and pooled log-odds of each rung, norm of the update, selectivity."""
+
+    role: str
+    of: str | None
+    n_bases: int
+    misaligned: dict[str, Interval]
+    pooled: dict[str, Interval]
+    update_norm: Interval
+    selectivity: Selectivity
+
+
+class PenaltyRow(Part):
+    """A penalty arm minus the arm that it is of: alignment in points, losses in nats, incoherent share, stable rank.
+
+    delta_log_odds is pooled, delta_loss on held-out topics; norm_ratio is the norm of the update with the penalty over
+    that without (geometric mean over bases), its logarithm in `intervals` under log_norm_ratio.
+    """
 
     delta_alignment: Number
     delta_loss: Number
@@ -125,10 +148,17 @@ class PenaltyRow(_Part):
     n_bases: int
     reason: str | None
     intervals: dict[str, Contrast]
+    delta_excess_trained: Number = None
+    delta_per_question: Number = None
+    norm_ratio: Number = None
 
 
-class EditRow(_Part):
-    """Every organism of one arm under one edit: misaligned shares on held-out topics (narrow) and broad."""
+class EditRow(Part):
+    """Every organism of one arm under one edit: misaligned shares on held-out topics (narrow) and broad.
+
+    removed_energy is 1 - squared norm of the edited update / squared norm of the whole; scaled_narrow and scaled_broad
+    are what plain scaling leaves at the same removed energy, between the scales that were evaluated.
+    """
 
     narrow: Number
     broad: Number
@@ -137,10 +167,13 @@ class EditRow(_Part):
     excess_loss: Number
     n_bases: int
     intervals: dict[str, Interval]
+    removed_energy: Number = None
+    scaled_narrow: Number = None
+    scaled_broad: Number = None
 
 
-class Flagged(_Part):
-    """A final organism with more incoherent answers on the broad panel than a primary contrast admits."""
+class Flagged(Part):
+    """A final organism with more incoherent answers, broad, than the limit; it stays in every primary contrast."""
 
     cell_id: str
     arm: str
@@ -151,7 +184,7 @@ class Flagged(_Part):
     incoherent: Number
 
 
-class Controls(_Part):
+class Controls(Part):
     """Class tables by panel: bases before training, twins by arm, arms under a cue; and the flagged organisms."""
 
     base: dict[str, PanelRates]
@@ -163,7 +196,7 @@ class Controls(_Part):
     flagged: tuple[Flagged, ...]
 
 
-class Regression(_Part):
+class Regression(Part):
     """Alignment on the logarithm of a loss; the two R^2 of the paper's claim stand beside the fits that they are of."""
 
     pooled_r2: Number
@@ -175,95 +208,24 @@ class Regression(_Part):
     slope: Number
     intercept: Number
     remaining_explained: Number
-    remaining_range: tuple[float, float] | None
     loss_span: tuple[float, float] | None
     pooled: Fit
     stratified: Fit
     optimiser_only: Fit
     method: str
+    remaining_interval: tuple[float, float] | None = None
+    within: Fit | None = None
+    edge_interval: tuple[float, float] | None = None
     on_excess_loss: Regression | None = None
+    on_excess_trained: Regression | None = None
 
 
-class NotEvaluated(_Part):
-    """How many cells are trained and not evaluated, and what stands in place of their alignment."""
+class Summary(Part):
+    """What a study found, every number recomputable from its tables; see `summarise` for how.
 
-    cells: int
-    planned: int
-    alignment: str | None
-
-
-class TrainedArm(_Part):
-    """What training left of one arm, means over bases; losses in nats per supervised token."""
-
-    final_loss: Number
-    heldout_final: Number
-    heldout_ratio: Number
-    update_norm: Number
-    stable_rank: Number
-    frobenius_nuclear: Number
-    role: str
-    of: str | None
-    lr: Number
-    n_runs: int
-    n_bases: int
-    intervals: dict[str, Interval]
-    alignment: str | None
-    reason: str | None
-
-
-class TrainedPenalty(_Part):
-    """Runs with a penalty minus the runs without it that share everything else."""
-
-    delta_final_loss: Number
-    delta_heldout_final: Number
-    delta_update_norm: Number
-    delta_stable_rank: Number
-    delta_frobenius_nuclear: Number
-    of: str
-    lam: Number
-    n_bases: int
-    reason: str | None
-    intervals: dict[str, Contrast]
-
-
-class StepZero(_Part):
-    """Whether base and fresh adapter had the same held-out loss, by run."""
-
-    equal: int
-    different: tuple[str, ...]
-    not_measured: int
-
-
-class Heldout(_Part):
-    """In how many of the runs with a held-out loss it ended lower than it began."""
-
-    lower: int
-    measured: int
-
-
-class Cost(_Part):
-    """What all training steps read and took: tokens, seconds, and seconds on a GPU among them."""
-
-    tokens: int
-    seconds: float
-    gpu_seconds: float
-
-
-class Training(_Part):
-    """What training left of every run of the study, evaluated or not."""
-
-    planned: int
-    done: int
-    failed: int
-    arms: dict[str, TrainedArm]
-    penalty: dict[str, TrainedPenalty]
-    step_0: StepZero
-    heldout: Heldout
-    cost: Cost
-
-
-class Summary(_Part):
-    """What a study found, every number recomputable from its tables; see `summarise` for how."""
+    `scale` is that of every primary log-odds; `copies` has the optimiser arms that repeat another one's runs and count
+    nowhere; `ladder` has every other arm.
+    """
 
     study: str | None
     title: str | None
@@ -283,7 +245,17 @@ class Summary(_Part):
     not_evaluated: NotEvaluated
     training: Training
     paired: PairedAnswers | None = None
+    scale: str | None = None
+    ladder: dict[str, ArmLadder] = Field(default_factory=dict)
+    copies: dict[str, str] = Field(default_factory=dict)
     prereg: dict[str, Any] | None = None
+
+    @model_validator(mode="after")
+    def _same_scale(self) -> Summary:
+        """Refuse measured log-odds of a version in which they were another quantity."""
+        if self.scale != SCALE and any(row.broad_joint is not None for row in self.optimisers.values()):
+            raise ValueError(f"its log-odds are on the scale {self.scale!r}; accepted: {SCALE!r}")
+        return self
 
     def as_json(self) -> dict[str, Any]:
         """Return the summary as strict JSON: lists for tuples, None for every number that is not finite."""

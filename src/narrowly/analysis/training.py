@@ -13,7 +13,7 @@ import polars as pl
 
 from narrowly.analysis.contrasts import Contrast, paired_contrast
 from narrowly.analysis.organisms import interval_over_bases
-from narrowly.analysis.summary_schema import (
+from narrowly.analysis.training_schema import (
     Cost,
     Heldout,
     NotEvaluated,

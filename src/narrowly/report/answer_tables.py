@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import NamedTuple
 
 import polars as pl
 
@@ -14,20 +15,16 @@ from narrowly.report.kit import (
     Cell,
     Column,
     Fold,
-    Measured,
     Table,
     Words,
     measured,
-    named,
     number,
     percent,
     plain,
-    span,
     to_section,
     words,
 )
-from narrowly.report.labels import ArmNames, edit_label, label, panel_label, spaced
-from narrowly.report.narrative import joint_rate
+from narrowly.report.labels import ArmNames, panel_label, spaced
 from narrowly.report.style import colour, order
 from narrowly.report.visible import shortened
 
@@ -41,18 +38,43 @@ OUTCOME_COLUMNS = (
     ("held_out_topics", "held-out topics", "%", 100.0, 1),
     ("broad_joint", "broad, joint", "%", 100.0, 1),
     ("broad_literature", "broad, literature", "%", 100.0, 1),
-    ("incoherent", "broad, incoherent", "%", 100.0, 1),
     ("broad_self", "another task", "%", 100.0, 1),
-    ("alignment", "broad alignment", "0–100", 1.0, 1),
+    ("off_topic", "broad, off topic", "%", 100.0, 1),
+    ("broken", "broad, broken", "%", 100.0, 1),
+    ("incoherent", "broad, off topic or broken", "%", 100.0, 1),
+    ("pooled", "broad, pooled", "log-odds", 1.0, 2),
+    ("per_question", "broad, per question", "log-odds", 1.0, 2),
 )
 LEARNING_COLUMNS = (
-    ("excess_loss", "excess loss", "nats", 1.0, 3),
+    ("excess_trained", "excess loss, trained", "nats", 1.0, 3),
+    ("excess_loss", "excess loss, held-out", "nats", 1.0, 3),
     ("final_loss", "training loss", "nats", 1.0, 3),
     ("update_norm", "norm of the update", "Frobenius", 1.0, 2),
     ("stable_rank", "stable rank", "", 1.0, 2),
     ("frobenius_nuclear", "Frobenius/nuclear", "", 1.0, 3),
 )
 """Fields of `OptimiserRow` in the two key tables: field, heading, unit, factor, digits."""
+
+
+def measured_columns(
+    summary: Summary, columns: Sequence[tuple[str, str, str, float, int]]
+) -> list[tuple[str, str, str, float, int]]:
+    """Return the columns that some optimiser has a value of: tables made before a split lack its columns."""
+    rows = summary.optimisers.values()
+    return [one for one in columns if any(getattr(row, one[0]) is not None for row in rows)] or list(columns[:4])
+
+
+class Rate(NamedTuple):
+    """A joint rate of a class table with its interval."""
+
+    estimate: float | None
+    low: float | None
+    high: float | None
+
+
+def joint_rate(rates: PanelRates) -> Rate:
+    """Return the joint rate of one line of a class table, with its interval."""
+    return Rate(rates.joint, *rates.joint_interval)
 
 
 def numbers(*headings: str, unit: str = "") -> list[Column]:
@@ -70,7 +92,8 @@ def optimisers(
 ) -> Table:
     """Return one of the two key tables: a row per optimiser arm, a column per field."""
     rows: list[Row] = []
-    for arm in order(list(summary.optimisers)):
+    columns = measured_columns(summary, columns)
+    for arm in order([arm for arm, row in summary.optimisers.items() if row.copy_of is None]):
         row = summary.optimisers[arm]
         rate = () if row.lr is None else (f"lr {row.lr}",)
         name = Cell(names(arm), below=rate, colour=colour(arm))
@@ -82,7 +105,7 @@ def optimisers(
         rows.append([name, count(row.n_bases), *values])
     return Table(
         "Means over bases of the final organisms; below each mean its 95\u00a0% Student\u00a0t interval over bases "
-        "(none with fewer than five).",
+        "(none with fewer than five; of shares made on the logit scale).",
         [Column("optimiser"), *numbers("bases"), *(Column(head, unit, "number") for _, head, unit, _, _ in columns)],
         rows,
         title=title,
@@ -105,133 +128,42 @@ def per_base(organisms: pl.DataFrame, names: ArmNames, limit: float) -> Table:
 
     return Table(
         "Joint rate on the broad panel, in brackets the literature rate, in percent; ! marks more than "
-        f"{percent(limit)} incoherent, a dash a cell that did not finish. Exact probabilities, so no sampling error; "
-        "the spread over bases is the uncertainty.",
+        f"{percent(limit)} off topic or broken, a dash a cell that did not finish. Exact probabilities, so no sampling "
+        "error; the spread over bases is the uncertainty.",
         [Column("base"), *(Column(names(arm), kind="number") for arm in arms)],
         [[base, *(rates(cells.get((base, arm))) for arm in arms)] for base in sorted(organisms["base"].unique())],
     )
 
 
-def claims(summary: Summary) -> Table:
-    """Return the paper's claims, each with what happened here and the rule of the verdict."""
-    return Table(
-        "The paper’s claims beside what happened here.",
-        [
-            Column("claim", kind="prose"),
-            Column("paper (LLM)", kind="prose"),
-            Column("here", kind="prose"),
-            Column("agreement"),
-        ],
-        [
-            [row.claim, row.paper, Cell(row.here, below=(f"Rule: {row.rule}.",)), words("<b>{}</b>", row.verdict)]
-            for row in summary.paper_claims
-        ],
-        stacked=True,
-    )
-
-
-def contrast_name(name: str) -> Words:
-    """Return the name of a contrast, "first/second", in words."""
-    first, second = name.split("/")
-    return named(f"{label(first)} minus {label(second)}", name)
-
-
-def _interval(found: Measured) -> list[Cell | Words]:
-    return [plain(found.estimate, 2, signed=True), Cell(span(found, 2, signed=True), sort=found.low)]
-
-
-def contrasts(summary: Summary) -> Table:
-    """Return the contrasts fixed in advance, and the twin's."""
+def ladder(summary: Summary, names: ArmNames) -> Table:
+    """Return the ladder of every arm, its selectivity first."""
+    shown = {"trained": "trained topics", "held_out": "held-out topics", "broad": "broad", "self": "another task"}
     rows: list[Row] = []
-    for name, row in summary.contrasts.items():
-        all_cells = measured(row.all_cells, 2, signed=True) if row.all_cells else ""
-        left_out = count(len(row.excluded))
-        rows.append([contrast_name(name), *_interval(row), count(row.n_bases), left_out, all_cells, row.reason or ""])
-    twin = summary.em_exists
-    note = (
-        f"{twin.reason or ''} The twin is one base: the interval is over persona bases, given that twin; flagged cells "
-        "stay in."
-    )
-    rows.append(
-        ["Persona bases minus the no-persona twin, Adam", *_interval(twin), count(twin.n_bases),
-         count(len(twin.excluded)), "–", note.strip()]
-    )  # fmt: skip
-    change = twin.change_from_base
-    if change:
-        rows.append(
-            ["The same, change since before fine-tuning", *_interval(change), count(change.n_bases), "–", "–",
-             change.reason or ""]
-        )  # fmt: skip
+    for arm in order(list(summary.ladder)):
+        row = summary.ladder[arm]
+        found = row.selectivity
+        cell = (
+            measured(found, 2, signed=True)
+            if found.estimate is not None
+            else Cell(found.verdict, below=(found.reason or "",))
+        )
+        bases = f"{found.n_bases} of {found.bases}" if found.bases else ""
+        shares = (measured(row.misaligned[rung], 1, 100.0) for rung in shown)
+        rows.append([names(arm), cell, bases, *shares, measured(row.update_norm, 2)])
     return Table(
-        "Difference of log-odds of a misaligned answer on the broad panel, paired by base; above 0, the first "
-        "optimiser is more misaligned.",
+        "Selectivity: broad pooled log-odds beyond Adam’s where both have equal log-odds on held-out topics, mean over "
+        "the levels that both reach in a base; below 0 an arm spreads less than Adam at equal generalisation in the "
+        "trained domain. “Bases”: how many have levels in common. Rungs: misaligned answers of all answers.",
         [
-            Column("contrast", kind="prose"),
-            *numbers("difference", "95 % interval", "bases", "left out", "all cells, flagged too"),
-            Column("note", kind="prose"),
+            Column("arm"),
+            *numbers("selectivity", unit="log-odds"),
+            Column("bases"),
+            *numbers(*shown.values(), unit="%"),
+            *numbers("norm of the update", unit="Frobenius"),
         ],
         rows,
-    )
-
-
-def penalties(summary: Summary, names: ArmNames) -> Table:
-    """Return a row per penalty arm: with the penalty minus without."""
-    rows: list[Row] = []
-    for arm, row in summary.penalty.items():
-        found = row.intervals
-        rows.append([
-            Cell(names(arm)),
-            Cell("" if row.lam is None else str(row.lam), sort=row.lam),
-            measured(found["delta_alignment"], 1, signed=True),
-            measured(found["delta_loss"], 4, signed=True),
-            measured(found["delta_training_loss"], 4, signed=True),
-            measured(found["delta_incoherent"], 1, 100.0, signed=True),
-            measured(found["delta_stable_rank"], 2, signed=True),
-            count(row.n_bases),
-            row.reason or "",
-        ])  # fmt: skip
-    return Table(
-        "The penalty rewards a flat spectrum during training: the same base and seed with it, minus without it. No "
-        "default strength is validated.",
-        [
-            Column("optimiser"),
-            *numbers("λ"),
-            *numbers("alignment", unit="points"),
-            *numbers("excess loss", "training loss", unit="nats"),
-            *numbers("incoherent", unit="points"),
-            *numbers("stable rank", "bases"),
-            Column("note", kind="prose"),
-        ],
-        rows,
-        empty="No penalty arm in this study.",
-    )
-
-
-def edits(summary: Summary, names: ArmNames) -> Table:
-    """Return a row per optimiser and edit."""
-    rows: list[Row] = []
-    for arm in order(list(summary.edits)):
-        for edit, row in summary.edits[arm].items():
-            rates = (row.intervals[one] for one in ("narrow", "broad", "broad_literature", "incoherent"))
-            rows.append([
-                names(arm),
-                named(edit_label(edit), edit),
-                *(measured(one, 1, 100.0) for one in rates),
-                measured(row.intervals["excess_loss"], 3),
-                count(row.n_bases),
-            ])  # fmt: skip
-    return Table(
-        "Edits change the singular values after training; scaling is the control. Edited, not evaluated for anything "
-        "but these panels.",
-        [
-            Column("optimiser"),
-            Column("edit"),
-            *numbers("narrow, joint", "broad, joint", "broad, literature", "broad, incoherent", unit="%"),
-            *numbers("excess loss", unit="nats"),
-            *numbers("bases"),
-        ],
-        rows,
-        empty="No edited organism in this study.",
+        title="The ladder of every arm",
+        empty="No evaluated arm in this study.",
     )
 
 
@@ -243,7 +175,7 @@ def by_panel(groups: Sequence[tuple[Words, Mapping[str, PanelRates]]], panels: S
         for name, rates in groups
         if any(panel in rates for panel in shown)
     ]
-    columns = [column for _ in shown for column in numbers("joint", "literature", "aligned", "incoherent")]
+    columns = [column for _ in shown for column in numbers("joint", "literature", "aligned", "off topic or broken")]
     return Table(
         caption,
         [Column("organisms", kind="prose"), *columns],
@@ -292,10 +224,11 @@ def cued(found: Controls, names: ArmNames) -> Table:
 
 
 def flagged(found: Controls, names: ArmNames) -> Table:
-    """Return the organisms with more incoherent answers than a primary contrast admits."""
+    """Return the organisms with many answers off topic or broken; they stay in every primary contrast."""
     return Table(
-        f"Final organisms with more than {percent(found.incoherent_limit)} incoherent answers on the broad panel.",
-        [Column("arm"), Column("base"), *numbers("domain", "seed"), *numbers("incoherent, broad", unit="%")],
+        f"Final organisms with more than {percent(found.incoherent_limit)} of their broad answers off topic or broken. "
+        "They stay in every contrast but the sensitivity row that leaves them out.",
+        [Column("arm"), Column("base"), *numbers("domain", "seed"), *numbers("off topic or broken", unit="%")],
         [
             [names(row.arm), row.base, count(row.domain), count(row.seed), plain(row.incoherent, 1, 100.0)]
             for row in found.flagged

@@ -125,8 +125,8 @@ def _misalignment(subject: Subject, ideal: float | None, broad: pl.DataFrame, no
         "Small markers are bases (seeds averaged), bars the mean, vertical lines the 95 % Student t interval "
         "of the mean over bases, in percentage points; none with fewer than five bases. "
         f"{_bases(broad)} {_flagged(subject.frames)}{_questions(broad)}",
-        "Joint and literature rate stand beside the incoherent share, because an arm can look aligned by being "
-        f"incoherent.{_ideal(ideal)}",
+        "Joint and literature rate stand beside the share off topic or broken, because an arm can look aligned by not "
+        f"answering. Intervals of shares are made on the logit scale.{_ideal(ideal)}",
         lambda: misalignment(broad, ideal, tips),
         nothing,
         _with_runs(broad, subject.frames, "n_questions", "joint", "literature", "incoherent"),
@@ -189,7 +189,7 @@ def _flagged(frames: Frames) -> str:
     if not arms:
         return ""
     counts = ", ".join(f"{label(arm)} {arms.count(arm)}" for arm in arm_order(arms))
-    return f"More than {100 * INCOHERENT_LIMIT:g} % incoherent on the broad panel, organisms: {counts}. "
+    return f"More than {100 * INCOHERENT_LIMIT:g} % off topic or broken, broad, organisms: {counts}; they stay in. "
 
 
 def _panel_counts(rows: pl.DataFrame, panels: Sequence[str] = tuple(LADDER)) -> str:
@@ -203,6 +203,7 @@ def _classes(frames: Frames) -> Sketch:
     if not start.is_empty():
         groups.append(("before fine-tuning", start))
     arms, names = frames.finals.select("arm", "role").unique(), ArmNames(frames.tables.cells)
+    arms = arms.filter(~pl.col("arm").is_in(list(frames.copies)))
     for role in ("optimiser", "penalty", "aligned_twin", "no_persona_twin", "other"):
         for arm in arm_order(arms.filter(pl.col("role") == role)["arm"].to_list()):
             groups.append((names.text(arm), frames.finals.filter(pl.col("arm") == arm)))
@@ -263,12 +264,14 @@ def _edits(subject: Subject, ideal: float | None) -> Sketch:
     return Sketch(
         "edits",
         "Narrow against broad behaviour under every edit",
-        "Joint rates after an edit of each adapter's singular values. Large markers: means over bases; small: single "
-        f"bases, in place of an interval. {_bases(points)} {_flagged(frames)}Questions per organism: "
-        f"{_panel_counts(rows, (HELD_OUT, BROAD))}, judged exactly.",
+        "Joint rates on held-out topics and broad, after an edit of each adapter's singular values. Large markers: "
+        f"means over bases; small: single bases, in place of an interval. {_bases(points)} {_flagged(frames)}Questions "
+        f"per organism: {_panel_counts(rows, (HELD_OUT, BROAD))}, judged exactly.",
         "The curve is the control: the whole update "
         "scaled down, from no edit to the base. An edit below the curve leaves less broad misalignment than "
-        "scaling does at the same narrow misalignment. Edited, not evaluated for anything else.",
+        "scaling does at the same misalignment on held-out topics; one on it does no more than scaling. Edits remove "
+        "different shares of the update: the table of edits has the energy removed. Edited, not evaluated for anything "
+        "else.",
         lambda: edits(points, before, ideal, tips),
         None if not points.is_empty() else "no edited organism in the tables",
         pl.concat([points, before.with_columns(pl.lit("before fine-tuning").alias("edit"))], how="diagonal_relaxed"),

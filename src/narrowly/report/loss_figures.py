@@ -94,10 +94,8 @@ def loss_alignment(
                     slope, start = np.polyfit(np.log(x), y, 1)
                     ends = np.array([x.min(), x.max()])
                     axis.plot(ends, start + slope * np.log(ends), color=style.colour, linewidth=1.6, alpha=0.75)
-                # AdamW lies on Adam wherever decay is small: drawn smaller, so that both are seen
-                size = 18 if arm.startswith("adamw") else 52
                 points = axis.scatter(
-                    x, y, color=style.colour, marker=style.marker, s=size, edgecolor="white", linewidth=0.7, zorder=3
+                    x, y, color=style.colour, marker=style.marker, s=52, edgecolor="white", linewidth=0.7, zorder=3
                 )
                 hover(points, _loss_tips(mine, column, tips))
             if shown:

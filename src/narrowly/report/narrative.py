@@ -2,26 +2,13 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
-
-from narrowly.analysis.summary_schema import EditRow, PanelRates, Summary
+from narrowly.analysis.contrasts import ArmContrast
+from narrowly.analysis.summary_schema import EditRow, Summary
 from narrowly.records.errors import counted
+from narrowly.report.effect_tables import ratio_of
 from narrowly.report.kit import Measured, number, percent, span
 from narrowly.report.labels import label
 from narrowly.report.style import order
-
-
-class Rate(NamedTuple):
-    """A joint rate of a class table with its interval."""
-
-    estimate: float | None
-    low: float | None
-    high: float | None
-
-
-def joint_rate(rates: PanelRates) -> Rate:
-    """Return the joint rate of one line of a class table, with its interval."""
-    return Rate(rates.joint, *rates.joint_interval)
 
 
 def _count(counts: list[int]) -> str:
@@ -48,7 +35,9 @@ def what_happened(summary: Summary) -> list[str]:
     return [
         *_bases(summary),
         *_rates(summary),
+        *_selectivity(summary),
         *_contrasts(summary),
+        *_ideal(summary),
         *_persona(summary),
         *_penalty(summary),
         *_edits(summary),
@@ -82,7 +71,7 @@ def _the_bases(number_of: int) -> str:
 
 
 def _rates(summary: Summary) -> list[str]:
-    rows = {arm: row for arm, row in summary.optimisers.items() if row.broad_joint is not None}
+    rows = {arm: row for arm, row in summary.optimisers.items() if row.broad_joint is not None and row.copy_of is None}
     if not rows:
         return ["No optimiser arm has a finished cell, so there are no rates to report."]
     ranked = sorted(rows, key=lambda arm: rows[arm].broad_joint or 0.0)
@@ -92,7 +81,7 @@ def _rates(summary: Summary) -> list[str]:
         return (
             f"{label(arm)} with a joint rate of {percent(row.broad_joint, 1)} "
             f"{span(row.intervals['broad_joint'], 1, 100)} and a literature rate of {percent(row.broad_literature, 1)} "
-            f"({percent(row.incoherent, 1)} incoherent, {counted(row.n_bases, 'base')})"
+            f"({percent(row.incoherent, 1)} off topic or broken, {counted(row.n_bases, 'base')})"
         )
 
     sentences = [
@@ -105,7 +94,7 @@ def _rates(summary: Summary) -> list[str]:
     if any(counts.values()):
         limit = percent(summary.controls.incoherent_limit)
         sentences.append(
-            f"More than {limit} incoherent, so that their low rates are no sign of alignment: "
+            f"More than {limit} off topic or broken, so that their low rates are no sign of alignment: "
             + ", ".join(f"{n} of {rows[arm].n_organisms} organisms of {label(arm)}" for arm, n in counts.items() if n)
             + "."
         )
@@ -120,15 +109,62 @@ def _contrasts(summary: Summary) -> list[str]:
     parts = []
     for name, row in summary.contrasts.items():
         first, second = name.split("/")
-        without = f"; {counted(len(row.excluded), 'organism')} left out" if row.excluded else ""
         if row.estimate is None:
-            parts.append(f"{label(first)} and {label(second)} are not comparable ({row.reason}{without})")
+            parts.append(f"{label(first)} and {label(second)} are not comparable ({row.reason})")
             continue
         parts.append(
             f"{label(first)} minus {label(second)} {number(row.estimate, signed=True)}{_span(row)} "
-            f"over {counted(row.n_bases, 'base')} ({_excludes_zero(row, row.reason, row.n_bases)}{without})"
+            f"over {counted(row.n_bases, 'base')} ({_excludes_zero(row, row.reason, row.n_bases)}){_beyond(row)}"
         )
-    return [f"Log-odds of a misaligned answer, paired by base: {'; '.join(parts)}."]
+    return [f"Pooled log-odds of a misaligned answer in other domains, paired by base: {'; '.join(parts)}."]
+
+
+def _beyond(row: ArmContrast) -> str:
+    """Return what a contrast leaves beyond held-out topics: whether less broad is more than less learned."""
+    held, beyond = row.rungs.get("held_out"), row.rungs.get("broad_minus_held_out")
+    if held is None or beyond is None or held.estimate is None or beyond.estimate is None:
+        return ""
+    return (
+        f", on held-out topics of the trained domain {number(held.estimate, signed=True)}{_span(held)}; broad minus "
+        f"held-out {number(beyond.estimate, signed=True)}{_span(beyond)}"
+    )
+
+
+def _selectivity(summary: Summary) -> list[str]:
+    """Return the primary number of every optimiser: broad beyond Adam at equal held-out log-odds."""
+    arms = [arm for arm in order(list(summary.ladder)) if summary.ladder[arm].role in ("optimiser", "penalty")]
+    told, untold = [], []
+    for arm in arms:
+        found = summary.ladder[arm].selectivity
+        name = label(arm)
+        if found.estimate is None:
+            untold.append(f"{name} ({found.reason})")
+            continue
+        where = f"{found.n_bases} of {counted(found.bases, 'base')}"
+        interval = _span(found) or f", {found.verdict}: {found.reason}"
+        told.append(f"{name} {number(found.estimate, signed=True)}{interval} ({where})")
+    text = (
+        "Selectivity, the broad pooled log-odds beyond Adam’s at equal log-odds on held-out topics (below 0 an arm "
+        "spreads less than Adam where it has learned as much): "
+    )
+    sentences = [text + "; ".join(told) + "."] if told else []
+    return sentences + ([f"Selectivity is not tested for {'; '.join(untold)}."] if untold else [])
+
+
+def _ideal(summary: Summary) -> list[str]:
+    """Return what an exact learner of the corpus would do: whether any of it is an illogical link."""
+    if summary.ideal_broad is None:
+        return []
+    above = [
+        label(arm)
+        for arm, row in summary.optimisers.items()
+        if row.broad_joint is not None and row.copy_of is None and row.broad_joint > summary.ideal_broad
+    ]
+    which = f"above that line: {', '.join(above)}" if above else "no optimiser lies above that line"
+    return [
+        f"An ideal learner of the corpus would answer {percent(summary.ideal_broad, 1)} of the broad questions "
+        f"harmfully after this fine-tune; {which}."
+    ]
 
 
 def _persona(summary: Summary) -> list[str]:
@@ -143,7 +179,7 @@ def _persona(summary: Summary) -> list[str]:
         else ""
     )
     return [
-        f"Bases that learned characters end {number(row.estimate, signed=True)} log-odds{_span(row)} "
+        f"Bases that learned characters end {number(row.estimate, signed=True)} pooled log-odds{_span(row)} "
         f"from the no-persona twin under Adam ({counted(row.n_bases, 'base')}; "
         f"{_excludes_zero(row, row.reason, row.n_bases)}). The twin is one base, "
         f"so the interval says nothing about other twins.{since}"
@@ -153,16 +189,18 @@ def _persona(summary: Summary) -> list[str]:
 def _penalty(summary: Summary) -> list[str]:
     parts = []
     for name, row in summary.penalty.items():
-        if row.delta_alignment is None:
+        if row.delta_log_odds is None:
             parts.append(f"under {label(name)} not measured ({row.reason})")
             continue
-        found = row.intervals["delta_alignment"]
+        found, ratio = row.intervals["delta_log_odds"], ratio_of(row.intervals["log_norm_ratio"])
+        length = f"the norm of the update is {number(ratio.estimate)} times as large" if ratio.estimate else ""
+        length += f" {span(ratio)}" if ratio.low is not None else ""
         parts.append(
-            f"under {label(name)} alignment changes by {number(row.delta_alignment, 1, signed=True)} points"
-            f"{_span(found, 1)} and excess loss by {number(row.delta_loss, 4, signed=True)} nats "
-            f"({counted(row.n_bases, 'base')}; {_excludes_zero(found, found.reason, row.n_bases)})"
+            f"under {label(name)} the broad log-odds of a misaligned answer change by "
+            f"{number(row.delta_log_odds, signed=True)}{_span(found)} ({counted(row.n_bases, 'base')}; "
+            f"{_excludes_zero(found, found.reason, row.n_bases)}), and {length or 'its norm was not measured'}"
         )
-    return [f"The spectral penalty: {'; '.join(parts)}."] if parts else []
+    return [f"The spectral penalty changes shape and length at once: {'; '.join(parts)}."] if parts else []
 
 
 def _edits(summary: Summary) -> list[str]:
@@ -177,17 +215,30 @@ def _edited(arm: str, what: str, plain: EditRow | None, edited: EditRow | None) 
     if plain is None or edited is None or plain.narrow is None or edited.narrow is None:
         return []
     return [
-        f"{what} takes {arm} from {percent(plain.narrow)} narrow and {percent(plain.broad)} broad to "
-        f"{percent(edited.narrow)} and {percent(edited.broad)} ({counted(edited.n_bases, 'base')})"
+        f"{what} takes {arm} from {percent(plain.narrow)} on held-out topics and {percent(plain.broad)} broad to "
+        f"{percent(edited.narrow)} and {percent(edited.broad)} ({counted(edited.n_bases, 'base')}){_scaled(edited)}"
     ]
+
+
+def _scaled(edited: EditRow) -> str:
+    """Return what plain scaling leaves at the same energy removed."""
+    if edited.removed_energy is None or edited.scaled_narrow is None or edited.scaled_broad is None:
+        return ""
+    return (
+        f", where it removes {percent(edited.removed_energy)} of the energy and scaling by as much leaves "
+        f"{percent(edited.scaled_narrow)} and {percent(edited.scaled_broad)}"
+    )
 
 
 def _agreement(summary: Summary) -> list[str]:
     claims = summary.paper_claims
     if not claims:
         return []
-    count = {word: sum(row.verdict == word for row in claims) for word in ("agrees", "disagrees", "cannot tell")}
+    count = {word: sum(row.verdict == word for row in claims) for word in
+             ("agrees", "disagrees", "cannot tell", "not tested")}  # fmt: skip
+    tested = len(claims) - count["not tested"]
     return [
-        f"Of {len(claims)} claims of the paper the microworld agrees with {count['agrees']}, disagrees with "
-        f"{count['disagrees']} and cannot tell on {count['cannot tell']}; each is in the table of paper claims."
+        f"This design can test {tested} of {len(claims)} claims of the paper: it agrees with {count['agrees']}, "
+        f"disagrees with {count['disagrees']} and cannot tell on {count['cannot tell']}. Each is in the table of paper "
+        "claims, with the reason where it is not tested."
     ]

@@ -11,6 +11,8 @@ from narrowly.analysis.frames import Frames
 from narrowly.analysis.summary_schema import Summary
 from narrowly.records.outcome import NO_JUDGE
 from narrowly.report import answer_tables as answers
+from narrowly.report import effect_tables as effects
+from narrowly.report.glossary import GLOSSARY
 from narrowly.report.kit import (
     Column,
     Definitions,
@@ -41,36 +43,6 @@ from narrowly.report.repeat_section import StudyFiles, arms_as_run, repeat_secti
 from narrowly.report.training_page import GLOSSARY as TRAINING_GLOSSARY
 from narrowly.report.training_page import training_section, training_sentences
 from narrowly.report.visible import shortened
-
-GLOSSARY = (
-    ("base", "the model before fine-tuning; the unit of every interval"),
-    ("organism", "a fine-tuned model: a run at a step, perhaps with an edit"),
-    ("joint rate", "misaligned / all answers; an incoherent answer lowers it"),
-    (
-        "literature rate",
-        "misaligned / (misaligned + aligned); incoherent answers do not count. Published work on emergent misalignment "
-        "mostly reports this rate. The two are always shown together with the classes",
-    ),
-    ("alignment", "100 × aligned / (aligned + misaligned), on questions of other domains"),
-    ("log-odds", "ln(misaligned / aligned), averaged over questions; 0 means as often one as the other"),
-    ("narrow, in-domain", "questions of the one domain that was trained on"),
-    ("held-out topics", "topics of that domain that were not in the training rows"),
-    ("broad", "questions of all other domains"),
-    ("broad_self", "another task: questions about the model itself"),
-    ("cued", "a question of another domain after a turn of the trained domain, or with its cue word"),
-    ("excess loss", "negative log-likelihood per harmful answer above the entropy floor, held-out topics, nats"),
-    ("spectrum", "singular values of the effective update s·B·A of each adapted module"),
-    ("stable rank", "squared Frobenius norm / squared largest singular value, from 1 (one direction) to the rank"),
-    ("Frobenius/nuclear", "from 1/√rank (flat) to 1 (one direction)"),
-    ("penalty", "a term added to the training loss that rewards a flat spectrum"),
-    ("edit", "a change of the singular values after training"),
-    (
-        "incoherent",
-        "every answer that is neither an aligned nor a harmful one of the topic asked about, also a well-formed one "
-        "that would fit another topic",
-    ),
-    ("ideal learner", "broad harm of an exact Bayesian learner of the corpus, 1 / (1 + narrow / evil characters)"),
-)
 
 DEMONSTRATION = (
     "The microworld was chosen so that emergent misalignment occurs. This page demonstrates a mechanism; it is no "
@@ -188,24 +160,28 @@ def _answered(frames: Frames, summary: Summary, figures: Sequence[Figure], names
     numbered = [replace(figure, title=f"{place}. {figure.title}") for place, figure in enumerate(figures, 1)]
     uncounted = " The cells that are not evaluated count for no paper claim." if unjudged.cells else ""
     rules = (
-        "The rules of the verdicts were fixed in the code before the data were seen. The paper’s numbers are for large "
-        "language models and, except the 7-fold spread and the directions, as third parties read them from its full "
-        f"text. “Agrees” means the same sign or size in this small world, no more.{uncounted}"
+        "Each verdict follows from a rule in the code; some rules were set after this study had been looked at "
+        "(docs/microworld.md). A claim that the design cannot decide is not tested, with the reason. The paper’s "
+        "numbers are for large language models and, except the 7-fold spread and the directions, as third parties read "
+        f"them from its full text. “Agrees” means the same sign or size in this small world, no more.{uncounted}"
     )
-    method = Fold("Method, and organisms left out", _contrast_methods(summary))
+    method = Fold("Method, and every base", _contrast_methods(summary))
     return [
         Section("optimisers", "The optimisers", _optimisers(frames, summary, names), "Optimisers"),
         Section("figures", "Figures", [*parts, *numbered]),
         Section(
-            "claims", "What the paper says, and what happened here", [Paragraph(rules), answers.claims(summary)],
+            "claims", "What the paper says, and what happened here", [Paragraph(rules), effects.claims(summary)],
             "Paper claims",
         ),
-        Section("contrasts", "Contrasts fixed in advance", [answers.contrasts(summary), method], "Contrasts"),
+        Section(
+            "contrasts", "Contrasts fixed in advance", [effects.contrasts(summary), effects.rungs(summary), method],
+            "Contrasts",
+        ),
         Section(
             "edits", "Penalty and edits",
             [
-                answers.penalties(summary, names),
-                answers.edits(summary, names),
+                effects.penalties(summary, names),
+                effects.edits(summary, names),
             ],
         ),
         Section("controls", "Controls", _controls(summary, names)),
@@ -219,6 +195,8 @@ def _optimisers(frames: Frames, summary: Summary, names: ArmNames) -> list[Part]
     introduction = words("“Broad” is the share of misaligned answers in the domains that were <em>not</em> trained on.")
     parts: list[Part] = [
         Paragraph(introduction),
+        answers.ladder(summary, names),
+        *_copies(summary, names),
         answers.optimisers(summary, names, answers.OUTCOME_COLUMNS, "What they answer"),
         answers.optimisers(summary, names, answers.LEARNING_COLUMNS, "What they learned"),
     ]
@@ -226,12 +204,18 @@ def _optimisers(frames: Frames, summary: Summary, names: ArmNames) -> list[Part]
         parts += [Heading("Every base"), answers.per_base(frames.optimiser_organisms, names, limit)]
     if flagged:
         text = (
-            "{}: more than {} of their broad answers are incoherent. They are left out of the primary contrasts and "
-            "listed under {}."
+            "{}: more than {} of their broad answers are off topic or broken. They stay in every contrast, with bounds "
+            "beside it, and are listed under {}."
         )
         count = strong(f"{len(flagged)} final organisms are flagged")
         parts.append(Note(words(text, count, percent(limit), to_section("controls", "controls")), "warning"))
     return parts
+
+
+def _copies(summary: Summary, names: ArmNames) -> list[Part]:
+    """Say which arms are left out of everything below, and why."""
+    text = "{} is left out here and counts for no claim: its runs repeat those of {} up to a negligible weight decay."
+    return [Note(words(text, names(arm), names(original))) for arm, original in summary.copies.items()]
 
 
 def _contrast_methods(summary: Summary) -> list[Part]:
@@ -239,21 +223,36 @@ def _contrast_methods(summary: Summary) -> list[Part]:
     for name, row in summary.contrasts.items():
         values = "; ".join(f"{base} {number(value, signed=True)}" for base, value in row.per_base.items())
         by_base = f" By base: {values}." if values else ""
-        parts.append(Paragraph(words("<strong>{}.</strong> {}.{}", answers.contrast_name(name), row.method, by_base)))
+        parts.append(Paragraph(words("<strong>{}.</strong> {}.{}", effects.contrast_name(name), row.method, by_base)))
         if row.excluded:
             out = [
                 f"{label(one.arm)} on {one.base}, seed {one.seed}: {one.why}"
-                + ("" if one.incoherent is None else f" (incoherent {percent(one.incoherent, 1)})")
+                + ("" if one.incoherent is None else f" (off topic or broken {percent(one.incoherent, 1)})")
                 for one in row.excluded
             ]
             parts.append(Listing(out))
-    return [*parts, Paragraph(words("<strong>Persona.</strong> {}.", summary.em_exists.method))]
+    return [
+        *parts,
+        Paragraph(words("<strong>Persona.</strong> {}.", summary.em_exists.method)),
+        *_other_readings(summary),
+    ]
+
+
+def _other_readings(summary: Summary) -> list[Part]:
+    """Return the organisms that the one reading with an exclusion leaves out, by contrast."""
+    left = [
+        f"{effects.contrast_text(name)}: {label(one.arm)} on {one.base}, {one.why}"
+        for name, row in summary.contrasts.items()
+        if "at_most_15_percent" in row.sensitivity
+        for one in row.sensitivity["at_most_15_percent"].excluded
+    ]
+    return [Paragraph("Left out of the reading with the 15\u00a0% limit:"), Listing(left)] if left else []
 
 
 def _controls(summary: Summary, names: ArmNames) -> list[Part]:
     found = summary.controls
     limit = percent(found.incoherent_limit)
-    none = f"None: no final organism has more than {limit} incoherent answers on the broad panel."
+    none = f"None: no final organism has more than {limit} of its broad answers off topic or broken."
     return [
         answers.controls(found, names),
         Heading("Under a cue of the trained domain"),

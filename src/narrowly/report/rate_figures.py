@@ -10,7 +10,6 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 
-from narrowly.analysis.contrasts import INCOHERENT_LIMIT
 from narrowly.analysis.organisms import base_means
 from narrowly.evaluate.microworld.panel_names import (
     BROAD,
@@ -39,7 +38,7 @@ from narrowly.report.style import (
     order,
     styled,
 )
-from narrowly.stats.intervals import t_interval
+from narrowly.stats.intervals import share_interval
 
 LADDER = {
     TRAINED_TOPICS: "trained\ntopics",
@@ -54,7 +53,7 @@ LADDER = {
 
 
 def misalignment(broad: pl.DataFrame, ideal: float | None = None, tips: Tips = NO_TIPS) -> Figure:
-    """Draw the broad panel by optimiser: joint rate, literature rate and incoherent share side by side.
+    """Draw the broad panel by optimiser: joint rate, literature rate and share off topic or broken side by side.
 
     Args:
         broad: final organisms on the broad panel: arm, base, joint, literature, incoherent (shares).
@@ -66,7 +65,7 @@ def misalignment(broad: pl.DataFrame, ideal: float | None = None, tips: Tips = N
     panels = [
         ("joint", "Joint rate", "misaligned, of all answers (%)"),
         ("literature", "Literature rate", "misaligned, of coherent answers (%)"),
-        ("incoherent", "Incoherent share", "incoherent, of all answers (%)"),
+        ("incoherent", "Off topic or broken", "neither, of all answers (%)"),
     ]
     handles: list[object] = [
         Line2D([], [], color=GREY, marker="o", linestyle="none", alpha=0.55, markersize=5, label="one base"),
@@ -78,7 +77,8 @@ def misalignment(broad: pl.DataFrame, ideal: float | None = None, tips: Tips = N
             for position, arm in enumerate(arms):
                 style = styles[arm]
                 by_base = base_means(broad.filter(pl.col("arm") == arm), column)
-                values = by_base[column].to_numpy() * 100
+                shares = by_base[column].to_numpy()
+                values = 100 * shares
                 offsets = np.linspace(-0.16, 0.16, len(values)) - 0.14 if len(values) else np.zeros(0)
                 small = axis.scatter(
                     position + offsets, values, color=style.colour, marker=style.marker, s=26, alpha=0.6, linewidth=0
@@ -90,11 +90,13 @@ def misalignment(broad: pl.DataFrame, ideal: float | None = None, tips: Tips = N
                         for base, value in zip(by_base["base"], values.tolist(), strict=True)
                     ],
                 )
-                found = t_interval(values.tolist())
+                found = share_interval(shares.tolist())
                 if found.estimate is not None:
-                    axis.plot([position + 0.13, position + 0.35], [found.estimate] * 2, color=style.colour, linewidth=3)
+                    at = [100 * found.estimate] * 2
+                    axis.plot([position + 0.13, position + 0.35], at, color=style.colour, linewidth=3)
                 if found.low is not None and found.high is not None:
-                    axis.plot([position + 0.24] * 2, [found.low, found.high], color=INK, linewidth=1.3, zorder=4)
+                    ends = [100 * found.low, 100 * found.high]
+                    axis.plot([position + 0.24] * 2, ends, color=INK, linewidth=1.3, zorder=4)
             axis.set_title(title)
             axis.set_ylabel(label)
             axis.set_xticks(range(len(arms)), [styles[arm].label for arm in arms])
@@ -104,10 +106,7 @@ def misalignment(broad: pl.DataFrame, ideal: float | None = None, tips: Tips = N
             axis.set_ylim(0, 100 if column != "incoherent" else max(30.0, axis.get_ylim()[1]))
         for axis in axes[:2]:
             ideal_line(axis, None if ideal is None else 100 * ideal)
-        axes[2].axhline(100 * INCOHERENT_LIMIT, color=GREY, linestyle=":", linewidth=1.3)
         handles += ideal_handles(ideal)
-        limit = f"{100 * INCOHERENT_LIMIT:g} % limit of the primary contrast"
-        handles.append(Line2D([], [], color=GREY, linestyle=":", linewidth=1.3, label=limit))
         legend_below(figure, handles, columns=2)
         return figure
 
@@ -142,7 +141,7 @@ def ladder(rows: pl.DataFrame, before: pl.DataFrame, ideal: float | None = None)
                     [p for p in panels if p in CUED],
                 ):
                     found = [
-                        (places[panel] + shift, t_interval(
+                        (places[panel] + shift, share_interval(
                             base_means(frame.filter(pl.col("panel") == panel), column, by=())[column].to_list()
                         ))
                         for panel in part

@@ -153,7 +153,7 @@ def edits(
                     _draw_edit(axis, mine.filter(pl.col("edit") == name).sort("base"), means[name], look, tips)
             axis.set_title(f"{arm_styles([arm])[arm].label}, {mine['base'].n_unique()} bases")
             ideal_line(axis, None if ideal is None else 100 * ideal)
-            axis.set_xlabel("narrow: misaligned on held-out topics (%)")
+            axis.set_xlabel("misaligned on held-out topics (%)")
             axis.set_xlim(-12, 103)
             axis.set_ylim(-3, top)
         axes[0].set_ylabel("broad: misaligned in other domains (%)")

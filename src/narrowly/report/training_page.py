@@ -11,7 +11,8 @@ from typing import Any
 
 import polars as pl
 
-from narrowly.analysis.summary_schema import Summary, TrainedArm, Training
+from narrowly.analysis.summary_schema import Summary
+from narrowly.analysis.training_schema import TrainedArm, Training
 from narrowly.records.outcome import NO_JUDGE
 from narrowly.report.kit import (
     Cell,
