@@ -111,7 +111,8 @@ def _check_apart(first: pl.DataFrame, second: pl.DataFrame, names: tuple[str, st
         if rows.is_empty():
             raise SpecError(f"{name}: no finished organism; accepted: sets of at least one")
     run = "run_id" if "run_id" in first.columns and "run_id" in second.columns else "cell_id"
-    both = first.join(second, on=[run, *ORGANISM[1:]], how="semi", nulls_equal=True)
+    trained = first.filter(pl.col("step") > 0)  # before training both sets are the base
+    both = trained.join(second, on=[run, *ORGANISM[1:]], how="semi", nulls_equal=True)
     if not both.is_empty():
         shared = f"share {counted(both.height, 'organism')} ({both['cell_id'][0]})"
         raise SpecError(f"{names[0]} and {names[1]} {shared}; accepted: two sets without a run in common")
