@@ -3,7 +3,7 @@
 Importing the package costs nothing: no torch, no pydantic. Each public name is fetched from its room on first use.
 Everything else can be imported by room (`narrowly.optim`, `narrowly.spectrum` ...) and may move.
 
-    study     run_study, report_study, load_study, StudySpec
+    study     run_study, report_study, load_study, match_runs, StudySpec
     one run   train_run, RunSpec, load_organism, evaluate_organism, ask
     adapters  spectrum_of, edit_adapter
     own loop  build_optimizer, SpectralPenalty
@@ -31,6 +31,7 @@ __all__ = [
     "evaluate_organism",
     "load_organism",
     "load_study",
+    "match_runs",
     "report_study",
     "run_study",
     "spectrum_of",
@@ -47,6 +48,7 @@ if TYPE_CHECKING:
     from narrowly.report.write import report_study
     from narrowly.spectrum.penalty import SpectralPenalty
     from narrowly.study.library import load_study
+    from narrowly.study.matching import match_runs
     from narrowly.study.run import run_study
     from narrowly.train.run import train_run
     from narrowly.workbench.ask import ask
@@ -64,6 +66,7 @@ _MODULES = {
     "evaluate_organism": "narrowly.evaluate.run_stage",
     "load_organism": "narrowly.models.organism",
     "load_study": "narrowly.study.library",
+    "match_runs": "narrowly.study.matching",
     "report_study": "narrowly.report.write",
     "run_study": "narrowly.study.run",
     "spectrum_of": "narrowly.workbench.spectra",

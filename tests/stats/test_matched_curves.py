@@ -68,6 +68,16 @@ def test_curves_without_a_common_level_have_no_distance() -> None:
     assert distance(Pair(curve([0, 1], [0, 1]), curve([2, 3], [2, 3]))) is None
 
 
+def test_levels_outside_of_a_window_do_not_count() -> None:
+    pair = Pair(curve([0, 4], [0, 8]), curve([0, 4], [0, 0]))
+    found = distance(pair._replace(between=(1, 2)))
+    assert found is not None
+    assert (found.low, found.high, found.value) == (1, 2, pytest.approx(3))
+    assert distance(pair._replace(between=(5, 9))) is None
+    drawn = bootstrap_distance([[pair._replace(between=(1, 2))]] * 6)
+    assert (drawn.low, drawn.high) == pytest.approx((3, 3))
+
+
 points = st.lists(st.tuples(st.integers(-20, 20), st.integers(-20, 20)), min_size=1, max_size=6)
 
 

@@ -40,10 +40,21 @@ def mean_weights(x_D_T: Floats, low_D: Floats, high_D: Floats) -> Floats:
     return np.where(width_D_1 >= 0, weights_D_T, np.nan)
 
 
-def common_support(first_D_T: Floats, second_D_T: Floats) -> tuple[Floats, Floats]:
-    """Return the lowest and highest level that two curves both pass; the lowest is the higher where there is none."""
-    low_D = np.maximum(first_D_T[:, 0], second_D_T[:, 0])
-    return low_D, np.minimum(first_D_T.max(axis=1), second_D_T.max(axis=1))
+EVERYWHERE = (-np.inf, np.inf)
+
+
+def common_support(
+    first_D_T: Floats, second_D_T: Floats, between: tuple[float, float] = EVERYWHERE
+) -> tuple[Floats, Floats]:
+    """Return the lowest and highest level that two curves both pass; the lowest is the higher where there is none.
+
+    Args:
+        first_D_T: points of the first curves, in the order in which they are passed.
+        second_D_T: of the second.
+        between: levels outside of it do not count.
+    """
+    low_D = np.maximum(np.maximum(first_D_T[:, 0], second_D_T[:, 0]), between[0])
+    return low_D, np.minimum(np.minimum(first_D_T.max(axis=1), second_D_T.max(axis=1)), between[1])
 
 
 def rising(x_T: Floats) -> NDArray[np.intp]:

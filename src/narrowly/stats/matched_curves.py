@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from narrowly.records.errors import counted
-from narrowly.stats.first_passage import common_support, mean_weights
+from narrowly.stats.first_passage import EVERYWHERE, common_support, mean_weights
 from narrowly.stats.intervals import LEVEL, MIN_UNITS, Interval
 from narrowly.stats.sampled_values import Values, draw_questions
 
@@ -33,10 +33,11 @@ class Curve(NamedTuple):
 
 
 class Pair(NamedTuple):
-    """Two curves to compare."""
+    """Two curves to compare, over levels of x in `between` only."""
 
     first: Curve
     second: Curve
+    between: tuple[float, float] = EVERYWHERE
 
 
 class Distance(NamedTuple):
@@ -49,16 +50,16 @@ class Distance(NamedTuple):
 
 def distance(pair: Pair) -> Distance | None:
     """Return the distance of a pair; None where no level is common."""
-    first, second = ((curve.x.plain_T[None], curve.y.plain_T[None]) for curve in pair)
-    low_D, high_D = common_support(first[0], second[0])
+    first, second = ((curve.x.plain_T[None], curve.y.plain_T[None]) for curve in (pair.first, pair.second))
+    low_D, high_D = common_support(first[0], second[0], pair.between)
     if low_D[0] > high_D[0]:
         return None
-    return Distance(float(low_D[0]), float(high_D[0]), float(_distances(*first, *second)[0]))
+    return Distance(float(low_D[0]), float(high_D[0]), float(_distances(pair.between, *first, *second)[0]))
 
 
-def _distances(x1_D_T: Floats, y1_D_T: Floats, x2_D_T: Floats, y2_D_T: Floats) -> Floats:
+def _distances(between: tuple[float, float], x1_D_T: Floats, y1_D_T: Floats, x2_D_T: Floats, y2_D_T: Floats) -> Floats:
     """Return the distance of many pairs; NaN where there is none."""
-    low_D, high_D = common_support(x1_D_T, x2_D_T)
+    low_D, high_D = common_support(x1_D_T, x2_D_T, between)
     first_D = (mean_weights(x1_D_T, low_D, high_D) * y1_D_T).sum(axis=1)
     return np.asarray(first_D - (mean_weights(x2_D_T, low_D, high_D) * y2_D_T).sum(axis=1))
 
@@ -83,7 +84,7 @@ def bootstrap_distance(
     plain = [unit_means([None if (found := distance(pair)) is None else found.value for pair in unit])
              for unit in units]  # fmt: skip
     own = [value for value in plain if value is not None]
-    curves = [curve for unit in units for pair in unit for curve in pair]
+    curves = [curve for unit in units for pair in unit for curve in (pair.first, pair.second)]
     asked = any(values.asked for curve in curves for values in curve)
     what = "units and questions" if asked else "units"
     method = f"{100 * level:g} % percentile interval, {what} resampled, {draws} draws"
@@ -109,15 +110,13 @@ def bootstrap_distance(
 
 def _unit_draws(unit: Sequence[Pair], of_x: Mapping[str, Floats], of_y: Mapping[str, Floats], draws: int) -> Floats:
     """Return the mean distance of a unit's pairs in every draw; NaN where none has a level in common."""
-    found_D_P = np.stack(
-        [
-            _distances(*(
-                values for curve in pair for values in (curve.x.drawn(of_x, draws), curve.y.drawn(of_y, draws))
-            ))
-            for pair in unit
-        ],
-        axis=1,
-    )  # fmt: skip
+    found_D_P = np.stack([_pair_draws(pair, of_x, of_y, draws) for pair in unit], axis=1)
     there_D_P = np.isfinite(found_D_P)
     with np.errstate(invalid="ignore"):
         return np.asarray(np.where(there_D_P, found_D_P, 0.0).sum(axis=1) / there_D_P.sum(axis=1))
+
+
+def _pair_draws(pair: Pair, of_x: Mapping[str, Floats], of_y: Mapping[str, Floats], draws: int) -> Floats:
+    """Return the distance of a pair in every draw; NaN where no level is common."""
+    first, second = ((curve.x.drawn(of_x, draws), curve.y.drawn(of_y, draws)) for curve in (pair.first, pair.second))
+    return _distances(pair.between, *first, *second)

@@ -26,6 +26,11 @@ def planted(x: np.ndarray) -> np.ndarray:
     return straight(x) + 0.7
 
 
+ADAM = ladder("adam", NAMES, (-1, 3), straight)
+MUON = ladder("muon", NAMES, (-4, 0), planted)
+LONGER = MUON.with_columns(pl.col("lr") * 1.1, step=pl.lit(320, pl.Int64), cell_id=pl.col("cell_id") + "o")
+
+
 def test_a_planted_difference_is_found_where_the_ranges_differ() -> None:
     """Muon stays far below Adam on held-out topics; at equal ones it is .7 above, which raw means turn round."""
     adam, muon = ladder("adam", NAMES, (-1, 3), straight), ladder("muon", NAMES, (-4, 0), planted, spread=NOISE)
@@ -130,6 +135,38 @@ def test_an_arm_with_one_rate_is_compared_at_its_own_level() -> None:
     assert found.interval.estimate == pytest.approx(4 - straight(1.5) + NOISE.mean())
 
 
+def test_only_levels_in_the_window_count_and_a_base_outside_of_it_has_no_support() -> None:
+    """One line is twice as steep as the other, so that they differ by the level itself."""
+    first = ladder("a", NAMES, (-4, 4), lambda x: 2 * x, spread=NOISE)
+    second = ladder("b", NAMES, (-4, 4), lambda x: x)
+    found = match_ladder(first, second, between=(1, 3)).primary
+    assert found.interval.estimate == pytest.approx(2 + NOISE.mean())
+    assert found.lines[0].support == (1, 3)
+    assert match_ladder(first, second, between=(5, 9)).primary.compared == 0
+    norms = match_ladder(first, second, at="norm", between=(2, 4)).primary
+    assert norms.lines[0].support == pytest.approx((2, 4))
+    losses = match_ladder(first, second, at="trained_loss", between=(0.5, 1)).primary
+    assert losses.lines[0].support == pytest.approx((0.5, 1))
+
+
+@pytest.mark.parametrize(("at", "between"), [("held_out", (3, 1)), ("norm", (0, 1))])
+def test_a_window_that_is_none_is_refused(at: str, between: tuple[float, float]) -> None:
+    with pytest.raises(SpecError, match="accepted: a lower and a higher number"):
+        match_ladder(MUON, ADAM, at=at, between=between)
+
+
+def test_ordered_by_what_is_matched_on_no_curve_turns_back() -> None:
+    """Edits have no dial in common with rates: every organism is a point at its own norm."""
+    rates = ladder("a", NAMES, (0, 5), lambda x: x, spread=NOISE)
+    edits = rates.with_columns(
+        edit=pl.lit("scale-0.5"), update_norm=pl.col("update_norm") / 2, broad_pooled=pl.col("broad_pooled") - 2
+    )
+    found = match_ladder(pl.concat([rates, edits]), ladder("b", NAMES, (0, 5), lambda x: 0 * x), at="norm", dial="at")
+    assert found.others == ()
+    assert found.primary.lines[0].first_range == pytest.approx((0.5, 32**0.5))
+    assert all(point.rising and not point.falling for point in found.points)
+
+
 spans = st.tuples(st.integers(-8, 8), st.integers(-8, 8)).map(lambda ends: (ends[0] / 2, ends[1] / 2 + 0.25))
 
 
@@ -167,11 +204,6 @@ def test_selectivity_is_an_arm_against_its_reference() -> None:
     assert found.primary.interval.estimate == pytest.approx(0.7 + NOISE.mean())
     with pytest.raises(UnknownNameError, match="'moun'; did you mean 'muon'"):
         selectivity(both, "moun")
-
-
-ADAM = ladder("adam", NAMES, (-1, 3), straight)
-MUON = ladder("muon", NAMES, (-4, 0), planted)
-LONGER = MUON.with_columns(pl.col("lr") * 1.1, step=pl.lit(320, pl.Int64), cell_id=pl.col("cell_id") + "o")
 
 
 @pytest.mark.parametrize(

@@ -7,11 +7,12 @@ from collections.abc import Sequence
 
 import polars as pl
 
-from narrowly.analysis.matching.contrast import Curves, Over, contrasts
-from narrowly.analysis.matching.curves import ORGANISM, Sources, curves
+from narrowly.analysis.matching.contrast import Curves, Over, Terms, contrasts
+from narrowly.analysis.matching.curves import ITSELF, ORGANISM, Sources, curves
 from narrowly.analysis.matching.measures import SCALES, Measure, measure, outcome_column
 from narrowly.analysis.matching.schema import Matched, Point, SetOfRuns
 from narrowly.records.errors import SpecError, counted
+from narrowly.stats.first_passage import EVERYWHERE
 from narrowly.stats.split_halves import attenuation
 
 MARGIN = 0.35
@@ -29,6 +30,7 @@ def match_ladder(
     dial: str = "lr",
     margin: float | None = None,
     over: Over = "base",
+    between: tuple[float, float] | None = None,
     questions: pl.DataFrame | None = None,
     names: tuple[str, str] | None = None,
     studies: tuple[str | None, str | None] = (None, None),
@@ -45,10 +47,11 @@ def match_ladder(
         at: what is matched on: held_out, norm, trained_loss, excess_trained or step.
         of: rung that is compared: broad, self, held_out or trained.
         scale: pooled or per_question of the microworld, nats of paired answers.
-        dial: column that orders the points of a curve.
+        dial: column that orders the points of a curve; `at` orders them by what is matched on, without branches.
         margin: largest difference that does not matter, in the unit of the outcome, fixed before; above 0. `MARGIN` for
             log-odds of the microworld; nats have no default.
         over: base, or seed where there is one base only; the interval then says nothing of another base.
+        between: levels of the matching variable that count, in its own unit; all where it is None.
         questions: what each question gave (`questions.py`); without it the bootstrap draws bases alone.
         names: what the sets are called; their arms where it is None.
         studies: that they are of.
@@ -66,13 +69,19 @@ def match_ladder(
     _check_apart(first, second, called)
     for name, rows in zip(called, (first, second), strict=True):
         _check_measured(rows, name, found, outcome)
-        _check_one_dial(rows, name, dial)
+        if dial != ITSELF:
+            _check_one_dial(rows, name, dial)
     sources = Sources(found, outcome, dial, questions)
     wholes = curves(first, sources), curves(second, sources)
     left_out = _check_bases(*wholes, called, over)
-    primary, *others = contrasts(*wholes, found, limit, over)
+    primary, *others = contrasts(
+        *wholes, Terms(found, limit, over, EVERYWHERE if between is None else found.window(between))
+    )
     noise = attenuation([whole.x for one in wholes for whole in one.values()])
-    sides = [_side(rows, name, study, dial) for rows, name, study in zip((first, second), called, studies, strict=True)]
+    sides = [
+        _side(rows, name, study, found.column if dial == ITSELF else dial)
+        for rows, name, study in zip((first, second), called, studies, strict=True)
+    ]
     return Matched(
         first=sides[0],
         second=sides[1],
@@ -83,6 +92,7 @@ def match_ladder(
         scale=scale,
         unit=SCALES[scale][0],
         margin=limit,
+        between=between,
         over=over,
         primary=primary,
         others=tuple(others),

@@ -31,19 +31,33 @@ def bases_needed(bases: int) -> int:
     return math.ceil(LEAST_SHARE * bases)
 
 
-def contrasts(first: Curves, second: Curves, at: Measure, margin: float, over: Over) -> list[Contrast]:
+class Terms(NamedTuple):
+    """On what terms two sets are compared.
+
+    Attributes:
+        at: what they are matched on.
+        margin: largest difference that does not matter.
+        over: what the interval is over.
+        between: levels of `at` that count, as `Measure.along` gives them.
+    """
+
+    at: Measure
+    margin: float
+    over: Over
+    between: tuple[float, float]
+
+
+def contrasts(first: Curves, second: Curves, terms: Terms) -> list[Contrast]:
     """Return the contrast of both rising branches, then every pair of branches that some unit has.
 
     Args:
         first: curves of the first set.
         second: of the second, with at least one unit of the first.
-        at: what they are matched on.
-        margin: largest difference that does not matter.
-        over: what the interval is over.
+        terms: of the comparison.
     """
     shared = [unit for unit in first if unit in second]
     both = product(BRANCHES, repeat=2)
-    found = [_contrast(first, second, shared, (one, other), at, margin, over) for one, other in both]
+    found = [_contrast(first, second, shared, (one, other), terms) for one, other in both]
     return [
         one for one in found if one is found[0] or any(line.first_range and line.second_range for line in one.lines)
     ]
@@ -55,17 +69,17 @@ class _Compared(NamedTuple):
 
 
 def _contrast(
-    first: Curves, second: Curves, units: Sequence[Unit], branches: tuple[Branch, Branch], at: Measure, margin: float,
-    over: Over,
-) -> Contrast:  # fmt: skip
-    compared = {unit: _compare(unit, first[unit], second[unit], branches, at) for unit in units}
+    first: Curves, second: Curves, units: Sequence[Unit], branches: tuple[Branch, Branch], terms: Terms
+) -> Contrast:
+    over = terms.over
+    compared = {unit: _compare(unit, first[unit], second[unit], branches, terms) for unit in units}
     groups: dict[str, list[_Compared]] = {}
     for unit, one in compared.items():
         groups.setdefault(unit.base if over == "base" else f"seed {unit.seed}", []).append(one)
     means = {name: unit_means([one.line.difference for one in own]) for name, own in groups.items()}
     per_base = {name: value for name, value in means.items() if value is not None}
     pairs = [[one.pair for one in own if one.pair is not None] for own in groups.values()]
-    decided = _decide(per_base, len(groups), [own for own in pairs if own], margin, over)
+    decided = _decide(per_base, len(groups), [own for own in pairs if own], terms.margin, over)
     return Contrast(
         first_branch=branches[0],
         second_branch=branches[1],
@@ -77,7 +91,8 @@ def _contrast(
     )
 
 
-def _compare(unit: Unit, first: Whole, second: Whole, branches: tuple[Branch, Branch], at: Measure) -> _Compared:
+def _compare(unit: Unit, first: Whole, second: Whole, branches: tuple[Branch, Branch], terms: Terms) -> _Compared:
+    at = terms.at
     curves = [whole.branch(branch) for whole, branch in zip((first, second), branches, strict=True)]
     ranges = [
         None if curve is None else at.back(float(curve.x.plain_T[0]), float(curve.x.plain_T.max())) for curve in curves
@@ -88,7 +103,7 @@ def _compare(unit: Unit, first: Whole, second: Whole, branches: tuple[Branch, Br
             f"{name} set" for name, one in zip(("first", "second"), curves, strict=True) if one is None
         )
         return _Compared(Line(**line, support=None, difference=None, reason=f"no such branch: {which}"), None)
-    pair = Pair(curves[0], curves[1])
+    pair = Pair(curves[0], curves[1], terms.between)
     found = distance(pair)
     if found is None:
         return _Compared(Line(**line, support=None, difference=None, reason="not comparable: no level in common"), pair)

@@ -20,6 +20,10 @@ ORGANISM = ["cell_id", "step", "edit"]
 """Columns that tell an organism from all others of a study."""
 
 
+ITSELF = "at"
+"""In place of a dial: points are ordered by what is matched on, so that no curve turns back."""
+
+
 class Unit(NamedTuple):
     """What the curves of both sets share: interpolation stays within it."""
 
@@ -57,7 +61,7 @@ class Sources(NamedTuple):
     Attributes:
         at: what is matched on.
         outcome: column that is compared.
-        dial: column that orders the points of a curve.
+        dial: column that orders the points of a curve; `ITSELF` orders them by what is matched on.
         questions: per organism and question what it gave, as `questions.py` lays it out; None where not at hand.
     """
 
@@ -77,9 +81,11 @@ def curves(rows: pl.DataFrame, sources: Sources) -> dict[Unit, Whole]:
         sources: which of these they are.
     """
     at, outcome, dial = sources.at, sources.outcome, sources.dial
-    placed = rows.with_columns(
-        at.along(pl.col(at.column)).alias("_x"), pl.col(outcome).alias("_y"), pl.col(dial).cast(pl.Float64).alias("_t")
-    ).filter(pl.all_horizontal(pl.col("_x", "_y", "_t").is_finite().fill_null(False)))
+    along = at.along(pl.col(at.column))
+    order = along if dial == ITSELF else pl.col(dial).cast(pl.Float64)
+    placed = rows.with_columns(along.alias("_x"), pl.col(outcome).alias("_y"), order.alias("_t")).filter(
+        pl.all_horizontal(pl.col("_x", "_y", "_t").is_finite().fill_null(False))
+    )
     found = {}
     for (base, domain, seed), own in placed.group_by("base", "domain", "seed", maintain_order=True):
         points = own.group_by("_t").agg(pl.col("_x", "_y").mean()).sort("_t")

@@ -49,6 +49,21 @@ class Measure(NamedTuple):
         ends = [math.exp(value) for value in ends] if self.logarithm else ends
         return min(ends), max(ends)
 
+    def window(self, between: tuple[float, float]) -> tuple[float, float]:
+        """Return a range in the measure's own unit as `along` gives its values.
+
+        Raises:
+            SpecError: no range, or one below 0 of what is above it.
+        """
+        low, high = between
+        if not (low < high and (low > 0 or not self.logarithm)):
+            raise SpecError(
+                f"levels between {low:g} and {high:g} of {self.words}; accepted: a lower and a higher number"
+                + " above 0" * self.logarithm
+            )
+        ends = [math.log(value) if self.logarithm else self.direction * value for value in between]
+        return min(ends), max(ends)
+
 
 MATCHED_ON = ("held_out", "norm", "trained_loss", "excess_trained", "step")
 """What runs can be matched on."""

@@ -10,6 +10,7 @@ import polars as pl
 from narrowly.analysis.ladder import ladder_table
 from narrowly.analysis.matching.compare import match_ladder
 from narrowly.analysis.matching.contrast import Over
+from narrowly.analysis.matching.curves import ITSELF
 from narrowly.analysis.matching.measures import check_scale
 from narrowly.analysis.matching.pairs import paired_organisms, with_differences
 from narrowly.analysis.matching.questions import read_questions
@@ -83,6 +84,7 @@ def _measured(tables: Tables, name: str) -> tuple[pl.DataFrame, pl.DataFrame | N
 def match_tables(
     studies: tuple[Tabled, Tabled], sets: tuple[str, str], *, at: str = "held_out", of: str = "broad",
     scale: str | None = None, dial: str | None = None, margin: float | None = None, over: Over = "base",
+    between: tuple[float, float] | None = None,
 ) -> Matched:  # fmt: skip
     """Compare two sets of runs at equal values of a matching variable.
 
@@ -92,9 +94,10 @@ def match_tables(
         at: as in `match_ladder`.
         of: as in `match_ladder`.
         scale: pooled where it is None, nats for paired answers.
-        dial: lr, step or a field of runs; chosen where it is None.
+        dial: lr, step, a field of runs, or `at` for what is matched on itself; chosen where it is None.
         margin: as in `match_ladder`.
         over: as in `match_ladder`.
+        between: as in `match_ladder`.
 
     Raises:
         SpecError, UnknownNameError: as `match_ladder`; studies whose scales differ; runs that differ in more than the
@@ -116,8 +119,8 @@ def match_tables(
         differences = [_marked(one.differences, studies, place) for place, one in enumerate(studies)]
         first, second, questions = with_differences(first, second, pl.concat(differences).unique(), sets)
     return match_ladder(
-        first, second, at=at, of=of, scale=chosen, dial=dial, margin=margin, over=over, questions=questions, names=sets,
-        studies=(studies[0].name, studies[1].name),
+        first, second, at=at, of=of, scale=chosen, dial=dial, margin=margin, over=over, between=between,
+        questions=questions, names=sets, studies=(studies[0].name, studies[1].name),
     )  # fmt: skip
 
 
@@ -151,10 +154,11 @@ def _selected(
     found = []
     for study, one in zip(studies, asked, strict=True):
         rows = select(study.rows, one, dial)
-        check_one_series(rows, one.text, dial)
+        if dial != ITSELF:
+            check_one_series(rows, one.text, dial)
         if dial == STEP:
             rows = _with_start(rows, study.rows)
-        elif dial not in rows.columns:
+        elif dial != ITSELF and dial not in rows.columns:
             rows = rows.with_columns(pl.Series(dial, field_values(rows, dial), dtype=pl.Float64))
         found.append(rows)
     return found[0], found[1], dial

@@ -121,6 +121,7 @@ class Matched(Spec):
         of: the rung that is compared.
         scale: of the outcome, and `unit`.
         margin: largest difference that does not matter, stated beforehand.
+        between: levels of it that count; None where all do.
         over: what a unit of the interval is: a base, or a seed of the only base.
         primary: both rising branches.
         others: the pairs with a falling branch; secondary.
@@ -138,6 +139,7 @@ class Matched(Spec):
     scale: str
     unit: str
     margin: float
+    between: tuple[float, float] | None
     over: Literal["base", "seed"]
     primary: Contrast
     others: tuple[Contrast, ...]
