@@ -17,7 +17,8 @@ import narrowly
 SOURCE = Path(__file__).parents[1] / "src"
 NAMES = {
     "NarrowlyError", "RunSpec", "SpectralPenalty", "StudySpec", "ask", "build_optimizer", "edit_adapter",
-    "evaluate_organism",     "load_organism", "load_study", "report_study", "run_study", "spectrum_of", "train_run",
+    "evaluate_organism", "load_organism", "load_study", "match_runs", "report_study", "run_study", "spectrum_of",
+    "train_run",
 }  # fmt: skip
 """The public API. To take a name away breaks what users wrote; a new one goes into docs/python.md as well."""
 

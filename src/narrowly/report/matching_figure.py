@@ -35,6 +35,7 @@ def matching_figure(found: Matched) -> Figure:
             _support(axes[0], line)
         if found.at == "norm":
             axes[0].set_xscale("log")
+            axes[0].xaxis.set_major_locator(mpl.ticker.LogLocator(subs=(1, 2, 3, 5)))
             axes[0].xaxis.set_major_formatter(mpl.ticker.ScalarFormatter())
             axes[0].xaxis.set_minor_formatter(mpl.ticker.NullFormatter())
         if found.at in ("trained_loss", "excess_trained"):
@@ -50,7 +51,8 @@ def matching_figure(found: Matched) -> Figure:
             Line2D([], [], color=colour, marker=marker, markersize=6, linewidth=1, markeredgecolor="white", label=name)
             for (colour, marker), name in zip(looks, names, strict=True)
         ]
-        handles.append(Line2D([], [], color=GREY, linewidth=1, linestyle=":", label="after the turn"))
+        if any(point.falling for point in found.points):
+            handles.append(Line2D([], [], color=GREY, linewidth=1, linestyle=":", label="after the turn"))
         handles.append(Line2D([], [], color=INK, linewidth=4, alpha=0.25, label="common support"))
         legend_below(figure, handles, columns=4)
         return figure

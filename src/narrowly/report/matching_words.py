@@ -19,11 +19,11 @@ def sentences(found: Matched) -> list[str]:
         f"equal {found.at_words}, on the rising branches of {found.first.dial}.",
         f"Levels in common: {one.compared} of {one.bases} {found.over}s.",
     ]
-    if one.interval.estimate is not None:
-        told.append(
-            f"Difference {number(one.interval.estimate, signed=True)}, 95 % t interval over {found.over}s "
-            f"{span(one.interval, signed=True)}{_drawn(one)}."
-        )
+    difference = number(one.interval.estimate, signed=True)
+    if one.interval.low is not None:
+        told.append(f"Difference {difference}, {one.interval.method} {span(one.interval, signed=True)}{_drawn(one)}.")
+    elif one.interval.estimate is not None:
+        told.append(f"Difference {difference}, the mean of these {found.over}s alone: no interval.")
     told.append(f"Margin ±{number(found.margin)}: {one.verdict}{_why(one)}.")
     return told
 

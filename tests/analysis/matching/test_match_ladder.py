@@ -222,6 +222,7 @@ def test_selectivity_is_an_arm_against_its_reference() -> None:
         (pl.concat([MUON, MUON.with_columns(pl.lit("other").alias("arm"), cell_id=pl.col("cell_id") + "o")]), ADAM, {},
          "at lr 1 differ in arm .muon, other."),
         (pl.concat([MUON, LONGER]), ADAM, {}, "organisms of steps 80, 320 on one curve of lr"),
+        (MUON, ADAM, {"at": "step"}, "curves over lr have no levels of the step; accepted: the dial step"),
         (MUON, ADAM, {"over": "seed"}, "16 bases with --over seed"),
     ],
 )  # fmt: skip

@@ -69,6 +69,8 @@ def match_ladder(
     _check_apart(first, second, called)
     for name, rows in zip(called, (first, second), strict=True):
         _check_measured(rows, name, found, outcome)
+        if found.column == "step" and dial not in ("step", ITSELF):
+            raise SpecError(f"curves over {dial} have no levels of the step; accepted: the dial step")
         if dial != ITSELF:
             _check_one_dial(rows, name, dial)
     sources = Sources(found, outcome, dial, questions)
