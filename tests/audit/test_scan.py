@@ -160,7 +160,7 @@ def test_a_repository_follows_no_name_out_of_its_root(tmp_path: Path) -> None:
     root = written(tmp_path / "repo", {"ds.json": "{}", "sub/train.py": "", "sub/own.json": "{}"})
     written(tmp_path, {"out.json": "{}"})
     repository = Repository(root, [one for one in walk(root) if isinstance(one, str)])
-    script = read_source(root / "sub/train.py", "sub/train.py")
+    script = read_source(f"{root}/sub/train.py", "sub/train.py")
     assert isinstance(script, SourceFile)
     assert repository.find("own.json", script).shown == "sub/own.json"
     assert repository.find("ds.json", script).shown == "ds.json" == repository.find("../ds.json", script).shown

@@ -59,22 +59,46 @@ IGNORED_FOLDERS = frozenset(
 MOST_DEEP = 40
 """Levels of folders."""
 
+NEEDS = {
+    b"Trainer(": b"Train", b"TrainingArguments": b"Train",
+    b"inetun": b"tun", b"ine_tun": b"tun", b"fine_tun": b"tun", b"finetun": b"tun", b"fine-tun": b"tun",
+    b"tunings.tune": b"tun", b"create_tuned_model": b"tun",
+    b"_main(": b"main(", b"@hydra.main(": b"main(", b"def configure_optimizers": b"optim",
+    b"sft.train(": b"tun",  # Vertex AI's module is `tuning`
+    b"run_exp(": b"tun",  # LLaMA-Factory's is `tuner`, that of its first versions `llmtuner`
+    b"default_adamw(": b"optim",  # torchtitan's is given as `optimizer=`
+}  # fmt: skip
+"""Literals that stand in no script without another, mostly a part that several share. A search walks all bytes."""
+
 
 @dataclass
 class SourceFile:
     """Hold one file: its bytes, and lazily its text, lines, syntax tree and documents.
 
     Attributes:
-        path: where it is.
+        name: of the file, without folders.
         shown: path for people and records, with `/`.
         kind: see `KINDS`.
         data: its bytes; empty for a pickle, which is never read.
     """
 
-    path: Path
+    name: str
     shown: str
     kind: Kind
     data: bytes = field(repr=False)
+    _held: dict[bytes, bool] = field(default_factory=dict, init=False, repr=False, compare=False)
+
+    def has(self, *words: bytes) -> bool:
+        """Tell whether the bytes hold one of these literals; each is looked for once, whoever asks."""
+        held = self._held
+        for word in words:
+            found = held.get(word)
+            if found is None:
+                need = NEEDS.get(word)
+                found = held[word] = (need is None or self.has(need)) and word in self.data
+            if found:
+                return True
+        return False
 
     @cached_property
     def text(self) -> str:
@@ -211,7 +235,7 @@ class Repository:
     def open(self, relative: str) -> SourceFile | None:
         """Return a file of the repository, None where it cannot be read; a few are kept."""
         if relative not in self._read:
-            found = read_source(self.root / relative, self.shown(relative), any_kind=True)
+            found = read_source(f"{self.root}/{relative}", self.shown(relative), any_kind=True)
             self._read[relative] = found if isinstance(found, SourceFile) else None
             if len(self._read) > self.KEPT:
                 self._read.popitem(last=False)
@@ -238,7 +262,7 @@ def kind_of(name: str) -> Kind | None:
     return "shell" if lower in SHELL_NAMES else KINDS.get(lower[lower.rfind(".") :])
 
 
-def read_source(path: Path, shown: str, any_kind: bool = False) -> SourceFile | Skip | None:
+def read_source(path: str, shown: str, any_kind: bool = False) -> SourceFile | Skip | None:
     """Read one file: the file, the reason why not, or None where its name is of no kind that is read.
 
     Args:
@@ -246,11 +270,12 @@ def read_source(path: Path, shown: str, any_kind: bool = False) -> SourceFile | 
         shown: path for people and records.
         any_kind: read what has no known ending as well, as text without a kind of its own (YAML).
     """
-    kind = kind_of(path.name) or ("yaml" if any_kind else None)
+    name = path.rsplit("/", 1)[-1]
+    kind = kind_of(name) or ("yaml" if any_kind else None)
     if kind is None:
         return None
     if kind == "pickle":
-        return SourceFile(path, shown, kind, b"")
+        return SourceFile(name, shown, kind, b"")
     try:
         descriptor = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_CLOEXEC", 0))
     except OSError as error:
@@ -274,7 +299,7 @@ def read_source(path: Path, shown: str, any_kind: bool = False) -> SourceFile | 
             data = data.decode("utf-16").encode()
         except UnicodeError:
             return Skip(shown, "not UTF-16 text")
-    return SourceFile(path, shown, kind, data)
+    return SourceFile(name, shown, kind, data)
 
 
 def walk(root: Path) -> Iterator[str | Skip]:

@@ -151,7 +151,7 @@ def _files(names: Iterable[str], repository: Repository, alone: bool = False) ->
     gc.disable()
     try:
         for name in names:
-            source = read_source(repository.root / name, repository.shown(name))
+            source = read_source(f"{repository.root}/{name}", repository.shown(name))
             if isinstance(source, Skip):
                 found.skipped.append(source)
             elif source is not None and source.kind == "pickle":

@@ -19,6 +19,7 @@ _REQUIREMENT = (
 )
 _BARE = r"(?im)^\s*[-\"']?\s*{name}(?:\[[\w, \-]*\])?\s*[\"',]?\s*(?:#.*)?$"
 _SPECIFIER = re.compile(r"(===|==|~=|!=|<=|>=|<|>|=)\s*([\w.*+!\-]+)")
+_PINS = re.compile(rb"==\d")
 _MANIFESTS = re.compile(
     r"(?:^|/)(?:requirements[\w.\-]*\.(?:txt|in)|constraints[\w.\-]*\.txt|pyproject\.toml|setup\.(?:py|cfg)"
     r"|environment[\w.\-]*\.ya?ml|conda[\w.\-]*\.ya?ml|Pipfile|requirements/[\w.\-]+\.(?:txt|in)|Dockerfile[\w.\-]*)$"
@@ -124,7 +125,7 @@ def version_of(package: str, repository: Repository, beside: SourceFile | None =
 
 def _in_file(package: str, file: SourceFile) -> Version | None:
     """Return the version that a script or notebook pins in its own text."""
-    if file.kind not in ("python", "notebook", "shell"):
+    if file.kind not in ("python", "notebook", "shell") or not _PINS.search(file.data):
         return None
     spelled = package.replace("-", "[-_.]").encode()
     match = re.search(rb"(?i)(?<![\w.\-/])" + spelled + rb"(?:\[[\w, \-]*\])?==(\d[\w.+!\-]{0,60})", file.data)

@@ -282,7 +282,11 @@ def test_our_own_factory_is_read_and_another_is_unknown(tmp_path: Path) -> None:
         "from narrowly.integrations.transformers import optimizer_factory\n"
         "Trainer(m, TrainingArguments('o'), optimizer_cls_and_kwargs=optimizer_factory({'kind': 'muon', 'lr': 0.02}))\n"
     )
-    assert values(the_job(tmp_path, "t.py", text), "optimiser", "learning_rate") == ("muon", 0.02)
+    job = the_job(tmp_path, "t.py", text)
+    assert values(job, "optimiser", "learning_rate") == ("muon", 0.02)
+    assert "declared_optimiser" not in job.marks  # a default of TrainingArguments was declared by nobody
+    job = the_job(tmp_path, "t.py", text.replace("'o'", "'o', optim='adamw_torch'"))
+    assert job.marks["declared_optimiser"].value == "adamw"
     text = HEAD + "from mine import pick\nTrainer(m, TrainingArguments('o'), optimizer_cls_and_kwargs=pick())\n"
     assert not the_job(tmp_path, "t.py", text)["optimiser"].known
 

@@ -87,7 +87,7 @@ def detect(file: SourceFile, repository: Repository) -> list[Job]:
 def job_of(document: Document, file: SourceFile, repository: Repository) -> Job:
     """Return the job that AutoTrain would run with these settings."""
     job = new_job(
-        TOOL, document, "task", "project_name", kind="saved" if file.path.name == "training_params.json" else "config"
+        TOOL, document, "task", "project_name", kind="saved" if file.name == "training_params.json" else "config"
     )
     version = note_version(job, "autotrain-advanced", file, repository)
     take(job, document, KEYS)

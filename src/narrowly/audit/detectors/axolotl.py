@@ -86,7 +86,7 @@ def detect(file: SourceFile, repository: Repository) -> list[Job]:
 
 def job_of(document: Document, file: SourceFile, repository: Repository) -> Job:
     """Return the job that Axolotl would run with these settings."""
-    saved = file.path.name in ("axolotl_config.yml", "axolotl_config.yaml")
+    saved = file.name in ("axolotl_config.yml", "axolotl_config.yaml")
     job = new_job(TOOL, document, "base_model", kind="saved" if saved else "config")
     version = note_version(job, TOOL, file, repository)
     take(job, document, KEYS)

@@ -121,7 +121,7 @@ def job_of(document: Document, file: SourceFile, repository: Repository) -> Job:
 
 
 def _v0(document: Document, file: SourceFile, repository: Repository) -> Job:
-    saved = file.path.name in ("training_args.yaml", "llamaboard_config.yaml")
+    saved = file.name in ("training_args.yaml", "llamaboard_config.yaml")
     job = new_job(TOOL, document, "stage", "finetuning_type", kind="saved" if saved else "config")
     version = note_version(job, TOOL, file, repository)
     take(job, document, KEYS)

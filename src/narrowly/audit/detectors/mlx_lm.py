@@ -80,7 +80,7 @@ def detect(file: SourceFile, repository: Repository) -> list[Job]:
 
 def job_of(document: Document, file: SourceFile, repository: Repository) -> Job:
     """Return the job that MLX-LM would run with these settings."""
-    job = new_job(TOOL, document, "model", kind="saved" if file.path.name == "adapter_config.json" else "config")
+    job = new_job(TOOL, document, "model", kind="saved" if file.name == "adapter_config.json" else "config")
     job.cli_overridable = True
     version = note_version(job, TOOL, file, repository)
     take(job, document, KEYS)

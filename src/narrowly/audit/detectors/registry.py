@@ -43,7 +43,6 @@ def detectors_for(file: SourceFile) -> list[Detector]:
 
     Settings of training have a few kB; a large table of YAML or JSON is shown only where it speaks of a learning rate.
     """
-    data = file.data
-    if len(data) > LARGE and file.kind in ("yaml", "json", "toml") and not any(word in data for word in _RATE):
+    if len(file.data) > LARGE and file.kind in ("yaml", "json", "toml") and not file.has(*_RATE):
         return []
-    return [one for one in _of_kind(file.kind) if not one.triggers or any(word in data for word in one.triggers)]
+    return [one for one in _of_kind(file.kind) if not one.triggers or file.has(*one.triggers)]

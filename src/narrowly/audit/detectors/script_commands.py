@@ -43,13 +43,11 @@ _PROCESSES = frozenset(
 )  # fmt: skip
 
 
-def promises(data: bytes) -> bool:
-    """Tell whether the bytes of a script call a tool's entry or run a command line that names a tool."""
-    if _ENTRIES.search(data):
+def promises(file: SourceFile) -> bool:
+    """Tell whether a script calls a tool's entry or runs a command line that names a tool."""
+    if file.has(b"_main(", b"run_exp(") and _ENTRIES.search(file.data):
         return True
-    if not any(word in data for word in _TOOLS):
-        return False
-    return all(pattern.search(data) is not None for pattern in (_RUNS, _TOLD, _COMMANDS))
+    return file.has(*_TOOLS) and all(pattern.search(file.data) for pattern in (_RUNS, _TOLD, _COMMANDS))
 
 
 def detect(file: SourceFile, repository: Repository) -> list[Job]:
@@ -58,7 +56,7 @@ def detect(file: SourceFile, repository: Repository) -> list[Job]:
     Raises:
         UnreadableError: the file is not Python.
     """
-    if not promises(file.data):
+    if not promises(file):
         return []
     trace = followed(file, repository, promised=True)
     jobs: list[Job] = []

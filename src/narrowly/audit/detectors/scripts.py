@@ -23,8 +23,8 @@ from narrowly.audit.record import Job
 TOOL = "transformers"
 KINDS = ("python", "notebook")
 TRIGGERS = (
-    b"optim", b"backward(", b"sft.train(", b"Trainer(", b"TrainingArguments",
-    b"inetun", b"ine_tun", b"ineTun", b"tinker", b"customization_job", b"@hydra.main(",
+    b"optim", b"backward(", b"Trainer(", b"TrainingArguments", b"inetun", b"ine_tun", b"sft.train(", b"FineTun",
+    b"tinker_cookbook", b"customization_job", b"@hydra.main(",
 )  # fmt: skip
 MODULES = (
     unsloth_scripts, trl_scripts, transformers_scripts, lightning_modules, tinker_scripts, hosted_apis, deepspeed_loops,
@@ -37,5 +37,5 @@ def detect(file: SourceFile, repository: Repository) -> list[Job]:
     """Return the jobs of every tool in a script or notebook."""
     if not promises(file):
         return []
-    asked = [module for module in MODULES if any(word in file.data for word in module.TRIGGERS)]
+    asked = [module for module in MODULES if file.has(*module.TRIGGERS)]
     return [job for module in asked for job in module.detect(file, repository)]

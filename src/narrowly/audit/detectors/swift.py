@@ -125,7 +125,7 @@ def detect(file: SourceFile, repository: Repository) -> list[Job]:
 
 def job_of(document: Document, file: SourceFile, repository: Repository) -> Job:
     """Return the job that `swift sft`, `swift rlhf` or `megatron sft` would run with these settings."""
-    saved = file.path.name in ("args.json", "sft_args.json")
+    saved = file.name in ("args.json", "sft_args.json")
     job = new_job(
         TOOL, document, "tuner_type", "train_type", "sft_type", "rlhf_type", kind="saved" if saved else "config"
     )

@@ -54,7 +54,7 @@ def detect(file: SourceFile, repository: Repository) -> list[Job]:
 
 def job_of(document: Document, file: SourceFile, repository: Repository) -> Job:
     """Return the job that tinker-cookbook would run with these settings."""
-    job = new_job(TOOL, document, "model_name", kind="saved" if file.path.name == "config.json" else "config")
+    job = new_job(TOOL, document, "model_name", kind="saved" if file.name == "config.json" else "config")
     version = note_version(job, TOOL, file, repository)
     take(job, document, KEYS)
     family = said(document, "optimizer_config.type", "optim_params.type")

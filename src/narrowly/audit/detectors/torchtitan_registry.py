@@ -22,7 +22,7 @@ _ARGUMENTS = {"lr": "learning_rate", "weight_decay": "weight_decay", "eps": "eps
 
 def detect(file: SourceFile, repository: Repository) -> list[Job]:
     """Return a job for every function that states an optimiser; one that changes another's config has none."""
-    if b"torchtitan" not in file.data or b"def default_adamw" in file.data:
+    if not file.has(b"torchtitan") or file.has(b"def default_adamw"):
         return []
     jobs = []
     for function in file.tree.body:

@@ -299,7 +299,7 @@ class Evaluator:
             tree, lines = python_of(found)
         except UnreadableError:
             return None
-        scope = self._scope(found, lines, found.path.stem)
+        scope = self._scope(found, lines, found.name.rpartition(".")[0])
         self.modules[found.shown] = module = Module(found.shown, False, scope)
         self.loading += 1
         objects = len(self.trace.objects)

@@ -19,15 +19,24 @@ WORTH = (
 
 _ARGUMENTS = re.compile(rb"TrainingArguments\s*[(),\]]")
 _BEFORE = rb"(?:[=(\s.\"]|\\n)"  # in a notebook, a name at the start of a line stands after a quote or `\n`
-_TRAINER = re.compile(_BEFORE + rb"(?:(?!Base)[A-Za-z]\w*)?Trainer\(")
+_NAMED = re.compile(_BEFORE + rb"(?:(?!Base)[A-Za-z]\w*)?\Z")
+_LONGEST_NAME = 100
 _HOSTED = re.compile(
     rb"fine_tun(?:ing|es)\.|[Ff]inetun\w*\.(?:create|jobs)|FineTun\w*\.create|fine_tuning_job|fine[_-]tun(?:ing/jobs|es)"
     rb"|tunings\.tune|create_tuned_model|sft\.train\(|customization_job|foundation_model\.create"
 )
 _MAKES = re.compile(
-    rb"(?:Adam|SGD|Lion|Muon|SOAP|Sophia|Prodigy|RMSprop|Adagrad|ScheduleFree|LAMB|Lamb|LARS|LBFGS|Shampoo|Adafactor"
-    rb"|ptim(?:izers?)?(?:\.\w+)?)\w*\(|optim\.(?!Optimizer)[A-Z]\w|getattr\(\s*(?:\w+\.)?optim"
+    rb"(?:Adam|SGD|Lion|Muon|SOAP|Sophia|Prodigy|RMSprop|Adagrad|ScheduleFree|LAMB|Lamb(?!da)|LARS|LBFGS|Shampoo"
+    rb"|Adafactor)\w*\(|getattr\(\s*(?:\w+\.)?optim"
 )
+_OPTIM = re.compile(rb"ptim(?:\.(?!Optimizer)[A-Z]\w|\w*(?:\.\w+)?\(|\w*\s*(?::[^=\n]{1,60})?=\s*[\w.]+\()")
+"""What is named after an optimiser: a class of `torch.optim`, a call, or what takes the result of a call."""
+_ACTS = re.compile(
+    rb"ptimi(?:z(?!er)|sation|zation)|ptim\w*\.(?:step|zero_grad|\w*state_dict|add_param_group|train|eval)\("
+    rb"|ptimizer_(?:step|zero_grad|state)|ptim(?:izer)?_event"
+)
+"""Of these, what makes no optimiser."""
+_DEFINED = re.compile(rb"\b(?:def|class)\s+\w*\Z")
 _HANDED = re.compile(rb"\btrain\([^()]{1,400}\boptim")
 _TRAINS = (b"backward(", b".train_batch(")
 _LITERALS = (
@@ -41,7 +50,7 @@ _LITERALS = (
 _HOSTED_LITERALS = (
     b"inetun",
     b"ine_tun",
-    b"ineTun",
+    b"FineTun",
     b"customization_job",
     b"tunings.tune",
     b"create_tuned_model",
@@ -59,32 +68,54 @@ _KEPT: list[tuple[SourceFile, Trace]] = []
 def promises(file: SourceFile) -> bool:
     """Tell whether the code of a file, its strings left out, holds a construct that a detector of Python knows."""
     data = file.data
-    if not _promises(data):
-        return _hosted(data)
+    if not _promises(file, data):
+        return _hosted(file)
     # a notebook's code stands in strings, and so do addresses of hosts
-    return file.kind == "notebook" or _promises(_NO_CODE.sub(b'""', data)) or _hosted(data)
+    return file.kind == "notebook" or _promises(file, _NO_CODE.sub(b'""', data)) or _hosted(file)
 
 
-def _promises(data: bytes) -> bool:
-    """Tell whether bytes hold such a construct; cheap tests come first."""
-    if any(word in data for word in _LITERALS):
+def _promises(file: SourceFile, data: bytes) -> bool:
+    """Tell whether the bytes of a file, or what is left of them, hold such a construct; cheap tests come first."""
+    if file.has(*_LITERALS) and any(word in data for word in _LITERALS):
         return True
-    if b"TrainingArguments" in data and _ARGUMENTS.search(data):
+    if file.has(b"TrainingArguments") and _ARGUMENTS.search(data):
         return True
-    if b"Trainer(" in data and any(word in data for word in _THEIRS) and _TRAINER.search(data):
+    if file.has(b"Trainer(") and file.has(*_THEIRS) and any(word in data for word in _THEIRS) and _trainer(data):
         return True
-    if any(word in data for word in _TRAINS) and _MAKES.search(data):
+    if file.has(*_TRAINS) and any(word in data for word in _TRAINS) and _makes(data):
         return True
-    if b"optim" in data:
-        if b"def configure_optimizers" in data and b"LightningModule" in data:
+    if file.has(b"optim"):
+        if file.has(b"def configure_optimizers") and b"def configure_optimizers" in data and b"LightningModule" in data:
             return True
-        if b"train(" in data and _HANDED.search(data) and _MAKES.search(data):
+        if b"train(" in data and _HANDED.search(data) and _makes(data):
             return True
     return False
 
 
-def _hosted(data: bytes) -> bool:
-    return any(word in data for word in _HOSTED_LITERALS) and _HOSTED.search(data) is not None
+def _trainer(data: bytes) -> bool:
+    """Tell whether something named `...Trainer`, no base class, is called; to define a class is no call."""
+    at = data.find(b"Trainer(")
+    while at >= 0:
+        before = data[max(0, at - _LONGEST_NAME) : at]
+        if _NAMED.search(before) and not _DEFINED.search(before):
+            return True
+        at = data.find(b"Trainer(", at + 1)
+    return False
+
+
+def _makes(data: bytes) -> bool:
+    """Tell whether an optimiser may be made: by its name, or by a call that is named after one and no step of it."""
+    if _MAKES.search(data):
+        return True
+    for found in _OPTIM.finditer(data):
+        before = data[max(0, found.start() - _LONGEST_NAME) : found.start()]
+        if not _ACTS.match(data, found.start()) and not _DEFINED.search(before):
+            return True
+    return False
+
+
+def _hosted(file: SourceFile) -> bool:
+    return file.has(*_HOSTED_LITERALS) and _HOSTED.search(file.data) is not None
 
 
 def followed(file: SourceFile, repository: Repository, *, promised: bool = False) -> Trace | None:

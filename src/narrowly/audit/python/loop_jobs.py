@@ -92,11 +92,11 @@ def tool_of(trace: Trace) -> str:
 
 def _groups(trace: Trace, file: SourceFile, versions: dict[str, Version | None]) -> list[list[OptimiserFound]]:
     """Return the optimisers of each job: Muon and what trains the rest are one, others are each their own."""
-    taken = _taken_by_trainers(trace)
+    taken = {(made.at, made.cli) for made in _taken_by_trainers(trace)}
     found = [
         one
         for made in trace.objects
-        if made not in taken
+        if (made.at, made.cli) not in taken
         and not any(
             getattr(each, "name", "") in ("configure_optimizers",) and _is_lightning(made, trace, each)
             for each in made.inside

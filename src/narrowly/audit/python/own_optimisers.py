@@ -117,7 +117,7 @@ def _from_factory(job: Job, pair: Value) -> None:
     """Take the optimiser of this package's own `optimizer_factory({"kind": ...})`; any other is unknown."""
     reason = "optimizer_cls_and_kwargs wins over optim"
     declared = job["optimiser"]
-    job.mark("declared_optimiser", declared.value, declared.at, "declared in the arguments, not used")
+    job.mark_declared(declared, "declared in the arguments, not used")
     spec = pair.args[0] if isinstance(pair, Object) and pair.path.endswith("optimizer_factory") and pair.args else None
     kind = field_of("optimiser", spec.items.get("kind"), job.file) if isinstance(spec, Items) else None
     if kind is None or not isinstance(spec, Items):

@@ -24,7 +24,7 @@ _CONFIG = {"learning_rate": "learning_rate", "lr_schedule": "scheduler", "num_ep
 def tinker_jobs(file: SourceFile, repository: Repository) -> list[Job]:
     """Return the jobs of a script or notebook that trains with Tinker."""
     trace = followed(file, repository)
-    if trace is None or b"tinker" not in file.data:
+    if trace is None or not file.has(b"tinker"):
         return []
     version = version_of("tinker", repository, file)
     jobs = []

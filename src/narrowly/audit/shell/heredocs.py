@@ -83,5 +83,4 @@ def as_file(written: Written, script: SourceFile, variables: dict[str, tuple[str
     kind = kind_of(written.name)
     assert kind is not None
     named = fill(written.name, variables)[0].removeprefix("./")
-    path = script.path.with_name(written.name.rsplit("/", 1)[-1])
-    return named, SourceFile(path, script.shown, kind, content.encode("utf-8", "replace"))
+    return named, SourceFile(written.name.rsplit("/", 1)[-1], script.shown, kind, content.encode("utf-8", "replace"))
