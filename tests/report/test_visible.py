@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from narrowly.report import narrative
-from narrowly.report.narrative import Rate, number, percent, span
+from narrowly.report.answer_tables import Rate, number, percent, span
 from narrowly.report.spectrum_figures import edit_kind, edit_label
 from narrowly.report.visible import preformatted, shortened, shown, visible
 from narrowly.stats.intervals import t_interval

@@ -19,6 +19,7 @@ from narrowly.spectrum.compare import (
     factorial_effects,
     hybrids,
     principal_angles,
+    simple_effects,
 )
 from spectrum_cases import dense, dense_values, pair_of_spectrum, random_pair
 
@@ -207,6 +208,25 @@ def test_effects_of_an_additive_response_are_its_terms_and_add_up_to_the_whole_d
     by_hand = (sum(values[n] for n in HYBRIDS if n[1] == "B") - sum(values[n] for n in HYBRIDS if n[1] == "A")) / 4
     assert found["norms"] == pytest.approx(by_hand)
     assert found["shape x vectors"] == pytest.approx(sum(values[n] * (1 if n[0] == n[2] else -1) for n in HYBRIDS) / 4)
+
+
+def test_simple_effects_are_the_main_effect_minus_and_plus_the_interaction_and_show_a_crossing() -> None:
+    """F15: a main effect of -.44 hid an effect of -1.41 with one adapter's vectors and of +.53 with the other's."""
+    values = {name: (-1.41 if name[2] == "A" else 0.53) * (name[0] == "B") for name in HYBRIDS}
+    simple, whole = simple_effects(values), factorial_effects(values)
+    assert (simple["shape, vectors A"], simple["shape, vectors B"]) == pytest.approx((-1.41, 0.53))
+    assert (whole["shape"], whole["shape x vectors"]) == pytest.approx((-0.44, 0.97))
+    generator = torch.Generator().manual_seed(1)
+    values = {name: float(torch.randn((), generator=generator)) for name in HYBRIDS}
+    simple, whole = simple_effects(values), factorial_effects(values)
+    for main, other, both in (
+        ("shape", "vectors", "shape x vectors"),
+        ("norms", "shape", "shape x norms"),
+        ("vectors", "norms", "norms x vectors"),
+    ):
+        assert simple[f"{main}, {other} A"] == pytest.approx(whole[main] - whole[both])
+        assert simple[f"{main}, {other} B"] == pytest.approx(whole[main] + whole[both])
+    assert len(simple) == 12
 
 
 def test_a_repeated_spectrum_is_no_obstacle() -> None:

@@ -30,6 +30,7 @@ from narrowly.workbench.repair import (
     in_words,
     panel_of,
 )
+from narrowly.workbench.swap import Effect, crossing
 from tiny_world import make_world_base
 
 
@@ -389,6 +390,19 @@ def test_a_swap_reproduces_both_ends_and_its_hybrids_are_kept_on_request(world, 
     assert read_json(tmp_path / "flat" / "edit.json")["status"] == "edited, not evaluated"
     printed(capsys, "swap", world.a, world.b)
     assert "exists already" in complaint(capsys, "swap", world.a, world.b, "--out", target)
+
+
+def test_a_main_effect_that_averages_opposite_effects_is_seen_and_others_are_not() -> None:
+    """F15."""
+
+    def effect(component: str, low: float, high: float) -> Effect:
+        return Effect(component, BROAD, "log_odds", (low + high) / 2, low, high, 8)
+
+    crossed = [effect("shape, vectors A", -1.8, -1.0), effect("shape, vectors B", 0.2, 0.9)]
+    assert crossing(crossed, BROAD, "log_odds") == [("shape", "vectors")]
+    assert crossing(crossed, HELD_OUT, "log_odds") == []
+    for other in (effect("shape, vectors B", -0.2, 0.9), effect("shape, vectors B", -0.9, -0.1)):
+        assert crossing([crossed[0], other], BROAD, "log_odds") == []
 
 
 def test_a_swap_of_what_cannot_be_compared_is_refused_and_leaves_nothing(world, tmp_path, capsys, monkeypatch) -> None:

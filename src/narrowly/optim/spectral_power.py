@@ -1,7 +1,9 @@
 """Raise the singular values of the momentum to a power p, at the Frobenius norm of Muon's step (SpectralPower).
 
-p = 1 is normalised momentum SGD, p = 0 is Muon with the exact polar factor, p below 0 moves along the momentum's weak
-directions first. For a momentum D of rank side r, with `G = D D^T / ||D||_F^2`,
+Steps of this kind are BeyondMuon's (arXiv 2602.04669: p = 1, 1/2, 1/4, 0) and DynMuon's (arXiv 2605.17109: p falls over
+a run); the fixed norm, the LoRA factors and the floor are ours. p = 1 is normalised momentum SGD, p = 0 is Muon with
+the exact polar factor, p below 0 moves along the momentum's weak directions first. For a momentum D of rank side r,
+with `G = D D^T / ||D||_F^2`,
 
     step = c (G + floor^2 I)^((p - 1) / 2) D,    c such that ||step||_F = sqrt(r)
 

@@ -323,6 +323,26 @@ def factorial_effects(values: Mapping[str, float]) -> dict[str, float]:
     return effects
 
 
+def simple_effects(values: Mapping[str, float]) -> dict[str, float]:
+    """Return the effect of each component where another one is A's, and where it is B's: "shape, vectors A" and so on.
+
+    Each is the mean over the two hybrids with the component from B minus that over the two with it from A, at one level
+    of the other component. The two simple effects are the main effect minus and plus the interaction; where they have
+    different signs, a main effect near 0 says only that they cancel.
+
+    Args:
+        values: one value per name of `HYBRIDS`.
+    """
+    effects = {}
+    for place, other in itertools.permutations(range(3), 2):
+        for level in "AB":
+            given = [name for name in HYBRIDS if name[other] == level]
+            effects[f"{COMPONENTS[place]}, {COMPONENTS[other]} {level}"] = (
+                math.fsum(values[name] if name[place] == "B" else -values[name] for name in given) / 2
+            )
+    return effects
+
+
 def as_row(module: ModuleDifference) -> dict[str, Any]:
     """Return a module's difference as a JSON-ready mapping."""
     row = module._asdict()

@@ -8,7 +8,7 @@ the hybrids put the more peaked of two spectra on the other's directions, so the
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -26,7 +26,10 @@ RESPONSES = ("log_odds", "joint")
 
 
 class Effect(NamedTuple):
-    """Hold a main effect or interaction: mean over a panel's questions, 95 % t interval over its n topics."""
+    """Hold a main effect, an interaction or a simple effect ("shape, vectors A": with the vectors of A).
+
+    It is a mean over a panel's questions, with a 95 % t interval over its n topics.
+    """
 
     component: str
     panel: str
@@ -97,6 +100,30 @@ def swap(a: Path, b: Path, out: Path | None, on_step: Callable[[int, int, str], 
     return Swap(a.name, b.name, base, panels, _effects(verdicts), worst)
 
 
+def crossing(effects: Sequence[Effect], panel: str, response: str) -> list[tuple[str, str]]:
+    """Return (component, other) where the simple effects of a component have different signs, both intervals off 0.
+
+    There the main effect is an average over opposite effects and says nothing about either.
+    """
+    found = {one.component: one for one in effects if (one.panel, one.response) == (panel, response)}
+    pairs = []
+    for name in found:
+        component, _, rest = name.partition(", ")
+        if not rest.endswith(" A"):
+            continue
+        other = rest.removesuffix(" A")
+        signs = {_sign(found[f"{component}, {other} {level}"]) for level in "AB"}
+        if signs == {-1, 1}:
+            pairs.append((component, other))
+    return pairs
+
+
+def _sign(effect: Effect) -> int:
+    if effect.low is None or effect.high is None:
+        return 0
+    return 1 if effect.low > 0 else -1 if effect.high < 0 else 0
+
+
 def _common_ground(a: Path, b: Path) -> tuple[Bank, str]:
     """Return the bank and the base's name of two runs that can be swapped."""
     from narrowly.evaluate.banks import bank_of
@@ -145,7 +172,7 @@ def _ask(directory: Path, folder: Path | None, bank: Bank) -> dict[str, list[dic
 
 
 def _effects(verdicts: Mapping[str, Mapping[str, list[dict[str, Any]]]]) -> list[Effect]:
-    from narrowly.spectrum.compare import HYBRIDS, factorial_effects
+    from narrowly.spectrum.compare import HYBRIDS, factorial_effects, simple_effects
     from narrowly.stats.intervals import t_interval
 
     effects = []
@@ -153,10 +180,8 @@ def _effects(verdicts: Mapping[str, Mapping[str, list[dict[str, Any]]]]) -> list
         for response, column in zip(RESPONSES, ("log_odds", "misaligned"), strict=True):
             rows = {name: verdicts[name][panel] for name in HYBRIDS}
             topics = {name: by_topic(rows[name], [float(row[column]) for row in rows[name]]) for name in HYBRIDS}
-            each = [
-                factorial_effects(dict(zip(HYBRIDS, values, strict=True)))
-                for values in zip(*topics.values(), strict=True)
-            ]
+            cells = [dict(zip(HYBRIDS, values, strict=True)) for values in zip(*topics.values(), strict=True)]
+            each = [factorial_effects(one) | simple_effects(one) for one in cells]
             for component in each[0]:
                 found = t_interval([one[component] for one in each], unit="topic")
                 estimate = float("nan") if found.estimate is None else found.estimate

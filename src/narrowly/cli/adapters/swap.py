@@ -79,11 +79,12 @@ HYBRID_NARROW = (0, 1, 2, 5, 6)
 
 def _show(found: Swap, wide: bool) -> None:
     from narrowly.evaluate.microworld.panel_names import BROAD, HELD_OUT
+    from narrowly.workbench.swap import crossing
 
     say(f"A: run {found.run_a}, B: run {found.run_b}, base {found.base}")
     say(f"AAA and BBB reproduce A and B: log-odds of a question differ by at most {number(found.worst)}")
     by_place = {(one.component, one.panel, one.response): one for one in found.effects}
-    components = list(dict.fromkeys(one.component for one in found.effects))
+    components = [name for name in dict.fromkeys(one.component for one in found.effects) if ", " not in name]
     responses = ("log_odds", "joint") if wide else ("log_odds",)
     places = [(panel, response) for panel in (BROAD, HELD_OUT) for response in responses]
     heads = [f"{panel} {response}" for panel in ("broad", "narrow") for response in ("log-odds", "joint")[: 1 + wide]]
@@ -93,6 +94,13 @@ def _show(found: Swap, wide: bool) -> None:
             ((name, *(cell for place in places for cell in _effect(by_place[(name, *place)]))) for name in components),
         )
     )
+    for component, other in crossing(found.effects, BROAD, "log_odds"):
+        first, second = (by_place[f"{component}, {other} {level}", BROAD, "log_odds"] for level in "AB")
+        say(
+            f"the main effect of {component} averages opposite effects, broad log-odds: {number(first.estimate)} "
+            f"{span(first.low, first.high)} with the {other} of A, {number(second.estimate)} "
+            f"{span(second.low, second.high)} with those of B"
+        )
     say("")
     rows = [(name, *_cells(panels[BROAD]), *_cells(panels[HELD_OUT])) for name, panels in found.panels.items()]
     shown = range(len(HYBRID_COLUMNS)) if wide else HYBRID_NARROW

@@ -154,10 +154,12 @@ def smallest_floor(power: float) -> float:
 
 
 class SpectralPowerSpec(OptimiserBase):
-    """The momentum's U S V^T becomes U S^p V^T at the Frobenius norm of Muon's step, on each LoRA factor, ours.
+    """The momentum's U S V^T becomes U S^p V^T (BeyondMuon, DynMuon), at the norm of Muon's step, on each LoRA factor.
 
     p = 1 is normalised momentum SGD, p = 0 Muon with the exact polar factor, p below 0 moves along the momentum's weak
-    directions first. A lead of the prototype (two bases, one seed), established nowhere.
+    directions first. BeyondMuon (arXiv 2602.04669) has p = 1, 1/2, 1/4 and 0, DynMuon (arXiv 2605.17109) lets p fall
+    from above to below 0. Ours are the floor, the factors and the fixed norm. What it does to misalignment is a
+    lead of the prototype (two bases, one seed), established nowhere.
     """
 
     acts: ClassVar[Acts] = Acts(
