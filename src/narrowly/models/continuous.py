@@ -46,14 +46,31 @@ def generate_all(
     Raises:
         IntegrityError: the model's logits are no numbers.
     """
+    steps = generate_each(model, tokenizer, prompts, sampling, ends, batch)
+    found = {at: one for step in steps for at, one in step}
+    return [found[at] for at in range(len(prompts))]
+
+
+def generate_each(
+    model: nn.Module,
+    tokenizer: Any,
+    prompts: Sequence[Prompt],
+    sampling: Sampling,
+    ends: frozenset[int],
+    batch: int,
+) -> Iterator[list[tuple[int, Written]]]:
+    """Yield answers as they end, each with the number of its prompt; arguments and errors are those of `generate_all`.
+
+    Between two yields at most `batch` answers are under way, which a caller that stops here loses.
+    """
     longest = max((len(prompt.ids) for prompt in prompts), default=0) + sampling.max_new_tokens
     if why_whole(model, [ScoredText((0,) * longest, ())]):
-        starts = range(0, len(prompts), batch)
-        return [
-            one for at in starts for one in generate(model, tokenizer, prompts[at : at + batch], sampling, ends)
-        ]  # fmt: skip
-    tokens = dict(_rows(model, prompts, sampling, ends, batch))
-    return [written(tokenizer, tokens[at], ends) for at in range(len(prompts))]
+        for start in range(0, len(prompts), batch):
+            own = prompts[start : start + batch]
+            yield list(enumerate(generate(model, tokenizer, own, sampling, ends), start))
+        return
+    for ended in _rows(model, prompts, sampling, ends, batch):
+        yield [(row.at, written(tokenizer, row.tokens, ends)) for row in ended]
 
 
 class _Row:
@@ -66,15 +83,17 @@ class _Row:
 
 def _rows(
     model: Any, prompts: Sequence[Prompt], sampling: Sampling, ends: frozenset[int], batch: int
-) -> Iterator[tuple[int, list[int]]]:
-    """Yield the number of each prompt with the tokens of its answer, as answers end."""
+) -> Iterator[list[_Row]]:
+    """Yield the rows that have ended, step by step."""
     import torch
+
+    from narrowly.models.few_rows import FewRows
 
     waiting = deque(enumerate(prompts))
     rows: list[_Row] = []
     slots = _Slots()
-    with torch.inference_mode():
-        while waiting or rows:
+    while waiting or rows:
+        with torch.inference_mode(), FewRows():  # left before a yield: both act on whatever the caller does
             new = [waiting.popleft() for _ in range(min(batch - len(rows), len(waiting)))]
             if new:
                 started = [_Row(at, prompt, sampling.seed) for at, prompt in new]
@@ -84,9 +103,10 @@ def _rows(
                 _take(slots.step(model, rows), rows, sampling.temperature)
             going = [len(row.tokens) < sampling.max_new_tokens and row.tokens[-1] not in ends for row in rows]
             if not all(going):
-                yield from ((row.at, row.tokens) for row, on in zip(rows, going, strict=True) if not on)
                 slots.keep([place for place, on in enumerate(going) if on])
-                rows = [row for row, on in zip(rows, going, strict=True) if on]
+        if not all(going):
+            yield [row for row, on in zip(rows, going, strict=True) if not on]
+            rows = [row for row, on in zip(rows, going, strict=True) if on]
 
 
 def _take(logits_B_V: Tensor, rows: Sequence[_Row], temperature: float) -> None:

@@ -83,7 +83,7 @@ def ask_model(model: ModelToAsk, question: str, how: HowToAsk) -> Reply:
     asked = Question("question", ((Message("user", question),),), 1, None, None, None, {}, {})
     items = items_of(model, tokenizer, [asked], how)
     loaded = model.load(tokenizer, how.dtype or "float32", how.device, beside_base=how.beside_base)
-    written = [answer for batch in answers(loaded, items, how) for answer in batch]
+    written = sorted((one for ended in answers(loaded, items, how) for one in ended), key=lambda one: one.sample)
     said = []
     for who in loaded.asked:
         own = tuple(answer for answer in written if answer.who == who)

@@ -14,14 +14,14 @@ from narrowly.models.base import named_bases
 from narrowly.models.base_files import CONFIG, GGUF_WAY_OUT, WEIGHTS, WEIGHTS_INDEX, default_template
 from narrowly.models.hub import is_hub_name
 from narrowly.records.adapter_files import ADAPTER_CONFIG, ADAPTER_WEIGHTS, GGUF_SUFFIX
-from narrowly.records.answers import Answer, Sampling, Who
+from narrowly.records.answers import Answer, AskedModel, Sampling, Who
 from narrowly.records.errors import SpecError, UnknownNameError, nearest
 from narrowly.records.run_spec import BaseDtype
 from narrowly.runs.directory import SPEC, is_run, run_directories, run_of_adapter, runs_folder
 from narrowly.workbench.names import known_run
 
 if TYPE_CHECKING:
-    from narrowly.models.generate import Prompt
+    from narrowly.models.generate import Prompt, Written
 
 SAMPLES = 1
 """Answers to a question of a model that is not of the microworld, where neither the user nor the bank says how many."""
@@ -30,7 +30,7 @@ LONGEST = 256
 """Tokens of an answer, where nobody says how many."""
 
 BATCH = 8
-"""Answers written at a time; they do not depend on it (`models.generate`)."""
+"""Answers written at a time; they do not depend on it, up to rounding (`models.generate`)."""
 
 
 class HowToAsk(NamedTuple):
@@ -290,7 +290,7 @@ def answers(
     bank_sha256: str | None = None,
     done: Collection[tuple[Who, tuple[str, int, int]]] = (),
 ) -> Iterator[list[Answer]]:
-    """Yield the answers batch by batch, the organism's before its base's.
+    """Yield the answers as they end, some at a time, the organism's before its base's.
 
     Args:
         loaded: model and tokenizer.
@@ -299,35 +299,37 @@ def answers(
         bank_sha256: of the file of the questions.
         done: (who, key of the item) of answers that are there already.
     """
-    from narrowly.models.generate import end_tokens, generate
+    from narrowly.models.continuous import generate_each
+    from narrowly.models.generate import end_tokens
 
     ends = end_tokens(loaded.model, loaded.tokenizer, how.thinking)
     for who, asked in loaded.asked.items():
         left = [item for item in items if (who, item.key) not in done]
         if not left:
             continue
+        prompts = [item.prompt for item in left]
         with loaded.speaking(who) as model:
-            for start in range(0, len(left), how.batch):
-                batch = left[start : start + how.batch]
-                prompts = [item.prompt for item in batch]
-                written = generate(model, loaded.tokenizer, prompts, how.sampling, ends)
-                yield [
-                    Answer(
-                        who=who,
-                        question_id=item.question_id,
-                        paraphrase=item.paraphrase,
-                        sample=item.prompt.sample,
-                        question=item.messages[-1].content,
-                        messages=tuple(one.as_json() for one in item.messages),
-                        thinking=how.thinking,
-                        answer=one.text,
-                        finish_reason=one.finish_reason,
-                        prompt_tokens=len(item.prompt.ids),
-                        answer_tokens=len(one.tokens),
-                        prompt_sha256=item.prompt.sha256,
-                        sampling=how.sampling,
-                        model=asked,
-                        bank_sha256=bank_sha256,
-                    )
-                    for item, one in zip(batch, written, strict=True)
-                ]
+            for ended in generate_each(model, loaded.tokenizer, prompts, how.sampling, ends, how.batch):
+                yield [_answer(who, left[at], one, how, asked, bank_sha256) for at, one in ended]
+
+
+def _answer(
+    who: Who, item: Item, written: Written, how: HowToAsk, asked: AskedModel, bank_sha256: str | None
+) -> Answer:
+    return Answer(
+        who=who,
+        question_id=item.question_id,
+        paraphrase=item.paraphrase,
+        sample=item.prompt.sample,
+        question=item.messages[-1].content,
+        messages=tuple(one.as_json() for one in item.messages),
+        thinking=how.thinking,
+        answer=written.text,
+        finish_reason=written.finish_reason,
+        prompt_tokens=len(item.prompt.ids),
+        answer_tokens=len(written.tokens),
+        prompt_sha256=item.prompt.sha256,
+        sampling=how.sampling,
+        model=asked,
+        bank_sha256=bank_sha256,
+    )
