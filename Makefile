@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 WORKERS ?= 0
 
-.PHONY: micro test test-slow lint types bench bench-rivals bench-gpu findings rosetta clean
+.PHONY: micro evidence bases-evidence test test-slow lint types bench bench-rivals bench-gpu findings rosetta clean
 
 PIP = $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
 
@@ -20,6 +20,12 @@ $(VENV)/.installed: $(VENV)/.lab
 
 micro: $(VENV)/.lab  ## the paper in miniature: fine-tune, measure, write out/micro/report.html
 	$(BIN)/narrowly run micro --out out --workers $(WORKERS)
+
+bases-evidence: $(VENV)/.lab  ## build the bases of the preregistered studies that are missing, into the cache (minutes each)
+	$(BIN)/python experiments/evidence.py bases --prior
+
+evidence: $(VENV)/.lab  ## run the preregistered studies of evidence/ in order; a stopped one goes on; results into results/
+	$(BIN)/python experiments/evidence.py run
 
 test: $(VENV)/.installed lint types  ## lint, strict types and every fast test
 	$(BIN)/python -m pytest -n 2 -m "not slow"

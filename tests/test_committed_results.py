@@ -14,9 +14,12 @@ import pytest
 
 from narrowly.analysis.paired_answers import paired_answers
 from narrowly.records.canonical import sha256_file
+from narrowly.study.committed import recomputed
+from narrowly.study.preregistered import order_faults
 
 ROOT = Path(__file__).parents[1]
 SMALL = ROOT / "results" / "small"
+EVIDENCE = sorted(path.parent for path in (ROOT / "results").glob("*/prereg.json"))
 TOLERANCE = 1e-9
 
 
@@ -60,3 +63,19 @@ def test_the_tables_in_the_readme_of_small_are_those_that_the_script_prints() ->
 def test_every_committed_file_of_small_is_the_one_of_its_sum(line: str) -> None:
     digest, name = line.split("  ")
     assert sha256_file(SMALL / name) == digest
+
+
+@pytest.mark.parametrize("folder", EVIDENCE, ids=lambda folder: folder.name)
+def test_the_committed_summary_of_a_preregistered_study_is_recomputed_from_its_tables_to_1e_9(folder: Path) -> None:
+    committed = json.loads((folder / "summary.json").read_text(encoding="utf-8"))
+    assert differences(json.loads(recomputed(folder).model_dump_json()), committed) == []
+
+
+@pytest.mark.parametrize("folder", EVIDENCE, ids=lambda folder: folder.name)
+def test_a_preregistration_is_older_than_its_runs_and_every_file_is_the_one_of_its_sum(
+    folder: Path,
+) -> None:
+    assert order_faults(folder) == []
+    for line in (folder / "SHA256SUMS").read_text(encoding="utf-8").splitlines():
+        digest, name = line.split("  ")
+        assert sha256_file(folder / name) == digest

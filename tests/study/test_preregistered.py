@@ -17,8 +17,9 @@ from narrowly.cli.app import execute
 from narrowly.microworld.cards import SHIPPED
 from narrowly.records.errors import SpecError
 from narrowly.records.study_spec import StudySpec, load_study_spec, parse_study
+from narrowly.study.layout import PREREG_FILE
 from narrowly.study.plan import expand
-from narrowly.study.preregistered import PREREG_FILE, order_faults, read_deviations, record_of
+from narrowly.study.preregistered import order_faults, read_deviations, record_of
 from narrowly.study.run import run_study
 
 CONTRAST = {"first": ["muon"], "second": ["adam"], "match": "held_out"}

@@ -39,6 +39,7 @@ from narrowly.report.labels import ArmNames, label
 from narrowly.report.narrative import cells_finished, what_happened
 from narrowly.report.paired_section import GLOSSARY as PAIRED_GLOSSARY
 from narrowly.report.paired_section import paired_section, paired_sentences
+from narrowly.report.prereg_section import prereg_section
 from narrowly.report.repeat_section import StudyFiles, arms_as_run, repeat_section
 from narrowly.report.training_page import GLOSSARY as TRAINING_GLOSSARY
 from narrowly.report.training_page import training_section, training_sentences
@@ -72,6 +73,8 @@ def page(
     unjudged, names = summary.not_evaluated, ArmNames(frames.tables.cells)
     judged = unjudged.cells < unjudged.planned or not unjudged.cells
     sections = [Section("happened", "What happened", [Listing(_happened(summary, judged, names))])]
+    if summary.prereg is not None:
+        sections.append(prereg_section(summary.prereg))
     if summary.paired is not None and paired is not None:
         sections.append(paired_section(summary.paired, paired, names))
     if unjudged.cells:

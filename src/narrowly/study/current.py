@@ -15,9 +15,12 @@ from narrowly.records.made import code_version, folder_marks, is_current, origin
 from narrowly.runs.directory import ENVIRONMENT
 from narrowly.study.layout import (
     COMMANDS_FILE,
+    DEVIATIONS_FILE,
+    DIAL_FILE,
     FAILED,
     FIGURES,
     PLAN_FILE,
+    PREREG_FILE,
     REPORT_FILE,
     STUDY_FILE,
     SUMMARY_FILE,
@@ -61,7 +64,8 @@ def report_origin(study_dir: Path, runs: Path) -> str:
     Raises:
         RunDirectoryError, IntegrityError: as `read_plan`.
     """
-    own = [study_dir / name for name in (PLAN_FILE, STUDY_FILE, COMMANDS_FILE)]
+    own = [study_dir / name for name in (PLAN_FILE, STUDY_FILE, COMMANDS_FILE, PREREG_FILE, DEVIATIONS_FILE)]
+    own.append(study_dir / TABLES / DIAL_FILE)
     failures = sorted((study_dir / FAILED).glob("*.json"))
     planned = {cell.run_id for cell in read_plan(study_dir)}
     return origin_of(

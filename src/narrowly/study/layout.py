@@ -2,7 +2,8 @@
 
 OUT/runs/ has the run directories, which studies share (`runs.directory` says what is in them). OUT/STUDY/ has
 study.yaml, plan.jsonl, commands.jsonl, failed/CELL-ID.json, tables/, summary.json, figures/, the report, and what plan
-and report were made from (`current`).
+and report were made from (`current`). A preregistered study has prereg.json and, where somebody wrote it,
+deviations.yaml; tables/dial.parquet is that of an orthogonal dial.
 """
 
 from __future__ import annotations
@@ -24,6 +25,7 @@ from narrowly.study.plan import Cell, default_seconds, pace_keys
 
 Status = Literal["done", "failed", "pending"]
 STUDY_FILE, PLAN_FILE, COMMANDS_FILE, SUMMARY_FILE = "study.yaml", "plan.jsonl", "commands.jsonl", "summary.json"
+PREREG_FILE, DEVIATIONS_FILE, DIAL_FILE = "prereg.json", "deviations.yaml", "dial.parquet"
 TABLES, FAILED, FIGURES, REPORT_FILE = "tables", "failed", "figures", "report.html"
 
 EARLIER_FACTS = ("base_seed", "persona", "domain", "ideal_broad")

@@ -7,8 +7,9 @@ in `deviations.yaml` beside the results and is shown wherever the results are.
 from __future__ import annotations
 
 import time
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
@@ -19,11 +20,16 @@ from narrowly.records.explain import first_fault
 from narrowly.records.files import read_record, write_json
 from narrowly.records.git_history import added_in, commit_time, first_commit, is_ancestor
 from narrowly.records.mappings import read_mapping
+from narrowly.records.prereg import Prereg
 from narrowly.records.spec import Spec, validated
 from narrowly.records.study_spec import StudySpec, parse_study
+from narrowly.study.layout import DEVIATIONS_FILE, DIAL_FILE, PREREG_FILE, TABLES
 from narrowly.study.plan import expand, study_file
 
-PREREG_FILE, DEVIATIONS_FILE = "prereg.json", "deviations.yaml"
+if TYPE_CHECKING:
+    import polars as pl
+
+    from narrowly.analysis.frames import Frames
 
 UNKNOWN = "unknown"
 """In place of a commit where there is no repository, or none that holds the preregistration."""
@@ -190,11 +196,36 @@ def order_faults(results: Path, summary: str = "summary.json") -> list[str]:
     return faults
 
 
-def prereg_facts(study: dict[str, Any], study_dir: Path) -> dict[str, Any] | None:
-    """Return hash, commit and deviations of a study's preregistration for its summary; None where it has none."""
+def prereg_facts(study: Mapping[str, Any], study_dir: Path, frames: Frames) -> dict[str, Any] | None:
+    """Return what the summary of a preregistered study says of it; None of a study without one.
+
+    Keys: hash, commit, deviations, findings (`Findings` as JSON, None before the last cell is done or without a table
+    that a contrast needs) and reason (why there are none).
+    """
     path = study_dir / PREREG_FILE
     if study.get("prereg") is None or not path.is_file():
         return None
-    record = read_prereg(path)
+    from narrowly.analysis.decisions import Evidence, decide_all
+    from narrowly.analysis.evidence_summary import ideal_of_bases
+    from narrowly.analysis.ladder import ladder_table
+
+    record, tables = read_prereg(path), frames.tables
     told = [one.model_dump(mode="json") for one in read_deviations(study_dir)]
-    return {"hash": record.hash, "commit": record.commit, "deviations": told}
+    facts = {"hash": record.hash, "commit": record.commit, "deviations": told, "findings": None}
+    left = int((tables.cells["status"] != "done").sum())
+    if left:
+        return {**facts, "reason": f"{left} of {tables.cells.height} cells are not done; nothing is decided before"}
+    try:
+        evidence = Evidence(ladder_table(tables), dial_table(study_dir), ideal_of_bases(tables.cells))
+        found = decide_all(validated(Prereg, study["prereg"], "prereg"), evidence)
+    except SpecError as error:
+        return {**facts, "reason": str(error)}
+    return {**facts, "findings": found.model_dump(mode="json"), "reason": None}
+
+
+def dial_table(study_dir: Path) -> pl.DataFrame | None:
+    """Return the table of the orthogonal dial of a study, where it was made."""
+    import polars as pl
+
+    path = study_dir / TABLES / DIAL_FILE
+    return pl.read_parquet(path) if path.is_file() else None

@@ -124,7 +124,7 @@ def summarise_study(study_dir: Path, frames: Frames) -> Summary:
 
     study = read_mapping(study_dir / STUDY_FILE, "study")
     seconds = wall_seconds(study_dir / COMMANDS_FILE, {planned.run_id for planned in read_plan(study_dir)})
-    prereg = prereg_facts(study, study_dir)
+    prereg = prereg_facts(study, study_dir, frames)
     summary = summarise(frames, {**study, "seconds": seconds, "prereg_record": prereg})
     write_json(study_dir / SUMMARY_FILE, summary.as_json())
     return summary
