@@ -52,6 +52,23 @@ def test_the_ideal_line_is_drawn_where_it_is_known_and_only_there(frames):
     assert levels(rate_figures.misalignment(broad)) == []
 
 
+def test_intervals_of_shares_stay_within_the_axis_where_a_plain_one_would_not(frames):
+    """F16."""
+    shares = [0.002, 0.004, 0.15, 0.06, 0.003, 0.02, 0.01, 0.03]
+    rows = pl.DataFrame(
+        {
+            "arm": "adam",
+            "base": [f"b{i}" for i in range(8)],
+            "joint": shares,
+            "literature": shares,
+            "incoherent": shares,
+        }
+    )
+    figure = rate_figures.misalignment(rows)
+    spans = [line.get_ydata() for line in figure.axes[0].lines if line.get_linewidth() == 1.3]
+    assert len(spans) == 1 and 0 < spans[0][0] < 100 * sum(shares) / 8 < spans[0][1] < 100
+
+
 def test_stacked_classes_fill_the_whole_bar(frames):
     figure = rate_figures.classes([("adam", frames.finals.filter(pl.col("arm") == "adam"))], [("broad", "Broad")])
     assert sum(patch.get_width() for patch in figure.axes[0].patches) == pytest.approx(100)

@@ -6,7 +6,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from narrowly.report import narrative
-from narrowly.report.answer_tables import Rate, number, percent, span
+from narrowly.report.answer_tables import Rate
+from narrowly.report.kit import number, percent, span
 from narrowly.report.spectrum_figures import edit_kind, edit_label
 from narrowly.report.visible import preformatted, shortened, shown, visible
 from narrowly.stats.intervals import t_interval
@@ -56,7 +57,7 @@ def test_edit_ids_are_read_back_into_kind_and_number():
 
 def test_a_sentence_without_an_interval_says_its_bases_and_the_reason_once():
     def sentence(values):
-        row = SimpleNamespace(**asdict(t_interval(values)), n_bases=len(values), excluded=[])
+        row = SimpleNamespace(**asdict(t_interval(values)), n_bases=len(values), rungs={})
         return narrative._contrasts(SimpleNamespace(contrasts={"muon/adam": row}))[0]
 
     assert sentence([1.0, 2.0, 3.0, 6.0]).endswith(" +3.00 over 4 bases (no interval: an interval needs at least 5).")
