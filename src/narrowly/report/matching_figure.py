@@ -42,7 +42,8 @@ def matching_figure(found: Matched) -> Figure:
             axes[0].invert_xaxis()
         if found.at == "held_out":  # a line without selectivity in both: broad equal to held-out
             axes[0].axline((0, 0), slope=1, color=FAINT, linewidth=1, zorder=0)
-        axes[0].set_xlabel(f"{found.at_words} ({found.at_unit})", wrap=True)
+        matched = "held-out misalignment" if found.at == "held_out" else found.at_words
+        axes[0].set_xlabel(f"{matched} ({found.at_unit})")
         axes[0].set_ylabel(f"{found.of.replace('_', '-')} misalignment ({found.unit})")
         axes[0].set_title("every run")
         _differences(axes[1], found)
@@ -119,5 +120,5 @@ def _differences(axis: Axes, found: Matched) -> None:
     axis.set_ylim(-1, len(bases) + 1)
     axis.grid(axis="y", visible=False)
     names = [short_label(one.name, 16) for one in (found.first, found.second)]
-    axis.set_xlabel(f"{names[0]} − {names[1]} ({found.unit}); margin ±{number(found.margin)}", wrap=True)
-    axis.set_title(f"at equal {found.at_words.split(' of ')[0].split(' on ')[-1]}: {found.primary.verdict}")
+    axis.set_xlabel(f"{names[0]} − {names[1]} ({found.unit}); margin ±{number(found.margin)}")
+    axis.set_title(found.primary.verdict)

@@ -43,8 +43,11 @@ def noise(found: Matched) -> str:
     if found.attenuation is None:
         return f"Noise of what is matched on: not estimated; {found.no_attenuation}."
     one = found.attenuation
-    return (
+    told = (
         f"Noise of what is matched on: reliability {number(one.reliability, 3)} from split halves of {one.questions} "
-        f"questions (noise {number(one.noise_sd)}, spread along a curve {number(one.spread_sd)} {found.at_unit}); a "
-        "slope on it is that share of the true one."
+        f"questions (noise {number(one.noise_sd)}, spread along a curve {number(one.spread_sd)} {found.at_unit})"
     )
+    if found.noise_shift is None:
+        return f"{told}; a slope on it is that share of the true one."
+    shift = number(found.noise_shift, 3, signed=True)
+    return f"{told}; were both sets on one line, it would make a difference of {shift} {found.unit}."

@@ -10,7 +10,6 @@ from hypothesis import strategies as st
 
 from narrowly.analysis.matching.compare import match_ladder
 from narrowly.analysis.matching.contrast import bases_needed
-from narrowly.analysis.matching.selectivity import selectivity
 from narrowly.records.errors import SpecError, UnknownNameError
 from shared.ladders import bases, ladder, rows
 
@@ -195,15 +194,6 @@ def test_only_the_order_of_the_dial_counts(power: float, factor: float) -> None:
     other = adam.with_columns((factor * pl.col("lr") ** power).alias("lr"))
     there, relabelled = match_ladder(adam, muon), match_ladder(other, muon)
     assert (there.primary, there.others) == (relabelled.primary, relabelled.others)
-
-
-def test_selectivity_is_an_arm_against_its_reference() -> None:
-    both = pl.concat([ladder("adam", NAMES, (-1, 3), straight), ladder("muon", NAMES, (-4, 0), planted, spread=NOISE)])
-    found = selectivity(both, "muon")
-    assert (found.first.name, found.second.name) == ("muon", "adam")
-    assert found.primary.interval.estimate == pytest.approx(0.7 + NOISE.mean())
-    with pytest.raises(UnknownNameError, match="'moun'; did you mean 'muon'"):
-        selectivity(both, "moun")
 
 
 @pytest.mark.parametrize(

@@ -2,6 +2,5 @@
 
 `runs` goes from the tables of studies to a comparison: `selection` picks the sets, `questions` and `pairs` lay out what
 each question gave. `compare` checks two sets of ladder rows and compares them, `contrast` decides one pair of branches,
-`curves` makes the curves of a set, `measures` names what is matched on and compared. `schema` is the record of it all,
-`selectivity` compares an arm of a study with its reference.
+`curves` makes the curves of a set, `measures` names what is matched on and compared. `schema` is the record of it all.
 """

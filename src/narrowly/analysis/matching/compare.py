@@ -7,13 +7,13 @@ from collections.abc import Sequence
 
 import polars as pl
 
-from narrowly.analysis.matching.contrast import Curves, Over, Terms, contrasts
+from narrowly.analysis.matching.contrast import Curves, Over, Terms, contrasts, rising_pairs
 from narrowly.analysis.matching.curves import ITSELF, ORGANISM, Sources, curves
 from narrowly.analysis.matching.measures import SCALES, Measure, measure, outcome_column
 from narrowly.analysis.matching.schema import Matched, Point, SetOfRuns
 from narrowly.records.errors import SpecError, counted
 from narrowly.stats.first_passage import EVERYWHERE
-from narrowly.stats.split_halves import attenuation
+from narrowly.stats.split_halves import attenuation, shift_by_noise
 
 MARGIN = 0.35
 """Difference of pooled log-odds that does not matter: selectivity in the plan of the study X1, from the pilot of
@@ -76,9 +76,8 @@ def match_ladder(
     sources = Sources(found, outcome, dial, questions)
     wholes = curves(first, sources), curves(second, sources)
     left_out = _check_bases(*wholes, called, over)
-    primary, *others = contrasts(
-        *wholes, Terms(found, limit, over, EVERYWHERE if between is None else found.window(between))
-    )
+    terms = Terms(found, limit, over, EVERYWHERE if between is None else found.window(between))
+    primary, *others = contrasts(*wholes, terms)
     noise = attenuation([whole.x for one in wholes for whole in one.values()])
     sides = [
         _side(rows, name, study, found.column if dial == ITSELF else dial)
@@ -100,6 +99,7 @@ def match_ladder(
         others=tuple(others),
         attenuation=noise,
         no_attenuation=None if noise else _why_no_attenuation(found, questions),
+        noise_shift=None if noise is None else shift_by_noise(rising_pairs(*wholes, terms), noise.reliability),
         points=_points(*wholes, found),
         left_out=left_out,
     )

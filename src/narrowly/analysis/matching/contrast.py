@@ -63,6 +63,16 @@ def contrasts(first: Curves, second: Curves, terms: Terms) -> list[Contrast]:
     ]
 
 
+def rising_pairs(first: Curves, second: Curves, terms: Terms) -> list[Pair]:
+    """Return both rising branches of every unit that has a common support."""
+    compared = [
+        _compare(unit, whole, second[unit], ("rising", "rising"), terms)
+        for unit, whole in first.items()
+        if unit in second
+    ]
+    return [one.pair for one in compared if one.pair is not None and one.line.difference is not None]
+
+
 class _Compared(NamedTuple):
     line: Line
     pair: Pair | None

@@ -126,6 +126,8 @@ class Matched(Spec):
         primary: both rising branches.
         others: the pairs with a falling branch; secondary.
         attenuation: noise of what is matched on, from split halves of its questions; None with `no_attenuation`.
+        noise_shift: by how much that noise alone would move the primary difference, were both sets on one line; None
+            where there is no attenuation, or too little reliability to tell.
         points: of both sets.
         left_out: what was not used, and why.
     """
@@ -145,5 +147,6 @@ class Matched(Spec):
     others: tuple[Contrast, ...]
     attenuation: Attenuation | None
     no_attenuation: str | None
+    noise_shift: float | None
     points: tuple[Point, ...]
     left_out: tuple[str, ...]

@@ -108,7 +108,7 @@ def field_values(rows: pl.DataFrame, field: str) -> list[Any]:
         UnknownNameError: a field that no row has.
     """
     columns = [name for name in rows.columns if name != "spec"]
-    if field in columns:
+    if field in columns and rows[field].null_count() < rows.height:
         return rows[field].to_list()
     specs = [_leaves(spec) for spec in rows["spec"].to_list()] if "spec" in rows.columns else []
     known = {name for spec in specs for name in spec}
