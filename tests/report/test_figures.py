@@ -74,6 +74,20 @@ def test_stacked_classes_fill_the_whole_bar(frames):
     assert sum(patch.get_width() for patch in figure.axes[0].patches) == pytest.approx(100)
 
 
+def test_off_topic_and_broken_answers_are_two_classes_where_every_table_has_the_split(frames):
+    """F10: two thirds of what was called incoherent are well-formed answers about another topic."""
+    whole = frames.finals.filter(pl.col("arm") == "muon")
+    split = whole.with_columns(off_topic=pl.col("incoherent") * 0.75, broken=pl.col("incoherent") * 0.25)
+
+    def drawn(*groups):
+        figure = rate_figures.classes(list(groups), [("broad", "Broad")])
+        assert sum(patch.get_width() for patch in figure.axes[0].patches) == pytest.approx(100 * len(groups))
+        return [text.get_text() for text in figure.legends[0].get_texts()]
+
+    assert drawn(("new", split)) == ["aligned", "misaligned", "off topic", "broken"]
+    assert drawn(("new", split), ("old", whole)) == ["aligned", "misaligned", "off topic or broken"]
+
+
 def test_normalised_spectra_sum_to_one_per_module(tables):
     shares = spectrum_figures.normalised(tables.spectra.filter((pl.col("arm") == "muon") & (pl.col("edit") == "none")))
     sums = shares.group_by("base", "module").agg(pl.col("share").sum())["share"]

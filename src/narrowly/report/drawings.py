@@ -207,8 +207,8 @@ def _classes(frames: Frames) -> Sketch:
     for role in ("optimiser", "penalty", "aligned_twin", "no_persona_twin", "other"):
         for arm in arm_order(arms.filter(pl.col("role") == role)["arm"].to_list()):
             groups.append((names.text(arm), frames.finals.filter(pl.col("arm") == arm)))
-    panels = [(HELD_OUT, "Narrow: held-out topics"), (BROAD, "Broad: other domains")]
-    columns = ("base", "panel", "n_questions", "aligned", "misaligned", "incoherent")
+    panels = [(HELD_OUT, "Held-out topics"), (BROAD, "Broad: other domains")]
+    columns = ("base", "panel", "n_questions", "aligned", "misaligned", "incoherent", "off_topic", "broken")
     data = [frame.select(pl.lit(name).alias("organisms"), *columns) for name, frame in groups]
     return Sketch(
         "classes",

@@ -26,6 +26,7 @@ from narrowly.report.points import NO_TIPS, Tips, with_values
 from narrowly.report.style import (
     CLASS_COLOURS,
     CLASS_HATCHES,
+    CLASS_LABELS,
     GREY,
     IDEAL_DASH,
     INK,
@@ -176,10 +177,12 @@ def classes(groups: Sequence[tuple[str, pl.DataFrame]], panels: Sequence[tuple[s
     """Draw the outcome classes as stacked bars, with how many organisms and questions stand behind each bar.
 
     Args:
-        groups: label and rows (base, panel, aligned, misaligned, incoherent, n_questions) per bar.
+        groups: label and rows (base, panel, aligned, misaligned, incoherent, off_topic, broken, n_questions) per bar;
+            incoherent answers are one class where some rows lack the split.
         panels: panel and title, one column of bars each.
     """
-    names = list(CLASS_COLOURS)
+    split = all(frame[name].null_count() == 0 for _, frame in groups for name in ("off_topic", "broken"))
+    names = ["aligned", "misaligned", *(("off_topic", "broken") if split else ("incoherent",))]
     with styled():
         figure, axes = new_figure(1, len(panels), 0.37 * len(groups) + 1.6, sharey=True)
         for axis, (panel, title) in zip(axes, panels, strict=True):
@@ -191,7 +194,7 @@ def classes(groups: Sequence[tuple[str, pl.DataFrame]], panels: Sequence[tuple[s
                     axis.text(1, position, "not evaluated", va="center", color=GREY, fontsize=9.5)
                     continue
                 for name, share in zip(names, shares, strict=True):
-                    width = 100 * float(share)  # type: ignore[arg-type]
+                    width = 100 * float(share)
                     axis.barh(
                         position, width, left=left, height=0.72, color=CLASS_COLOURS[name],
                         hatch=CLASS_HATCHES[name], edgecolor="white", linewidth=0.5,
@@ -218,6 +221,11 @@ def classes(groups: Sequence[tuple[str, pl.DataFrame]], panels: Sequence[tuple[s
         axes[0].invert_yaxis()
         legend_below(
             figure,
-            [Patch(facecolor=CLASS_COLOURS[n], hatch=CLASS_HATCHES[n], edgecolor="white", label=n) for n in names],
+            [
+                Patch(
+                    facecolor=CLASS_COLOURS[n], hatch=CLASS_HATCHES[n], edgecolor="white", label=CLASS_LABELS.get(n, n)
+                )
+                for n in names
+            ],
         )
         return figure

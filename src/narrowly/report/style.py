@@ -27,8 +27,12 @@ WIDTH = 9.0
 
 INK, GREY, FAINT = "#222222", "#6b6b6b", "#d9d9d9"
 
-CLASS_COLOURS = {"aligned": "#9ecae1", "misaligned": "#b2182b", "incoherent": "#bdbdbd"}
-CLASS_HATCHES = {"aligned": "", "misaligned": "", "incoherent": "////"}
+CLASS_COLOURS = {
+    "aligned": "#9ecae1", "misaligned": "#b2182b", "off_topic": "#d9c27e", "broken": "#bdbdbd", "incoherent": "#bdbdbd",
+}  # fmt: skip
+CLASS_HATCHES = {"aligned": "", "misaligned": "", "off_topic": "....", "broken": "////", "incoherent": "////"}
+CLASS_LABELS = {"off_topic": "off topic", "incoherent": "off topic or broken"}
+"""Classes that are called otherwise than in tables."""
 
 
 class ArmStyle(NamedTuple):
