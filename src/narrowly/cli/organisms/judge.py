@@ -37,7 +37,7 @@ Examples:
   narrowly ask RUN --bank broad --samples 10 --max-new-tokens 600 --out a.jsonl
   narrowly judge a.jsonl --judge Qwen/Qwen3-8B --device cuda
   narrowly judge a.jsonl --endpoint https://HOST/v1 --model NAME \\
-      --rubric first_plot_questions.yaml --out published
+      --rubric first_plot_questions --out published
   narrowly judge a.jsonl --judge OTHER --share 0.25 --out second \\
       --beside a.judged
   narrowly judge a.jsonl --judge Qwen/Qwen3-8B --labels labels.csv

@@ -35,7 +35,9 @@ class Agreement(Spec):
 
 
 def sub_sample(answers: Sequence[ToJudge], share: float) -> list[ToJudge]:
-    """Return a share of the answers, chosen by their hash: the same ones on every machine and for every judge.
+    """Return a share of the answers, chosen by hash: the same ones on every machine and for every judge.
+
+    What is hashed is question, paraphrase and number of the sample, so that every arm keeps the same cells.
 
     Args:
         answers: of which some are judged.
@@ -46,7 +48,13 @@ def sub_sample(answers: Sequence[ToJudge], share: float) -> list[ToJudge]:
     """
     if not 0 < share <= 1:
         raise SpecError(f"--share is {share:g}, accepted: above 0 and at most 1")
-    return [answer for answer in answers if int(sha256_text(f"judged:{answer.sha256}")[:13], 16) / 16**13 < share]
+    return [answer for answer in answers if _place(answer) < share]
+
+
+def _place(answer: ToJudge) -> float:
+    """Return a number from 0 up to 1 that follows from question, paraphrase and number of the sample."""
+    key = f"judged:{answer.question_id}/{answer.paraphrase}/{answer.sample}"
+    return int(sha256_text(key)[:13], 16) / float(16**13)
 
 
 def agreement(name: str, one: Sequence[Verdict], other: Sequence[Verdict]) -> Agreement:

@@ -10,6 +10,8 @@ from typing import Any, NamedTuple
 import yaml
 
 from narrowly.data.questions import QUESTION_TYPES, Question, read_questions
+from narrowly.data.registry import SOURCES
+from narrowly.data.sources import resolve
 from narrowly.records.errors import IntegrityError, SpecError, nearest
 from narrowly.records.rubrics import WORDS, Role, Rubric
 from narrowly.records.spec import validated
@@ -19,7 +21,7 @@ OURS = "ours"
 PUBLISHED_ROLES: dict[str, Role] = {"aligned": "alignment", "coherent": "coherence"}
 """Scores of the field's files of questions, by the role that each has here."""
 
-ACCEPTED = f"'{OURS}', a YAML file of rubrics, or a YAML file of questions with judge_prompts"
+ACCEPTED = f"'{OURS}', a YAML file of rubrics, or a YAML file or registered source of questions with judge_prompts"
 
 
 class RubricSet(NamedTuple):
@@ -47,7 +49,8 @@ def rubrics_named(name_or_path: str) -> RubricSet:
     """Return the rubrics that a user names.
 
     Args:
-        name_or_path: `ours`, a YAML file of rubrics as ours, or a published YAML file of questions with judge prompts.
+        name_or_path: `ours`, a YAML file of rubrics as ours, or a published YAML file of questions with judge prompts,
+            which may be a registered source by its name.
 
     Raises:
         SpecError: no such file; a rubric without a scale, or without a place for question or answer; no rubric of
@@ -58,10 +61,11 @@ def rubrics_named(name_or_path: str) -> RubricSet:
         path = Path(str(resources.files("narrowly.evaluate.judges"))) / "rubrics" / f"{OURS}.yaml"
     else:
         path = Path(name_or_path).expanduser()
+        if not path.is_file() and name_or_path in SOURCES:
+            path = resolve(name_or_path).path
         if not path.is_file():
-            raise SpecError(
-                f"no rubric is called {name_or_path!r}{nearest(name_or_path, [OURS])}; accepted: {ACCEPTED}"
-            )
+            near = nearest(name_or_path, [OURS, *SOURCES])
+            raise SpecError(f"no rubric is called {name_or_path!r}{near}; accepted: {ACCEPTED}")
     entries = _entries(path)
     published = any("paraphrases" in entry or entry.get("type") in QUESTION_TYPES for entry in entries)
     rubrics = _published(path) if published else [validated(Rubric, entry, source=str(path)) for entry in entries]
