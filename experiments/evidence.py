@@ -76,10 +76,10 @@ def run(file: Path, runs: Path, results: Path, workers: int) -> StudyRun:
     study = load_study_spec(file)
     found = run_study(study, runs, workers=workers, file=file)
     print(f"{study.name}: {found.done} of {found.planned} cells done, {len(found.failed)} failed", flush=True)
-    report_study(found.study_dir)
     if file.stem == "x3_dial":
         dial = [sys.executable, str(ROOT / "experiments" / "orthogonal_dial.py"), str(file), "--runs", str(runs)]
         subprocess.run(dial, check=True)
+    report_study(found.study_dir)
     shown = file.relative_to(ROOT) if file.is_relative_to(ROOT) else Path(file.name)
     summary = write_results(found.study_dir, results / study.name, file, f"narrowly run {shown.as_posix()}")
     for one in summary.findings.decisions:
