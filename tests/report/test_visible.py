@@ -63,3 +63,10 @@ def test_a_sentence_without_an_interval_says_its_bases_and_the_reason_once():
     assert sentence([1.0, 2.0, 3.0, 6.0]).endswith(" +3.00 over 4 bases (no interval: an interval needs at least 5).")
     assert " over 1 base (no interval: an" in sentence([1.0])
     assert "] over 5 bases (the interval excludes 0)" in sentence([1.0, 1.1, 1.2, 1.3, 1.4])
+
+
+def test_a_share_near_a_limit_gets_one_digit_more_and_no_other_number_does():
+    assert number(0.9996, 1, factor=100.0) == "99.96" and number(0.0004, 1, factor=100.0) == "0.04"
+    assert percent(0.004) == "0.4\u00a0%" and percent(0.9975) == "99.8\u00a0%" and percent(0.99) == "99\u00a0%"
+    assert number(1.0, 1, factor=100.0) == "100.0" and number(0.0, 1, factor=100.0) == "0.0"
+    assert number(-0.0004, 1, factor=100.0, signed=True) == "0.0" and number(0.0004, 1, factor=1.0) == "0.0"
