@@ -53,7 +53,7 @@ def _print_arm(arm: Arm, result: JudgedResult) -> None:
         notes.append(f"{arm.unjudged} of {arm.answers} answers could not be judged; they count in the joint rate alone")
     if arm.broken_fence:
         notes.append(f"{arm.broken_fence} answers hold marks or control tokens of a judge's prompt; they were broken")
-    reasons = {rate.interval.reason for rate in of_all if rate.interval.reason}
+    reasons = {f"{rate.name}: {rate.interval.reason}" for rate in of_all if rate.interval.reason}
     for note in [*notes, *sorted(reasons)]:
         say(note, "yellow")
 
