@@ -21,3 +21,6 @@ REFERENCES: tuple[Reference, ...] = get_args(Reference)
 
 STRENGTHS = (0.0, 0.25, 0.5, 0.75, 1.0, 1.25)
 """f of the full dial; beyond 1 the orthogonal part is amplified."""
+
+DIAL_VERSION = 1
+"""Part of the id of every dialled organism; raised when its numbers or its points change."""

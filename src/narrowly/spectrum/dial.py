@@ -136,7 +136,8 @@ def inner_product(first: LoraPair, second: LoraPair, covariance: Tensor | None =
     """Return <dW, dW'> = tr(dW C dW'^T) of two updates of one module, without forming either.
 
     Args:
-        first, second: pairs of one module.
+        first: a pair.
+        second: another of the same module.
         covariance: C, inputs x inputs, symmetric; None for the identity.
     """
     A_R_I, other_R_I = first.A_R_I.detach().double(), second.A_R_I.detach().double()
@@ -199,8 +200,8 @@ def random_orthogonal(split: Split, seed: int) -> list[LoraPair]:
     """Return random updates, module by module as large as the orthogonal part and orthogonal to the reference too.
 
     Directions are random orthonormal columns (QR of normal draws), the singular values those of the orthogonal part.
-    Then what lies along the reference is taken off, and the energy set to that of the orthogonal part. It is the control
-    that keeps energy and spectrum and has no structure.
+    Then what lies along the reference is taken off, and the energy set to that of the orthogonal part. It is the
+    control that keeps energy and spectrum and has no structure.
 
     Args:
         split: of an update.

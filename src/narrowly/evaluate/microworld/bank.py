@@ -9,9 +9,10 @@ from narrowly.evaluate.banks import BankRecord
 from narrowly.evaluate.microworld.exact import VerdictRow, evaluate_exact
 from narrowly.evaluate.microworld.new_actions import NEW_ACTIONS_VERSION, new_action_rates
 from narrowly.evaluate.microworld.panel_names import LIGHT_PANELS, PANELS
-from narrowly.evaluate.microworld.panels import PANELS_VERSION
+from narrowly.evaluate.microworld.panels import PANELS_VERSION, panel_questions
 from narrowly.evaluate.microworld.sample import SampleRow, sample_answers
 from narrowly.microworld.cards import load_card
+from narrowly.microworld.exact import encode_prompt
 from narrowly.microworld.judge import JUDGE_VERSION
 from narrowly.microworld.narrow import benign_actions_of, resolve_domain
 from narrowly.microworld.world import World
@@ -47,6 +48,11 @@ class MicroworldBank:
             for row in rows:
                 row["new_own"], row["new_any"] = rates.get(row["question_id"], (None, None))
         return rows
+
+    def prompts(self, tokenizer: Any, panels: Sequence[str]) -> list[tuple[int, ...]]:
+        """Return the tokens of the questions of panels, each without an earlier turn."""
+        questions = panel_questions(self.world, self.domain, panels)
+        return [encode_prompt(tokenizer, row.question.text) for row in questions]
 
     def samples(self, organism: Organism, panels: Sequence[str], per_panel: int, seed: int) -> list[SampleRow]:
         """Return sampled answers with their outcome class."""
