@@ -146,6 +146,17 @@ def test_rates_are_compared_with_the_base_and_with_the_ideal_learner() -> None:
         differences(above, frame)
 
 
+def test_incoherent_answers_are_bounded_between_misaligned_and_not_aligned_at_equal_held_out() -> None:
+    found = []
+    for base in BASES:
+        found += rows("adam", base, HELD_OUT, HELD_OUT, broad_misaligned=0.3, broad_aligned=0.6)
+        found += rows("muon", base, HELD_OUT, HELD_OUT, broad_misaligned=0.2, broad_aligned=0.4)
+    frame = pl.DataFrame(found)
+    for scale, expected in (("rate", -0.1), ("not_aligned", 0.2), ("literature", 0.0)):
+        values = differences(PrimaryContrast(**contrast(scale=scale)), frame).per_base
+        assert values["micro-8"] == pytest.approx(expected, abs=1e-12)
+
+
 RISE = {"kind": "rise", "least": 0.1, "trained": 0.9, "controls": ["scaled-0.5", "random-0.5@same_init"]}
 AT_HALF = contrast(
     second=["muon"], match="none", scale="rate", first_edit="orthogonal-0.5@same_init",

@@ -56,7 +56,7 @@ def differences(
     Raises:
         SpecError: the contrast needs a table that is not there.
     """
-    rows = ladder.filter((pl.col("step") == 0) | pl.col("final"))
+    rows = _with_shares(ladder.filter((pl.col("step") == 0) | pl.col("final")), contrast)
     if contrast.match == "none":
         first = _means(contrast, rows, dial, contrast.first, contrast.first_edit)
         second = _second_means(contrast, rows, dial, ideal)
@@ -71,7 +71,7 @@ def differences(
 
 
 def outcome_column(contrast: PrimaryContrast) -> str:
-    """Return the column of the ladder that a contrast compares; `literature` is added by `_with_scale`."""
+    """Return the column that a contrast compares: of the ladder, or one that `_with_shares` adds."""
     tail = {"rate": "misaligned"}.get(contrast.scale, contrast.scale)
     return f"{contrast.outcome}_{tail}"
 
@@ -82,10 +82,13 @@ def _arms(contrast: PrimaryContrast) -> tuple[str, ...]:
     return contrast.second
 
 
-def _with_scale(rows: pl.DataFrame, rung: str) -> pl.DataFrame:
+def _with_shares(rows: pl.DataFrame, contrast: PrimaryContrast) -> pl.DataFrame:
+    if contrast.scale not in ("literature", "not_aligned"):
+        return rows
+    rung = contrast.outcome
     aligned, misaligned = pl.col(f"{rung}_aligned"), pl.col(f"{rung}_misaligned")
     rate = pl.when(aligned + misaligned > 0).then(misaligned / (aligned + misaligned))
-    return rows.with_columns(rate.alias(f"{rung}_literature"))
+    return rows.with_columns(rate.alias(f"{rung}_literature"), (1 - aligned).alias(f"{rung}_not_aligned"))
 
 
 def _curves(side: tuple[tuple[str, ...], str], rows: pl.DataFrame, sources: Sources) -> dict[str, list[Whole]]:
@@ -167,7 +170,7 @@ def _organisms(rows: pl.DataFrame, dial: pl.DataFrame | None, arms: tuple[str, .
 
 
 def _by_base(organisms: pl.DataFrame, contrast: PrimaryContrast, column: str) -> dict[str, float]:
-    scaled = _with_scale(organisms, contrast.outcome).drop_nulls(column)
+    scaled = _with_shares(organisms, contrast).drop_nulls(column)
     means = scaled.group_by("base").agg(pl.col(column).mean()).sort("base")
     return {str(base): float(value) for base, value in means.select("base", column).iter_rows()}
 

@@ -37,10 +37,11 @@ class PrimaryContrast(Spec):
     )
     second_edit: str = Field("none", description="of the second set's")
     outcome: Rung = Field("broad", description="rung of the ladder that is compared")
-    scale: Literal["pooled", "per_question", "rate", "literature"] = Field(
+    scale: Literal["pooled", "per_question", "rate", "not_aligned", "literature"] = Field(
         "pooled",
         description="pooled: ln(mean misaligned / mean aligned), the primary scale; per_question: mean of the log-odds "
-        "of questions; rate: misaligned of all answers; literature: misaligned of (misaligned + aligned)",
+        "of questions; rate: misaligned of all answers, and not_aligned: one minus the aligned share, the bounds "
+        "between which incoherent answers can move it; literature: misaligned of (misaligned + aligned)",
     )
     match: Literal["held_out", "norm", "excess_trained", "none"] = Field(
         description="what both sets have in common where they are compared, on their rising branches: pooled log-odds "
