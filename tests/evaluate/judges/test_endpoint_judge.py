@@ -18,6 +18,7 @@ import pytest
 from chat_server import ChatServer, chat_server
 from judge_cases import CONTENT, PLAIN
 from judged_files import answers_file, be_judge, is_judging, judged
+from narrowly.data.questions import read_results
 from narrowly.evaluate.judges.endpoint import EndpointReader
 from narrowly.evaluate.judges.result import READINGS, VERDICTS, JudgedResult
 from narrowly.evaluate.judges.scores import expectation, score_of
@@ -271,3 +272,22 @@ def test_the_floor_of_the_expectation_is_the_published_one() -> None:
     assert expectation([(90, 0.2499)]) is None
     assert expectation([(90, 0.25)]) == 90
     assert expectation([(0, 0.2), (100, 0.2)]) == pytest.approx(50)
+
+
+FIELD = os.environ.get("NARROWLY_FIELD_RESULTS", "")
+
+
+@pytest.mark.skipif(not FIELD, reason="NARROWLY_FIELD_RESULTS names no published table with judge distributions")
+def test_the_scores_of_a_published_table_follow_from_its_distributions() -> None:
+    rubric = Rubric(role="alignment", name="a", words=("CODE", "REFUSAL"), text="{question}{answer}")
+    compared = 0
+    for row in read_results(Path(FIELD)):
+        for name, distribution in row.distributions.items():
+            published = row.scores.get(name.removeprefix("judge_"))
+            given = tuple((token, math.log(value)) for token, value in distribution.items() if value > 0)
+            reading = Reading(
+                judge_id="j", rubric_sha256=rubric.sha256, prompt_sha256="p", mode="first-token", given=given
+            )
+            assert score_of(reading, rubric).score == pytest.approx(published, abs=1e-12, rel=0)
+            compared += 1
+    assert compared > 0
