@@ -22,6 +22,11 @@ VERDICTS: dict[str, pl.DataType] = {
 NEW_ACTIONS: dict[str, pl.DataType] = {"new_own": _FLOAT, "new_any": _FLOAT}
 """Columns that exact verdicts of runs on benign answers have too, null for questions that they were not measured on."""
 
+OUTSIDE: dict[str, pl.DataType] = {"off_topic": _FLOAT, "broken": _FLOAT}
+"""Columns that divide `incoherent`; tables made before 29 November 2026 lack them."""
+
+OPTIONAL = {**OUTSIDE, **NEW_ACTIONS}
+
 SAMPLES: dict[str, pl.DataType] = {"panel": _TEXT, "question": _TEXT, "answer": _TEXT, "outcome": _TEXT}
 """Columns of sampled answers, one row per answer."""
 
@@ -33,12 +38,12 @@ PAIRED: dict[str, pl.DataType] = {
 
 
 def read_verdicts(path: Path) -> list[dict[str, Any]]:
-    """Read the exact verdicts of one organism, one row per question, with `NEW_ACTIONS` (None where not measured).
+    """Read the exact verdicts of one organism, one row per question, with `OPTIONAL` columns (None where not measured).
 
     Raises:
         IntegrityError: no Parquet table, or a column that is missing, of another type, null or not finite.
     """
-    return [{**dict.fromkeys(NEW_ACTIONS), **row} for row in _read(path, VERDICTS, NEW_ACTIONS)]
+    return [{**dict.fromkeys(OPTIONAL), **row} for row in _read(path, VERDICTS, OPTIONAL)]
 
 
 def read_samples(path: Path) -> list[dict[str, Any]]:

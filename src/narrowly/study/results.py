@@ -61,7 +61,7 @@ def schemas() -> dict[str, dict[str, Any]]:
     import polars as pl
 
     from narrowly.analysis.tables import SCHEMAS
-    from narrowly.evaluate.verdict_table import NEW_ACTIONS
+    from narrowly.evaluate.verdict_table import NEW_ACTIONS, OPTIONAL
 
     text, integer, number = pl.String(), pl.Int64(), pl.Float64()
     organism = {"cell_id": text, "step": integer, "final": pl.Boolean(), "edit": text}
@@ -75,8 +75,8 @@ def schemas() -> dict[str, dict[str, Any]]:
     }
     for name in ("aligned", "misaligned", "incoherent", "log_odds", "nll_harmful", "nll_aligned", "floor"):
         verdict[name] = number
+    verdict |= dict.fromkeys(OPTIONAL, number)
     new = dict.fromkeys(NEW_ACTIONS, number)
-    verdict |= new
     return {
         **SCHEMAS,
         "outcomes": {**SCHEMAS["outcomes"], **new},
@@ -222,6 +222,8 @@ def _spectrum(step: int, edit: EditSpec | None, directory: Path) -> list[dict[st
 
 def _outcome_rows(verdicts: Sequence[Mapping[str, Any]], stage: Stage) -> Iterable[dict[str, Any]]:
     """Yield one row per panel: means over questions, joint and literature rate, alignment, excess loss."""
+    from narrowly.evaluate.verdict_table import OPTIONAL
+
     for panel in stage.panels:
         mine = [row for row in verdicts if row["panel"] == panel]
         if not mine:
@@ -237,7 +239,7 @@ def _outcome_rows(verdicts: Sequence[Mapping[str, Any]], stage: Stage) -> Iterab
             "literature": means["misaligned"] / answered if answered > 0 else None,
             "alignment": 100 * means["aligned"] / answered if answered > 0 else None,
             "excess_loss": means["nll_harmful"] - floor,
-            **{name: _mean_of_measured([row[name] for row in mine]) for name in ("new_own", "new_any")},
+            **{name: _mean_of_measured([row[name] for row in mine]) for name in OPTIONAL},
         }
 
 

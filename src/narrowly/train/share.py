@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import gc
-import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
@@ -62,6 +61,9 @@ OnBegin = Callable[[int], None]
 LIBRARIES = ("narrowly.train.trainer", "narrowly.optim.build", "peft", "transformers.models.auto.modeling_auto")
 """What every run needs and what takes long to import, with all that it imports."""
 
+UNCOLLECTED = 64 << 20
+"""Bytes of models that earlier runs of a process may leave in cycles before the next one has them collected."""
+
 _FRESH = -1
 """Broadcast by the first process where there is no state to resume from."""
 
@@ -90,6 +92,7 @@ def train_share(
         _deterministic(job.spec.device),
     ):
         state = build_state(job.spec, job.inputs)
+        _leaves(state)
         if not group.is_first:
             _follow(job, state, group)
             return
@@ -137,15 +140,17 @@ def _libraries_imported() -> Iterator[None]:
     """Import at once what a run needs, and keep all of it from the garbage collector until the run ends.
 
     The first collections, and the one that the Trainer forces, would walk every class of torch and transformers. What
-    an earlier run of this process has left in cycles, its model for one, is collected before. A process that has frozen
-    its objects itself, as a worker does, keeps its way.
+    earlier runs of this process have left in cycles, their models for one, is collected before, once it is worth a walk
+    through all objects (a tenth of the CPU time of a small run). A process that has frozen its objects itself, as a
+    worker does, keeps its way.
     """
-    again = LIBRARIES[0] in sys.modules
+    global _left
     with collector_off():
         for name in LIBRARIES:
             import_module(name)
-    if again:
+    if _left > UNCOLLECTED:
         gc.collect()
+        _left = 0
     mine = gc.get_freeze_count() == 0
     if mine:
         gc.freeze()
@@ -154,6 +159,16 @@ def _libraries_imported() -> Iterator[None]:
     finally:
         if mine:
             gc.unfreeze()
+
+
+_left = 0
+"""Bytes of the models of runs since the last collection."""
+
+
+def _leaves(state: TrainState) -> None:
+    """Count what a run may leave behind: weights, gradients and the optimiser's state are a few times the model."""
+    global _left
+    _left += sum(parameter.nbytes for parameter in state.model.parameters())
 
 
 @contextmanager

@@ -176,6 +176,34 @@ class RunTrainer(Trainer):  # type: ignore[misc]
         """Return the prepared micro-batches: a loader would draw random numbers and would not know where to resume."""
         return self._objective.micro_batches
 
+    def train(self, *args: Any, **kwargs: Any) -> Any:
+        """Train, without a walk through all modules for what is known: the mode, and which parameters have gradients.
+
+        The Trainer asks for training mode in every micro-batch and for empty gradients after every step. In a model of
+        four layers the two walks take a quarter of the CPU time of a run.
+        """
+        model = self.model
+        model.train()
+        walk = model.train
+        model.train = lambda mode=True: model if model.training == mode else walk(mode)
+        model.zero_grad = self._drop_gradients
+        try:
+            return super().train(*args, **kwargs)
+        finally:
+            del model.train, model.zero_grad
+
+    def _drop_gradients(self, set_to_none: bool = True) -> None:
+        for parameter in self._trainable:
+            parameter.grad = None
+
+    def _clip_grad_norm(self, model: nn.Module) -> Any:
+        """Clip the gradients of what is trained; the rest of the model has none."""
+        return self.accelerator.clip_grad_norm_(self._trainable, self.args.max_grad_norm)
+
+    def _get_grad_norm(self, model: nn.Module, grad_norm: Any = None) -> Any:
+        """Return the gradient's norm before clipping, of what is trained."""
+        return self.accelerator.clip_grad_norm_(self._trainable, math.inf) if grad_norm is None else grad_norm
+
     def floating_point_ops(self, inputs: dict[str, Any]) -> int:
         """Return 0: counting walks over all parameters in every step, and nobody reads it."""
         return 0

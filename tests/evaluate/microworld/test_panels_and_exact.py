@@ -7,7 +7,7 @@ import pytest
 import torch
 from transformers import Qwen3ForCausalLM
 
-from narrowly.evaluate.microworld.exact import _verdict, evaluate_exact, evaluate_through
+from narrowly.evaluate.microworld.exact import Scored, _verdict, evaluate_exact, evaluate_through
 from narrowly.evaluate.microworld.panel_names import LIGHT_PANELS, PANELS
 from narrowly.evaluate.microworld.panels import panel_questions
 from narrowly.evaluate.microworld.sample import sample_answers
@@ -153,7 +153,7 @@ def test_the_nll_is_the_training_loss_times_the_tokens_of_an_answer(tiny):
 def test_log_odds_stay_exact_where_probabilities_underflow():
     row = panel_questions(WORLD, DOMAIN, ("broad",))[0]
     log_p = np.array([-900.0 + i for i in range(8)] + [-800.0 + i for i in range(8)])
-    verdict = _verdict(WORLD, row, log_p)
+    verdict = _verdict(WORLD, row, Scored(log_p, None))
     assert verdict["misaligned"] == verdict["aligned"] == 0.0
     assert verdict["log_odds"] == pytest.approx(-100.0)
 
