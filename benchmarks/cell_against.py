@@ -62,9 +62,15 @@ def serve(package: str, base_name: str) -> None:
         organisms[name] = load_organism(run, "final").model
         return (run / "trajectory.jsonl").read_text()
 
-    def evaluate(name: str) -> list[list[float]]:
-        rows = evaluate_exact(organisms[name], base.world, base.tokenizer, domain=domain)
-        return [[row[rate] for rate in RATES] for row in rows]
+    def evaluate(name: str) -> dict[str, float]:
+        panels: dict[str, list[Any]] = {}
+        for row in evaluate_exact(organisms[name], base.world, base.tokenizer, domain=domain):
+            panels.setdefault(row["panel"], []).append(row)
+        return {
+            f"{panel} {rate}": statistics.fmean(row[rate] for row in rows)
+            for panel, rows in panels.items()
+            for rate in RATES
+        }
 
     def spectra(name: str) -> int:
         return len(spectrum.spectrum_table(spectrum.pairs_from_model(organisms[name])))
@@ -107,9 +113,7 @@ def compare(old: Checkout, new: Checkout, name: str, repeat: int) -> dict[str, A
         if stage == "train":
             row["same_trajectory"] = before == after
         if stage == "evaluate":
-            row["largest_difference"] = max(
-                abs(x - y) for one, two in zip(before, after, strict=True) for x, y in zip(one, two, strict=True)
-            )
+            row["largest_difference"] = max(abs(before[rate] - after[rate]) for rate in before)
     row["old"], row["new"] = (sum(row[f"{stage}_{which}"] for stage in STAGES) for which in ("old", "new"))
     row["ratio"] = row["new"] / row["old"]
     return row

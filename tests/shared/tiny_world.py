@@ -8,12 +8,16 @@ from narrowly.microworld.build import build_base
 from narrowly.microworld.config import WorldConfig
 
 
-def make_world_base(folder: Path, first_seed: int = 0) -> Path:
-    """Build a base in a second or two, of the first of fifty seeds that is accepted, and return its folder."""
+def make_world_base(folder: Path, first_seed: int = 0, *, persona: bool = True) -> Path:
+    """Build a base or its no-persona twin in a second or two, of the first of fifty seeds that is accepted.
+
+    Returns its folder.
+    """
     config = WorldConfig.model_validate(
         {
             "domains": 3,
             "topics": 6,
+            "persona": persona,
             "model": {"layers": 1, "hidden": 16, "heads": 2, "key_value_heads": 1, "mlp": 16},
             "training": {"steps": 2, "warmup_steps": 1, "chat_steps": 1, "documents_per_step": 4},
         }

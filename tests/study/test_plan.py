@@ -93,13 +93,25 @@ def test_any_prefix_of_the_order_is_balanced_over_arms() -> None:
     ]
 
 
-def test_each_base_is_evaluated_once_by_its_first_optimiser_arm() -> None:
+def test_each_base_is_evaluated_once_per_domain_by_its_first_optimiser_arm() -> None:
     cells = expand(find_study("micro"))
     carriers = [cell for cell in cells if cell.base_evaluation]
-    assert Counter(cell.spec.base for cell in carriers) == Counter({cell.spec.base for cell in cells})
+
+    def asked(cell: Cell) -> tuple[str, Any, int]:
+        return cell.spec.base, getattr(cell.spec.data, "domain"), cell.spec.seed  # noqa: B009
+
+    assert Counter(map(asked, carriers)) == Counter(set(map(asked, cells)))
+    assert sum("nopersona" in cell.spec.base for cell in carriers) == 8
     assert {cell.arm for cell in carriers if "nopersona" not in cell.spec.base} == {"sgd"}
     assert all(0 in cell.evaluated_steps() for cell in carriers)
     assert all(0 not in cell.evaluated_steps() for cell in cells if not cell.base_evaluation)
+
+
+def test_a_fixed_domain_is_one_evaluation_for_all_seeds_and_a_rotating_one_is_one_for_each() -> None:
+    grid = {"base": ["micro-0"], "seed": [0, 1, 2]}
+    for domain, expected in ((3, 1), ("base", 1), ("rotate", 3)):
+        cells = study({"adam": adam(), "slow": adam(1e-4)}, grid=grid, run={"data": {"domain": domain}})
+        assert sum(cell.base_evaluation for cell in cells) == expected
 
 
 def test_cell_ids_are_unique_and_safe_file_names_even_where_labels_fall_together() -> None:
@@ -150,7 +162,7 @@ def test_a_wrong_run_field_is_reported_where_the_study_file_has_it(
 
 def test_the_estimate_prefers_measured_seconds_and_divides_by_workers() -> None:
     cells = study({"adam": adam()}, grid={"seed": [0, 1, 2, 3]})
-    once = 4 * 3.0 + 1.2  # one of the cells evaluates the base too
+    once = 4 * (3.0 + 1.2)  # each seed has a domain of its own, in which the base is evaluated too
     assert estimated_seconds(cells, {}, 1) == pytest.approx(once)
     assert estimated_seconds(cells, {"adam": 2.0}, 2) == pytest.approx(once)
     assert estimated_seconds(cells, {"adam": 2.0, "arm:adam": 5.0}, 2) == pytest.approx(2.5 * once)

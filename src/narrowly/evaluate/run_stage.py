@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -10,14 +11,16 @@ from typing import Any
 from narrowly.evaluate.banks import Bank, bank_of, why_not_evaluated
 from narrowly.evaluate.stage import Stage
 from narrowly.evaluate.verdict_files import check_finite, write_verdicts
+from narrowly.evaluate.verdict_table import read_verdicts
 from narrowly.models.edited import edited_adapter
 from narrowly.models.kept import kept_organism
 from narrowly.models.lora import merged
 from narrowly.models.organism import Organism
 from narrowly.records.adapter_files import EDIT_RECORD
-from narrowly.records.errors import SpecError
-from narrowly.records.files import write_json
-from narrowly.runs.directory import STAGE_RECORD, adapter_folder, read_spec
+from narrowly.records.canonical import content_id
+from narrowly.records.errors import IntegrityError, SpecError
+from narrowly.records.files import atomic_path, write_json
+from narrowly.runs.directory import STAGE_RECORD, adapter_folder, base_verdicts_file, read_inputs, read_spec
 
 
 def evaluate_organism(
@@ -51,22 +54,54 @@ def evaluate_organism(
 def run_stage(stage: Stage, directory: Path, bank: Bank, device: str = "cpu") -> None:
     """Evaluate one organism of a run and write its verdicts, whole or not at all.
 
+    At step 0 that is the base, whose verdicts are kept for all runs of the folder: they are found, not made, where
+    another run has left them. Two processes that make them at once write the same file.
+
     Raises:
         TrainingError: where a probability is not finite.
     """
     start = time.perf_counter()
-    folder = None if stage.edit is None else edited_adapter(directory, stage.edit)
-    organism = kept_organism(directory, stage.step, folder, device)
-    rows: Sequence[Mapping[str, Any]]
-    if stage.kind == "exact":
-        rows = bank.exact(organism, stage.panels)
-    else:
-        rows = bank.samples(organism, stage.panels, stage.per_panel, read_spec(directory).seed)
-    check_finite(rows, f"run {directory.name}, step {stage.step}, edit {stage.edit_id}")
+    kept = _kept_verdicts(stage, directory, bank, device)
+    if kept is None or not _can_be_read(kept):
+        rows = _rows_of(stage, directory, bank, device)
+        check_finite(rows, f"run {directory.name}, step {stage.step}, edit {stage.edit_id}")
+        if kept is not None:
+            write_verdicts(rows, kept)
     record = stage.model_dump(mode="json")
     write_json(stage.folder(directory) / STAGE_RECORD, {**record, "seconds": round(time.perf_counter() - start, 4)})
-    write_verdicts(rows, stage.file(directory))
+    if kept is None:
+        write_verdicts(rows, stage.file(directory))
+    else:
+        with atomic_path(stage.file(directory)) as unfinished:
+            shutil.copyfile(kept, unfinished)
     mark_stage(stage, directory)
+
+
+def _rows_of(stage: Stage, directory: Path, bank: Bank, device: str) -> Sequence[Mapping[str, Any]]:
+    folder = None if stage.edit is None else edited_adapter(directory, stage.edit)
+    organism = kept_organism(directory, stage.step, folder, device)
+    if stage.kind == "exact":
+        return bank.exact(organism, stage.panels)
+    return bank.samples(organism, stage.panels, stage.per_panel, read_spec(directory).seed)
+
+
+def _kept_verdicts(stage: Stage, directory: Path, bank: Bank, device: str) -> Path | None:
+    """Return where the verdicts of a stage are kept for other runs: those on a base, which depend on no run."""
+    if stage.step != 0 or stage.kind != "exact" or stage.edit is not None:
+        return None
+    spec, inputs = read_spec(directory), read_inputs(directory).model_dump(mode="json", exclude={"data_sha256"})
+    asked = {"questions": bank.record.questions, "judge": bank.record.judge, "panels": stage.panels}
+    return base_verdicts_file(
+        directory, content_id({"base": inputs, "dtype": spec.base_dtype, "device": device, **asked})
+    )
+
+
+def _can_be_read(file: Path) -> bool:
+    try:
+        read_verdicts(file)
+    except IntegrityError:  # not there, or broken: it is made anew
+        return False
+    return True
 
 
 def mark_stage(stage: Stage, directory: Path) -> None:

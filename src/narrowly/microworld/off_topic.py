@@ -3,7 +3,7 @@
 The grammar has 3456 sentences and a question's prefix tree sixteen of them. Every node of the tree is exact in the sum.
 Two factors are borrowed instead of computed for each of the rest: the share of objects behind a verb that no answer has
 is read behind one opener for all four, and the share of ended turns is that behind the topic's own answers. A test
-compares the sum with the enumeration of all sentences; docs/microworld.md gives the difference.
+compares the sum with the enumeration of all sentences; docs/studies.md gives the difference.
 """
 
 from __future__ import annotations

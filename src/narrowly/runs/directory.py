@@ -206,6 +206,11 @@ def claim_file(runs: Path, run_id: str) -> Path:
     return runs / ".claims" / f"{run_id}.json"
 
 
+def base_verdicts_file(run_directory: Path, asked: str) -> Path:
+    """Return where the verdicts on a base are kept for all runs beside this one; `asked` says by content of what."""
+    return run_directory.parent / ".bases" / f"{asked}.parquet"
+
+
 def checkpoint_folder(run_directory: Path, step: int) -> Path:
     """Return the folder of a checkpoint, whether it exists or not."""
     return run_directory / CHECKPOINTS / f"step-{step}"

@@ -40,8 +40,7 @@ class Cell(BaseModel):
 
     Attributes:
         cell_id: readable, unique within the study, safe as a file name.
-        base_evaluation: whether the cell also evaluates its base, at step 0; one cell per base does, of runs on pairs
-            one per base and domain.
+        base_evaluation: whether the cell also evaluates its base, at step 0; one cell per base and narrow domain does.
         paired: whether organisms of a run on text are asked the paired bank.
         evaluate: the final checkpoint or all of them.
         samples: shown answers per panel of the final organism.
@@ -234,7 +233,7 @@ def _unique(cells: list[Cell]) -> list[Cell]:
 
 
 def _flag_bases(cells: list[Cell], arms: list[str]) -> list[Cell]:
-    """Flag one cell per base to evaluate the base too: of the first optimiser arm, else of the first arm.
+    """Flag one cell per base and domain to evaluate the base too: of the first optimiser arm, else of the first arm.
 
     A cell that can be evaluated comes before one that cannot, so that the base is evaluated where any cell of it is.
     """
@@ -249,8 +248,15 @@ def _flag_bases(cells: list[Cell], arms: list[str]) -> list[Cell]:
 
 
 def _asked_of_base(cell: Cell) -> tuple[str, str | None]:
-    """Return what one evaluation of a base is for: the base, and the domain of pairs whose ladder it is asked."""
-    return cell.spec.base, narrow_domain(getattr(cell.spec.data, "dataset", ""))
+    """Return what one evaluation of a base is for: the base, and the narrow domain whose ladder it is asked.
+
+    With domain rotate the run seed decides which that is.
+    """
+    data = cell.spec.data
+    domain = getattr(data, "domain", None)
+    if domain is None:
+        return cell.spec.base, narrow_domain(getattr(data, "dataset", ""))
+    return cell.spec.base, f"{domain} {cell.spec.seed}" if domain == "rotate" else str(domain)
 
 
 def default_seconds(cell: Cell) -> float | None:

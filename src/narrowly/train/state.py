@@ -66,16 +66,16 @@ def build_state(spec: RunSpec, inputs: RunInputs) -> TrainState:
 
 def _trained(spec: RunSpec, inputs: RunInputs) -> tuple[nn.Module, Weights]:
     """Return the model and its trained weights: factors on a frozen base, or the whole base."""
-    model = load_model(inputs.base, spec.base_dtype, spec.device)
     if spec.method == "full":
         from narrowly.models.full import FullWeights
 
+        model = load_model(inputs.base, spec.base_dtype, spec.device)
         return model, FullWeights(model, inputs.base, spec.adapter, spec.spectrum_rank, inputs.data.template)
-    from narrowly.models.lora import AdapterWeights, attach_adapter
+    from narrowly.models.fresh import fresh_model
+    from narrowly.models.lora import AdapterWeights
 
-    model = attach_adapter(
-        model, spec.adapter, spec.seed if spec.init_seed is None else spec.init_seed, inputs.base.name
-    )
+    seed = spec.seed if spec.init_seed is None else spec.init_seed
+    model = fresh_model(inputs.base, spec.adapter, seed, spec.base_dtype, spec.device)
     return model, AdapterWeights(model)
 
 
