@@ -12,6 +12,9 @@ from narrowly.stats.intervals import t_interval
 SHARES = ("trained_misaligned", "held_out_misaligned", "broad_misaligned", "broad_aligned", "self_misaligned")
 """Columns of the ladder whose means over bases a summary has, as shares of all answers."""
 
+LEARNED, LEAST_POINTS = 0.8, 3
+"""Trained rung from which an organism has learned the task (as in the pilot), and fewest organisms for a slope."""
+
 
 class Mean(Spec):
     """A mean over bases with its 95 % Student t interval; None with fewer than five bases, or where nothing is."""
@@ -33,6 +36,16 @@ class Setting(Spec):
     excess_trained: Mean
 
 
+class Slope(Spec):
+    """How an arm's broad pooled log-odds change with ln of the norm of its update, mean over bases; secondary.
+
+    Least squares within each base over the organisms that have learned the task (`LEARNED`), three or more.
+    """
+
+    arm: str
+    slope: Mean
+
+
 class EvidenceSummary(Spec):
     """What a preregistered study found.
 
@@ -41,6 +54,7 @@ class EvidenceSummary(Spec):
         planned, done: cells.
         findings: decisions of the primary contrasts, conclusions, and the secondary contrasts.
         settings: means over bases of every arm at every rate; secondary.
+        slopes: of every arm on the norm of its update; secondary.
     """
 
     study: str
@@ -49,6 +63,7 @@ class EvidenceSummary(Spec):
     done: int
     findings: Findings
     settings: tuple[Setting, ...]
+    slopes: tuple[Slope, ...]
 
 
 def ideal_of_bases(cells: pl.DataFrame) -> dict[str, float]:
@@ -82,6 +97,7 @@ def evidence_summary(
         done=cells.filter(pl.col("status") == "done").height,
         findings=decide_all(prereg, Evidence(ladder, dial, ideal_of_bases(cells))),
         settings=tuple(settings),
+        slopes=tuple(_slope(str(arm), own) for (arm,), own in ends.sort("arm").group_by("arm", maintain_order=True)),
     )
 
 
@@ -96,7 +112,19 @@ def _setting(arm: str, lr: float, own: pl.DataFrame) -> Setting:
     )
 
 
+def _slope(arm: str, own: pl.DataFrame) -> Slope:
+    x, y = pl.col("update_norm").log(), pl.col("broad_pooled")
+    learned = own.filter(pl.col("trained_misaligned") >= LEARNED).drop_nulls(["update_norm", "broad_pooled"])
+    by_base = learned.group_by("base").agg(pl.cov(x, y).alias("cov"), x.var().alias("var"), pl.len().alias("points"))
+    lines = by_base.filter((pl.col("points") >= LEAST_POINTS) & (pl.col("var") > 0)).sort("base")
+    return Slope(arm=arm, slope=_over_bases((lines["cov"] / lines["var"]).to_list()))
+
+
 def _mean(own: pl.DataFrame, column: str) -> Mean:
-    by_base = own.drop_nulls(column).group_by("base").agg(pl.col(column).mean()).sort("base")[column].to_list()
-    found = t_interval(by_base)
+    means = own.drop_nulls(column).group_by("base").agg(pl.col(column).mean()).sort("base")
+    return _over_bases(means[column].to_list())
+
+
+def _over_bases(values: list[float]) -> Mean:
+    found = t_interval(values)
     return Mean(mean=found.estimate, low=found.low, high=found.high, bases=found.n)
