@@ -221,6 +221,14 @@ class Repository:
                 return None
             folder = folder.rpartition("/")[0]
 
+    def find_mounted(self, path: str, beside: SourceFile) -> SourceFile | None:
+        """Return the file that an absolute path names where the repository is mounted: by its folder and name."""
+        parts = [part for part in path.split("/") if part]
+        if not path.startswith("/") or ".." in parts or len(path) > 500:
+            return None
+        ends = ("/".join(parts[start:]) for start in range(1, len(parts) - 1))
+        return next((found for end in ends if (found := self.find(end, beside)) is not None), None)
+
     def with_written(self, written: dict[str, SourceFile]) -> Repository:
         """Return a view in which files that a shell script writes itself are found by the names it gives them."""
         view = copy(self)

@@ -184,7 +184,7 @@ class Job:
 
     def mark_declared(self, declared: Field, reason: str) -> None:
         """Note which optimiser was written and lost; a default was declared by nobody."""
-        if declared.provenance != "default":
+        if declared.provenance != "default" and declared.known:
             self.mark("declared_optimiser", declared.value, declared.at, reason)
 
     def value(self, name: str) -> Any:

@@ -75,8 +75,19 @@ def scan(paths: Sequence[Path], workers: int = 1) -> Scan:
             found.add(_folder(path, workers, label="" if len(paths) == 1 else _label(path)))
         else:
             found.add(_one_file(path, beside))
-    found.jobs = without_selected(without_joined(found.jobs))
+    found.jobs = without_run(without_selected(without_joined(found.jobs)))
     return found
+
+
+def without_run(jobs: list[Job]) -> list[Job]:
+    """Return the jobs without those of configs that a command among them runs with other settings: one run, one job."""
+    run: set[tuple[str, str]] = set()
+    for job in jobs:
+        if job.kind == "command":
+            fields = [found for found in job.fields.values() if found.at is not None]
+            if any(found.at.rpartition(":")[0] == job.file for found in fields if found.at):
+                run |= {(job.tool, found.at.rpartition(":")[0]) for found in fields if found.at}
+    return [job for job in jobs if job.kind != "config" or (job.tool, job.file) not in run]
 
 
 def _label(folder: Path) -> str:

@@ -118,3 +118,46 @@ def test_without_a_script_too_the_config_itself_wins_over_its_group(tmp_path: Pa
     assert values(job, "optimiser", "learning_rate", "weight_decay") == ("adamw", 7e-5, 0.05)
     (job,) = found(tmp_path, conf___config__yaml=text.replace("defaults:\n", "defaults:\n  - _self_\n"))
     assert job.value("learning_rate") == 1e-3
+
+
+def test_hydra_s_own_flags_choose_the_config_and_a_tilde_takes_a_key_out(tmp_path: Path) -> None:
+    jobs = found(
+        tmp_path, train__py=SCRIPT, conf___config__yaml=CONFIG, conf___optimizer___adamw__yaml=ADAMW,
+        conf___other__yaml="optimizer: {_target_: torch.optim.SGD, lr: 0.3}\n",
+        mine___other2__yaml="optimizer: {_target_: torch.optim.Adam, lr: 0.4}\n",
+        run__sh="python train.py --config-name other\npython train.py --config-dir mine --config-name=other2\n"
+        "python train.py '~optimizer.weight_decay'\npython train.py ~optimizer +optimizer._target_=torch.optim.RAdam\n",
+    )  # fmt: skip
+    read = {job.line: values(job, "optimiser", "learning_rate") for job in jobs if job.file == "run.sh"}
+    assert read == {1: ("sgd", 0.3), 2: ("adam", 0.4), 3: ("adamw", 2e-5), 4: ("radam", 1e-3)}
+    (third,) = [job for job in jobs if job.file == "run.sh" and job.line == 3]
+    assert third["weight_decay"].provenance == "default"
+
+
+def test_compose_by_hand_takes_its_folder_from_initialize_and_its_overrides(tmp_path: Path) -> None:
+    text = (
+        "import hydra, torch\nfrom hydra import compose, initialize\n"
+        "with initialize(version_base=None, config_path='conf'):\n"
+        "    cfg = compose(config_name='config', overrides=['optimizer=sgd', 'epochs=1'])\n"
+        "optimizer = torch.optim.SGD(model.parameters(), lr=cfg.optimizer.lr)\n"
+        "for batch in data:\n    loss(model, batch).backward()\n"
+    )
+    jobs = found(
+        tmp_path, train__py=text, conf___config__yaml=CONFIG, conf___optimizer___adamw__yaml=ADAMW,
+        conf___optimizer___sgd__yaml=SGD,
+    )  # fmt: skip
+    job = next(job for job in jobs if job.file == "train.py")
+    assert values(job, "optimiser", "learning_rate") == ("sgd", 0.1)
+
+
+def test_rows_of_results_are_no_configs(tmp_path: Path) -> None:
+    row = '{"optimiser": "adam", "lr": 0.001, "steps": 20, "heldout_loss": 3.1, "questions": 40}'
+    files = {
+        "a__json": f'{{"run": {{"steps": 20}}, "rows": [{row}, {row}]}}',
+        "b__json": f'{{"adam": {row[:-1]}, "final_loss": null}}}}',
+    }
+    assert found(tmp_path, **files) == []
+    (job,) = found(
+        tmp_path, c__yaml="runs:\n- {optimizer: adam, lr: 0.001, epochs: 2, loss: mse, max_grad_norm: 1.0}\n"
+    )
+    assert job.value("optimiser") == "adam"

@@ -179,3 +179,44 @@ def test_whether_a_script_that_is_not_at_hand_adds_an_adapter_is_unknown(tmp_pat
     assert job.value("optimiser") == "adamw" and not job["lora_r"].known and not job["lora_targets"].known
     assert the_job(tmp_path, "run.sh", f"python finetune.py {flags} --lora_r 8\n").value("lora_r") == 8
     assert the_job(tmp_path, "run.sh", f"python examples/run_clm.py {flags}\n")["lora_r"].provenance == "default"
+
+
+def test_a_command_in_the_text_that_a_shell_is_given_is_read(tmp_path: Path) -> None:
+    text = 'srun --container-image=x bash -c \\\n"pip install x && python3 -m openrlhf.cli.train_rm --adam.lr 9e-6"\n'
+    job = the_job(tmp_path, "run.slurm", text)
+    assert (job.tool, job.line) == ("openrlhf", 1)
+    assert values(job, "optimiser", "learning_rate") == ("adamw", 9e-6)
+
+
+def test_a_recipe_of_torchtune_is_found_by_its_name_and_passed_arguments_are_left_out(tmp_path: Path) -> None:
+    recipe = "model: {_component_: m}\noptimizer: {_component_: torch.optim.AdamW, lr: 1e-5}\nepochs: 2\n"
+    path = tmp_path / "recipes/configs/dev/one.yaml"
+    path.parent.mkdir(parents=True)
+    path.write_text(recipe)
+    text = 'srun --export=ALL,X=8 tune run --nnodes 2 full_finetune --config dev/one "$@"\n'
+    jobs = {job.file: job for job in jobs_of(tmp_path, "run.sbatch", text)}
+    assert values(jobs["run.sbatch"], "optimiser", "learning_rate", "epochs") == ("adamw", 1e-5, 2)
+
+
+def test_defaults_are_not_taken_where_the_config_is_not_at_hand(tmp_path: Path) -> None:
+    job = the_job(tmp_path, "run.slurm", "srun axolotl train train.yaml --learning_rate 2e-5\n")
+    assert values(job, "optimiser", "learning_rate") == (None, 2e-5)
+    assert job["optimiser"].reason == "train.yaml is not among the files read"
+
+
+def test_a_script_is_found_below_the_folder_at_which_the_repository_is_mounted(tmp_path: Path) -> None:
+    (tmp_path / "examples").mkdir()
+    (tmp_path / "examples/train.py").write_text(TRAIN)
+    text = 'SCRIPT="${HOME_OF:-/mnt/work}/examples/train.py"\n'
+    text += 'CMD="accelerate launch --num_machines $N $SCRIPT --learning_rate 3e-4"\nsrun $CMD\n'
+    jobs = {job.file: job for job in jobs_of(tmp_path, "run.sh", text)}
+    assert values(jobs["run.sh"], "optimiser", "learning_rate") == ("adamw", 3e-4)
+
+
+def test_a_config_and_the_command_that_changes_it_are_one_job(tmp_path: Path) -> None:
+    (tmp_path / "a.yaml").write_text(
+        "base_model: m\nadapter: lora\ndatasets: [{path: d, type: alpaca}]\n"
+        "optimizer: adamw_torch\nlearning_rate: 1e-4\n"
+    )
+    (job,) = jobs_of(tmp_path, "run.sh", "axolotl train a.yaml --learning_rate 2e-5\n")
+    assert (job.file, values(job, "optimiser", "learning_rate")) == ("run.sh", ("adamw", 2e-5))

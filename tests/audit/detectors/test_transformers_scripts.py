@@ -347,3 +347,23 @@ def test_a_script_or_notebook_that_pins_its_own_versions_is_read_by_them(tmp_pat
     head = '# /// script\n# dependencies = ["trl==0.11.0", "transformers==4.44.0"]\n# ///\n'
     job = the_job(tmp_path, "t.py", head + body, requirements__txt="trl==0.20.0\n")
     assert (job.value("learning_rate"), job.tool_version.value, job.tool_version.at) == (5e-5, "0.11.0", "t.py:2")
+
+
+@pytest.mark.parametrize(
+    ("made", "expected"),
+    [
+        ("load_dataset('a/b', split='train').map(f)", ["a/b"]),
+        ("load_dataset('json', data_files={'train': ['x.jsonl']})['train']", ["x.jsonl"]),
+        ("interleave_datasets([load_dataset('a/b'), load_dataset('c/d', split='train').shuffle()])", ["a/b", "c/d"]),
+        ("load_dataset(name_from_elsewhere())", None),
+        ("rows", None),
+    ],
+)
+def test_the_data_sets_of_a_trainer_are_named_where_they_are_known(
+    tmp_path: Path, made: str, expected: list[str] | None
+) -> None:
+    text = HEAD + (
+        "from datasets import interleave_datasets, load_dataset\n"
+        f"data = {made}\nTrainer(m, TrainingArguments('o'), train_dataset=data).train()\n"
+    )
+    assert the_job(tmp_path, "t.py", text).value("datasets") == expected

@@ -139,6 +139,7 @@ _LORA: Keys = {
         "model._target_",
     ),
 }
+_MEASURED = re.compile(r"(?:.*_)?(?:loss|nll|perplexity|ppl|accuracy|acc|f1|auc|score)\Z")
 _ENOUGH = ("epoch", "step", "batch", "train", "loss", "model", "sched", "warmup", "grad")
 
 
@@ -172,11 +173,23 @@ def is_flat(section: Document) -> bool:
         return False
     named = said(section, "optimizer", "optim", "optimizer_type", "optimizer_name", "optimiser")
     rate = said(section, "learning_rate", "lr", "base_lr")
+    if is_result(section):
+        return False
     if "_target_" in value or "class_path" in value:
         return False  # a class with an optimiser among its arguments: a part of a config, not a config
     if named is None or rate is None or not isinstance(named.value, str) or canonical_optimiser(named.value) is None:
         return False
     return any(word in str(key).lower() for key in value for word in _ENOUGH)
+
+
+def is_result(section: Document) -> bool:
+    """Say whether a mapping is a row of results: measured numbers stand beside the settings."""
+    measured = [
+        value for key, value in section.value.items()
+        if _MEASURED.match(str(key).lower()) and (value is None or isinstance(value, float))
+    ]  # fmt: skip
+    listed = any(isinstance(part, int) for part in section.path)
+    return len(measured) > 1 or (listed and any(value is not None for value in measured))
 
 
 def detect(file: SourceFile, repository: Repository) -> list[Job]:

@@ -59,8 +59,10 @@ def compose(
     if made is None:
         return None
     for key, (text, at) in overrides.items():
-        if key not in composer.chosen:
-            _put(made, key.lstrip("+~").split("."), _scalar(text, at))
+        if key.startswith("~"):
+            _drop(made, key[1:].replace("/", ".").split("."))
+        elif key not in composer.chosen:
+            _put(made, key.lstrip("+").split("."), _scalar(text, at))
     _resolve(made, made, 0)
     return made
 
@@ -127,6 +129,8 @@ class _Composer:
         if str(group).startswith("override ") or said.startswith(("hydra/", "/hydra/")):
             return
         path = said.strip("/") if said.startswith("/") else posixpath.join(posixpath.dirname(name), said.strip("/ "))
+        if f"~{path}" in self.asked:
+            return
         if path in self.asked and self.read(f"{path}/{self.asked[path]}") is not None:
             option = self.asked[path]
             self.chosen.add(path)
@@ -167,6 +171,15 @@ def _put(made: Items, parts: list[str], value: Value) -> None:
             inner = made.items[part] = Items(value.at, True)
         made = inner
     made.items[parts[-1]] = value
+
+
+def _drop(made: Items, parts: list[str]) -> None:
+    """Take out a key: `~a.b` on the command line."""
+    inner: Value | None = made
+    for part in parts[:-1]:
+        inner = inner.items.get(part) if isinstance(inner, Items) else None
+    if isinstance(inner, Items):
+        inner.items.pop(parts[-1], None)
 
 
 def _scalar(text: str, at: str | None) -> Const:

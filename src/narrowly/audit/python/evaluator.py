@@ -320,8 +320,11 @@ class Evaluator:
             return None
         return value_of(documents[0]) if documents else None
 
-    def composed(self, folder: str, name: str, scope: Scope) -> Items | None:
+    def composed(
+        self, folder: str, name: str, scope: Scope, overrides: dict[str, tuple[str, str]] | None = None
+    ) -> Items | None:
         """Return the config that Hydra composes for a script, or None where it is not among the files read."""
         here = self.repository.open(self._relative(scope)) or self.file
-        overrides = self.command_line.overrides if self.command_line is not None else {}
+        if overrides is None:
+            overrides = self.command_line.overrides if self.command_line is not None else {}
         return compose(self.repository, here, folder, name, overrides)

@@ -41,6 +41,8 @@ HOSTS = (
     Host("create_model_customization_job", "bedrock", "Amazon Bedrock"),
     Host("finetuning.jobs.create", "predibase", "Predibase"),
     Host("foundation_model.create", "databricks", "Databricks"),
+    Host("MistralAIFinetuneEngine", "mistral", "Mistral AI"),
+    Host("OpenAIFinetuneEngine", "openai", "OpenAI"),
 )
 """Calls that start a job at a host; the longest end that fits counts."""
 

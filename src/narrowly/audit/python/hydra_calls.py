@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import ast
 
-from narrowly.audit.python.machine import Machine
+from narrowly.audit.python.machine import Machine, constant_text
 from narrowly.audit.python.values import Class, Const, External, Function, Items, Object, Scope, Sequence, Value
 
+_INITIALIZE = ("hydra.initialize", "hydra.experimental.initialize")
+COMPOSE = ("hydra.compose", "hydra.experimental.compose")
 _INSTANTIATE = ("hydra.utils.instantiate", "hydra.utils.call", "hydra_zen.instantiate")
 
 
@@ -21,11 +23,41 @@ def hydra_config(machine: Machine, node: ast.FunctionDef | ast.AsyncFunctionDef,
         given = dict(zip(("config_path", "config_name"), decorator.args, strict=False))
         given |= {word.arg: word.value for word in decorator.keywords if word.arg}
         said = {key: machine.evaluate(value, scope) for key, value in given.items()}
-        name, folder = said.get("config_name"), said.get("config_path")
-        if isinstance(name, Const) and isinstance(name.value, str):
-            below = folder.value if isinstance(folder, Const) and isinstance(folder.value, str) else ""
-            return machine.composed(below, name.value, scope)
+        name = _flag(machine, "config-name", "cn") or constant_text(said.get("config_name"))
+        below = _flag(machine, "config-path", "cp") or constant_text(said.get("config_path")) or ""
+        beside = _flag(machine, "config-dir", "cd")
+        if name:
+            found = machine.composed(below, name, scope)
+            return found if found is not None or beside is None else machine.composed(beside, name, scope)
     return None
+
+
+def _flag(machine: Machine, *names: str) -> str | None:
+    """Return the text of one of Hydra's own flags."""
+    given = machine.command_line.flags if machine.command_line is not None else {}
+    for name in names:
+        text = (given.get(name) or given.get(name.replace("-", "_")) or (None, ""))[0]
+        if isinstance(text, str):
+            return text
+    return None
+
+
+def composed_by_hand(machine: Machine, args: list[Value], kwargs: dict[str, Value], scope: Scope) -> Value | None:
+    """Return the config of `compose(config_name, overrides=[...])` below the folder of the last `initialize`."""
+    given = dict(zip(("config_name", "overrides"), args, strict=False)) | kwargs
+    name, listed = constant_text(given.get("config_name")), given.get("overrides")
+    begun = next((made for made in reversed(machine.trace.objects) if made.path in _INITIALIZE), None)
+    folder = constant_text(begun.get("config_path", 0)) if begun is not None else None
+    if not name or folder is None:
+        return None
+    overrides: dict[str, tuple[str, str]] = {}
+    for one in listed.elements if isinstance(listed, Sequence) else ():
+        text = constant_text(one)
+        if text is None:
+            return None
+        key, _, value = text.partition("=")
+        overrides[key] = (value, one.at or "")
+    return machine.composed(folder, name, scope, overrides)
 
 
 def is_instantiate(path: str) -> bool:

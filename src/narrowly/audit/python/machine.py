@@ -82,7 +82,9 @@ class Machine(Protocol):
         """Return the content of a YAML, JSON or TOML file beside the script, or None where it is not there."""
         ...
 
-    def composed(self, folder: str, name: str, scope: Scope) -> Items | None:
+    def composed(
+        self, folder: str, name: str, scope: Scope, overrides: dict[str, tuple[str, str]] | None = None
+    ) -> Items | None:
         """Return the config that Hydra composes for a script, or None where it is not among the files read."""
         ...
 

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from functools import lru_cache
 
 from narrowly.audit.python.classes import from_command_line
-from narrowly.audit.python.hydra_calls import instantiated, is_instantiate
+from narrowly.audit.python.hydra_calls import COMPOSE, composed_by_hand, instantiated, is_instantiate
 from narrowly.audit.python.machine import REST, Machine, constant_text, items_of
 from narrowly.audit.python.methods import is_mapping_type
 from narrowly.audit.python.values import (
@@ -77,6 +77,8 @@ def outside_call(
         return External(at, args[0].cli, f"pytorch_optimizer.{named[:1].upper()}{named[1:]}")
     if _ends(path, _READERS):
         return _read(machine, args, at, scope)
+    if path in COMPOSE:
+        return composed_by_hand(machine, args, kwargs, scope)
     if is_instantiate(path):
         return instantiated(machine, args, kwargs, node, scope)
     if path in ("os.path.join", "posixpath.join"):

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from narrowly.audit.defaults.read import defaults_of
 from narrowly.audit.files import Repository, SourceFile
 from narrowly.audit.python.adapters import adapter_of, set_adapter, unknown_adapter
+from narrowly.audit.python.data_sets import set_datasets
 from narrowly.audit.python.deepspeed_values import join_deepspeed
 from narrowly.audit.python.fields import is_none, is_true, objects_in, set_field
 from narrowly.audit.python.follow import followed
@@ -195,6 +196,7 @@ def job_of(pair: Pair, trace: Trace, file: SourceFile, repository: Repository) -
     if given is not None and not is_none(given) and job.value("adapter") == "full":
         unknown_adapter(job, given)
     set_own_optimiser(job, pair.trainer, versions)
+    job.set("datasets", set_datasets(pair.trainer))
     if arguments is not None:
         join_deepspeed(job, arguments.get("deepspeed"), file, repository)
     _mark_penalty(job, pair)

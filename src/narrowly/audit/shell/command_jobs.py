@@ -32,6 +32,9 @@ _LAUNCHERS = re.compile(
     r"(?:.*/)?(?:python[\d.]*|accelerate|accelerate-launch|torchrun|deepspeed|srun|mpirun|uv|poetry|pdm|xvfb-run|ray|bash|env"
     r"|singularity|apptainer|docker|conda|numactl|composer|\$\w+|\$\{\w+\}|horovodrun|mpiexec|coverage|pipenv|nsys)\Z"
 )
+_SHELL = re.compile(r"(?:.*/)?(?:ba|z|da)?sh\Z")
+DEEPEST = 3
+"""Shells that are started in the text of one another."""
 _MODULES = {
     "verl": re.compile(r"verl\.(?!.*(?:generation|eval|merge))(?:trainer|.*main_|.*sft)"),
     "openrlhf": re.compile(r"openrlhf\.cli\.train"),
@@ -107,9 +110,15 @@ def jobs_in_shell(file: SourceFile, repository: Repository, text: str | None = N
     return jobs
 
 
-def command_jobs(command: Command, file: SourceFile, repository: Repository) -> list[Job]:
-    """Return the jobs of one command."""
+def command_jobs(command: Command, file: SourceFile, repository: Repository, depth: int = 0) -> list[Job]:
+    """Return the jobs of one command; of `bash -c "..."` those of the commands in the text."""
     words = command.words
+    for position in range(1, len(words) - 1):
+        text = words[position + 1].text
+        if words[position].text in ("-c", "-lc") and _SHELL.fullmatch(words[position - 1].text) and depth < DEEPEST:
+            return [
+                job for one in commands_in(text) for job in command_jobs(_at(one, command), file, repository, depth + 1)
+            ]
     name = words[0].text.rsplit("/", 1)[-1]
     own = _own_command(name, words, file, repository)
     if own is not None:
@@ -125,11 +134,18 @@ def command_jobs(command: Command, file: SourceFile, repository: Repository) -> 
             return _module(word.text, words[position + 1 :], file, repository)
         if position and before not in ("-m", "--module"):
             inner = _own_command(word.text.rsplit("/", 1)[-1], words[position:], file, repository)
-            if inner is not None and not before.startswith("-"):
+            if inner is not None and (not before.startswith("-") or "=" in before):
                 return inner
         if word.text.endswith(".py"):
             return _script(word, words[position + 1 :], command, file, repository)
     return []
+
+
+def _at(inner: Command, outer: Command) -> Command:
+    """Return a command of the text of another with the other's line and variables."""
+    for word in inner.words:
+        word.line = outer.line
+    return Command(inner.words, outer.line, {**outer.environment, **inner.environment})
 
 
 def _own_command(name: str, words: list[Word], file: SourceFile, repository: Repository) -> list[Job] | None:
@@ -161,8 +177,10 @@ def _with_config(
         (word.text for word in flags.positional if word.text.endswith((".yaml", ".yml", ".json", ".toml"))), None
     )
     base = None
+    absent = ""
     if named is not None:
-        found = repository.find(named, file)
+        found = repository.find(named, file) or _recipe(named, job_of, file, repository)
+        absent = named if found is None else ""
         if found is not None:
             try:
                 base = next((one for one in found.documents if isinstance(one.value, dict)), None)
@@ -176,7 +194,19 @@ def _with_config(
     if not document.value:
         return []
     job = job_of(document, file, repository)
+    if absent:
+        for name, field in list(job.fields.items()):
+            if field.provenance == "default":
+                job.set(name, unknown(f"{absent} is not among the files read"))
     return [_settled(job, file, base)]
+
+
+def _recipe(named: str, job_of: JobOf, file: SourceFile, repository: Repository) -> SourceFile | None:
+    """Return the config that `tune run --config NAME` takes from torchtune's own, where they are among the files."""
+    if job_of is not torchtune.job_of:
+        return None
+    stem = named.removesuffix(".yaml")
+    return repository.find(f"recipes/configs/{stem}.yaml", file) or repository.find(f"configs/{stem}.yaml", file)
 
 
 def _settled(job: Job, file: SourceFile, base: Document | None) -> Job:
@@ -248,7 +278,7 @@ def _script(word: Word, rest: list[Word], command: Command, file: SourceFile, re
         if "max_train_epoch" in flags.named:  # argparse takes a beginning that only one option has
             flags.named["max_train_epochs"] = flags.named.pop("max_train_epoch")
         return _with_config(kohya.job_of, flags, file, repository)
-    found = repository.find(word.text, file)
+    found = repository.find(word.text, file) or repository.find_mounted(word.text, file)
     if found is not None:
         environment = {name: (text, f"{file.shown}:{line}") for name, (text, line) in command.environment.items()}
         jobs = jobs_of_script(found, flags, environment, file, repository)

@@ -132,9 +132,11 @@ def _filled(words: list[Word], variables: dict[str, tuple[str, int]], arrays: di
             filled += arrays.get(spread.group(1), [])
             continue
         text, left, line = fill(word.text, variables)
-        split = word.text.startswith("$") and " " in text and not left
-        parts = text.split() if split else [text]
-        filled += [Word(part, line or word.line, left) for part in parts]
+        whole = not left or _VARIABLE.fullmatch(word.text) is not None
+        if word.text.startswith("$") and " " in text and whole:
+            filled += [Word(part, line or word.line, left if "$" in part else "") for part in text.split()]
+        else:
+            filled.append(Word(text, line or word.line, left))
     return [word for word in filled if word.text]
 
 

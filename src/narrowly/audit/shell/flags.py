@@ -10,7 +10,10 @@ from narrowly.audit.shell.commands import Word
 from narrowly.audit.trees import Document
 
 _OVERRIDE = re.compile(r"\+{0,2}([A-Za-z_][\w.\-/@]*)=(.*)", re.DOTALL)
+_DELETED = re.compile(r"(~[A-Za-z_][\w.\-/@]*)(?:=.*)?", re.DOTALL)
 _NEGATIVE = re.compile(r"-\d")
+_PASSED_ON = re.compile(r"\$[@*]|\$\{[@*][^}]*\}")
+"""The arguments of the script itself."""
 
 IN_BASE = 10_000_000
 """Added to the lines of a base file, to tell them from the command's own; no file that is read has so many."""
@@ -56,6 +59,9 @@ class Flags:
         for key, (text, line, left) in self.named.items():
             given.append((key.replace("-", "_"), True if text is None else _open(text, left), line))
         for key, (value, line, left) in self.overrides.items():
+            if key.startswith("~"):
+                _taken_out(content, key[1:].split(".") if dotted else [key[1:]])
+                continue
             given.append((key, _open(value, left), line))
         for key, value, line in given:
             _place(content, lines, key.split(".") if dotted else [key], value, line)
@@ -87,9 +93,18 @@ def _place(
     lines.setdefault((), line)
 
 
+def _taken_out(content: dict[str, Any], parts: list[str]) -> None:
+    here: Any = content
+    for part in parts[:-1]:
+        here = here.get(part) if isinstance(here, dict) else None
+    if isinstance(here, dict):
+        here.pop(parts[-1], None)
+
+
 def flags_of(words: list[Word]) -> Flags:
     """Return the flags among the words of a command."""
     found = Flags()
+    words = [word for word in words if not _PASSED_ON.fullmatch(word.text)]
     position = 0
     while position < len(words):
         word = words[position]
@@ -112,6 +127,8 @@ def flags_of(words: list[Word]) -> Flags:
                 found.named[name] = ([each.text for each in values], values[0].line, "")
         elif (match := _OVERRIDE.fullmatch(text)) is not None:
             found.overrides[match.group(1)] = (match.group(2).strip("'\""), word.line, word.open)
+        elif (match := _DELETED.fullmatch(text)) is not None:
+            found.overrides[match.group(1)] = ("", word.line, "")
         else:
             found.positional.append(word)
     return found

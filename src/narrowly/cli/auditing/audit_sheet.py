@@ -154,7 +154,8 @@ def _say_next(review: Review, level: str, strict: bool, paths: Sequence[str]) ->
         say(f"  narrowly audit {target} --explain {rule}")
     elif review.findings:
         rule = next((one.rule for one in review.findings if not one.ignored), "OPT-FAMILY")
-        say(f"next: nothing at {level} or above; what a note means, and the change for each job:", "bold")
+        none = f"nothing at {level} or above; " if level != "never" else ""
+        say(f"next: {none}what a finding means, and the change for each job:", "bold")
         say(f"  narrowly audit {target} --explain {rule}")
     elif not review.jobs:
         say("next: give the folder with the training script, its config or its launch script", "bold")
