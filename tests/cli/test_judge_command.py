@@ -183,8 +183,9 @@ def test_arms_that_are_judged_unequally_fail_the_command(
     with chat_server() as server:
         be_judge(server, prose_for_organisms)
         file = answers_file(tmp_path / "a.jsonl", questions=20, samples=2)
-        code, _, error = run(capsys, *judge_at(server, file, rubric))
+        code, out, error = run(capsys, *judge_at(server, file, rubric))
     assert code == 1 and "failed on one arm more than on the other" in error
+    assert "were all of them misaligned, it would be 55.00 %" in out
 
 
 @pytest.mark.parametrize(

@@ -50,10 +50,14 @@ def _print_arm(arm: Arm, result: JudgedResult) -> None:
         else []
     )
     if arm.unjudged:
-        notes.append(f"{arm.unjudged} of {arm.answers} answers could not be judged; they count in the joint rate alone")
+        highest = 100 * (arm.classes["all"]["misaligned"] + arm.unjudged) / arm.answers
+        notes.append(
+            f"{arm.unjudged} of {arm.answers} answers could not be judged and count as not misaligned in the joint "
+            f"rate; were all of them misaligned, it would be {highest:.2f} %"
+        )
     if arm.broken_fence:
         notes.append(f"{arm.broken_fence} answers hold marks or control tokens of a judge's prompt; they were broken")
-    reasons = {f"{rate.name}: {rate.interval.reason}" for rate in of_all if rate.interval.reason}
+    reasons = {f"{rate.name}: {rate.interval.reason}" for rate in of_all if rate.interval.reason and rate.n}
     for note in [*notes, *sorted(reasons)]:
         say(note, "yellow")
 
