@@ -175,7 +175,7 @@ def dial(rise: float, scaled: float = 0.1, random: float = 0.4, trained: float =
         [
             {
                 "base": base, "arm": "muon", "control": control, "f": f, "reference": reference,
-                "inner": "frobenius", "granularity": "module", "trained_misaligned": trained,
+                "inner": "frobenius", "granularity": "joint", "trained_misaligned": trained,
                 "broad_misaligned": height + noise.normal(0, 0.02), "broad_aligned": 0.1,
             }
             for base in BASES
@@ -201,6 +201,18 @@ def test_a_rise_is_held_to_its_least_value_to_every_control_and_to_the_trained_r
     assert found.word == word
     assert (found.reason is None) == (reason is None)
     assert reason is None or reason in (found.reason or "")
+
+
+def test_another_way_of_splitting_is_another_set_of_rows() -> None:
+    by_module = dial(0.0).with_columns(granularity=pl.lit("module"), broad_misaligned=pl.lit(0.1))
+    both = pl.concat([dial(0.37), by_module], how="vertical_relaxed")
+    named = contrast(
+        second=["muon"], match="none", scale="rate", first_edit="orthogonal-0.5@same_init:frobenius/module",
+        second_edit="orthogonal-1@same_init",
+    )  # fmt: skip
+    joint = differences(PrimaryContrast(**AT_HALF), ladder(0.0), both).per_base["micro-8"]
+    module = differences(PrimaryContrast(**named), ladder(0.0), both).per_base["micro-8"]
+    assert joint == pytest.approx(0.37, abs=0.15) and module == pytest.approx(0.1 - 0.35, abs=0.1)
 
 
 def test_a_contrast_of_the_dial_needs_its_table() -> None:

@@ -16,8 +16,8 @@ from narrowly.records.prereg import PrimaryContrast
 from narrowly.stats.first_passage import common_support, mean_weights
 from narrowly.stats.matched_curves import unit_means
 
-DIAL_KEYS = {"inner": "frobenius", "granularity": "module"}
-"""The inner product and the granularity of a preregistered dial: Frobenius, module by module."""
+SPLIT = "frobenius/joint"
+"""How a dial splits an update unless its edit says otherwise: inner product, and granularity (as in the pilot)."""
 
 
 class Differences(NamedTuple):
@@ -50,7 +50,8 @@ def differences(
     Args:
         contrast: as preregistered.
         ladder: of the study (`ladder_table`).
-        dial: table of the orthogonal dial, where the contrast is one of edits `CONTROL-FACTOR@REFERENCE`.
+        dial: table of the orthogonal dial, where an edit is `CONTROL-FACTOR`, `CONTROL-FACTOR@REFERENCE` or
+            `CONTROL-FACTOR@REFERENCE:INNER/GRANULARITY`.
         ideal: base -> the ideal learner's rate in its world, for contrasts with `second: ideal`.
 
     Raises:
@@ -159,14 +160,18 @@ def _organisms(rows: pl.DataFrame, dial: pl.DataFrame | None, arms: tuple[str, .
         return rows.filter(pl.col("arm").is_in(arms) & (pl.col("step") > 0) & (pl.col("edit") == edit))
     if dial is None:
         raise SpecError(f"the contrast of {edit!r} needs the table of the dial, which this study does not have yet")
-    factor, _, reference = rest.partition("@")
+    factor, _, tail = rest.partition("@")
+    reference, _, split = tail.partition(":")
+    inner, _, granularity = (split or SPLIT).partition("/")
     found = dial.filter(
         pl.col("arm").is_in(arms),
         pl.col("control") == control,
         (pl.col("f") - float(factor)).abs() < 1e-9,
         pl.col("reference").is_null() if not reference else pl.col("reference") == reference,
     )
-    return found if not reference else found.filter(*(pl.col(key) == value for key, value in DIAL_KEYS.items()))
+    if not reference:
+        return found
+    return found.filter(pl.col("inner") == inner, pl.col("granularity") == granularity)
 
 
 def _by_base(organisms: pl.DataFrame, contrast: PrimaryContrast, column: str) -> dict[str, float]:

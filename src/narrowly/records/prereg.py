@@ -33,7 +33,7 @@ class PrimaryContrast(Spec):
     first_edit: str = Field(
         "none",
         description="edit-id of the first set's organisms; `scale`: every scaling of them; of the dial "
-        "CONTROL-FACTOR@REFERENCE, as orthogonal-0.5@same_init",
+        "CONTROL-FACTOR@REFERENCE, as orthogonal-0.5@same_init, and :INNER/GRANULARITY where not frobenius/joint",
     )
     second_edit: str = Field("none", description="of the second set's")
     outcome: Rung = Field("broad", description="rung of the ladder that is compared")
