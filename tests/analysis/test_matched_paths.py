@@ -1,26 +1,16 @@
-"""Arms at equal held-out difference: weights of steps and selectivity against values worked out by hand."""
+"""Arms at equal held-out difference: selectivity against values worked out by hand."""
 
 from __future__ import annotations
 
 import numpy as np
 import pytest
 
-from narrowly.analysis.matched_paths import LEVELS, Path, bootstrap_range, selectivity, weights_at
+from narrowly.analysis.matched_paths import LEVELS, Path, bootstrap_range, selectivity
 
 
 def path(held: list[float], broad: list[float], questions: int = 3) -> Path:
     """Make a path whose questions all have the same difference at a step; it begins at zero."""
     return Path(*(np.repeat(np.array([0.0, *values])[:, None], questions, axis=1) for values in (held, broad)))
-
-
-def test_a_level_between_two_steps_has_the_weights_of_a_straight_line() -> None:
-    weights = weights_at(np.array([0.0, 2.0, 6.0]), np.array([1.0, 2.0, 3.0, 6.0]))
-    assert weights == pytest.approx(np.array([[0.5, 0.5, 0], [0, 1, 0], [0, 0.75, 0.25], [0, 0, 1]]))
-
-
-def test_a_path_that_turns_back_stands_where_it_first_reached_a_level() -> None:
-    weights = weights_at(np.array([0.0, 4.0, 1.0, 5.0]), np.array([2.0, 4.5]))
-    assert weights == pytest.approx(np.array([[0.5, 0.5, 0, 0], [0, 0, 0.125, 0.875]]))
 
 
 def test_selectivity_is_the_mean_vertical_distance_up_to_what_both_reach() -> None:

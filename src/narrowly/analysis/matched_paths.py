@@ -12,6 +12,8 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from narrowly.stats.first_passage import mean_weights
+
 Floats = NDArray[np.float64]
 
 LEVELS = 20
@@ -45,21 +47,6 @@ class Selectivity(NamedTuple):
     per_question_Q: Floats
 
 
-def weights_at(held_T: Floats, levels_L: Floats) -> Floats:
-    """Return the weights of the steps (L, T) with which a path stands where it first reaches each level.
-
-    Args:
-        held_T: mean held-out difference at each step, the first one 0.
-        levels_L: above 0, at most the largest of them.
-    """
-    weights_L_T = np.zeros((len(levels_L), len(held_T)))
-    for row, level in enumerate(levels_L):
-        after = int(np.argmax(held_T >= level))
-        share = (level - held_T[after - 1]) / (held_T[after] - held_T[after - 1])
-        weights_L_T[row, after - 1 : after + 1] = 1 - share, share
-    return weights_L_T
-
-
 def selectivity(first: Path, second: Path) -> Selectivity | None:
     """Return the broad difference of one path minus that of another at equal held-out differences.
 
@@ -73,7 +60,7 @@ def selectivity(first: Path, second: Path) -> Selectivity | None:
     levels_L = reached * np.arange(1, LEVELS + 1) / LEVELS
     levels_L[-1] = reached  # which rounding must not put above the end of a path
     at = [
-        (weights_at(held_T, levels_L) @ path.broad_T_Q).mean(axis=0)
+        (mean_weights(np.tile(held_T, (LEVELS, 1)), levels_L, levels_L) @ path.broad_T_Q).mean(axis=0)
         for held_T, path in zip(means, (first, second), strict=True)
     ]
     return Selectivity(reached, at[0] - at[1])
