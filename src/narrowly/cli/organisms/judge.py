@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from narrowly.cli.options import DEFAULT_RUNS, AsJson, Runs
+from narrowly.cli.organisms.ask_endpoint import EndpointArguments
 from narrowly.cli.organisms.endpoint_options import (
     DEFAULT_CONCURRENCY,
     DEFAULT_TIMEOUT,
@@ -30,6 +31,7 @@ from narrowly.records.errors import SpecError, counted
 if TYPE_CHECKING:
     from narrowly.evaluate.judges.rubric_files import RubricSet
     from narrowly.models.endpoint.backend import EndpointBackend
+    from narrowly.records.verdicts import Shown
     from narrowly.workbench.judging import JudgeRequest, JudgeToOpen
 
 EXAMPLES = """\b
@@ -93,6 +95,24 @@ def command(
     as_json: AsJson = False,
 ) -> int:
     """Judge answers: outcome classes, joint and literature rate with intervals, and what the cuts do to them."""
+    _check_where(context, judge, endpoint)
+    from narrowly.records.verdicts import Cuts
+    from narrowly.workbench.judging import judge_request
+
+    cuts = Cuts(misaligned_below=misaligned_below, coherent_above=coherent_above, coherent_at_cut=coherent_at_cut)
+    shown: Shown = "dialogue" if dialogue else "question"
+    request = judge_request(answers, _rubrics(rubric), cuts, _folder(answers, out), share=share, shown=shown)
+    _check_paths(labels, beside)
+    if endpoint is None:
+        asked = _local(judge or "", first_token, request, base, runs, dtype, device)
+    else:
+        there = EndpointArguments(endpoint, served, key_env, yes, arithmetic, concurrency, timeout)
+        asked = _at_endpoint(request, there, tokenizer)
+    return _judged(request, asked, labels, beside, as_json)
+
+
+def _check_where(context: typer.Context, judge: str | None, endpoint: str | None) -> None:
+    """Refuse no judge or two of them, and options that do not fit where it is."""
     if (judge is None) == (endpoint is None):
         found = "neither --judge nor --endpoint" if judge is None else "--judge and --endpoint"
         raise SpecError(f"{found} given, accepted: one of them")
@@ -101,24 +121,6 @@ def command(
     else:
         refuse_with_endpoint(context, LOADED_HERE)
     need_extra("lab", "judging answers")
-    from narrowly.records.verdicts import Cuts
-    from narrowly.workbench.judging import judge_request
-
-    cuts = Cuts(misaligned_below=misaligned_below, coherent_above=coherent_above, coherent_at_cut=coherent_at_cut)
-    request = judge_request(
-        answers,
-        _rubrics(rubric),
-        cuts,
-        _folder(answers, out),
-        share=share,
-        shown="dialogue" if dialogue else "question",
-    )
-    _check_paths(labels, beside)
-    if endpoint is None:
-        asked = _local(judge or "", first_token, request, base, runs, dtype, device)
-    else:
-        asked = _at_endpoint(request, endpoint, served, key_env, yes, arithmetic, concurrency, timeout, tokenizer)
-    return _judged(request, asked, labels, beside, as_json)
 
 
 def _rubrics(name: str) -> RubricSet:
@@ -157,21 +159,20 @@ def _local(
     return local_judge(model, first_token=first_token, shown=request.shown, dtype=known_dtype(dtype), device=device)
 
 
-def _at_endpoint(
-    request: JudgeRequest, url: str, served: str | None, key_env: str | None, yes: bool, arithmetic: str | None,
-    concurrency: int, timeout: float, tokenizer: str | None,
-) -> JudgeToOpen:  # fmt: skip
+def _at_endpoint(request: JudgeRequest, there: EndpointArguments, tokenizer: str | None) -> JudgeToOpen:
     """Return the judge behind an endpoint, tried only once the user agrees that answers are sent."""
     from narrowly.models.endpoint.address import address_of
     from narrowly.workbench.judges_named import endpoint_judge
 
-    address = address_of(url, served, key_env)
+    address = address_of(there.url, there.model, there.key_env)
 
     def tried() -> EndpointBackend:
-        agree(address, f"{counted(request.total, 'answer')} with their questions", yes)
-        return opened(address, timeout, arithmetic=arithmetic, concurrency=concurrency)
+        agree(address, f"{counted(request.total, 'answer')} with their questions", there.yes)
+        return opened(address, there.timeout, arithmetic=there.arithmetic, concurrency=there.concurrency)
 
-    return endpoint_judge(address, tried, request.out, shown=request.shown, tokenizer=tokenizer, arithmetic=arithmetic)
+    return endpoint_judge(
+        address, tried, request.out, shown=request.shown, tokenizer=tokenizer, arithmetic=there.arithmetic
+    )
 
 
 def _judged(request: JudgeRequest, asked: JudgeToOpen, labels: Path | None, beside: Path | None, as_json: bool) -> int:
