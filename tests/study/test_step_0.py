@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 from typing import Any
 
@@ -99,9 +100,15 @@ def test_the_change_since_the_base_has_every_pair(bases: tuple[Path, Path], tmp_
     write_json(tmp_path / "one" / STUDY_FILE, study)
     tables = collect(tmp_path / "one", tmp_path / "runs")
     change = summarise_study(tmp_path / "one", read_frames(tables)).em_exists.change_from_base
-    assert change is not None and len(change.per_base) == 1 and change.estimate is not None
     outcomes = pl.read_parquet(tables / "outcomes.parquet")
     start = outcomes.filter((pl.col("step") == 0) & (pl.col("panel") == "broad"))
+    pooled = {
+        (row["arm"], row["domain"], row["step"]): math.log(row["misaligned"] / row["aligned"])
+        for row in outcomes.filter(pl.col("panel") == "broad").to_dicts()
+    }
+    adam, twin = ([pooled[arm, d, 2] - pooled[arm, d, 0] for d in DOMAINS] for arm in ("adam", "twin"))
+    assert change is not None and len(change.per_base) == 1
+    assert change.estimate == pytest.approx((sum(adam) - sum(twin)) / len(DOMAINS), rel=1e-6)
     assert start.select("base", "domain").n_unique() == start.height == 2 * len(DOMAINS)
     assert outcomes["off_topic"].null_count() == outcomes["broken"].null_count() == 0
 
