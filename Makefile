@@ -71,7 +71,7 @@ findings:  ## what surprised us in other people's packages, each in an environme
 	    *) echo "-- CHANGED: $$finding"; changed=1 ;; \
 	  esac; done; exit $$changed
 
-rosetta:  ## Muon and Lion in other packages, step by step beside ours, into docs/muon-elsewhere.md (Python 3.12, not in CI)
+rosetta:  ## Muon and Lion in other packages, step by step beside ours, into docs/muon-elsewhere.md (not in CI; PYTHON=a Python 3.12)
 	$(PYTHON) experiments/rosetta.py
 
 clean:

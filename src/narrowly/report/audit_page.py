@@ -25,6 +25,17 @@ from narrowly.report.kit import (
 )
 
 LEVELS = ("error", "warning", "note")
+TOGETHER = {
+    "dose": {"epochs": "epochs", "max_steps": "steps", "scheduler": "schedule"},
+    "LoRA": {
+        "lora_r": "r",
+        "lora_alpha": "alpha",
+        "lora_dropout": "dropout",
+        "lora_targets": "on",
+        "use_rslora": "rsLoRA",
+    },
+}
+"""Columns that hold several fields of a job, so that the table is not wider than a page."""
 
 
 def write_audit_page(record: Mapping[str, Any], path: Path) -> None:
@@ -70,13 +81,33 @@ def _field(field: Mapping[str, Any]) -> Cell:
     return Cell(_text(field["value"]), [*below, *([field["reason"]] if field["reason"] else [])])
 
 
+def _fields(job: Mapping[str, Any], names: Mapping[str, str]) -> Cell:
+    """Return one cell for fields that belong together; what is not set is left out, reasons follow once each."""
+    stated = [
+        f"{said} {'?' if job[name]['provenance'] == 'unknown' else _text(job[name]['value'])}"
+        for name, said in names.items()
+        if job[name]["provenance"] == "unknown" or job[name]["value"] is not None
+    ]
+    if stated and all(one.endswith(" ?") for one in stated):
+        stated = ["?"]
+    reasons = dict.fromkeys(job[name]["reason"] for name in names if job[name]["reason"])
+    return Cell(", ".join(stated) or "-", list(reasons))
+
+
 def _jobs(jobs: Sequence[Mapping[str, Any]]) -> Section:
+    alone = [name for name in NAMED if not any(name in names for names in TOGETHER.values())]
     columns = [
         Column("where", kind="prose"),
-        Column("tool"),
-        *(Column(name.replace("_", " "), kind="prose") for name in NAMED),
+        *(Column(name.replace("_", " "), kind="prose") for name in (*alone, *TOGETHER)),
     ]
-    rows = [[Cell(f"{job['file']}:{job['line']}"), job["tool"], *(_field(job[name]) for name in NAMED)] for job in jobs]
+    rows = [
+        [
+            Cell(f"{job['file']}:{job['line']}", [job["tool"]]),
+            *(_field(job[name]) for name in alone),
+            *(_fields(job, names) for names in TOGETHER.values()),
+        ]
+        for job in jobs
+    ]
     caption = "One row for each training job; below a value, where it comes from unless it is written in the file."
     return Section("jobs", "Jobs", [Table(caption, columns, rows, stacked=True, empty="No training job was found.")])
 
