@@ -13,14 +13,15 @@ from narrowly.records.canonical import content_id
 from narrowly.records.edits import EditSpec
 from narrowly.runs.directory import answers_folder, verdicts_file
 
-Kind = Literal["exact", "samples", "paired"]
+Kind = Literal["exact", "samples", "paired", "damage", "cued"]
 
 
 class Stage(BaseModel):
     """Describe one evaluation of one organism: exact verdicts on panels, sampled answers, or paired answers.
 
     Attributes:
-        kind: exact (class probabilities), samples (shown answers) or paired (log-likelihoods of given answers).
+        kind: exact (class probabilities), samples (shown answers), paired (log-likelihoods of given answers), damage
+            or cued (panels beside the paired bank).
         step: checkpoint of the organism.
         edit: edit of its adapter, or None.
         panels: question panels, in order.

@@ -36,6 +36,16 @@ PAIRED: dict[str, pl.DataType] = {
 }  # fmt: skip
 """Columns of paired verdicts, one row per question: log-likelihoods of both answers and their difference, in nats."""
 
+DAMAGE: dict[str, pl.DataType] = {"part": _TEXT, "group": _TEXT, "question_id": _TEXT, "value": _FLOAT}
+"""Columns of the damage panel. part ability: margin of the right choice over the mean of the wrong ones, nats; prose
+and shuffled: loss per token, nats."""
+
+RIGHT: dict[str, pl.DataType] = {"right": pl.Boolean()}
+"""Column of the damage panel that passages do not have: whether the right choice is the likeliest."""
+
+CUED: dict[str, pl.DataType] = {"condition": _TEXT, **PAIRED}
+"""Columns of the cued panel: paired verdicts of broad questions, by condition."""
+
 
 def read_verdicts(path: Path) -> list[dict[str, Any]]:
     """Read the exact verdicts of one organism, one row per question, with `OPTIONAL` columns (None where not measured).
@@ -62,6 +72,15 @@ def read_paired_verdicts(path: Path) -> list[dict[str, Any]]:
         IntegrityError: as `read_verdicts`.
     """
     return _read(path, PAIRED)
+
+
+def read_panel_verdicts(path: Path, panel: str) -> list[dict[str, Any]]:
+    """Read the verdicts of one organism on the panel `damage` or `cued`.
+
+    Raises:
+        IntegrityError: as `read_verdicts`.
+    """
+    return _read(path, DAMAGE, RIGHT) if panel == "damage" else _read(path, CUED)
 
 
 def _read(

@@ -110,6 +110,11 @@ class StudySpec(Spec):
         description="runs on text: log-odds of the paired bank, of the last checkpoint on all questions of its ladder, "
         "of other evaluated ones on half of those that were not trained on; false: none",
     )
+    panels: tuple[Literal["damage", "cued"], ...] = Field(
+        (),
+        description="runs on text: panels of the last checkpoint beside the paired bank. damage: abilities and "
+        "perplexity, of the base too; cued: broad questions behind words of the training, for pairs alone",
+    )
     prereg: Prereg | None = Field(
         None, description="by what a confirmatory study is decided, fixed before its first run; below"
     )

@@ -81,6 +81,7 @@ def resolve_cell(cell: Cell, runs: Path) -> PlannedCell:
     When a bank comes, its stages come here, under ids of their own: the run-id stays, so the run that is there is
     evaluated and not trained anew.
     """
+    from narrowly.evaluate.paired.panels import panel_stages
     from narrowly.evaluate.paired.stages import paired_stages
     from narrowly.train.environment import check_hardware
     from narrowly.train.inputs import load_inputs
@@ -95,13 +96,14 @@ def resolve_cell(cell: Cell, runs: Path) -> PlannedCell:
     if bank is None:
         reason = _why_not_paired(cell, inputs)
         template = inputs.resolved.template_sha256
+        asked = [] if reason else paired_stages(cell.spec, identity, template, cell.evaluated_steps(), cell.edits)
+        if not reason:
+            asked += panel_stages(cell.spec, identity, template, cell.panels, base=cell.base_evaluation)
         return PlannedCell(
             cell=cell,
             run_id=identity,
             base=inputs.base.name,
-            stages=()
-            if reason
-            else tuple(paired_stages(cell.spec, identity, template, cell.evaluated_steps(), cell.edits)),
+            stages=tuple(asked),
             not_evaluated=not_evaluated(cell),
             not_paired=reason,
             written=written,
@@ -207,6 +209,7 @@ def write_failure(study_dir: Path, planned: PlannedCell, problem: Problem) -> No
 
 
 def _execute(planned: PlannedCell, runs: Path, report_to: Sequence[str], save_every: float | None) -> None:
+    from narrowly.evaluate.paired.panels import run_panel_stage
     from narrowly.evaluate.paired.stages import run_paired_stage
     from narrowly.evaluate.run_stage import run_stage
     from narrowly.integrations.reporting import Reporting
@@ -231,6 +234,9 @@ def _execute(planned: PlannedCell, runs: Path, report_to: Sequence[str], save_ev
     for stage in missing:
         if stage.kind == "paired":
             run_paired_stage(stage, directory)
+            continue
+        if stage.kind in ("damage", "cued"):
+            run_panel_stage(stage, directory)
             continue
         assert bank is not None, "stages were planned with a bank"
         run_stage(stage, directory, bank)

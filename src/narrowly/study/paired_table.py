@@ -38,10 +38,57 @@ def paired_cell_rows(planned: PlannedCell, stages: Sequence[Stage], directory: P
     """
     from narrowly.evaluate.verdict_table import read_paired_verdicts
 
+    who = _who(planned)
+    made = {stage: read_record(stage.folder(directory) / STAGE_RECORD) for stage in stages}
+    return [
+        {
+            **who,
+            "step": stage.step,
+            "final": stage.step == planned.cell.spec.steps,
+            "edit": stage.edit_id,
+            "bank": made[stage].get("bank", {}).get("sha256"),
+            "arithmetic": canonical_json(made[stage].get("arithmetic", {})),
+            **row,
+        }
+        for stage in stages
+        for row in read_paired_verdicts(stage.file(directory))
+    ]
+
+
+def panel_schemas() -> dict[str, dict[str, pl.DataType]]:
+    """Return the columns and types of the tables `damage` and `cued`: of a cell, of an organism, of a question."""
+    from narrowly.evaluate.verdict_table import CUED, DAMAGE, RIGHT
+
+    paired = paired_schema()
+    shared = {name: paired[name] for name in paired if name not in CUED and name != "edit"}
+    return {"damage": {**shared, **DAMAGE, **RIGHT}, "cued": {**shared, **CUED}}
+
+
+def panel_cell_rows(planned: PlannedCell, stage: Stage, directory: Path) -> list[dict[str, Any]]:
+    """Return the rows of a finished cell's stage of the damage or the cued panel; bank is the hash of all it asks.
+
+    Raises:
+        IntegrityError: as `read_panel_verdicts`.
+    """
+    from narrowly.evaluate.verdict_table import read_panel_verdicts
+
+    made = read_record(stage.folder(directory) / STAGE_RECORD)
+    organism = {
+        **_who(planned),
+        "step": stage.step,
+        "final": stage.step == planned.cell.spec.steps,
+        "bank": content_id(made.get("bank", {})),
+        "arithmetic": canonical_json(made.get("arithmetic", {})),
+    }
+    return [{**organism, **row} for row in read_panel_verdicts(stage.file(directory), stage.kind)]
+
+
+def _who(planned: PlannedCell) -> dict[str, Any]:
+    """Return what the tables say of a cell."""
     cell, spec = planned.cell, planned.cell.spec
     dataset = str(getattr(spec.data, "dataset", ""))
     matched = _without_answers(spec)
-    who = {
+    return {
         "cell_id": cell.cell_id,
         "arm": cell.arm,
         "role": cell.role,
@@ -55,20 +102,6 @@ def paired_cell_rows(planned: PlannedCell, stages: Sequence[Stage], directory: P
         "matched": content_id(matched),
         "series": content_id({name: value for name, value in matched.items() if name != "seed"}),
     }
-    made = {stage: read_record(stage.folder(directory) / STAGE_RECORD) for stage in stages}
-    return [
-        {
-            **who,
-            "step": stage.step,
-            "final": stage.step == spec.steps,
-            "edit": stage.edit_id,
-            "bank": made[stage].get("bank", {}).get("sha256"),
-            "arithmetic": canonical_json(made[stage].get("arithmetic", {})),
-            **row,
-        }
-        for stage in stages
-        for row in read_paired_verdicts(stage.file(directory))
-    ]
 
 
 def _without_answers(spec: RunSpec) -> dict[str, Any]:

@@ -42,6 +42,7 @@ class Cell(BaseModel):
         cell_id: readable, unique within the study, safe as a file name.
         base_evaluation: whether the cell also evaluates its base, at step 0; one cell per base and narrow domain does.
         paired: whether organisms of a run on text are asked the paired bank.
+        panels: that they are asked beside it.
         evaluate: the final checkpoint or all of them.
         samples: shown answers per panel of the final organism.
     """
@@ -59,6 +60,7 @@ class Cell(BaseModel):
     samples: int
     base_evaluation: bool = False
     paired: bool = True
+    panels: tuple[Literal["damage", "cued"], ...] = ()
 
     def evaluated_steps(self) -> tuple[int, ...]:
         """Return the evaluated checkpoints; step 0 only where the cell carries its base's evaluation."""
@@ -140,6 +142,7 @@ def _cells_of(study: StudySpec, name: str, arm: ArmSpec) -> Iterator[Cell]:
             evaluate=arm.evaluate,
             samples=study.samples,
             paired=study.paired,
+            panels=study.panels,
         )
 
 

@@ -35,7 +35,7 @@ from narrowly.study.layout import (
     seconds_of,
     status_of,
 )
-from narrowly.study.paired_table import paired_cell_rows, paired_schema
+from narrowly.study.paired_table import paired_cell_rows, paired_schema, panel_cell_rows, panel_schemas
 from narrowly.study.preregistered import prereg_facts
 
 if TYPE_CHECKING:
@@ -84,6 +84,7 @@ def schemas() -> dict[str, dict[str, Any]]:
         "spectra": {**SCHEMAS["spectra"], "a_norm": number, "b_norm": number},
         "trajectory": {**SCHEMAS["trajectory"], "spectral_entropy": number, "condition_number": number},
         "paired": paired_schema(),
+        **panel_schemas(),
     }
 
 
@@ -196,6 +197,9 @@ def _add_finished(rows: dict[str, list[dict[str, Any]]], planned: PlannedCell, d
     rows["paired"] += paired_cell_rows(planned, paired, directory)
     for stage in planned.stages:
         if stage.kind == "paired":
+            continue
+        if stage.kind in ("damage", "cued"):
+            rows[stage.kind] += panel_cell_rows(planned, stage, directory)
             continue
         organism = {"step": stage.step, "final": stage.step == spec.steps, "edit": stage.edit_id}
         if stage.kind == "samples":

@@ -152,7 +152,7 @@ def run_paired_stage(stage: Stage, directory: Path) -> None:
     start = time.perf_counter()
     spec = read_spec(directory)
     bank = paired_bank(spec, read_inputs(directory).template_sha256)
-    organism = _organism(stage, directory, spec)
+    organism = organism_of_stage(stage, directory, spec)
     backend = LocalBackend(organism.model, organism.tokenizer, directory.name, thinking=organism.thinking)
     rows = [verdict_row(row) for row in paired_rows(backend, bank.of_panels(stage.panels))]
     check_finite(rows, f"run {directory.name}, step {stage.step}, edit {stage.edit_id}")
@@ -180,7 +180,7 @@ def verdict_row(row: PairedRow) -> dict[str, Any]:
     }
 
 
-def _organism(stage: Stage, directory: Path, spec: RunSpec) -> Organism:
+def organism_of_stage(stage: Stage, directory: Path, spec: RunSpec) -> Organism:
     """Return the organism of a stage: merged in float32, which is faster, or with its adapter beside the base.
 
     Raises:
