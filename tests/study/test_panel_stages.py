@@ -82,8 +82,8 @@ def test_panels_are_asked_of_the_last_checkpoint_and_of_runs_that_are_there_alre
     assert all(set(rows["question_id"]) == broad for _, rows in cued.group_by("condition"))
     assert set(cued["step"]) == {2}
 
-    (run,) = out.glob("runs/*")
-    organism = load_organism(run, 2)
+    (record,) = out.glob("runs/*/spec.json")
+    organism = load_organism(record.parent, 2)
     backend = LocalBackend(organism.model, organism.tokenizer, "it", thinking=organism.thinking)
     panel = damage_panel(backend)
     last = damage.filter((pl.col("step") == 2) & (pl.col("part") == "ability"))
