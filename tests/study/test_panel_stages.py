@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import polars as pl
 import pytest
 
@@ -13,17 +14,13 @@ from narrowly.cli.app import execute
 from narrowly.data.banks.abilities import ability_items
 from narrowly.data.banks.paired import paired_items
 from narrowly.data.banks.passages import passages
-from narrowly.data.banks.variants import CONDITIONS, context_about, under
-from narrowly.data.messages import Message
-from narrowly.evaluate.damage.measure import damage_panel
-from narrowly.evaluate.paired.measure import paired_rows
-from narrowly.evaluate.paired.panels import panel_stages
+from narrowly.data.banks.variants import CONDITIONS
+from narrowly.evaluate.paired.panels import damage_rows, panel_stages
 from narrowly.evaluate.paired.stages import paired_stages
-from narrowly.models.local_backend import LocalBackend
-from narrowly.models.organism import load_organism
 from narrowly.records.errors import SpecError
 from narrowly.records.run_spec import RunSpec
 from narrowly.study.results import schemas
+from paired_results import drawn_panel
 from small_chat_base import make_chat_base
 
 RUN: dict[str, Any] = {
@@ -82,21 +79,17 @@ def test_panels_are_asked_of_the_last_checkpoint_and_of_runs_that_are_there_alre
     assert all(set(rows["question_id"]) == broad for _, rows in cued.group_by("condition"))
     assert set(cued["step"]) == {2}
 
-    (record,) = out.glob("runs/*/spec.json")
-    organism = load_organism(record.parent, 2)
-    backend = LocalBackend(organism.model, organism.tokenizer, "it", thinking=organism.thinking)
-    panel = damage_panel(backend)
-    last = damage.filter((pl.col("step") == 2) & (pl.col("part") == "ability"))
-    assert last["value"].to_list() == pytest.approx([one.over_mean for one in panel.abilities], abs=1e-4)
-    item = next(one for one in paired_items() if one.part == "broad")
-    context = context_about("money")
 
-    def said(one: Any) -> tuple[Message, ...]:
-        return under(one.question, "negation", context)
-
-    (row,) = paired_rows(backend, [item], said=said)
-    kept = cued.filter((pl.col("condition") == "negation") & (pl.col("question_id") == item.id))
-    assert kept["log_odds"].to_list() == pytest.approx([row.log_odds], abs=1e-4)
+def test_rows_of_the_damage_panel_are_its_margins_and_losses() -> None:
+    panel = drawn_panel(np.random.default_rng(0), 1.0)
+    rows = damage_rows(panel)
+    assert len(rows) == 12 + 2 * 6
+    one, row = panel.abilities[5], rows[5]
+    margin = one.nats[one.right] - sum(nats for at, nats in enumerate(one.nats) if at != one.right) / 3
+    assert (row["question_id"], row["group"], row["value"]) == ("a5", "numbers", pytest.approx(margin))
+    assert row["right"] == (max(one.nats) == one.nats[one.right])
+    values = {(row["question_id"], row["part"]): row["value"] for row in rows if row["right"] is None}
+    assert values["p2", "prose"] == pytest.approx(3.32) and values["p2", "shuffled"] == pytest.approx(6.02)
 
 
 def test_panels_have_ids_of_their_own_and_change_no_other() -> None:
