@@ -175,7 +175,7 @@ def test_second_moments_are_those_of_what_the_modules_of_the_base_read(world: Wo
 def test_the_default_points_hold_each_control_at_each_strength() -> None:
     places = default_places()
     assert len(places) == len(set(places))
-    full = {(place.control, place.f) for place in places if place[:2] == ("frobenius", "module")}
+    full = {(place.control, place.f) for place in places if place[:2] == ("frobenius", "joint")}
     strengths = (0.0, 0.25, 0.5, 0.75, 1.0, 1.25)
     assert full == {(c, f) for c in ("orthogonal", "random", "added") for f in strengths} - {("random", 0.0)}
     assert {place[:2] for place in places} == {(i, g) for i in ("frobenius", "functional") for g in ("module", "joint")}

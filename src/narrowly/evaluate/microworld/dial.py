@@ -57,17 +57,17 @@ class ReferenceRun(NamedTuple):
 def default_places(draws: int = 1) -> list[Place]:
     """Return the points of a dial along one reference.
 
-    Frobenius per module: orthogonal and random parts and the added reference at all strengths. In the other inner
-    product and granularity: f = 0 and .5, with a random part at .5.
+    Frobenius over all modules jointly: orthogonal and random parts and the added reference at all strengths. Per module
+    and in the functional inner product: f = 0 and .5, with a random part at .5.
     """
     found: list[Place] = []
     for inner in ("frobenius", "functional"):
         for granularity in ("module", "joint"):
-            full = (inner, granularity) == ("frobenius", "module")
+            full = (inner, granularity) == ("frobenius", "joint")
             orthogonal, random = (STRENGTHS, STRENGTHS) if full else _BESIDE
             found += [Place(inner, granularity, "orthogonal", f) for f in orthogonal]
             found += [Place(inner, granularity, "random", f, draw) for f in random if f for draw in range(draws)]
-    found += [Place("frobenius", "module", "added", f) for f in STRENGTHS]
+    found += [Place("frobenius", "joint", "added", f) for f in STRENGTHS]
     return found
 
 
