@@ -31,17 +31,24 @@ ROOT = Path(__file__).parents[1]
 FOLDER = ROOT / "evidence"
 STUDIES = ("x1_ladder", "x3_dial", "x5_penalty", "x4_controls", "x7_prior", "x6_spectral_power")
 SEEDS = range(8, 24)
-PRIOR_SEEDS = range(8, 12)
-PRIOR = ((0.1694, 0.1356), (0.0897, 0.2153), (0.0339, 0.2711), (0.0122, 0.2928))
-"""evil_share and narrow_share of the worlds of X7 whose rho is .1, .3, 1 and 3; rho .002 is the default world."""
+PRIOR = (
+    (0.1694, 0.1356, range(8, 12)),
+    (0.0897, 0.2153, range(8, 12)),
+    (0.0339, 0.2711, range(8, 12)),
+    (0.0122, 0.2928, range(12, 16)),
+)
+"""evil_share, narrow_share and seeds of the worlds of X7 whose rho is .1, .3, 1 and 3; rho .002 is the default world.
+
+Rho 1 and 3 decide together: bases of one seed share topics and initial weights and would be no independent units.
+"""
 
 
 def wanted(prior: bool) -> list[tuple[WorldConfig, int]]:
     """Return config and seed of every base that is needed."""
     found = [(WorldConfig(), seed) for seed in SEEDS]
     if prior:
-        worlds = [WorldConfig(evil_share=evil, narrow_share=narrow) for evil, narrow in PRIOR]
-        found += [(world, seed) for world in worlds for seed in PRIOR_SEEDS]
+        for evil, narrow, seeds in PRIOR:
+            found += [(WorldConfig(evil_share=evil, narrow_share=narrow), seed) for seed in seeds]
     return found
 
 
