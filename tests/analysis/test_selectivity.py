@@ -72,7 +72,7 @@ def test_without_levels_in_common_it_is_not_tested_and_both_ranges_are_listed():
 
 @pytest.mark.parametrize(
     ("reference", "why"),
-    [("adam", "no path: lion ran at one rate and was evaluated at its end only"), (None, "no arm of adam")],
+    [("adam", "no path: it ran at one rate and was evaluated at its end only"), (None, "no arm of adam")],
 )
 def test_an_arm_without_a_path_or_a_reference_is_not_tested_with_the_reason(reference, why):
     lion = [row for row in steps("lion", 0.0) if row["final"]]

@@ -70,7 +70,9 @@ def selectivity_of(ladder: pl.DataFrame, arm: str, reference: str | None) -> Sel
         if first is not None and second is not None:
             return _matched(first, second, dial)
     without = [name for name, found in paths.items() if all(one is None for one in found)]
-    which = " and ".join(without) or "the two arms"
+    if not without:
+        return not_tested("no path in common: one arm ran at several rates, the other was evaluated along the way")
+    which = "it" if arm in without else reference
     return not_tested(f"no path: {which} ran at one rate and was evaluated at its end only")
 
 

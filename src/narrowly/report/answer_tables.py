@@ -142,14 +142,11 @@ def ladder(summary: Summary, names: ArmNames) -> Table:
     for arm in order(list(summary.ladder)):
         row = summary.ladder[arm]
         found = row.selectivity
-        cell = (
-            measured(found, 2, signed=True)
-            if found.estimate is not None
-            else Cell(found.verdict, below=(found.reason or "",))
-        )
+        cell = measured(found, 2, signed=True) if found.estimate is not None else Cell(found.verdict)
         bases = f"{found.n_bases} of {found.bases}" if found.bases else ""
         shares = (measured(row.misaligned[rung], 1, 100.0) for rung in shown)
-        rows.append([names(arm), cell, bases, *shares, measured(row.update_norm, 2)])
+        note = found.reason or ""
+        rows.append([names(arm), cell, bases, *shares, measured(row.update_norm, 2), note])
     return Table(
         "Selectivity: broad pooled log-odds beyond Adam’s where both have equal log-odds on held-out topics, mean over "
         "the levels that both reach in a base; below 0 an arm spreads less than Adam at equal generalisation in the "
@@ -160,6 +157,7 @@ def ladder(summary: Summary, names: ArmNames) -> Table:
             Column("bases"),
             *numbers(*shown.values(), unit="%"),
             *numbers("norm of the update", unit="Frobenius"),
+            Column("note", kind="prose"),
         ],
         rows,
         title="The ladder of every arm",

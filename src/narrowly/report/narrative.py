@@ -34,8 +34,8 @@ def what_happened(summary: Summary) -> list[str]:
     """Return the plain-words account of what a study's organisms answer, one sentence or two per finding."""
     return [
         *_bases(summary),
-        *_rates(summary),
         *_selectivity(summary),
+        *_rates(summary),
         *_contrasts(summary),
         *_ideal(summary),
         *_persona(summary),
@@ -135,8 +135,9 @@ def _selectivity(summary: Summary) -> list[str]:
     arms = [arm for arm in order(list(summary.ladder)) if summary.ladder[arm].role in ("optimiser", "penalty")]
     told, untold = [], []
     for arm in arms:
-        found = summary.ladder[arm].selectivity
-        name = label(arm)
+        row = summary.ladder[arm]
+        found = row.selectivity
+        name = f"{label(row.of)} with the penalty" if row.role == "penalty" and row.of else label(arm)
         if found.estimate is None:
             untold.append(f"{name} ({found.reason})")
             continue
