@@ -20,7 +20,7 @@ from pathlib import Path
 from narrowly.microworld.build import base_name, build_command
 from narrowly.microworld.cards import CARD, built_folder
 from narrowly.microworld.config import WorldConfig
-from narrowly.records.errors import NarrowlyError
+from narrowly.records.errors import NarrowlyError, SpecError
 from narrowly.records.study_spec import load_study_spec
 from narrowly.report.write import report_study
 from narrowly.study.committed import write_results
@@ -79,13 +79,19 @@ def build(config: WorldConfig, seed: int) -> int:
 
 
 def run(file: Path, runs: Path, results: Path, workers: int) -> StudyRun:
-    """Run a study, its dial where it has one, its report, and write what is committed of it."""
+    """Run a study, its dial where it has one, its report, and write what is committed of it.
+
+    Cells that fail are tried once more, as every preregistration of `evidence/` says; then they count as missing.
+    """
     study = load_study_spec(file)
     found = run_study(study, runs, workers=workers, file=file)
+    if found.failed:
+        found = run_study(study, runs, workers=workers, file=file)
     print(f"{study.name}: {found.done} of {found.planned} cells done, {len(found.failed)} failed", flush=True)
     if file.stem == "x3_dial":
         dial = [sys.executable, str(ROOT / "experiments" / "orthogonal_dial.py"), str(file), "--runs", str(runs)]
-        subprocess.run(dial, check=True)
+        if subprocess.run(dial, check=False).returncode != 0:
+            raise SpecError(f"the dial of {study.name} did not end; accepted: a study whose cells are all done")
     report_study(found.study_dir)
     shown = file.relative_to(ROOT) if file.is_relative_to(ROOT) else Path(file.name)
     summary = write_results(found.study_dir, results / study.name, file, f"narrowly run {shown.as_posix()}")

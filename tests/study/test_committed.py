@@ -113,6 +113,25 @@ def test_the_runs_are_later_than_the_commit_of_the_preregistration(repository) -
     assert order_faults(repository / "results" / "smoke_evidence") == []
 
 
+def test_nothing_is_decided_before_the_last_cell_was_tried_and_a_failed_one_counts_as_missing(repository, tmp_path):
+    out = shutil.copytree(repository / "out", tmp_path / "out")
+    cells = out / "smoke_evidence" / "tables" / "cells.parquet"
+    table = pl.read_parquet(cells)
+    one = pl.col("cell_id") == table["cell_id"][0]
+    for status in ("pending", "failed"):
+        table.with_columns(status=pl.when(one).then(pl.lit(status)).otherwise("status")).write_parquet(cells)
+        arguments = (out / "smoke_evidence", tmp_path / status, repository / "smoke_evidence.yaml", "again")
+        if status == "pending":
+            with pytest.raises(SpecError, match="1 of 10 cells of 'smoke_evidence' were not run"):
+                write_results(*arguments)
+            assert not (tmp_path / status).exists()
+        else:
+            summary = write_results(*arguments)
+            assert (summary.planned, summary.done) == (10, 9)
+            decided = summary.findings.decisions[0]
+            assert (decided.word, decided.bases, decided.of_bases) == ("not tested", 4, 5)
+
+
 def test_results_of_another_preregistration_are_not_written_over(repository, tmp_path) -> None:
     file = tmp_path / "smoke_evidence.yaml"
     file.write_text((repository / "smoke_evidence.yaml").read_text().replace("margin: 0.35", "margin: 0.5"))

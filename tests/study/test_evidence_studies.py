@@ -99,7 +99,8 @@ def dialled(other: float) -> pl.DataFrame:
 def test_another_init_finds_what_is_hidden_only_where_misalignment_rises(other, words, finds) -> None:
     prereg = load_study_spec(FOLDER / "x3_dial.yaml").prereg
     assert prereg is not None
-    evidence = Evidence(pl.DataFrame({"step": [0], "final": [False]}), dialled(other))
+    none = pl.DataFrame({"arm": ["muon"], "base": ["micro-8"], "step": [0], "final": [False]})
+    evidence = Evidence(none, dialled(other))
     found = [decide(finding, evidence).word for finding in prereg.findings]
     assert tuple(found) == words
     said = dict(zip((finding.id for finding in prereg.findings), found, strict=True))

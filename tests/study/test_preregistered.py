@@ -105,6 +105,9 @@ def test_a_preregistration_changes_no_cell_and_a_study_without_one_has_no_hash()
         ({"findings": [{**FINDING, "rule": {"kind": "equivalenc", "margin": 1}}]}, "equivalence"),
         ({"conclusions": [{"when": {"lin": "open"}, "say": "x"}]}, "unknown finding 'lin'"),
         ({"exclusions": "micro-9"}, "none"),
+        ({"findings": [{**FINDING, "min_bases": 4}]}, "min_bases"),
+        ({"findings": [{**FINDING, "contrast": {**CONTRAST, "first": ["muon", "adam"]}}]}, "is muon, adam.*one arm"),
+        ({"findings": [{**FINDING, "contrast": {**CONTRAST, "second": "base"}}]}, "is base.*one arm"),
     ],
 )
 def test_a_preregistration_that_says_nothing_clear_is_refused(prereg, words) -> None:
@@ -189,6 +192,8 @@ def test_results_after_the_preregistration_have_no_fault_and_each_disorder_is_to
 
     assert "before the commit" in faults(first_run=record["commit_time"] - 1)
     assert "is no ancestor" in faults(commit=git(file.parent, "rev-parse", "HEAD"))
+    assert "does not hold" in faults(commit=git(file.parent, "rev-parse", "HEAD~2"))
+    assert "does not hold" in faults(hash="0" * 64)
     assert "no commit is known" in faults(commit="unknown")
     assert "does not say when" in faults(first_run=None)
     assert "recorded is" in faults(commit_time=record["commit_time"] - 100)

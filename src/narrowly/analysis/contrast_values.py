@@ -9,7 +9,7 @@ from typing import NamedTuple
 import numpy as np
 import polars as pl
 
-from narrowly.analysis.matching.curves import Sources, Whole, curves
+from narrowly.analysis.matching.curves import Sources, Unit, Whole, curves
 from narrowly.analysis.matching.measures import Measure, measure
 from narrowly.records.errors import SpecError
 from narrowly.records.prereg import PrimaryContrast
@@ -35,7 +35,7 @@ class Differences(NamedTuple):
 
     @property
     def bases(self) -> int:
-        """Return how many bases have organisms of at least one set."""
+        """Return how many bases there are: those that give a difference, and those that give none."""
         return len(self.per_base) + len(self.without)
 
 
@@ -61,14 +61,21 @@ def differences(
     if contrast.match == "none":
         first = _means(contrast, rows, dial, contrast.first, contrast.first_edit)
         second = _second_means(contrast, rows, dial, ideal)
-        return _subtracted(first, second, _trained(contrast, rows, dial))
+        fixed = isinstance(contrast.second, str)
+        return _subtracted(first, second, _trained(contrast, rows, dial), _asked_for(contrast, ladder, fixed))
     found = measure(contrast.match, "pooled")
     outcome = outcome_column(contrast)
     sides = [
         _curves(side, rows, Sources(found, outcome, "_dial", None))
         for side in ((contrast.first, contrast.first_edit), (_arms(contrast), contrast.second_edit))
     ]
-    return _matched(sides[0], sides[1], found, contrast.between)
+    return _matched(sides[0], sides[1], found, contrast.between, _asked_for(contrast, ladder, False))
+
+
+def _asked_for(contrast: PrimaryContrast, ladder: pl.DataFrame, first_only: bool) -> set[str]:
+    """Return the bases that a contrast has runs on, whatever was measured there."""
+    arms = contrast.first if first_only else (*contrast.first, *_arms(contrast))
+    return set(ladder.filter(pl.col("arm").is_in(arms) & (pl.col("step") > 0))["base"].to_list())
 
 
 def outcome_column(contrast: PrimaryContrast) -> str:
@@ -92,8 +99,8 @@ def _with_shares(rows: pl.DataFrame, contrast: PrimaryContrast) -> pl.DataFrame:
     return rows.with_columns(rate.alias(f"{rung}_literature"), (1 - aligned).alias(f"{rung}_not_aligned"))
 
 
-def _curves(side: tuple[tuple[str, ...], str], rows: pl.DataFrame, sources: Sources) -> dict[str, list[Whole]]:
-    """Return the curves of a set by base: over rates, or over the factors of each rate where the set is scalings."""
+def _curves(side: tuple[tuple[str, ...], str], rows: pl.DataFrame, sources: Sources) -> dict[Unit, list[Whole]]:
+    """Return the curves of a set by unit: over rates, or over the factors of each rate where the set is scalings."""
     arms, edit = side
     own = rows.filter(pl.col("arm").is_in(arms) & (pl.col("step") > 0))
     if edit == "scale":
@@ -102,27 +109,41 @@ def _curves(side: tuple[tuple[str, ...], str], rows: pl.DataFrame, sources: Sour
         parts = [part for _, part in own.drop_nulls("_dial").group_by("cell_id", maintain_order=True)]
     else:
         parts = [own.filter(pl.col("edit") == edit).with_columns(pl.col("lr").alias("_dial"))]
-    found: dict[str, list[Whole]] = {}
+    found: dict[Unit, list[Whole]] = {}
     for part in parts:
         for unit, whole in curves(part, sources).items():
-            found.setdefault(unit.base, []).append(whole)
+            found.setdefault(unit, []).append(whole)
     return found
 
 
 def _matched(
-    first: Mapping[str, list[Whole]], second: Mapping[str, list[Whole]], at: Measure, window: tuple[float, float] | None
+    first: Mapping[Unit, list[Whole]],
+    second: Mapping[Unit, list[Whole]],
+    at: Measure,
+    window: tuple[float, float] | None,
+    asked_for: set[str],
 ) -> Differences:
     per_base, without = {}, {}
-    for base in sorted(first.keys() | second.keys()):
-        if base not in first or base not in second:
-            without[base] = f"no organisms of the {'second' if base in first else 'first'} set"
-            continue
-        value = unit_means([_distance(one, other, at, window) for one in first[base] for other in second[base]])
-        if value is None:
-            without[base] = f"no level in common: {_range(first[base], at)} and {_range(second[base], at)}"
-        else:
+    for base in sorted(asked_for):
+        sides = [{unit: own for unit, own in side.items() if unit.base == base} for side in (first, second)]
+        units = [unit for unit in sides[0] if unit in sides[1]]
+        pairs = [(one, other) for unit in units for one in first[unit] for other in second[unit]]
+        value = unit_means([_distance(one, other, at, window) for one, other in pairs])
+        if value is not None:
             per_base[base] = value
+        elif not units:
+            without[base] = _absent(bool(sides[0]), bool(sides[1]))
+        else:
+            ranges = [_range([whole for unit in units for whole in side[unit]], at) for side in (first, second)]
+            without[base] = f"no level in common: {ranges[0]} and {ranges[1]}"
     return Differences(per_base, without, {})
+
+
+def _absent(first: bool, second: bool) -> str:
+    if first and second:
+        return "no domain and seed in common"
+    missing = [name for name, there in (("first", first), ("second", second)) if not there]
+    return f"nothing measured of the {' and the '.join(missing)} set"
 
 
 def _distance(first: Whole, second: Whole, at: Measure, window: tuple[float, float] | None) -> float | None:
@@ -175,7 +196,7 @@ def _organisms(rows: pl.DataFrame, dial: pl.DataFrame | None, arms: tuple[str, .
 
 
 def _by_base(organisms: pl.DataFrame, contrast: PrimaryContrast, column: str) -> dict[str, float]:
-    scaled = _with_shares(organisms, contrast).drop_nulls(column)
+    scaled = _with_shares(organisms, contrast).filter(pl.col(column).is_finite().fill_null(False))
     means = scaled.group_by("base").agg(pl.col(column).mean()).sort("base")
     return {str(base): float(value) for base, value in means.select("base", column).iter_rows()}
 
@@ -198,7 +219,11 @@ def _trained(contrast: PrimaryContrast, rows: pl.DataFrame, dial: pl.DataFrame |
     return {str(base): float(value) for base, value in means.iter_rows()}
 
 
-def _subtracted(first: Mapping[str, float], second: Mapping[str, float], trained: dict[str, float]) -> Differences:
+def _subtracted(
+    first: Mapping[str, float], second: Mapping[str, float], trained: dict[str, float], asked_for: set[str]
+) -> Differences:
     both = {base: first[base] - second[base] for base in first if base in second}
-    alone = {base: "no organisms of the second set" for base in first if base not in second}
+    alone = {
+        base: _absent(base in first, base in second) for base in sorted(asked_for | first.keys()) if base not in both
+    }
     return Differences(both, alone, trained)

@@ -145,8 +145,8 @@ def _rise(
     for control in rule.controls:
         contrast = finding.contrast.model_copy(update={"second": finding.contrast.first, "second_edit": control})
         over = t_interval(differences(contrast, *evidence).per_base.values())
-        if over.low is None or over.high is None:
-            return "not tested", f"against {control}: {over.reason}"
+        if over.n < finding.min_bases or over.low is None or over.high is None:
+            return "not tested", f"against {control}: {counted(over.n, 'base')}, {finding.min_bases} needed"
         if over.high < 0:
             return "refuted", None
         if over.low <= 0:

@@ -39,6 +39,19 @@ def first_commit(file: Path, holds: Callable[[str], bool]) -> str | None:
     return None
 
 
+def texts_with(folder: Path, commit: str, word: str, endings: tuple[str, ...]) -> list[str]:
+    """Return the texts of a commit's files that hold a word, of some endings; none where git cannot say it."""
+    patterns = [f":(top,glob)**/*{ending}" for ending in endings]
+    names = _git(folder, "grep", "--full-name", "-l", "-z", "-F", "-e", word, commit, "--", *patterns)
+    found = [_git(folder, "show", name) for name in (names or "").split("\0") if name]
+    return [text for text in found if text is not None]
+
+
+def is_whole(folder: Path) -> bool:
+    """Return whether a folder is in a repository with all its history: neither a shallow clone nor none at all."""
+    return _git(folder, "rev-parse", "--is-shallow-repository") == "false"
+
+
 def added_in(path: Path) -> str | None:
     """Return the commit of the current branch that first added a file, or None where it is in none."""
     found = _git(path.resolve().parent, "log", "--diff-filter=A", "--format=%H", "--reverse", "--", path.name)

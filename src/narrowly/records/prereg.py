@@ -26,7 +26,9 @@ FINDING_ID = r"^[a-z0-9][a-z0-9_-]{0,59}$"
 class PrimaryContrast(Spec):
     """One contrast: organisms of some arms against those of others, base by base, first minus second."""
 
-    first: tuple[str, ...] = Field(min_length=1, description="arms; their rates are the points that are matched")
+    first: tuple[str, ...] = Field(
+        min_length=1, description="arms; one where something is matched, whose rates are the points of its curve"
+    )
     second: tuple[str, ...] | Literal["base", "ideal"] = Field(
         description="arms; base: the base before fine-tuning; ideal: the ideal learner's rate of the base's world"
     )
@@ -55,6 +57,10 @@ class PrimaryContrast(Spec):
     def _a_window(self) -> PrimaryContrast:
         if self.between is not None and (self.match == "none" or not self.between[0] < self.between[1]):
             raise ValueError(f"between is {list(self.between)}, accepted: two rising numbers, with a matching variable")
+        for name, arms in (("first", self.first), ("second", self.second)):
+            if self.match != "none" and (isinstance(arms, str) or len(arms) > 1):
+                found = arms if isinstance(arms, str) else ", ".join(arms)
+                raise ValueError(f"{name} is {found}, accepted with match: {self.match}: one arm, whose curve it is")
         return self
 
 
@@ -104,7 +110,9 @@ class Finding(Spec):
     estimand: str = Field(min_length=1, description="what number is estimated, in words")
     rule: Rule = Field(description="what the code applies; below")
     decision: str = Field(min_length=1, description="the rule in words")
-    min_bases: int = Field(ge=2, description="with fewer bases in common support the finding is `not tested`")
+    min_bases: int = Field(
+        ge=5, description="with fewer bases in common support the finding is `not tested`; an interval needs five"
+    )
 
 
 class SecondaryContrast(Spec):

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from narrowly.records.canonical import sha256_file
-from narrowly.records.errors import RunDirectoryError, SpecError
+from narrowly.records.errors import RunDirectoryError, SpecError, counted
 from narrowly.records.files import atomic_path, write_json, write_text
 from narrowly.records.study_spec import StudySpec, load_study_spec
 from narrowly.runs.directory import ENVIRONMENT, runs_folder
@@ -54,7 +54,8 @@ def write_results(study_dir: Path, folder: Path, file: Path, command: str) -> Ev
         command: that repeats the study, for the record.
 
     Raises:
-        SpecError: the study has no preregistration, or results of another one are in the folder.
+        SpecError: the study has no preregistration, results of another one are in the folder, or a cell was not tried
+            yet: nothing is decided before the last one.
         RunDirectoryError: no tables yet.
     """
     from narrowly.analysis.ladder import ladder_table
@@ -67,6 +68,12 @@ def write_results(study_dir: Path, folder: Path, file: Path, command: str) -> Ev
             f"{record.hash[:12]}; accepted: the file as it was, with departures in {DEVIATIONS_FILE}"
         )
     tables = read_tables(study_dir / TABLES)
+    left = tables.cells.filter(~tables.cells["status"].is_in(["done", "failed"]))
+    if not left.is_empty():
+        raise SpecError(
+            f"{left.height} of {counted(tables.cells.height, 'cell')} of {study.name!r} were not run, first "
+            f"{left['cell_id'][0]!r}; accepted: a study whose cells are all done, or failed and tried again"
+        )
     kept = {CELLS: tables.cells.select(CELL_COLUMNS), LADDER: ladder_table(tables), DIAL: dial_table(study_dir)}
     for name, frame in kept.items():
         if frame is not None:

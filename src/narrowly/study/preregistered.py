@@ -18,7 +18,7 @@ from narrowly.records.base_seeds import refuse_used_seeds
 from narrowly.records.errors import IntegrityError, NarrowlyError, SpecError
 from narrowly.records.explain import first_fault
 from narrowly.records.files import read_record, write_json
-from narrowly.records.git_history import added_in, commit_time, first_commit, is_ancestor
+from narrowly.records.git_history import added_in, commit_time, first_commit, is_ancestor, texts_with
 from narrowly.records.mappings import read_mapping
 from narrowly.records.prereg import Prereg
 from narrowly.records.spec import Spec, validated
@@ -171,8 +171,8 @@ def file_of(study: str) -> Path | None:
 def order_faults(results: Path, summary: str = "summary.json") -> list[str]:
     """Return what contradicts that a study was preregistered before its results, one line each; none is what is wanted.
 
-    The commit of the preregistration must be known, be an ancestor of the commit that added the results, and be older
-    than the first run.
+    The commit of the preregistration must be known, hold it, be an ancestor of the commit that added the results, and
+    be older than the first run. A repository that does not have the whole history can say nothing of it.
 
     Args:
         results: folder of committed results, with prereg.json.
@@ -184,6 +184,8 @@ def order_faults(results: Path, summary: str = "summary.json") -> list[str]:
         return [f"{results}: no commit is known that held the preregistration {record.hash[:12]} before the runs"]
     faults = []
     actual = commit_time(results, record.commit)
+    if actual is not None and record.hash not in map(_hash_of_text, _prereg_texts(results, record.commit)):
+        faults.append(f"{results}: commit {record.commit[:12]} does not hold the preregistration {record.hash[:12]}")
     if actual != record.commit_time:
         faults.append(f"{results}: commit {record.commit[:12]} has time {actual}, recorded is {record.commit_time}")
     added = added_in(results / summary)
@@ -194,6 +196,10 @@ def order_faults(results: Path, summary: str = "summary.json") -> list[str]:
     elif record.first_run <= record.commit_time:
         faults.append(f"{results}: a run began at {record.first_run:.0f}, before the commit ({record.commit_time:.0f})")
     return faults
+
+
+def _prereg_texts(folder: Path, commit: str) -> list[str]:
+    return texts_with(folder, commit, "prereg", (".yaml", ".yml", ".json"))
 
 
 def prereg_facts(study: Mapping[str, Any], study_dir: Path, frames: Frames) -> dict[str, Any] | None:
