@@ -27,6 +27,13 @@ What is computed, and when there is no verdict: docs/matching.md.
 """
 
 
+Between = Annotated[
+    str | None,
+    typer.Option("--between", metavar="LOW,HIGH", help="Levels of what is matched on that count (default all)."),
+]
+Over = Annotated[str, typer.Option("--over", help="base, or seed where there is one base only.")]
+
+
 def command(
     study_dir: Annotated[Path, typer.Argument(metavar="FOLDER", help="Of a study, as out/rates.")],
     arms: Annotated[
@@ -55,11 +62,8 @@ def command(
         str | None,
         typer.Option("--dial", metavar="FIELD", help="Orders the runs of a set: lr, step, a field of runs, or at."),
     ] = None,
-    between: Annotated[
-        str | None,
-        typer.Option("--between", metavar="LOW,HIGH", help="Levels of what is matched on that count (default all)."),
-    ] = None,
-    over: Annotated[str, typer.Option("--over", help="base, or seed where there is one base only.")] = "base",
+    between: Between = None,
+    over: Over = "base",
     as_json: AsJson = False,
     figure: Annotated[
         Path | None, typer.Option("--figure", metavar="FILE", help="Draw it: .svg, .png or .pdf.")
