@@ -27,6 +27,11 @@ What is computed, and when there is no verdict: docs/matching.md.
 """
 
 
+Scale = Annotated[str | None, typer.Option("--scale", help="pooled (default) or per-question; pairs are in nats.")]
+Dial = Annotated[
+    str | None,
+    typer.Option("--dial", metavar="FIELD", help="Orders the runs of a set: lr, step, a field of runs, or at."),
+]
 Between = Annotated[
     str | None,
     typer.Option("--between", metavar="LOW,HIGH", help="Levels of what is matched on that count (default all)."),
@@ -55,13 +60,8 @@ def command(
     with_study: Annotated[
         Path | None, typer.Option("--with", metavar="FOLDER", help="The study of the second set.")
     ] = None,
-    scale: Annotated[
-        str | None, typer.Option("--scale", help="pooled (default) or per-question; pairs are in nats.")
-    ] = None,
-    dial: Annotated[
-        str | None,
-        typer.Option("--dial", metavar="FIELD", help="Orders the runs of a set: lr, step, a field of runs, or at."),
-    ] = None,
+    scale: Scale = None,
+    dial: Dial = None,
     between: Between = None,
     over: Over = "base",
     as_json: AsJson = False,
