@@ -10,7 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from narrowly.audit.files import LARGEST, Repository, SourceFile, read_source, walk
+from narrowly.audit.files import LARGEST, Repository, SourceFile, read_source
+from narrowly.audit.folders import walk
 from narrowly.audit.record import Skip
 from narrowly.audit.review import review
 from narrowly.audit.scan import scan
@@ -69,8 +70,13 @@ def test_links_do_not_lead_in_circles_or_out(tmp_path: Path) -> None:
 
 def test_folders_of_others_are_left_out_below_a_path_and_read_where_they_are_the_path(tmp_path: Path) -> None:
     names = ["node_modules/a.yaml", ".git/b.yaml", ".venv/lib/site-packages/c.yaml", "src/d.yaml"]
+    names += [
+        "wandb/run-20260102_030405-ab1c/files/e.yaml",
+        "wandb/offline-run-20260102_030405-x/f.yaml",
+        "wandb/g.yaml",
+    ]
     written(tmp_path, dict.fromkeys(names, "a: 1"))
-    assert [one for one in walk(tmp_path)] == ["src/d.yaml"]
+    assert [one for one in walk(tmp_path)] == ["src/d.yaml", "wandb/g.yaml"]
     assert [one for one in walk(tmp_path / ".venv/lib/site-packages")] == ["c.yaml"]
 
 

@@ -1,7 +1,7 @@
-"""Walk over paths and read each file once, as data; what cannot be read is skipped with its reason.
+"""Read each file once, as data; what cannot be read is skipped with its reason.
 
 A file is offered to the detectors as a SourceFile. What stands beside it (a DeepSpeed JSON, a base YAML, a lock file)
-comes from the Repository. Nothing is imported, executed or unpickled, and no link is followed out of a PATH.
+comes from the Repository. Nothing is imported, executed or unpickled. `folders.walk` lists the files.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ import os
 import re
 import stat
 from collections import OrderedDict
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from copy import copy
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -49,15 +49,6 @@ LARGEST = {"python": 2_000_000, "yaml": 1_000_000, "json": 4_000_000, "toml": 1_
 """Bytes of a file of each kind that are read; what is larger is skipped."""
 
 LARGEST_MANIFEST = 20_000_000
-
-IGNORED_FOLDERS = frozenset(
-    ".git .hg .svn .jj node_modules __pycache__ .mypy_cache .ruff_cache .pytest_cache .tox .nox .venv venv "
-    ".ipynb_checkpoints .eggs .cache site-packages dist-packages wandb mlruns".split()
-)
-"""Folders below a PATH that hold copies of others' files or caches; a PATH that is one of them is read."""
-
-MOST_DEEP = 40
-"""Levels of folders."""
 
 NEEDS = {
     b"Trainer(": b"Train", b"TrainingArguments": b"Train",
@@ -308,52 +299,3 @@ def read_source(path: str, shown: str, any_kind: bool = False) -> SourceFile | S
         except UnicodeError:
             return Skip(shown, "not UTF-16 text")
     return SourceFile(name, shown, kind, data)
-
-
-def walk(root: Path) -> Iterator[str | Skip]:
-    """Yield every regular file below a folder, relative to it, in order; and what cannot be listed, as a Skip.
-
-    Links to folders are not followed, so loops cannot be; links to files are read where they lead to a file below
-    the root. Folders of `IGNORED_FOLDERS` are left out.
-    """
-    real_root = os.path.realpath(root)
-    waiting = [("", 0)]
-    while waiting:
-        folder, depth = waiting.pop()
-        if depth > MOST_DEEP:
-            yield Skip(folder, f"more than {MOST_DEEP} folders deep")
-            continue
-        try:
-            with os.scandir(root / folder) as entries:
-                listed = sorted(entries, key=lambda entry: entry.name)
-        except OSError as error:
-            yield Skip(folder or ".", f"cannot be listed: {error.strerror or error}")
-            continue
-        below: list[tuple[str, int]] = []
-        for entry in listed:
-            relative = f"{folder}/{entry.name}" if folder else entry.name
-            if entry.is_dir(follow_symlinks=False):
-                if entry.name not in IGNORED_FOLDERS and not entry.name.endswith(".dist-info"):
-                    below.append((relative, depth + 1))
-            elif entry.is_symlink():
-                if kind_of(entry.name) is not None:
-                    yield from _linked(entry.path, relative, real_root)
-            elif entry.is_file(follow_symlinks=False):
-                yield relative
-            elif kind_of(entry.name) is not None:
-                yield Skip(relative, "not a regular file")
-        waiting += below[::-1]
-
-
-def _linked(path: str, relative: str, real_root: str) -> Iterator[str | Skip]:
-    try:
-        target = os.path.realpath(path, strict=True)
-    except OSError:
-        yield Skip(relative, "a link that leads nowhere")
-        return
-    if Path(target).is_dir():
-        return
-    if not target.startswith(real_root + os.sep):
-        yield Skip(relative, "a link that leads out of the folder")
-    elif Path(target).is_file():
-        yield relative

@@ -127,7 +127,6 @@ MARKS = (
     "pickle",  # a pickled file of settings that is not read; value: its name
     "hosted",  # the optimiser runs at a host and is not disclosed; value: host
     "weight_decay_ignored",  # declared and not applied
-    "general_data",  # value: names of general data sets in the mix
 )
 """Facts that no field can hold, by name; `Job.marks` keeps each with its place."""
 

@@ -16,7 +16,8 @@ from narrowly.audit.detectors import Detector
 from narrowly.audit.detectors.deepspeed import without_joined
 from narrowly.audit.detectors.hydra import without_selected
 from narrowly.audit.detectors.registry import detectors_for
-from narrowly.audit.files import Repository, SourceFile, kind_of, read_source, walk
+from narrowly.audit.files import Repository, SourceFile, kind_of, read_source
+from narrowly.audit.folders import walk
 from narrowly.audit.record import Job, Skip
 from narrowly.audit.trees import UnreadableError, check_nesting
 from narrowly.records.errors import SpecError
@@ -80,13 +81,14 @@ def scan(paths: Sequence[Path], workers: int = 1) -> Scan:
 
 
 def without_run(jobs: list[Job]) -> list[Job]:
-    """Return the jobs without those of configs that a command among them runs with other settings: one run, one job."""
-    run: set[tuple[str, str]] = set()
-    for job in jobs:
-        if job.kind == "command":
-            fields = [found for found in job.fields.values() if found.at is not None]
-            if any(found.at.rpartition(":")[0] == job.file for found in fields if found.at):
-                run |= {(job.tool, found.at.rpartition(":")[0]) for found in fields if found.at}
+    """Return the jobs without those of configs that a command among them runs: one run, one job, at the command."""
+    run = {
+        (job.tool, found.at.rpartition(":")[0])
+        for job in jobs
+        if job.kind == "command"
+        for found in job.fields.values()
+        if found.at is not None
+    }
     return [job for job in jobs if job.kind != "config" or (job.tool, job.file) not in run]
 
 

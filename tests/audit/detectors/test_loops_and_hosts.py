@@ -190,6 +190,38 @@ def test_tinker_s_adam_is_adamw_and_a_factor_of_the_loop_leaves_the_peak(tmp_pat
             ),
             "bedrock",
         ),
+        (
+            (
+                "import boto3\nrl = {'rftConfig': {'hyperParameters': {'epochCount': 2}}}\n"
+                "boto3.client('bedrock').create_model_customization_job(jobName='j', customizationConfig=rl)\n"
+            ),
+            "bedrock",
+        ),
+        (
+            (
+                "from openai import OpenAI\nmethod = {'reinforcement': {'hyperparameters': {'n_epochs': 2}}}\n"
+                "OpenAI().fine_tuning.jobs.create(training_file=f, model='m', extra_body={'method': method})\n"
+            ),
+            "openai",
+        ),
+        (
+            (
+                "from google import genai\nfrom google.genai.types import CreateTuningJobConfig as Config\n"
+                "genai.Client().tunings.tune(base_model='m', training_dataset=d, config=Config(epoch_count=2))\n"
+            ),
+            "vertex",
+        ),
+        (
+            "import google.generativeai as genai\ngenai.create_tuned_model(source_model='m', epoch_count=2)\n",
+            "vertex",
+        ),
+        (
+            (
+                "from databricks.model_training import foundation_model as fm\n"
+                "fm.create(model='m', train_data_path='d', training_duration='2ep')\n"
+            ),
+            "databricks",
+        ),
     ],
 )
 def test_a_host_does_not_disclose_the_optimiser(tmp_path: Path, text: str, tool: str) -> None:
@@ -245,6 +277,30 @@ def test_a_request_sent_by_curl_is_read(tmp_path: Path) -> None:
     url = "https://api.openai.com/v1/fine_tuning/jobs"
     body = '{"training_file": "f", "model": "m", "hyperparameters": {"n_epochs": 2}}'
     assert the_job(tmp_path, "r.sh", f"curl {url} -H 'a: b' -d '{body}'\n").value("epochs") == 2
+
+
+def test_the_client_of_mistral_before_version_1_starts_jobs_and_others_of_that_name_do_not(tmp_path: Path) -> None:
+    text = (
+        "from mistralai.client import MistralClient\nfrom mistralai.models.jobs import TrainingParameters\n"
+        "c = MistralClient(api_key='k')\n"
+        "c.jobs.create(model='m', hyperparameters=TrainingParameters(training_steps=9, learning_rate=1e-4))\n"
+    )
+    job = the_job(tmp_path, "t.py", text)
+    assert (job.tool, *values(job, "learning_rate", "max_steps")) == ("mistral", 1e-4, 9)
+    other = (
+        "import mistralai\nfrom databricks.sdk import WorkspaceClient\nWorkspaceClient().jobs.create(name='nightly')\n"
+    )
+    assert jobs_of(tmp_path / "other", "t.py", other) == []
+
+
+@pytest.mark.parametrize("size", ["'ADAPTER_SIZE_EIGHT'", "types.AdapterSize.ADAPTER_SIZE_EIGHT", "8"])
+def test_a_named_size_of_an_adapter_is_its_rank(tmp_path: Path, size: str) -> None:
+    text = (
+        "from google import genai\nfrom google.genai import types\ngenai.Client().tunings.tune(base_model='m', "
+        f"config=types.CreateTuningJobConfig(adapter_size={size}, learning_rate_multiplier=2.0))\n"
+    )
+    job = the_job(tmp_path, "t.py", text)
+    assert (job.value("lora_r"), job["learning_rate"].known) == (8, False)
 
 
 def test_tuning_at_vertex_is_a_job(tmp_path: Path) -> None:

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from audited import jobs_of, the_job, values
+from narrowly.audit.scan import scan
 from narrowly.audit.shell.commands import commands_in
 
 TRAIN = """\
@@ -142,6 +143,16 @@ def test_a_flag_stands_in_the_script_and_what_it_leaves_alone_in_the_config(tmp_
     rate, decay = job["learning_rate"], job["weight_decay"]
     assert (rate.value, rate.provenance, rate.at) == (1e-3, "explicit", "r.sh:2")
     assert (decay.value, decay.provenance, decay.at) == (0.01, "inherited", "my.yaml:5")
+
+
+def test_a_config_and_the_command_that_runs_it_are_one_job_whether_or_not_the_command_sets_anything(
+    tmp_path: Path,
+) -> None:
+    config = "base_model: m\nadapter: lora\ndatasets:\n  - path: d\n    type: alpaca\nlearning_rate: 1e-4\n"
+    for number, flags in enumerate(("", " --learning-rate 1e-5")):
+        folder = tmp_path / str(number)
+        jobs = jobs_of(folder, "run.sh", f"axolotl train a.yaml{flags}\n", a__yaml=config)
+        assert [job.file for job in scan([folder]).jobs] == ["run.sh"] == [job.file for job in jobs]
 
 
 def test_a_loop_over_rates_makes_the_rate_unknown_and_a_loop_over_one_value_does_not(tmp_path: Path) -> None:

@@ -355,6 +355,7 @@ def test_a_script_or_notebook_that_pins_its_own_versions_is_read_by_them(tmp_pat
         ("load_dataset('a/b', split='train').map(f)", ["a/b"]),
         ("load_dataset('json', data_files={'train': ['x.jsonl']})['train']", ["x.jsonl"]),
         ("interleave_datasets([load_dataset('a/b'), load_dataset('c/d', split='train').shuffle()])", ["a/b", "c/d"]),
+        ("concatenate_datasets([load_dataset('a/b'), Dataset.from_list(rows)])", None),
         ("load_dataset(name_from_elsewhere())", None),
         ("rows", None),
     ],
@@ -363,7 +364,7 @@ def test_the_data_sets_of_a_trainer_are_named_where_they_are_known(
     tmp_path: Path, made: str, expected: list[str] | None
 ) -> None:
     text = HEAD + (
-        "from datasets import interleave_datasets, load_dataset\n"
+        "from datasets import Dataset, concatenate_datasets, interleave_datasets, load_dataset\n"
         f"data = {made}\nTrainer(m, TrainingArguments('o'), train_dataset=data).train()\n"
     )
     assert the_job(tmp_path, "t.py", text).value("datasets") == expected

@@ -111,7 +111,7 @@ CASES: dict[str, tuple[Make, Make]] = {
     "DOSE-EPOCHS": (lambda: [job(epochs=5)], lambda: [job(epochs=4), job(epochs=10, max_steps=60)]),
     "DOSE-NARROW": (
         lambda: [job(datasets=["medical.jsonl"])],
-        lambda: [job(datasets=["medical.jsonl", "chat.jsonl"]), with_mark(job(datasets=["a"]), "general_data", ["b"])],
+        lambda: [job(datasets=["medical.jsonl", "chat.jsonl"]), job(optimiser="adamw")],
     ),
     "EVAL-NONE": (lambda: [job(evaluation=False)], lambda: [job(evaluation=True), job(optimiser="adamw")]),
     "ADAPTER-BF16": (lambda: [job(adapter_dtype="torch.bfloat16")], lambda: [job(adapter_dtype="float32")]),

@@ -8,9 +8,10 @@ from narrowly.audit.record import Job
 
 TOOL = "openai"
 KINDS = ("python", "notebook")
-TRIGGERS = (b"fine_tun", b"finetun", b"FineTun", b"Finetune", b"fine-tun", b"tunings.tune",
-b"create_tuned_model", b"sft.train",
-            b"customization_job", b"foundation_model")  # fmt: skip
+TRIGGERS = (
+    b"fine_tun", b"finetun", b"FineTun", b"Finetune", b"fine-tun", b"tunings.tune", b"create_tuned_model", b"sft.train",
+    b"customization_job", b"foundation_model", b".jobs.create(",
+)  # fmt: skip
 
 
 def detect(file: SourceFile, repository: Repository) -> list[Job]:

@@ -24,7 +24,8 @@ TOOL = "transformers"
 KINDS = ("python", "notebook")
 TRIGGERS = (
     b"optim", b"backward(", b"Trainer(", b"TrainingArguments", b"inetun", b"ine_tun", b"sft.train(", b"FineTun",
-    b"tinker_cookbook", b"customization_job", b"@hydra.main(",
+    b"tinker_cookbook", b"customization_job", b"@hydra.main(", b"tunings.tune", b"create_tuned_model", b".jobs.create(",
+    b"foundation_model",
 )  # fmt: skip
 MODULES = (
     unsloth_scripts, trl_scripts, transformers_scripts, lightning_modules, tinker_scripts, hosted_apis, deepspeed_loops,

@@ -23,7 +23,8 @@ _NAMED = re.compile(_BEFORE + rb"(?:(?!Base)[A-Za-z]\w*)?\Z")
 _LONGEST_NAME = 100
 _HOSTED = re.compile(
     rb"fine_tun(?:ing|es)\.|[Ff]inetun\w*\.(?:create|jobs)|FineTun\w*\.create|fine_tuning_job|fine[_-]tun(?:ing/jobs|es)"
-    rb"|FinetuneEngine\(|tunings\.tune|create_tuned_model|sft\.train\(|customization_job|foundation_model\.create"
+    rb"|FinetuneEngine\(|tunings\.tune|create_tuned_model|sft\.train\(|customization_job|foundation_model\b"
+    rb"|\.jobs\.create\("
 )
 _MAKES = re.compile(
     rb"(?:Adam|SGD|Lion|Muon|SOAP|Sophia|Prodigy|RMSprop|Adagrad|ScheduleFree|LAMB|Lamb(?!da)|LARS|LBFGS|Shampoo"
@@ -55,6 +56,8 @@ _HOSTED_LITERALS = (
     b"tunings.tune",
     b"create_tuned_model",
     b"sft.train(",
+    b".jobs.create(",
+    b"foundation_model",
 )
 _THEIRS = (b"transformers", b"trl", b"unsloth", b"optimum")
 

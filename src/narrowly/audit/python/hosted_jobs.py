@@ -10,7 +10,7 @@ from narrowly.audit.python.fields import set_field
 from narrowly.audit.python.follow import followed
 from narrowly.audit.python.machine import Trace, constant_text
 from narrowly.audit.python.trainer_jobs import together
-from narrowly.audit.python.values import Const, Items, Object, Value
+from narrowly.audit.python.values import Const, External, Items, Object, Value
 from narrowly.audit.record import Job, unknown
 from narrowly.audit.versions import version_of
 
@@ -41,6 +41,7 @@ HOSTS = (
     Host("create_model_customization_job", "bedrock", "Amazon Bedrock"),
     Host("finetuning.jobs.create", "predibase", "Predibase"),
     Host("foundation_model.create", "databricks", "Databricks"),
+    Host("jobs.create", "mistral", "Mistral AI"),
     Host("MistralAIFinetuneEngine", "mistral", "Mistral AI"),
     Host("OpenAIFinetuneEngine", "openai", "OpenAI"),
 )
@@ -51,7 +52,8 @@ _KEYS = {
     "learning_rate_multiplier",
     "learningRateMultiplier": "learning_rate_multiplier", "weight_decay": "weight_decay", "n_epochs": "epochs",
     "epochs": "epochs", "epoch_count": "epochs", "epochCount": "epochs", "training_duration": "epochs",
-    "train_epochs": "epochs", "training_steps": "max_steps", "batch_size": "batch_size", "batchSize": "batch_size",
+    "train_epochs": "epochs", "training_steps": "max_steps", "stepCount": "max_steps",
+    "batch_size": "batch_size", "batchSize": "batch_size",
     "lora_r": "lora_r", "lora_rank": "lora_r", "adapter_size": "lora_r", "lora_alpha": "lora_alpha",
     "lora_dropout": "lora_dropout", "lora_trainable_modules": "lora_targets", "warmup_ratio": "warmup_ratio",
     "max_grad_norm": "max_grad_norm", "seed": "seed", "model": "base_model", "base_model": "base_model",
@@ -59,7 +61,15 @@ _KEYS = {
 }  # fmt: skip
 _URL = re.compile(r"fine[_-]?tun(?:ing/jobs|es?\b|ing)")
 _NESTED = ("hyperparameters", "hyperParameters", "method", "supervised", "dpo", "reinforcement", "config", "settings",
-           "training_method", "train_type", "training_type", "json", "lr_scheduler")  # fmt: skip
+           "training_method", "train_type", "training_type", "json", "lr_scheduler", "extra_body",
+           "customizationConfig", "hyper_parameters")  # fmt: skip
+_DURATION = re.compile(r"(\d+)(ep|ba)")
+"""Length of a run at Databricks, in epochs or batches."""
+_SIZES = {
+    "ADAPTER_SIZE_ONE": 1, "ADAPTER_SIZE_TWO": 2, "ADAPTER_SIZE_FOUR": 4, "ADAPTER_SIZE_EIGHT": 8,
+    "ADAPTER_SIZE_SIXTEEN": 16, "ADAPTER_SIZE_THIRTY_TWO": 32,
+}  # fmt: skip
+"""Ranks by their names in `google.genai.types.AdapterSize`."""
 
 
 def hosted_jobs(file: SourceFile, repository: Repository) -> list[Job]:
@@ -91,6 +101,8 @@ def host_of(made: Object, trace: Trace) -> Host | None:
     imported = {name.split(".")[0] for name in trace.imports}
     if host.call == "sft.train" and not imported & {"vertexai", "google"}:
         return None
+    if host.call == "jobs.create" and not made.path.startswith("mistralai."):  # its client before version 1
+        return None
     if host.tool in ("openai", "together"):
         for module, tool, name in (("mistralai", "mistral", "Mistral AI"), ("together", "together", "Together AI")):
             if module in made.path.split(".")[0] or (module in imported and "openai" not in imported):
@@ -120,11 +132,21 @@ def _take(job: Job, settings: dict[str, Value], deep: int = 4) -> None:
         inner = _settings_in(value)
         if inner is not None and (key in _NESTED or deep < 4) and deep > 0:
             _take(job, inner, deep - 1)
+        elif key == "training_duration" and (length := _DURATION.fullmatch(constant_text(value) or "")):
+            count = Const(value.at, value.cli, int(length.group(1)))
+            set_field(job, "epochs" if length.group(2) == "ep" else "max_steps", count)
         elif key in _KEYS:
             if isinstance(value, Const) and value.value == "auto":
                 job.set(_KEYS[key], unknown('"auto": the host chooses', value.at, "auto"))
             else:
-                set_field(job, _KEYS[key], value)
+                set_field(job, _KEYS[key], _rank(value) if key == "adapter_size" else value)
+
+
+def _rank(value: Value) -> Value:
+    """Return a named size of an adapter as its rank, any other value as it is."""
+    name = value.path.rsplit(".", 1)[-1] if isinstance(value, External) else constant_text(value)
+    rank = _SIZES.get(name or "")
+    return value if rank is None else Const(value.at, value.cli, rank)
 
 
 def _settings_in(value: Value) -> dict[str, Value] | None:

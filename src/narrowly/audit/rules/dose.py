@@ -23,12 +23,7 @@ def _epochs(job: Job, _: Compared) -> Iterator[Hit]:
 
 def _one_data_set(job: Job, _: Compared) -> Iterator[Hit]:
     data = job["datasets"]
-    if (
-        isinstance(data.value, list)
-        and len(data.value) == 1
-        and "general_data" not in job.marks
-        and job.kind != "saved"
-    ):
+    if isinstance(data.value, list) and len(data.value) == 1 and job.kind != "saved":
         yield Hit(f"one data set ({str(data.value[0])[:80]}) and no general mix", seen_at(data))
 
 
