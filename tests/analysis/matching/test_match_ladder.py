@@ -72,6 +72,18 @@ def test_fewer_than_ten_of_sixteen_bases_with_a_support_are_not_tested(meeting: 
     assert len(found.without_support) == 16 - meeting
 
 
+@pytest.mark.parametrize("lost", [6, 7])
+def test_bases_of_which_nothing_finite_was_measured_count_among_the_sixteen(lost: int) -> None:
+    muon = ladder("muon", NAMES, (-4, 0), planted, spread=NOISE)
+    gone = pl.col("base").is_in(NAMES[:lost])
+    muon = muon.with_columns(held_out_pooled=pl.when(gone).then(float("nan")).otherwise("held_out_pooled"))
+    found = match_ladder(muon, ladder("adam", NAMES, (-1, 3), straight))
+    assert (found.primary.compared, found.primary.bases) == (16 - lost, 16)
+    assert (found.primary.verdict == "not tested") == (lost == 7)
+    assert {line.reason for line in found.primary.without_support} == {"nothing measured of one set"}
+    assert found.left_out == ()
+
+
 def test_ten_of_sixteen_is_the_share_that_is_asked_of_any_number() -> None:
     assert [bases_needed(count) for count in (16, 8, 5, 3, 2)] == [10, 5, 4, 2, 2]
 

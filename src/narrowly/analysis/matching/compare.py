@@ -8,7 +8,7 @@ from collections.abc import Sequence
 import polars as pl
 
 from narrowly.analysis.matching.contrast import Curves, Over, Terms, contrasts, rising_pairs
-from narrowly.analysis.matching.curves import ITSELF, ORGANISM, Sources, curves
+from narrowly.analysis.matching.curves import ITSELF, ORGANISM, Sources, Unit, curves, unit_of
 from narrowly.analysis.matching.measures import SCALES, Measure, measure, outcome_column
 from narrowly.analysis.matching.schema import Matched, Point, SetOfRuns
 from narrowly.records.errors import SpecError, counted
@@ -75,8 +75,9 @@ def match_ladder(
             _check_one_dial(rows, name, dial)
     sources = Sources(found, outcome, dial, questions)
     wholes = curves(first, sources), curves(second, sources)
-    left_out = _check_bases(*wholes, called, over)
-    terms = Terms(found, limit, over, EVERYWHERE if between is None else found.window(between))
+    silent = _unmeasured((first, second), wholes)
+    left_out = _check_bases(*wholes, called, over, silent)
+    terms = Terms(found, limit, over, EVERYWHERE if between is None else found.window(between), silent)
     primary, *others = contrasts(*wholes, terms)
     noise = attenuation([whole.x for one in wholes for whole in one.values()])
     sides = [
@@ -160,7 +161,18 @@ def _check_one_dial(rows: pl.DataFrame, name: str, dial: str) -> None:
         )
 
 
-def _check_bases(first: Curves, second: Curves, names: tuple[str, str], over: Over) -> tuple[str, ...]:
+def _unmeasured(sets: tuple[pl.DataFrame, pl.DataFrame], wholes: tuple[Curves, Curves]) -> tuple[Unit, ...]:
+    """Return the units that both sets ran on and that have no curve in one of them."""
+    keys = ["base", "domain", "seed"]
+    ran = [rows.filter(pl.col("step") > 0).select(keys).unique() for rows in sets]
+    both = ran[0].join(ran[1], on=keys, nulls_equal=True).sort(keys)
+    units = [unit_of(*row) for row in both.iter_rows()]
+    return tuple(unit for unit in units if unit not in wholes[0] or unit not in wholes[1])
+
+
+def _check_bases(
+    first: Curves, second: Curves, names: tuple[str, str], over: Over, silent: tuple[Unit, ...]
+) -> tuple[str, ...]:
     """Return what is on one side only.
 
     Raises:
@@ -186,7 +198,7 @@ def _check_bases(first: Curves, second: Curves, names: tuple[str, str], over: Ov
         f"{unit.base}, domain {unit.domain}, seed {unit.seed}: no runs of {name}"
         for name, own, other in ((names[1], first, second), (names[0], second, first))
         for unit in own
-        if unit not in other
+        if unit not in other and unit not in silent
     )
 
 

@@ -39,12 +39,14 @@ class Terms(NamedTuple):
         margin: largest difference that does not matter.
         over: what the interval is over.
         between: levels of `at` that count, as `Measure.along` gives them.
+        unmeasured: units that both sets ran on and of which one set measured nothing; they count as bases.
     """
 
     at: Measure
     margin: float
     over: Over
     between: tuple[float, float]
+    unmeasured: tuple[Unit, ...] = ()
 
 
 def contrasts(first: Curves, second: Curves, terms: Terms) -> list[Contrast]:
@@ -83,6 +85,7 @@ def _contrast(
 ) -> Contrast:
     over = terms.over
     compared = {unit: _compare(unit, first[unit], second[unit], branches, terms) for unit in units}
+    compared |= {unit: _Compared(_silent(unit), None) for unit in terms.unmeasured}
     groups: dict[str, list[_Compared]] = {}
     for unit, one in compared.items():
         groups.setdefault(unit.base if over == "base" else f"seed {unit.seed}", []).append(one)
@@ -99,6 +102,13 @@ def _contrast(
         lines=tuple(one.line for one in compared.values()),
         **decided,
     )
+
+
+def _silent(unit: Unit) -> Line:
+    return Line(
+        **unit._asdict(), first_range=None, second_range=None, support=None, difference=None,
+        reason="nothing measured of one set",
+    )  # fmt: skip
 
 
 def _compare(unit: Unit, first: Whole, second: Whole, branches: tuple[Branch, Branch], terms: Terms) -> _Compared:

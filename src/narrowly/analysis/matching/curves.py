@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import polars as pl
@@ -93,9 +93,13 @@ def curves(rows: pl.DataFrame, sources: Sources) -> dict[Unit, Whole]:
             Values(points[name].to_numpy(), _asked(own, column, sources.questions, sign))
             for name, column, sign in (("_x", at.column, at.direction), ("_y", outcome, 1))
         )
-        unit = Unit(str(base), None if domain is None else str(domain), None if seed is None else int(str(seed)))
-        found[unit] = Whole(points["_t"].to_numpy(), x, y)
+        found[unit_of(base, domain, seed)] = Whole(points["_t"].to_numpy(), x, y)
     return dict(sorted(found.items(), key=lambda item: (item[0].base, str(item[0].domain), str(item[0].seed))))
+
+
+def unit_of(base: Any, domain: Any, seed: Any) -> Unit:
+    """Return the unit of a row."""
+    return Unit(str(base), None if domain is None else str(domain), None if seed is None else int(seed))
 
 
 def _asked(own: pl.DataFrame, column: str, questions: pl.DataFrame | None, sign: int) -> Asked | None:
