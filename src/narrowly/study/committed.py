@@ -16,7 +16,7 @@ from narrowly.records.canonical import sha256_file
 from narrowly.records.errors import RunDirectoryError, SpecError, counted
 from narrowly.records.files import atomic_path, write_json, write_text
 from narrowly.records.study_spec import StudySpec, load_study_spec
-from narrowly.runs.directory import ENVIRONMENT, runs_folder
+from narrowly.runs.directory import ENVIRONMENT, SPEC, runs_folder
 from narrowly.study.layout import (
     COMMANDS_FILE,
     DEVIATIONS_FILE,
@@ -139,7 +139,7 @@ def _recorded(study_dir: Path, folder: Path) -> PreregRecord:
 def _with_run_times(record: PreregRecord, study_dir: Path) -> PreregRecord:
     """Return a record with the file times of the first and the last run's spec, which is written before training."""
     runs = runs_folder(study_dir.parent)
-    specs = [runs / planned.run_id / "spec.json" for planned in read_plan(study_dir)]
+    specs = [runs / planned.run_id / SPEC for planned in read_plan(study_dir)]
     times = [path.stat().st_mtime for path in specs if path.is_file()]
     if not times:
         return record
