@@ -157,6 +157,19 @@ def test_an_edited_preregistration_is_refused_by_plan_and_run_in_one_line(file, 
         assert "was changed after" in shown.err and json.loads(recorded)["hash"][:12] in shown.err
 
 
+def test_run_says_where_no_commit_holds_the_preregistration(file, tmp_path, capsys, monkeypatch) -> None:
+    def stop(*_: Any, **__: Any) -> None:
+        raise SpecError("nothing is run here")
+
+    monkeypatch.setattr("narrowly.study.run.run_study", stop)
+    told = {}
+    for name, extra in (("held", []), ("changed", ["--set", "run.steps=40"])):
+        assert execute(["run", str(file), "--runs", str(tmp_path / "out"), *extra]) == 2
+        told[name] = capsys.readouterr().err
+    assert "no commit is known" not in told["held"]
+    assert "no commit is known that holds the preregistration" in told["changed"]
+
+
 def test_a_seed_used_before_is_refused_by_plan_and_run_in_one_line(tmp_path, capsys) -> None:
     file = tmp_path / "confirm.yaml"
     file.write_text(yaml.safe_dump(raw_study("micro-3")))

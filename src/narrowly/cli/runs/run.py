@@ -18,6 +18,9 @@ from narrowly.cli.options import (
 from narrowly.cli.terminal import complain, duration, need_extra, print_json, safe, say
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
+    from narrowly.records.study_spec import StudySpec
     from narrowly.study.run import StudyRun
 
 EXAMPLES = """\b
@@ -69,6 +72,7 @@ def command(
 
     if spec.demonstration and not as_json:
         say(f"{spec.name} is a demonstration: it shows a mechanism in a made-up world, no evidence about large models")
+    _warn_of_no_commit(spec, runs, file_of(study))
     try:
         with (
             stopping.hear_signals(second_kills=True),
@@ -97,6 +101,19 @@ def command(
     else:
         say_made(made)
     return 1 if result.failed else 0
+
+
+def _warn_of_no_commit(spec: StudySpec, runs: Path, file: Path | None) -> None:
+    """Say where no commit holds a preregistration: its results will not count as preregistered."""
+    from narrowly.study.layout import study_folder
+    from narrowly.study.preregistered import UNKNOWN, check_prereg, record_of
+
+    record = check_prereg(spec, study_folder(runs, spec.name)) or record_of(spec, file)
+    if record is not None and record.commit == UNKNOWN:
+        complain(
+            f"narrowly: no commit is known that holds the preregistration {record.hash[:12]}, so nothing will show "
+            "that it is older than the runs; commit the study file before its first run, without --set"
+        )
 
 
 def _say(result: StudyRun) -> None:
