@@ -5,7 +5,7 @@ every field, and rules that turn records into findings. Nothing found is importe
 line and the reports may call it; it calls `narrowly.records`, the standard library and PyYAML, and never torch.
 
 - `record`: Field and Job, what every detector returns
-- `files`: the walk, SourceFile and Repository, what every detector is given
+- `folders`: the walk; `files`: SourceFile and Repository, what every detector is given
 - `trees`: YAML, JSON and TOML with the line of every key
 - `values`, `optimiser_names`: what a file says, brought to the type of its field and to canonical names
 - `detectors`: one module per tool

@@ -34,111 +34,60 @@ TRIGGERS = (b"optim",)
 
 _SECTIONS = ("optimizer", "optimiser", "optim", "optimizer_cfg", "optimizer_config", "opt")
 _CLASS = (
-    "_target_",
-    "class_path",
-    "name",
-    "type",
-    "_component_",
-    "optimizer",
-    "optim",
-    "optimizer_type",
-    "optimizer_name",
-    "class",
-    "cls",
-)
+    "_target_", "class_path", "name", "type", "_component_", "optimizer", "optim", "optimizer_type",
+    "optimizer_name", "class", "cls",
+)  # fmt: skip
 _RATE = (
-    "lr",
-    "learning_rate",
-    "init_args.lr",
-    "params.lr",
-    "kwargs.lr",
-    "args.lr",
-    "base_lr",
-    "max_lr",
-    "optim_args.lr",
-    "parameters.lr",
-)
+    "lr", "learning_rate", "init_args.lr", "params.lr", "kwargs.lr", "args.lr", "base_lr", "max_lr",
+    "optim_args.lr", "parameters.lr",
+)  # fmt: skip
 _INSIDE: Keys = {
     "learning_rate": _RATE,
     "weight_decay": (
-        "weight_decay",
-        "init_args.weight_decay",
-        "params.weight_decay",
-        "kwargs.weight_decay",
-        "args.weight_decay",
+        "weight_decay", "init_args.weight_decay", "params.weight_decay", "kwargs.weight_decay", "args.weight_decay",
         "wd",
     ),
     "momentum": ("momentum", "init_args.momentum", "params.momentum", "kwargs.momentum"),
     "beta1": ("betas.0", "init_args.betas.0", "params.betas.0", "kwargs.betas.0", "beta1", "adam_beta1"),
     "beta2": ("betas.1", "init_args.betas.1", "params.betas.1", "kwargs.betas.1", "beta2", "adam_beta2"),
     "eps": ("eps", "init_args.eps", "params.eps", "epsilon"),
-}
+}  # fmt: skip
 _AROUND: Keys = {
     "learning_rate": ("learning_rate", "lr"),
     "weight_decay": ("weight_decay",),
     "scheduler": (
-        "scheduler._target_",
-        "lr_scheduler._target_",
-        "scheduler.name",
-        "lr_scheduler.name",
-        "scheduler.type",
-        "lr_scheduler",
-        "scheduler",
-        "lr_scheduler_type",
+        "scheduler._target_", "lr_scheduler._target_", "scheduler.name", "lr_scheduler.name", "scheduler.type",
+        "lr_scheduler", "scheduler", "lr_scheduler_type",
     ),
     "epochs": (
-        "trainer.max_epochs",
-        "num_epochs",
-        "epochs",
-        "max_epochs",
-        "num_train_epochs",
-        "n_epochs",
-        "train.epochs",
-        "training.epochs",
-        "training.num_epochs",
-        "train.num_epochs",
+        "trainer.max_epochs", "num_epochs", "epochs", "max_epochs", "num_train_epochs", "n_epochs", "train.epochs",
+        "training.epochs", "training.num_epochs", "train.num_epochs",
     ),
-    "max_steps": ("trainer.max_steps", "max_steps", "train_steps", "num_steps", "training.max_steps", "training.steps"),
+    "max_steps": (
+        "trainer.max_steps", "max_steps", "train_steps", "num_steps", "training.max_steps", "training.steps",
+    ),
     "batch_size": ("batch_size", "train_batch_size", "training.batch_size", "train.batch_size", "data.batch_size"),
     "seed": ("seed",),
-}
+}  # fmt: skip
 _LORA: Keys = {
     "lora_r": (
-        "lora.r",
-        "lora.rank",
-        "lora_r",
-        "lora_rank",
-        "peft.r",
-        "model.lora.r",
-        "model.lora_rank",
-        "lora_config.r",
+        "lora.r", "lora.rank", "lora_r", "lora_rank", "peft.r", "model.lora.r", "model.lora_rank", "lora_config.r",
     ),
     "lora_alpha": (
-        "lora.alpha",
-        "lora.lora_alpha",
-        "lora_alpha",
-        "peft.lora_alpha",
-        "model.lora.alpha",
-        "model.lora_alpha",
+        "lora.alpha", "lora.lora_alpha", "lora_alpha", "peft.lora_alpha", "model.lora.alpha", "model.lora_alpha",
         "lora_config.lora_alpha",
     ),
     "lora_dropout": (
-        "lora.dropout",
-        "lora.lora_dropout",
-        "lora_dropout",
-        "peft.lora_dropout",
-        "lora_config.lora_dropout",
+        "lora.dropout", "lora.lora_dropout", "lora_dropout", "peft.lora_dropout", "lora_config.lora_dropout",
     ),
-    "lora_targets": ("lora.target_modules", "lora_target_modules", "peft.target_modules", "lora_config.target_modules"),
+    "lora_targets": (
+        "lora.target_modules", "lora_target_modules", "peft.target_modules", "lora_config.target_modules",
+    ),
     "base_model": (
-        "model_name_or_path",
-        "model.name",
-        "model.pretrained_model_name_or_path",
-        "model.model_name_or_path",
-        "model_name",
-        "model._target_",
+        "model_name_or_path", "model.name", "model.pretrained_model_name_or_path", "model.model_name_or_path",
+        "model_name", "model._target_",
     ),
-}
+}  # fmt: skip
 _MEASURED = re.compile(r"(?:.*_)?(?:loss|nll|perplexity|ppl|accuracy|acc|f1|auc|score)\Z")
 _ENOUGH = ("epoch", "step", "batch", "train", "loss", "model", "sched", "warmup", "grad")
 
