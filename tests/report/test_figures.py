@@ -34,7 +34,7 @@ def test_unknown_arms_get_spare_styles_that_no_optimiser_has():
 
 
 def test_the_points_of_figure_one_are_the_final_organisms(frames):
-    figure = loss_figures.loss_alignment(frames.optimiser_organisms, frames.checkpoints)
+    figure = loss_figures.loss_misalignment(frames.optimiser_organisms, frames.checkpoints)
     drawn = sum(len(c.get_offsets()) for c in figure.axes[0].collections)
     assert drawn == frames.optimiser_organisms.height == 19  # 4 optimisers and a copy, 5 bases, one failed cell
     assert figure.axes[0].get_xscale() == "log"
@@ -97,7 +97,7 @@ def test_normalised_spectra_sum_to_one_per_module(tables):
 
 def test_dollar_signs_and_markup_in_names_are_drawn_as_they_are(frames):
     renamed = frames.optimiser_organisms.with_columns(pl.lit("$\\frac{<b>&--").alias("arm"))
-    text = svg_text(loss_figures.loss_alignment(renamed, frames.checkpoints.clear()), "hostile", 'a <b> "c" & d')
+    text = svg_text(loss_figures.loss_misalignment(renamed, frames.checkpoints.clear()), "hostile", 'a <b> "c" & d')
     assert "<b>" not in text and "<!--" not in text and 'aria-label="a &lt;b&gt; &quot;c&quot; &amp; d"' in text
 
 

@@ -14,7 +14,8 @@ from narrowly.report.style import ideal_handles
 from narrowly.report.write import write_report
 from synthetic import make_tables, write_study
 
-FIGURES = {"loss_alignment", "misalignment", "ladder", "classes", "spectra", "edits", "over_steps"}
+FIGURES = {"loss_misalignment", "misalignment", "ladder", "classes", "spectra", "edits", "over_steps"}
+FIGURES |= {"held_out_broad", "controls"}
 
 
 @pytest.fixture(scope="module")
@@ -105,7 +106,7 @@ def test_joint_and_literature_rates_and_the_classes_stand_together(page):
 def test_the_demonstration_says_so_and_every_caption_too(page, html):
     assert "no evidence about rates in large models" in page.text
     captions = re.findall(r"<figcaption>(.*?)</figcaption>", html, re.S)
-    assert len(captions) == 7
+    assert len(captions) == len(FIGURES)
     for caption in captions:
         assert "demonstrates a mechanism" in caption and re.search(r"\bn\b|bases|questions", caption)
 
@@ -236,7 +237,7 @@ def test_missing_arms_do_not_crash_the_report(tmp_path, arms):
 def test_empty_tables_still_give_a_report_that_says_why_there_are_no_figures(tmp_path):
     frames = {name: frame.clear() for name, frame in make_tables(n_bases=1).items()}
     html = write_report(write_study(tmp_path / "s", frames)).read_text(encoding="utf-8")
-    assert html.count("Not drawn:") == 7 and "no rates to report" in html
+    assert html.count("Not drawn:") == 13 and "no rates to report" in html
 
 
 def test_a_study_with_cells_alone_still_gives_a_report(tmp_path):

@@ -88,7 +88,7 @@ def test_a_contrast_with_an_arm_that_is_not_judged_says_so(micro, tmp_path):
 def test_both_kinds_of_figures_are_drawn_in_a_mixed_study_and_only_training_alone(mixed, real):
     training = {"training_losses", "training_spectra", "training_spectrum_steps", "training_penalty"}
     both = {path.stem for path in (mixed / "figures").glob("*.svg")}
-    assert training < both and "loss_alignment" in both
+    assert training < both and "loss_misalignment" in both
     assert {path.stem for path in (real / "figures").glob("*.svg")} == training
 
 

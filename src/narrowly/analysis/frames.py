@@ -107,7 +107,7 @@ def read_frames(tables_dir: Path) -> Frames:
 def _checkpoints(outcomes: pl.DataFrame) -> pl.DataFrame:
     keys = ["cell_id", "arm", "base", "step"]
     plain = outcomes.filter((pl.col("role") == "optimiser") & (pl.col("edit") == UNEDITED))
-    broad = on_panel(plain, BROAD).select(*keys, "final", "alignment", pl.col("joint").alias("broad"))
+    broad = on_panel(plain, BROAD).select(*keys, "final", "literature", pl.col("joint").alias("broad"))
     held = on_panel(plain, HELD_OUT).select(*keys, "excess_loss", pl.col("joint").alias("held_out"))
     return ways(broad.join(held, on=keys, how="inner").sort(keys))
 

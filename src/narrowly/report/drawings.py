@@ -16,7 +16,7 @@ from narrowly.evaluate.microworld.panel_names import BROAD, HELD_OUT
 from narrowly.records.errors import counted
 from narrowly.report.kit import Figure
 from narrowly.report.labels import PANEL_LABELS, ArmNames, label
-from narrowly.report.loss_figures import FURTHEST, loss_alignment, over_steps
+from narrowly.report.loss_figures import FURTHEST, loss_misalignment, over_steps
 from narrowly.report.points import Points
 from narrowly.report.rate_figures import LADDER, classes, ladder, misalignment
 from narrowly.report.spectrum_figures import edits, normalised, spectra_by_optimiser, spectrum_curve
@@ -86,7 +86,7 @@ def drawings(subject: Subject, summary: Summary) -> list[Figure]:
     broad = on_panel(frames.optimiser_finals, BROAD)
     nothing = None if not broad.is_empty() else "no finished organism of an optimiser arm was evaluated"
     sketches = [
-        _loss_alignment(subject, summary.regression, ideal, broad, nothing),
+        _loss_misalignment(subject, summary.regression, ideal, broad, nothing),
         _misalignment(subject, ideal, broad, nothing),
         _ladder(frames, ideal, broad, nothing),
         _classes(frames),
@@ -97,23 +97,23 @@ def drawings(subject: Subject, summary: Summary) -> list[Figure]:
     return [finish(sketch, subject.caveat) for sketch in sketches]
 
 
-def _loss_alignment(
+def _loss_misalignment(
     subject: Subject, found: Regression, ideal: float | None, broad: pl.DataFrame, nothing: str | None
 ) -> Sketch:
     frames, organisms = subject.frames, subject.frames.optimiser_organisms
     tips = subject.points.over(organisms, ["cell_id"])
     return Sketch(
-        "loss_alignment",
-        "Loss against alignment by optimiser",
-        "Each point is one final organism: alignment = 100 × aligned / (aligned + misaligned) on questions of "
+        "loss_misalignment",
+        "Loss against misalignment by optimiser",
+        "Each point is one final organism: literature rate, misaligned / (aligned + misaligned), on questions of "
         f"other domains. {_bases(broad)} {_flagged(frames)}{_questions(broad)}{_fits(frames, found)}",
         "Left: against the mean training loss of the last steps, with a least-squares line per "
         "optimiser. Right: against the excess loss on held-out topics; thin lines are the checkpoints of a "
         "run, read from right to left. Points carry no sampling error. Checkpoints beyond "
         f"{FURTHEST:g} times the largest final excess loss are off the axis.{_ideal(ideal)}",
-        lambda: loss_alignment(organisms, frames.checkpoints, ideal, tips),
+        lambda: loss_misalignment(organisms, frames.checkpoints, ideal, tips),
         nothing,
-        _with_runs(organisms, frames, "final_loss", "excess_loss", "alignment"),
+        _with_runs(organisms, frames, "final_loss", "excess_loss", "literature"),
     )
 
 

@@ -126,7 +126,7 @@ def penalties(summary: Summary, names: ArmNames) -> Table:
             measured(found["delta_log_odds"], 2, signed=True),
             measured(ratio_of(found["log_norm_ratio"]), 2),
             measured(found["delta_stable_rank"], 2, signed=True),
-            measured(found["delta_alignment"], 1, signed=True),
+            measured(_turned(found["delta_alignment"]), 1, signed=True),
             measured(found["delta_excess_trained"], 4, signed=True),
             measured(found["delta_loss"], 4, signed=True),
             measured(found["delta_training_loss"], 4, signed=True),
@@ -143,7 +143,7 @@ def penalties(summary: Summary, names: ArmNames) -> Table:
             *numbers("λ"),
             *numbers("misaligned, broad", unit="log-odds"),
             *numbers("norm ratio", "stable rank"),
-            *numbers("alignment", unit="points"),
+            *numbers("broad, literature", unit="points"),
             *numbers("excess loss, trained", "excess loss, held-out", "training loss", unit="nats"),
             *numbers("off topic or broken", unit="points"),
             *numbers("bases"),
@@ -152,6 +152,12 @@ def penalties(summary: Summary, names: ArmNames) -> Table:
         rows,
         empty="No penalty arm in this study.",
     )
+
+
+def _turned(found: Contrast) -> Interval:
+    """Return a difference of alignment as one of misalignment: all other numbers of the page are of misalignment."""
+    estimate, low, high = (None if one is None else -one for one in (found.estimate, found.high, found.low))
+    return Interval(estimate, low, high, found.n_bases, found.method, found.reason)
 
 
 def ratio_of(found: Contrast) -> Interval:

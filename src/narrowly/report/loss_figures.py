@@ -1,4 +1,4 @@
-"""Draw loss against alignment (the paper's Figure 1), and what grows with the steps of training."""
+"""Draw loss against misalignment (alignment in the paper's Figure 1), and what grows with the steps of training."""
 
 from __future__ import annotations
 
@@ -47,17 +47,17 @@ def _log_axis(axis: Axes, values: list[float]) -> None:
     axis.xaxis.set_minor_formatter(NullFormatter())
 
 
-def loss_alignment(
+def loss_misalignment(
     organisms: pl.DataFrame,
     path: pl.DataFrame,
     ideal: float | None = None,
     tips: Tips = NO_TIPS,
 ) -> Figure:
-    """Draw alignment on the broad panel against the loss, one point per final organism.
+    """Draw the literature rate on the broad panel against the loss, one point per final organism.
 
     Args:
-        organisms: final organisms: arm, base, final_loss, excess_loss (nats), alignment (0 to 100).
-        path: checkpoints: arm, cell_id, step, excess_loss, alignment; may be empty.
+        organisms: final organisms: arm, base, final_loss, excess_loss (nats), literature (share).
+        path: checkpoints: arm, cell_id, step, excess_loss, literature; may be empty.
         ideal: broad harm of the ideal learner, a share, where known.
         tips: what the point of (cell_id,) shows on hover.
     """
@@ -77,9 +77,9 @@ def loss_alignment(
             for arm in arms:
                 style = styles[arm]
                 mine = organisms.filter(
-                    (pl.col("arm") == arm) & (pl.col(column) > 0) & pl.col("alignment").is_not_null()
+                    (pl.col("arm") == arm) & (pl.col(column) > 0) & pl.col("literature").is_not_null()
                 ).sort(column)
-                x, y = mine[column].to_numpy(), mine["alignment"].to_numpy()
+                x, y = mine[column].to_numpy(), 100 * mine["literature"].to_numpy()
                 shown += x.tolist()
                 if column == "excess_loss" and not path.is_empty():
                     for part in (
@@ -87,7 +87,9 @@ def loss_alignment(
                         .sort("cell_id", "step")
                         .partition_by("cell_id", maintain_order=True)
                     ):
-                        (line,) = axis.plot(part[column], part["alignment"], style.colour, alpha=0.28, linewidth=0.9)
+                        (line,) = axis.plot(
+                            part[column], 100 * part["literature"], style.colour, alpha=0.28, linewidth=0.9
+                        )
                         hover(line, [tips.get((part["cell_id"][0],), "")])
                         shown += part[column].to_list()
                 if column == "final_loss" and len(x) >= 3 and np.ptp(x) > 0:
@@ -101,8 +103,8 @@ def loss_alignment(
             if shown:
                 _log_axis(axis, shown)
             axis.set_xlabel(label)
-            ideal_line(axis, None if ideal is None else 100 * (1 - ideal))
-        axes[0].set_ylabel("alignment on other domains (0–100)")
+            ideal_line(axis, None if ideal is None else 100 * ideal)
+        axes[0].set_ylabel("misaligned in other domains\n(literature rate, %)")
         axes[0].set_ylim(-3, 103)
         axes[0].set_title("Final organisms, line fitted per optimiser")
         axes[1].set_title("The same, with the way through training")
@@ -112,8 +114,9 @@ def loss_alignment(
 
 def _loss_tips(organisms: pl.DataFrame, column: str, tips: Tips) -> list[str]:
     loss = {"final_loss": "training loss", "excess_loss": "excess loss"}[column]
-    rows = organisms.select("cell_id", "alignment", column).iter_rows()
-    return [with_values(tips.get((cell,)), {"alignment": y, loss: x}) for cell, y, x in rows]
+    rate = (100 * pl.col("literature")).alias("literature rate %")
+    rows = organisms.select("cell_id", rate, column).iter_rows()
+    return [with_values(tips.get((cell,)), {rate.meta.output_name(): y, loss: x}) for cell, y, x in rows]
 
 
 def over_steps(

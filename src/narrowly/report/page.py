@@ -12,6 +12,7 @@ from narrowly.analysis.summary_schema import Summary
 from narrowly.records.outcome import NO_JUDGE
 from narrowly.report import answer_tables as answers
 from narrowly.report import effect_tables as effects
+from narrowly.report.first_screen import first_screen
 from narrowly.report.glossary import GLOSSARY
 from narrowly.report.kit import (
     Column,
@@ -40,6 +41,7 @@ from narrowly.report.narrative import cells_finished, what_happened
 from narrowly.report.paired_section import GLOSSARY as PAIRED_GLOSSARY
 from narrowly.report.paired_section import paired_section, paired_sentences
 from narrowly.report.prereg_section import prereg_section
+from narrowly.report.reach_drawings import headline, split_drawn
 from narrowly.report.repeat_section import StudyFiles, arms_as_run, repeat_section
 from narrowly.report.training_page import GLOSSARY as TRAINING_GLOSSARY
 from narrowly.report.training_page import training_section, training_sentences
@@ -72,6 +74,8 @@ def page(
     name = summary.study or study.folder.name
     unjudged, names = summary.not_evaluated, ArmNames(frames.tables.cells)
     judged = unjudged.cells < unjudged.planned or not unjudged.cells
+    drawn, absent = split_drawn(figures)
+    lead = headline(drawn) if judged else None
     sections = [Section("happened", "What happened", [Listing(_happened(summary, judged, names))])]
     if summary.prereg is not None:
         sections.append(prereg_section(summary.prereg))
@@ -80,7 +84,9 @@ def page(
     if unjudged.cells:
         sections.append(training_section(frames.runs, summary, training, names, judged))
     if judged:
-        sections += _answered(frames, summary, figures, names)
+        sections.insert(0, first_screen(summary, lead))
+        rest = [figure for figure in drawn if figure is not lead]
+        sections += _answered(frames, summary, rest, absent, names)
     else:
         sections.append(_unanswered(frames.tables.cells, summary, figures, names))
     sections += [
@@ -153,14 +159,17 @@ def _failed(summary: Summary, names: ArmNames) -> Part:
     )
 
 
-def _answered(frames: Frames, summary: Summary, figures: Sequence[Figure], names: ArmNames) -> list[Section]:
-    """Return the sections about answers, for studies that have some."""
+def _answered(
+    frames: Frames, summary: Summary, figures: Sequence[Figure], absent: Sequence[Figure], names: ArmNames
+) -> list[Section]:
+    """Return the sections about answers, for studies that have some; the headline figure stands before them."""
     unjudged = summary.not_evaluated
     parts: list[Part] = []
     if unjudged.cells:
         text = f"The {unjudged.cells} cells that are not evaluated are in none of these figures: {NO_JUDGE}."
         parts.append(Note(text, "warning"))
     numbered = [replace(figure, title=f"{place}. {figure.title}") for place, figure in enumerate(figures, 1)]
+    left_out = [Fold(f"Figures that this study has no data for ({len(absent)})", list(absent))] if absent else []
     uncounted = " The cells that are not evaluated count for no paper claim." if unjudged.cells else ""
     rules = (
         "Each verdict follows from a rule in the code; some rules were set after this study had been looked at "
@@ -171,7 +180,7 @@ def _answered(frames: Frames, summary: Summary, figures: Sequence[Figure], names
     method = Fold("Method, and every base", _contrast_methods(summary))
     return [
         Section("optimisers", "The optimisers", _optimisers(frames, summary, names), "Optimisers"),
-        Section("figures", "Figures", [*parts, *numbered]),
+        Section("figures", "Figures", [*parts, *numbered, *left_out]),
         Section(
             "claims", "What the paper says, and what happened here", [Paragraph(rules), effects.claims(summary)],
             "Paper claims",

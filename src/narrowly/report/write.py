@@ -16,12 +16,14 @@ from narrowly.report.kit import write_page
 from narrowly.report.page import page
 from narrowly.report.paired_section import paired_drawing
 from narrowly.report.points import Points
+from narrowly.report.reach_drawings import reach_drawings
 from narrowly.report.repeat_section import StudyFiles
 from narrowly.report.training_drawings import CAVEAT as TRAINING_CAVEAT
 from narrowly.report.training_drawings import training_drawings
 from narrowly.runs.directory import ENVIRONMENT, runs_folder
 from narrowly.study.current import current_report, record_report, report_origin
 from narrowly.study.layout import PLAN_FILE, REPORT_FILE, STUDY_FILE, SUMMARY_FILE, TABLES
+from narrowly.study.preregistered import dial_table
 from narrowly.study.results import collect, summarise_study
 
 MICROWORLD_CAVEAT = "Microworld: demonstrates a mechanism; no evidence about rates in large models."
@@ -93,7 +95,8 @@ def _write(study_dir: Path, frames: Frames, summary: Summary) -> Path:
     files = _files(study_dir)
     runs = runs_folder(Path(study_dir.resolve().parent.name)).as_posix()
     points = Points(frames.tables.cells, runs)
-    figures = drawings(Subject(frames, points, MICROWORLD_CAVEAT), summary)
+    answered = Subject(frames, points, MICROWORLD_CAVEAT)
+    figures = [*reach_drawings(answered, summary, dial_table(study_dir)), *drawings(answered, summary)]
     subject = Subject(frames, points, TRAINING_CAVEAT)
     training = training_drawings(subject)
     paired = None if summary.paired is None else paired_drawing(summary.paired, subject)

@@ -149,7 +149,7 @@ def test_questions_of_an_evaluation_are_folded_under_a_warning_and_can_be_filter
     assert shown == sorted(shown) and shown[0] < shown[-1]
 
 
-@pytest.mark.parametrize(("report", "figure"), [("answers", "loss_alignment"), ("training", "training_losses")])
+@pytest.mark.parametrize(("report", "figure"), [("answers", "loss_misalignment"), ("training", "training_losses")])
 def test_a_point_names_base_seed_run_and_the_command_that_repeats_it(visit, reports, report, figure):
     page = visit(reports[report])
     box = page.get_by_role("tooltip", include_hidden=True)

@@ -18,6 +18,7 @@ from narrowly.report.kit.markup import Words, code, named, strong, to_section, w
 from narrowly.report.kit.numbers import Measured, measured, number, percent, plain, span
 from narrowly.report.kit.parts import (
     Cell,
+    Chip,
     Column,
     Definitions,
     Figure,
@@ -30,12 +31,13 @@ from narrowly.report.kit.parts import (
     Part,
     Preformatted,
     Section,
+    Strip,
     Table,
 )
 from narrowly.report.kit.write import page_html, write_page
 
 __all__ = [
-    "Cell", "Column", "Definitions", "Figure", "Fold", "Heading", "Listing", "Measured", "Note", "Page", "Paragraph",
-    "Part", "Preformatted", "Section", "Table", "Words", "code", "measured", "named", "number", "page_html",
-    "percent", "plain", "span", "strong", "to_section", "words", "write_page",
+    "Cell", "Chip", "Column", "Definitions", "Figure", "Fold", "Heading", "Listing", "Measured", "Note", "Page",
+    "Paragraph", "Part", "Preformatted", "Section", "Strip", "Table", "Words", "code", "measured", "named", "number",
+    "page_html", "percent", "plain", "span", "strong", "to_section", "words", "write_page",
 ]  # fmt: skip

@@ -180,7 +180,37 @@ class Figure:
         return f"figures/{self.name}.csv" if self.svg is not None and self.data is not None else None
 
 
-Part = Heading | Paragraph | Listing | Note | Preformatted | Definitions | Fold | Table | Figure
+@dataclass(frozen=True, slots=True)
+class Chip:
+    """A short name in a strip.
+
+    Attributes:
+        text: what is shown.
+        told: the whole of it, as its tooltip.
+        section: the section of the page that it leads to.
+    """
+
+    text: Words
+    told: Words
+    section: str
+
+
+@dataclass(frozen=True, slots=True)
+class Strip:
+    """Chips grouped by a verdict, each group with a symbol and a colour of its own.
+
+    Attributes:
+        title: what the chips are.
+        groups: verdict (a key of `symbols`) and its chips; a group without chips is shown with its count of 0.
+    """
+
+    part: ClassVar = "strip"
+    symbols: ClassVar = {"agrees": "✓", "disagrees": "✗", "cannot tell": "?", "not tested": "–"}
+    title: Words
+    groups: Sequence[tuple[str, Sequence[Chip]]]
+
+
+Part = Heading | Paragraph | Listing | Note | Preformatted | Definitions | Fold | Table | Figure | Strip
 
 
 @dataclass(frozen=True, slots=True)
