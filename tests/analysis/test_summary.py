@@ -472,3 +472,18 @@ def test_training_is_summarised_for_runs_that_are_evaluated_too(tmp_path):
     assert (
         change["delta_final_loss"] == pytest.approx(by_arm["muon_penalty"] - by_arm["muon"]) and change["n_bases"] == 5
     )
+
+
+def test_an_arm_that_has_not_learned_its_task_is_compared_with_no_claim(whole, tmp_path):
+    frames, summary = whole
+    hardly = (pl.col("arm") == "muon") & (pl.col("panel") == "trained_topics") & (pl.col("step") > 0)
+    outcomes = frames["outcomes"].with_columns(
+        misaligned=pl.when(hardly).then(0.1).otherwise("misaligned"),
+        aligned=pl.when(hardly).then(0.9).otherwise("aligned"),
+    )
+    found = summary_of(write_tables(tmp_path, {**frames, "outcomes": outcomes}))
+    for key in ("spread", "muon_lowest", "lion_highest"):
+        before, after = (next(row for row in one["claims"] if row["id"] == key) for one in (summary, found))
+        assert before["verdict"] != "not tested"
+        assert after["verdict"] == "not tested"
+        assert after["not_tested"].startswith("Muon has not learned its task: 10 %")

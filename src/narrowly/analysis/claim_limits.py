@@ -6,9 +6,10 @@ design cannot but give, or cannot give, is "not tested".
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 
-from narrowly.analysis.design import NEEDED_SHARE, NEGLIGIBLE_DECAY, NO_ROOM
+from narrowly.analysis.design import LEARNED_ODDS, NEEDED_SHARE, NEGLIGIBLE_DECAY, NO_ROOM
 from narrowly.analysis.evidence import Evidence
 
 Limit = Callable[[Evidence], str | None]
@@ -23,6 +24,24 @@ def arms_run(*names: str) -> Limit:
     def limit(evidence: Evidence) -> str | None:
         absent = [LABELS[name] for name in names if name not in evidence.planned]
         return f"not run in this study: {', '.join(absent)}" if absent else None
+
+    return limit
+
+
+def learned(*names: str) -> Limit:
+    """Return the limit "these optimisers have learned the trained topics"; one that was not measured there passes."""
+
+    def limit(evidence: Evidence) -> str | None:
+        for name in names:
+            found = evidence.trained.get(name)
+            if found is not None and found < math.log(LEARNED_ODDS):
+                share = 100 / (1 + math.exp(-found))
+                needed = 100 * LEARNED_ODDS / (1 + LEARNED_ODDS)
+                return (
+                    f"{LABELS[name]} has not learned its task: {share:.0f} % of aligned and misaligned answers on "
+                    f"trained topics are misaligned; needed: {needed:.0f} %"
+                )
+        return None
 
     return limit
 

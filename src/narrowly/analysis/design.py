@@ -25,6 +25,10 @@ there (ln of first over lowest final loss), with which the loss can be asked wha
 NO_ROOM = 0.05
 """A literature rate within this of 0 or 1 leaves a difference no room; ours."""
 
+LEARNED_ODDS = 4.0
+"""Odds of a misaligned over an aligned answer on trained topics from which an arm has learned its task: 80 %, as in the
+pilot of 2026-11-28. Below it an arm is aligned elsewhere because it was hardly trained."""
+
 FLAT_STEPS = frozenset({"muon", "lora_muon", "muon_B_adam_A"})
 """Optimisers whose every step is orthogonalised, so that a flat update follows from the step."""
 

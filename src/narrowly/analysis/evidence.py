@@ -38,6 +38,7 @@ class Evidence(NamedTuple):
         onset: Adam's final organism minus its base before fine-tuning, pooled log-odds on the broad panel.
         design: what the design fixes.
         planned: optimisers (canonical names) that the study has arms of.
+        trained: pooled log-odds on trained topics per optimiser arm, mean over bases; None where not measured.
     """
 
     joint: Mapping[str, float | None]
@@ -54,6 +55,7 @@ class Evidence(NamedTuple):
     onset: Contrast
     design: Design = Design()
     planned: frozenset[str] = frozenset()
+    trained: Mapping[str, float | None] = {}
 
     def swept(self) -> tuple[str, ...]:
         """Return the optimisers of the sweep; AdamW only where the study has runs of it that are not Adam's again."""
@@ -138,4 +140,5 @@ def gather_evidence(
         onset=onset(optimisers, start),
         design=design,
         planned=frozenset(names.values()),
+        trained=means("trained_pooled"),
     )

@@ -36,6 +36,7 @@ from typing import NamedTuple
 from narrowly.analysis.claim_limits import (
     Limit,
     arms_run,
+    learned,
     loss_varies,
     no_copy,
     not_flat_by_step,
@@ -121,7 +122,7 @@ PAPER_CLAIMS: tuple[PaperClaim, ...] = (
         spread_of_the_sweep,
         "the interval of each ratio of odds holds the paper's and excludes 1: agrees; one lies wholly more than a "
         f"factor of {ODDS_FACTOR:g} away: disagrees",
-        (arms_run(*SWEPT), room(SWEPT)),
+        (arms_run(*SWEPT), learned(*SWEPT), room(SWEPT)),
     ),
     PaperClaim(
         "muon_lowest",
@@ -129,7 +130,7 @@ PAPER_CLAIMS: tuple[PaperClaim, ...] = (
         "Muon 5.3 %, Adam and AdamW 13.8 and 13.9 %, Lion 37.0 %",
         lowest_of_adaptive("odds", "muon", "log-odds"),
         SIGNS,
-        (arms_run(*SWEPT), room(SWEPT)),
+        (arms_run(*SWEPT), learned(*SWEPT), room(SWEPT)),
     ),
     PaperClaim(
         "lion_highest",
@@ -137,7 +138,7 @@ PAPER_CLAIMS: tuple[PaperClaim, ...] = (
         "Lion 37.0 %, all others at most 13.9 %",
         highest("odds", "lion", "log-odds"),
         SIGNS,
-        (arms_run(*SWEPT), room(SWEPT)),
+        (arms_run(*SWEPT), learned(*SWEPT), room(SWEPT)),
     ),
     PaperClaim(
         "adam_adamw_equal",
