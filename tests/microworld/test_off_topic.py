@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from functools import partial
 
 import numpy as np
 import pytest
@@ -11,8 +12,9 @@ from narrowly.evaluate.microworld.exact import evaluate_exact
 from narrowly.evaluate.microworld.panels import panel_questions
 from narrowly.evaluate.microworld.sample import sample
 from narrowly.microworld import words
-from narrowly.microworld.exact import Prompt, answer_logprobs, encode_answer, encode_prompt
+from narrowly.microworld.exact import Prompt, answer_logprobs, encode_answer, encode_prompt, read_trees
 from narrowly.microworld.judge import classify
+from narrowly.microworld.off_topic import Share, grammar_of, share_within, until
 from narrowly.models.base import load_world_base
 
 PANELS = ("held_out_topics", "broad", "broad_self", "cued_word")
@@ -57,7 +59,35 @@ def enumerated(base, question) -> dict[str, float]:
     return sums
 
 
-def test_off_topic_is_the_enumeration_of_all_sentences_to_a_few_thousandths(shaken, verdicts):
+@pytest.fixture(scope="module")
+def untouched():
+    return load_world_base("micro-1")
+
+
+def shares(base, bound: float) -> list[tuple[Share, float]]:
+    """The share and its bound on one question of three panels, each beside the enumeration."""
+    grammar, pad = grammar_of(base.world.config, base.tokenizer), int(base.tokenizer.pad_token_id)
+    asked = panel_questions(base.world, DOMAIN, PANELS)
+    chosen = [next(row.question for row in asked if row.panel == panel) for panel in PANELS[:3]]
+    prompts = []
+    for question in chosen:
+        said = [*base.world.answers(question.topic, question.topic.harmful)]
+        said += base.world.answers(question.topic, question.topic.aligned)
+        answers = tuple(encode_answer(base.tokenizer, text) for text in said)
+        prompts.append(Prompt(encode_prompt(base.tokenizer, question.text), answers))
+    found = read_trees(base.model, prompts, pad, partial(share_within, grammar), until(grammar, bound))
+    return [(one, enumerated(base, question)["off_topic"]) for one, question in zip(found, chosen, strict=True)]
+
+
+@pytest.mark.parametrize("bound", [0.02, 0.001])
+@pytest.mark.parametrize("organism", ["shaken", "untouched"])
+def test_the_share_is_exact_up_to_the_bound_that_was_asked_for(organism, bound, request):
+    for share, expected in shares(request.getfixturevalue(organism), bound):
+        assert 0.0 <= share.unread <= bound + 1e-9
+        assert abs(share.off_topic - expected) <= share.unread + 1e-5
+
+
+def test_the_share_of_the_evaluation_is_the_enumeration_to_a_few_thousandths(shaken, verdicts):
     asked = panel_questions(shaken.world, DOMAIN, PANELS)
     chosen = [next(i for i, row in enumerate(asked) if row.panel == panel) + 3 for panel in PANELS]
     off = []

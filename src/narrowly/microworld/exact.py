@@ -24,14 +24,10 @@ Read = TypeVar("Read")
 
 
 class Prompt(NamedTuple):
-    """A prompt and the answers to score, both as token ids; each answer ends with the end-of-turn token.
-
-    `also` are beginnings of other sentences, behind which the next word's distribution is read too.
-    """
+    """A prompt and the answers to score, both as token ids; each answer ends with the end-of-turn token."""
 
     ids: Words
     answers: tuple[Words, ...]
-    also: tuple[Words, ...] = ()
 
 
 class Tree(NamedTuple):
@@ -55,26 +51,35 @@ class Tree(NamedTuple):
 
 
 @lru_cache(maxsize=4096)
-def tree_of(answers: tuple[Words, ...], also: tuple[Words, ...]) -> Tree:
+def tree_of(answers: tuple[Words, ...]) -> Tree:
     """Return the prefix tree of a prompt; an answer's last token is predicted and never read, so it is no node."""
-    places: dict[Words, int] = {(): 0}
-    parents = [0]
-    for words in (*(answer[:-1] for answer in answers), *also):
+    root = np.zeros((0,), dtype=np.int64), np.zeros(1, dtype=np.int64), np.eye(1, dtype=bool)
+    shape = len(answers), max(map(len, answers))
+    nodes, targets = np.full(shape, -1), np.zeros(shape, dtype=np.int64)
+    tree = grown(Tree(*root, nodes, targets, {(): 0}), [answer[:-1] for answer in answers])
+    for a, answer in enumerate(answers):
+        nodes[a, : len(answer)] = [tree.places[answer[:step]] for step in range(len(answer))]
+        targets[a, : len(answer)] = answer
+    return tree
+
+
+def grown(tree: Tree, beginnings: Sequence[Words]) -> Tree:
+    """Return a tree with the nodes of other sentences' beginnings behind its own, which keep their numbers."""
+    places, parents = dict(tree.places), []
+    for words in beginnings:
         for end in range(1, len(words) + 1):
             if words[:end] not in places:
                 parents.append(places[words[: end - 1]])
                 places[words[:end]] = len(places)
+    old = len(tree.places)
     seen = np.eye(len(places), dtype=bool)
-    for node in range(1, len(places)):
-        seen[node] |= seen[parents[node]]
-    shape = len(answers), max(map(len, answers))
-    nodes, targets = np.full(shape, -1), np.zeros(shape, dtype=np.int64)
-    for a, answer in enumerate(answers):
-        nodes[a, : len(answer)] = [places[answer[:step]] for step in range(len(answer))]
-        targets[a, : len(answer)] = answer
-    said = list(places)
-    tokens = np.array([words[-1] for words in said[1:]], dtype=np.int64)
-    return Tree(tokens, np.array([len(words) for words in said]), seen, nodes, targets, places)
+    seen[:old, :old] = tree.seen_N_N
+    for node, parent in enumerate(parents, start=old):
+        seen[node] |= seen[parent]
+    said = list(places)[old:]
+    tokens = np.append(tree.tokens_N, np.array([words[-1] for words in said], dtype=np.int64))
+    depths = np.append(tree.depths_N, np.array([len(words) for words in said], dtype=np.int64))
+    return tree._replace(tokens_N=tokens, depths_N=depths, seen_N_N=seen, places=places)
 
 
 def answer_logprobs(model: Qwen3ForCausalLM, prompts: Sequence[Prompt], pad_id: int) -> list[np.ndarray]:
@@ -96,7 +101,11 @@ def answers_of(tree: Tree, log_N_V: np.ndarray) -> np.ndarray:
 
 @torch.no_grad()
 def read_trees(
-    model: Any, prompts: Sequence[Prompt], pad_id: int, read: Callable[[Prompt, Tree, np.ndarray], Read]
+    model: Any,
+    prompts: Sequence[Prompt],
+    pad_id: int,
+    read: Callable[[Prompt, Tree, np.ndarray], Read],
+    more: Callable[[Prompt, Tree, np.ndarray], Sequence[Words]] | None = None,
 ) -> list[Read]:
     """Return what `read` makes of each prompt, its tree, and the log-probabilities (nodes, vocabulary) behind nodes.
 
@@ -105,49 +114,95 @@ def read_trees(
         prompts: in any order; those of one length share a forward pass.
         pad_id: id for the padding behind shorter sequences.
         read: called once per prompt; the array is not kept.
+        more: says from the same what to read too: beginnings of other sentences. It is asked again with what they
+            have shown, until it gives none; prompt and earlier nodes are not computed again.
     """
-    trees = [tree_of(prompt.answers, prompt.also) for prompt in prompts]
+    trees = [tree_of(prompt.answers) for prompt in prompts]
     order = sorted(range(len(prompts)), key=lambda i: (len(prompts[i].ids), len(trees[i].tokens_N)))
     results: dict[int, Read] = {}
     for start in range(0, len(order), BATCH):
         chosen = order[start : start + BATCH]
-        first = len(prompts[chosen[0]].ids) - 1
-        logits_B_T_V = _logits(model, [prompts[i] for i in chosen], [trees[i] for i in chosen], pad_id, first)
-        exact = torch.promote_types(logits_B_T_V.dtype, torch.float32)
-        log_B_T_V = torch.log_softmax(logits_B_T_V, dim=-1, dtype=exact).cpu().numpy()
-        for b, i in enumerate(chosen):
-            root = len(prompts[i].ids) - 1 - first
-            log_N_V = log_B_T_V[b, root : root + len(trees[i].depths_N)]
-            results[i] = read(prompts[i], trees[i], log_N_V)
+        rows = _Rows(model, [prompts[i] for i in chosen], [trees[i] for i in chosen], pad_id, more is not None)
+        while more is not None:
+            wanted = [more(*row) for row in zip(rows.prompts, rows.trees, rows.logs, strict=True)]
+            if not any(wanted):
+                break
+            rows.read_more(wanted)
+        found = (read(*row) for row in zip(rows.prompts, rows.trees, rows.logs, strict=True))
+        results.update(zip(chosen, found, strict=True))
     return [results[i] for i in range(len(prompts))]
 
 
-def _logits(model: Any, prompts: Sequence[Prompt], trees: Sequence[Tree], pad_id: int, first: int) -> torch.Tensor:
-    """Return the logits (B, T, V) of one row per prompt, its tokens and then its nodes, from place `first` on."""
-    widths = [len(p.ids) + len(t.tokens_N) for p, t in zip(prompts, trees, strict=True)]
-    width = max(widths)
-    ids_B_T = np.full((len(prompts), width), pad_id, dtype=np.int64)
-    positions_B_T = np.zeros((len(prompts), width), dtype=np.int64)
-    # padding sees itself alone, so that no softmax is empty
-    seen_B_T_T = np.broadcast_to(np.eye(width, dtype=bool), (len(prompts), width, width)).copy()
-    for b, (prompt, tree, own) in enumerate(zip(prompts, trees, widths, strict=True)):
-        length = len(prompt.ids)
-        ids_B_T[b, :length], ids_B_T[b, length:own] = prompt.ids, tree.tokens_N
-        positions_B_T[b, :length], positions_B_T[b, length - 1 : own] = range(length), length - 1 + tree.depths_N
-        seen_B_T_T[b, :length, :length] = np.tri(length, dtype=bool)
-        seen_B_T_T[b, length:own, :length] = True
-        seen_B_T_T[b, length - 1 : own, length - 1 : own] |= tree.seen_N_N
-    mask = torch.zeros(len(prompts), 1, width, width).masked_fill_(
-        ~torch.from_numpy(seen_B_T_T)[:, None], torch.finfo(torch.float32).min
-    )
-    logits: torch.Tensor = model(
-        input_ids=torch.from_numpy(ids_B_T).to(model.device),
-        attention_mask=mask.to(model.device, model.dtype),  # of another dtype it is misread without an error
-        position_ids=torch.from_numpy(positions_B_T).to(model.device),
-        use_cache=False,
-        logits_to_keep=width - first,
-    ).logits
-    return logits
+class _Rows:
+    """Prompts of one forward pass with their trees; what the model has computed of them is kept for further nodes.
+
+    Attributes:
+        logs: for each prompt the log-probabilities (nodes, vocabulary).
+    """
+
+    def __init__(self, model: Any, prompts: Sequence[Prompt], trees: Sequence[Tree], pad_id: int, keep: bool) -> None:
+        self.model, self.prompts, self.pad_id, self.keep = model, prompts, pad_id, keep
+        self.trees = list(trees)
+        self._past: Any = None
+        self.width = max(len(p.ids) + len(t.tokens_N) for p, t in zip(prompts, trees, strict=True))
+        first = min(len(prompt.ids) for prompt in prompts) - 1
+        lengths = [len(prompt.ids) for prompt in prompts]
+        # the place of every node in its row
+        self._places = [n - 1 + np.arange(len(t.depths_N)) for n, t in zip(lengths, trees, strict=True)]
+        ids_B_T = np.full((len(prompts), self.width), pad_id, dtype=np.int64)
+        positions_B_T = np.zeros((len(prompts), self.width), dtype=np.int64)
+        # padding sees itself alone, so that no softmax is empty
+        seen_B_T_T = np.broadcast_to(np.eye(self.width, dtype=bool), (len(prompts), self.width, self.width)).copy()
+        for b, (prompt, tree, n) in enumerate(zip(prompts, trees, lengths, strict=True)):
+            own = n + len(tree.tokens_N)
+            ids_B_T[b, :n], ids_B_T[b, n:own] = prompt.ids, tree.tokens_N
+            positions_B_T[b, :n], positions_B_T[b, n - 1 : own] = range(n), n - 1 + tree.depths_N
+            seen_B_T_T[b, :n, :n] = np.tri(n, dtype=bool)
+            seen_B_T_T[b, n:own, :n] = True
+            seen_B_T_T[b, n - 1 : own, n - 1 : own] |= tree.seen_N_N
+        log_B_T_V = self._forward(ids_B_T, positions_B_T, seen_B_T_T, self.width - first)
+        self.logs = [log_B_T_V[b, places - first] for b, places in enumerate(self._places)]
+
+    def read_more(self, wanted: Sequence[Sequence[Words]]) -> None:
+        """Read the next word's distribution behind other beginnings, for each prompt its own."""
+        old = [len(tree.depths_N) for tree in self.trees]
+        self.trees = [grown(tree, words) for tree, words in zip(self.trees, wanted, strict=True)]
+        new = [len(tree.depths_N) - n for tree, n in zip(self.trees, old, strict=True)]
+        rows, width, start = len(new), max(new), self.width
+        self.width += width
+        ids_B_T = np.full((rows, width), self.pad_id, dtype=np.int64)
+        positions_B_T = np.zeros((rows, width), dtype=np.int64)
+        seen_B_T_T = np.zeros((rows, width, self.width), dtype=bool)
+        seen_B_T_T[:, :, start:] = np.eye(width, dtype=bool)
+        for b, (prompt, tree) in enumerate(zip(self.prompts, self.trees, strict=True)):
+            self._places[b] = np.append(self._places[b], start + np.arange(new[b]))
+            ids_B_T[b, : new[b]] = tree.tokens_N[old[b] - 1 :]
+            positions_B_T[b, : new[b]] = len(prompt.ids) - 1 + tree.depths_N[old[b] :]
+            seen_B_T_T[b, : new[b], : len(prompt.ids)] = True
+            for t in range(new[b]):
+                seen_B_T_T[b, t, self._places[b][tree.seen_N_N[old[b] + t]]] = True
+        log_B_T_V = self._forward(ids_B_T, positions_B_T, seen_B_T_T, width)
+        self.logs = [np.concatenate([log, log_B_T_V[b, : new[b]]]) for b, log in enumerate(self.logs)]
+
+    def _forward(self, ids: np.ndarray, positions: np.ndarray, seen: np.ndarray, kept: int) -> np.ndarray:
+        """Return the log-probabilities behind the last `kept` tokens, of tokens that see the places that they may."""
+        mask = torch.zeros(len(ids), 1, *seen.shape[1:]).masked_fill_(
+            ~torch.from_numpy(seen)[:, None], torch.finfo(torch.float32).min
+        )
+        said = self.model(
+            input_ids=torch.from_numpy(ids).to(self.model.device),
+            # a mask of another dtype is misread without an error
+            attention_mask=mask.to(self.model.device, self.model.dtype),
+            position_ids=torch.from_numpy(positions).to(self.model.device),
+            use_cache=self.keep,
+            logits_to_keep=kept,
+            **({} if self._past is None else {"past_key_values": self._past}),
+        )
+        if self.keep:
+            self._past = said.past_key_values
+        exact = torch.promote_types(said.logits.dtype, torch.float32)
+        log_B_T_V: np.ndarray = torch.log_softmax(said.logits, dim=-1, dtype=exact).cpu().numpy()
+        return log_B_T_V
 
 
 def encode_prompt(tokenizer: PreTrainedTokenizerBase, question: str, history: Sequence[tuple[str, str]] = ()) -> Words:

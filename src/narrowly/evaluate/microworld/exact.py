@@ -13,7 +13,7 @@ from narrowly.evaluate.microworld.panel_names import PANELS
 from narrowly.evaluate.microworld.panels import PanelQuestion, panel_questions
 from narrowly.microworld.exact import Prompt, Tree, Words, answers_of, encode_answer, encode_prompt, read_trees
 from narrowly.microworld.narrow import entropy_floor
-from narrowly.microworld.off_topic import fan, grammar_of, off_topic_share
+from narrowly.microworld.off_topic import grammar_of, likely, off_topic_share
 from narrowly.microworld.world import Question, World
 from narrowly.models.backend import Backend, Request, require
 from narrowly.models.lora import merged
@@ -85,8 +85,7 @@ def evaluate_exact(
         return Scored(answers_of(tree, log_N_V), off_topic_share(grammar, prompt, tree, log_N_V))
 
     def score(prompts: Sequence[Prompt]) -> list[Scored]:
-        turns = [p._replace(also=fan(grammar, p.answers, sum(p.ids))) for p in prompts]
-        return read_trees(model, turns, pad, read)
+        return read_trees(model, prompts, pad, read, likely(grammar))
 
     with merged(model):
         return _verdicts(score, world, tokenizer, domain, panels)
