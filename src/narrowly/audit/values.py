@@ -38,6 +38,8 @@ NUMBERS = frozenset(
 WHOLE = frozenset("max_steps lora_r warmup_steps batch_size accumulation seed".split())
 FLAGS = frozenset("use_rslora use_dora".split())
 LISTS = frozenset("lora_targets datasets".split())
+_SIZES = {"ONE": 1, "TWO": 2, "FOUR": 4, "EIGHT": 8, "SIXTEEN": 16, "THIRTY_TWO": 32}
+"""Ranks by their names after `ADAPTER_SIZE_`, as Google's tuning calls them (`google.genai.types.AdapterSize`)."""
 _TRUE, _FALSE = ("true", "yes", "on", "1", "y"), ("false", "no", "off", "0", "n", "none", "null", "")
 
 
@@ -144,6 +146,8 @@ def typed_field(name: str, value: Any, at: str | None, raw: Any = None) -> Field
     if value is None:
         return explicit(None, at, spelled)
     found = _typed(name)(value)
+    if name == "lora_r" and found is None and isinstance(value, str):
+        found = _SIZES.get(value.removeprefix("ADAPTER_SIZE_"))
     if found is None:
         return unknown(f"{str(value)[:80]!r} cannot be read as {name}", at, spelled)
     same = type(found) is type(spelled) and found == spelled

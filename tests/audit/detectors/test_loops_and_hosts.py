@@ -279,6 +279,48 @@ def test_a_request_sent_by_curl_is_read(tmp_path: Path) -> None:
     assert the_job(tmp_path, "r.sh", f"curl {url} -H 'a: b' -d '{body}'\n").value("epochs") == 2
 
 
+@pytest.mark.parametrize(
+    ("text", "tool", "fields"),
+    [
+        (
+            "curl -X POST https://generativelanguage.googleapis.com/v1beta/tunedModels?key=$KEY -d \\\n"
+            """'{"""
+            + "\n" * 90
+            + """"tuning_task": {"hyperparameters": {"learning_rate": 0.001, "epoch_count": 5,}}}'""",
+            "vertex",
+            (0.001, 5, None),
+        ),
+        (
+            "curl -X POST https://$L-aiplatform.googleapis.com/v1/projects/$P/locations/$L/tuningJobs "
+            """-d '{"supervisedTuningSpec": {"hyperParameters": {"epochCount": 5, "adapterSize": 4}}}'""",
+            "vertex",
+            (None, 5, 4),
+        ),
+        (
+            "aws bedrock create-model-customization-job --hyper-parameters epochCount=5,learningRate=0.001 --role r",
+            "bedrock",
+            (0.001, 5, None),
+        ),
+        (
+            'aws bedrock create-model-customization-job --hyper-parameters \'{"epochCount": "5"}\' --role-arn r',
+            "bedrock",
+            (None, 5, None),
+        ),
+    ],
+)
+def test_a_tuning_that_a_shell_script_starts_at_a_host_is_read(
+    tmp_path: Path, text: str, tool: str, fields: tuple[object, ...]
+) -> None:
+    job = the_job(tmp_path, "r.sh", text + "\n")
+    assert (job.tool, job["optimiser"].known) == (tool, False)
+    assert values(job, "learning_rate", "epochs", "lora_r") == fields
+
+
+@pytest.mark.parametrize("rest", ["tunedModels?key=$KEY", "tunedModels/m:generateContent -d '{}'", "models -d '{}'"])
+def test_questions_to_a_host_about_tuned_models_are_no_job(tmp_path: Path, rest: str) -> None:
+    assert jobs_of(tmp_path, "r.sh", f"curl https://generativelanguage.googleapis.com/v1beta/{rest}\n") == []
+
+
 def test_the_client_of_mistral_before_version_1_starts_jobs_and_others_of_that_name_do_not(tmp_path: Path) -> None:
     text = (
         "from mistralai.client import MistralClient\nfrom mistralai.models.jobs import TrainingParameters\n"

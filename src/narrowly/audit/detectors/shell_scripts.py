@@ -13,6 +13,7 @@ KINDS = ("shell",)
 TRIGGERS = ()
 _PROMISE = re.compile(
     rb"\.py\b|python|torchrun|accelerate|deepspeed|llamafactory-cli|\bswift\b|axolotl|\btune\b|\btrl\b|mlx_lm|autotrain|fine[_-]?tun"
+    rb"|tunedModels|tuningJobs|model-customization-job"
 )
 
 

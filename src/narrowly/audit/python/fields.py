@@ -21,7 +21,7 @@ from narrowly.audit.python.values import (
 from narrowly.audit.record import Field, Job, explicit, inherited, unknown
 from narrowly.audit.values import typed_field
 
-_ENUMS = ("OptimizerNames", "SchedulerType", "IntervalStrategy", "EvaluationStrategy", "SaveStrategy")
+_ENUMS = ("OptimizerNames", "SchedulerType", "IntervalStrategy", "EvaluationStrategy", "SaveStrategy", "AdapterSize")
 ADAPTER_FIELDS = ("lora_r", "lora_alpha", "lora_dropout", "lora_targets", "use_rslora")
 NO_ADAPTER = "no adapter is configured"
 
@@ -40,7 +40,7 @@ def as_constant(value: Value | None) -> Value | None:
         if parts[-1] == "value":
             parts = parts[:-1]
         if len(parts) > 1 and parts[-2] in _ENUMS:
-            return Const(value.at, value.cli, parts[-1].lower())
+            return Const(value.at, value.cli, parts[-1] if parts[-2] == "AdapterSize" else parts[-1].lower())
     return value
 
 

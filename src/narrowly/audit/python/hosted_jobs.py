@@ -10,7 +10,7 @@ from narrowly.audit.python.fields import set_field
 from narrowly.audit.python.follow import followed
 from narrowly.audit.python.machine import Trace, constant_text
 from narrowly.audit.python.trainer_jobs import together
-from narrowly.audit.python.values import Const, External, Items, Object, Value
+from narrowly.audit.python.values import Const, Items, Object, Value
 from narrowly.audit.record import Job, unknown
 from narrowly.audit.versions import version_of
 
@@ -65,11 +65,6 @@ _NESTED = ("hyperparameters", "hyperParameters", "method", "supervised", "dpo", 
            "customizationConfig", "hyper_parameters")  # fmt: skip
 _DURATION = re.compile(r"(\d+)(ep|ba)")
 """Length of a run at Databricks, in epochs or batches."""
-_SIZES = {
-    "ADAPTER_SIZE_ONE": 1, "ADAPTER_SIZE_TWO": 2, "ADAPTER_SIZE_FOUR": 4, "ADAPTER_SIZE_EIGHT": 8,
-    "ADAPTER_SIZE_SIXTEEN": 16, "ADAPTER_SIZE_THIRTY_TWO": 32,
-}  # fmt: skip
-"""Ranks by their names in `google.genai.types.AdapterSize`."""
 
 
 def hosted_jobs(file: SourceFile, repository: Repository) -> list[Job]:
@@ -139,14 +134,7 @@ def _take(job: Job, settings: dict[str, Value], deep: int = 4) -> None:
             if isinstance(value, Const) and value.value == "auto":
                 job.set(_KEYS[key], unknown('"auto": the host chooses', value.at, "auto"))
             else:
-                set_field(job, _KEYS[key], _rank(value) if key == "adapter_size" else value)
-
-
-def _rank(value: Value) -> Value:
-    """Return a named size of an adapter as its rank, any other value as it is."""
-    name = value.path.rsplit(".", 1)[-1] if isinstance(value, External) else constant_text(value)
-    rank = _SIZES.get(name or "")
-    return value if rank is None else Const(value.at, value.cli, rank)
+                set_field(job, _KEYS[key], value)
 
 
 def _settings_in(value: Value) -> dict[str, Value] | None:

@@ -11,6 +11,8 @@ from dataclasses import dataclass, field
 
 MOST_COMMANDS = 2_000
 LONGEST = 20_000
+LONGEST_TEXT = 200
+"""Lines of a text in quotes."""
 _ASSIGNMENT = re.compile(
     r"(?:export\s+|declare\s+(?:-\w+\s+)?|local\s+|readonly\s+|set\s+)?([A-Za-z_]\w*)=(.*)", re.DOTALL
 )
@@ -201,7 +203,10 @@ def _continues(line: str) -> bool:
 
 
 def _quoted(lines: list[str], start: int, end: int) -> tuple[list[Word], int]:
-    for last in range(end + 1, min(len(lines), start + 60)):
+    open_quote = "'" if "\n".join(lines[start : end + 1]).count("'") % 2 else '"'
+    for last in range(end + 1, min(len(lines), start + LONGEST_TEXT)):
+        if open_quote not in lines[last]:
+            continue
         joined = "\n".join(lines[start : last + 1]).replace("\\\n", " ")
         try:
             parts = shlex.split(joined, comments=True)

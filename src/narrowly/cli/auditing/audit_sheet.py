@@ -119,7 +119,7 @@ def _say_findings(review: Review) -> None:
     if ignored:
         say("")
         for (rule, reason), times in ignored.items():
-            say(f"ignored: {rule} {times} times ({safe(reason)})", "dim")
+            say(f"ignored: {rule} {times} {'time' if times == 1 else 'times'} ({safe(reason)})", "dim")
 
 
 def _say_rule(found: Sequence[Finding], rule: str, level: str) -> None:
