@@ -132,7 +132,7 @@ def test_ignores_need_a_reason_and_act_where_they_say(tmp_path, monkeypatch, cap
     record = json.loads(output(capsys, ".", "--json", code=1))
     assert {one["ignored"] for one in record["findings"] if one["file"] == "a/b.yaml"} == {"a demonstration"}
     assert {one["ignored"] for one in record["findings"] if one["file"] == "c/b.yaml"} == {None}
-    assert "ignored: MUON-NOT-MUON 1 times (a demonstration)" in output(capsys, ".", code=1)
+    assert "ignored: MUON-NOT-MUON 1 time (a demonstration)" in output(capsys, ".", code=1)
     settings.write_text('[audit]\nfail-on = "never"\n')
     assert execute(["audit", "."]) == 0 and execute(["audit", ".", "--fail-on", "error"]) == 1
     bad = {
