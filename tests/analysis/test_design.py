@@ -10,7 +10,7 @@ import polars as pl
 import pytest
 
 from narrowly.analysis.contrasts import missing_contrast
-from narrowly.analysis.design import NEEDED_SHARE, Design, copies, design_of, loss_range
+from narrowly.analysis.design import NEEDED_SHARE, Design, copies, design_of, loss_range, unpaired_penalties
 from narrowly.analysis.evidence import Evidence
 from narrowly.analysis.paper_claims import verdicts_on
 from narrowly.stats.regression import alignment_on_loss
@@ -23,8 +23,8 @@ def cells_of(arms, bases=("b0", "b1")):
     """Return one cell per arm and base; an arm is the optimiser part of its spec."""
     rows = [
         {
-            "cell_id": f"{arm}-{base}", "arm": arm, "role": "optimiser", "base": base, "optimiser": optimiser["kind"],
-            "source": "micro", "final_loss": 0.5,
+            "cell_id": f"{arm}-{base}", "arm": arm, "role": "optimiser", "of": None, "base": base,
+            "source": "micro", "optimiser": optimiser["kind"], "final_loss": 0.5,
             "spec": json.dumps({"base": base, "steps": 80, "seed": 0, "optimiser": optimiser}),
         }
         for arm, optimiser in arms.items()
@@ -123,8 +123,9 @@ def simulated(seed, spread, slope, rates):
                 logit = level + slope * (math.log(loss / 0.46) - spread / 2) + rng.normal(0, 0.3)
                 spec = {"base": f"b{base}", "optimiser": {"kind": kind, "lr": rate + 1}, "steps": 80}
                 rows.append({
-                    "cell_id": f"{kind}-{rate}-{base}", "arm": kind, "role": "optimiser", "base": f"b{base}",
-                    "optimiser": kind, "source": "rows", "final_loss": loss, "spec": json.dumps(spec),
+                    "cell_id": f"{kind}-{rate}-{base}", "arm": kind, "role": "optimiser", "of": None,
+                    "base": f"b{base}", "optimiser": kind, "source": "rows", "final_loss": loss,
+                    "spec": json.dumps(spec),
                 })  # fmt: skip
                 points.append((loss, 100 / (1 + math.exp(-logit)), kind, f"b{base}"))
     cells = pl.DataFrame(rows)
@@ -169,3 +170,16 @@ def test_the_study_micro_runs_no_copy_and_evaluates_steps_of_every_optimiser_so_
     ])  # fmt: skip
     assert set(planned["arm"]) == {"sgd", "adam", "lion", "muon"} and copies(planned) == {}
     assert all(len(cell.evaluated_steps()) >= 3 for cell in cells)
+
+
+def test_a_penalty_at_another_rate_is_not_compared_with_the_arm_that_it_is_of():
+    def row(arm, lr, **more):
+        spec = {"optimiser": {"kind": "adam", "lr": lr}, "steps": 80, **more}
+        role = "penalty" if more.get("penalty") else "optimiser"
+        return {"arm": arm, "role": role, "of": "adam" if role == "penalty" else None, "spec": json.dumps(spec)}
+
+    plain = [row("adam", 3e-4), row("adam", 6e-4)]
+    same = [row("flat", lr, penalty={"lam": 1}, checkpoints=9) for lr in (3e-4, 6e-4)]
+    assert unpaired_penalties(pl.DataFrame([*plain, *same])) == set()
+    assert unpaired_penalties(pl.DataFrame([*plain, same[0]])) == {"adam"}
+    assert unpaired_penalties(pl.DataFrame([*plain, same[0], row("flat", 1e-3, penalty={"lam": 1})])) == {"adam"}

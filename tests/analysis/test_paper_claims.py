@@ -256,6 +256,8 @@ def test_what_rounds_to_zero_has_no_sign():
         ("penalty_lion", {"gains": {"adam": BELOW}}, "not run in this study: Lion with the penalty"),
         ("penalty_adam", {"literature": {"adam": 0.02}}, "a floor"),
         ("penalty_sgd", {"literature": {"sgd": 0.98}}, "a ceiling"),
+        ("penalty_lion", {"design": Design(loss=VARIED, unpaired=frozenset({"lion"}))}, "in more than the penalty"),
+        ("penalty_cost", {"design": Design(loss=VARIED, unpaired=frozenset({"adam"}))}, "in more than the penalty"),
         ("penalty_cost", {"gains": {}}, "not run in this study: Adam with the penalty"),
         ("loss_predicts", {"design": Design(loss=LossRange(0.03, 1.5, 1, 8))}, "range restriction"),
         ("loss_predicts", {"design": Design(loss=LossRange(0.4, None, 1, 8))}, "no training loss was logged"),

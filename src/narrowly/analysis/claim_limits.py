@@ -55,6 +55,17 @@ def penalty_run(name: str) -> Limit:
     return limit
 
 
+def penalty_paired(name: str) -> Limit:
+    """Return the limit "the runs with the penalty differ from those without in the penalty alone"."""
+
+    def limit(evidence: Evidence) -> str | None:
+        if name not in evidence.design.unpaired:
+            return None
+        return f"{LABELS[name]}'s runs with the penalty differ from those without in more than the penalty"
+
+    return limit
+
+
 def not_selected(evidence: Evidence) -> str | None:
     """Return the limit "the world was not chosen for this outcome"."""
     if not evidence.design.selected:

@@ -62,12 +62,14 @@ class Design(NamedTuple):
         loss: of the optimiser arms without copies.
         selected: whether the world was chosen so that emergent misalignment occurs under Adam.
         flat_steps: arms (canonical names) whose optimiser orthogonalises its steps.
+        unpaired: optimisers (canonical names) whose runs with the penalty differ from those without in more than it.
     """
 
     copies: Mapping[str, str] = {}
     loss: LossRange = LossRange(None, None, 0, 0)
     selected: bool = False
     flat_steps: frozenset[str] = frozenset()
+    unpaired: frozenset[str] = frozenset()
 
 
 def design_of(cells: pl.DataFrame, trajectory: pl.DataFrame, names: Mapping[str, str]) -> Design:
@@ -87,7 +89,33 @@ def design_of(cells: pl.DataFrame, trajectory: pl.DataFrame, names: Mapping[str,
         # the configuration of the microworld was chosen with Adam for its misalignment (docs/microworld.md)
         selected=not cells.is_empty() and bool((cells["source"] == "micro").all()),
         flat_steps=frozenset(names.get(arm, arm) for arm in flat),
+        unpaired=frozenset(names.get(arm, arm) for arm in unpaired_penalties(cells)),
     )
+
+
+TRAINED_WITH = (
+    "base",
+    "data",
+    "optimiser",
+    "schedule",
+    "steps",
+    "batch_size",
+    "accumulation",
+    "adapter",
+    "seed",
+    "init_seed",
+)
+"""Fields of a run in which an arm with a penalty may not differ from the arm that it is of."""
+
+
+def unpaired_penalties(cells: pl.DataFrame) -> set[str]:
+    """Return the arms that an arm with a penalty is of, where the runs of both differ in more than the penalty."""
+    runs: dict[str, set[str]] = {}
+    for arm, spec in cells.filter(pl.col("spec").is_not_null()).select("arm", "spec").iter_rows():
+        body = json.loads(spec)
+        runs.setdefault(arm, set()).add(content_id({key: body.get(key) for key in TRAINED_WITH}))
+    pairs = cells.filter((pl.col("role") == "penalty") & pl.col("of").is_not_null()).select("arm", "of").unique()
+    return {of for arm, of in pairs.iter_rows() if runs.get(arm, set()) != runs.get(of, set())}
 
 
 def copies(cells: pl.DataFrame) -> dict[str, str]:

@@ -41,6 +41,7 @@ from narrowly.analysis.claim_limits import (
     no_copy,
     not_flat_by_step,
     not_selected,
+    penalty_paired,
     penalty_run,
     room,
     settings_vary,
@@ -195,7 +196,7 @@ PAPER_CLAIMS: tuple[PaperClaim, ...] = (
             points,
             penalty_gain(name, raises=raises),
             SIGN,
-            (penalty_run(name), room((name,), upper=not raises, lower=raises)),
+            (penalty_run(name), penalty_paired(name), room((name,), upper=not raises, lower=raises)),
         )
         for name, label, points, raises in (
             ("adam", "Adam", "+6.6 points of a judge's score", True),
@@ -210,7 +211,7 @@ PAPER_CLAIMS: tuple[PaperClaim, ...] = (
         "+0.013 nats",
         penalty_costs_adam_little,
         f"interval below {LOSS_MARGIN} nats: agrees; above: disagrees",
-        (penalty_run("adam"),),
+        (penalty_run("adam"), penalty_paired("adam")),
     ),
 )
 """In the order of the paper's argument."""
