@@ -170,21 +170,21 @@ def test_a_penalty_is_compared_at_the_norm_that_both_arms_reach():
     ladder = pl.DataFrame(
         [
             {"arm": "adam", "role": "optimiser", "of": None, "base": "b", "edit": "scale-0.25", "update_norm": 1.0,
-             "stable_rank": 2.0, "broad_pooled": -1.0},
+             "stable_rank": 2.0, "held_out_pooled": 0.0, "broad_pooled": -1.0},
             {"arm": "adam", "role": "optimiser", "of": None, "base": "b", "edit": "none", "update_norm": 4.0,
-             "stable_rank": 2.0, "broad_pooled": 1.0},
+             "stable_rank": 2.0, "held_out_pooled": 2.0, "broad_pooled": 1.0},
             {"arm": "flat", "role": "penalty", "of": "adam", "base": "b", "edit": "none", "update_norm": 2.0,
-             "stable_rank": 5.0, "broad_pooled": 0.5},
+             "stable_rank": 5.0, "held_out_pooled": 3.0, "broad_pooled": 0.5},
             {"arm": "flat", "role": "penalty", "of": "adam", "base": "c", "edit": "none", "update_norm": 2.0,
-             "stable_rank": 5.0, "broad_pooled": 0.5},
+             "stable_rank": 5.0, "held_out_pooled": 3.0, "broad_pooled": 0.5},
         ]
     ).with_columns(final=pl.lit(True), step=80)  # fmt: skip
-    empty = frames_of(make_tables(1, arms={"adam"}))
-    pairs, without = penalty_pairs(empty._replace(ladder=ladder))
+    pairs, without = penalty_pairs(ladder)
     (row,) = pairs.to_dicts()
     assert row["norm"] == pytest.approx(2.0) and without == {"flat": 1}
     assert (row["rank_of"], row["rank"]) == (2.0, 5.0)
     assert (row["broad_of"], row["broad"]) == (pytest.approx(0.0), pytest.approx(0.5))
+    assert (row["held_out_of"], row["held_out"]) == (pytest.approx(1.0), pytest.approx(3.0))
 
 
 def test_the_dial_shows_the_rise_along_the_same_init_and_none_along_another(study, html):

@@ -128,7 +128,7 @@ def _main_dial(dial: pl.DataFrame) -> pl.DataFrame:
 
 
 def _rank_arrows(subject: Subject) -> Sketch:
-    pairs, without = penalty_pairs(subject.frames)
+    pairs, without = penalty_pairs(subject.frames.ladder)
     names = ArmNames(subject.frames.tables.cells).text
     missing = [f"{names(arm)} {n}" for arm, n in without.items() if n]
     reason = "the study has no arm with a penalty" if not without else None

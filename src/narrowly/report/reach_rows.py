@@ -99,22 +99,26 @@ def norm_curves(ends: pl.DataFrame) -> dict[str, list[tuple[float, float]]]:
     return curves
 
 
-def penalty_pairs(frames: Frames) -> tuple[pl.DataFrame, dict[str, int]]:
+def penalty_pairs(ladder: pl.DataFrame) -> tuple[pl.DataFrame, dict[str, int]]:
     """Return each penalty arm beside the arm that it is of, base by base, at one norm that both reach.
 
     Scaling an update changes its norm and not its shape, so scaled organisms are points of an arm too. Between points
     stable rank and log-odds are linear in ln norm; the norm is the middle (of its logarithm) of what both reach.
 
+    Args:
+        ladder: one row per organism of a study (`ladder.ladder_table`), scaled ones too.
+
     Returns:
-        Rows arm, of, base, norm, rank_of, rank, broad_of, broad (pooled log-odds); and arm -> bases without a norm in
+        Rows arm, of, base, norm, and for rank, broad and held_out (pooled log-odds) the value of the penalty arm and,
+        with `_of`, of the other; and arm -> bases without a norm in
         common.
     """
-    kinds = {edit: edit_kind(edit)[0] for edit in frames.ladder["edit"].unique().to_list()}
+    kinds = {edit: edit_kind(edit)[0] for edit in ladder["edit"].unique().to_list()}
     scaled = [edit for edit, kind in kinds.items() if edit == UNEDITED or kind == "scale"]
-    points = frames.ladder.filter(pl.col("final") & (pl.col("step") > 0) & pl.col("edit").is_in(scaled)).filter(
+    points = ladder.filter(pl.col("final") & (pl.col("step") > 0) & pl.col("edit").is_in(scaled)).filter(
         (pl.col("update_norm") > 0) & pl.col("stable_rank").is_not_null() & pl.col("broad_pooled").is_not_null()
     )
-    pairs = frames.ladder.filter(pl.col("role") == "penalty").select("arm", "of").unique().sort("arm").rows()
+    pairs = ladder.filter(pl.col("role") == "penalty").select("arm", "of").unique().sort("arm").rows()
     rows, without = [], dict.fromkeys([arm for arm, _ in pairs], 0)
     for arm, of in pairs:
         for base in sorted(points.filter(pl.col("arm") == arm)["base"].unique()):
@@ -125,9 +129,9 @@ def penalty_pairs(frames: Frames) -> tuple[pl.DataFrame, dict[str, int]]:
             else:
                 rows.append({"arm": arm, "of": of, "base": base, **found})
     schema = {"arm": pl.String, "of": pl.String, "base": pl.String} | dict.fromkeys(
-        ("norm", "rank_of", "rank", "broad_of", "broad"), pl.Float64
+        ("norm", "rank", "rank_of", "broad", "broad_of", "held_out", "held_out_of"), pl.Float64
     )
-    return pl.DataFrame(rows, schema=schema), without
+    return pl.DataFrame(rows, schema=schema).fill_nan(None), without
 
 
 def _at_one_norm(mine: pl.DataFrame, plain: pl.DataFrame) -> dict[str, float] | None:
@@ -138,11 +142,12 @@ def _at_one_norm(mine: pl.DataFrame, plain: pl.DataFrame) -> dict[str, float] | 
     if low > high:
         return None
     at = (low + high) / 2
-    rank, broad = (
-        [float(np.interp(at, frame["at"].to_numpy(), frame[column].to_numpy())) for frame in logs]
-        for column in ("stable_rank", "broad_pooled")
-    )
-    return {"norm": math.exp(at), "rank": rank[0], "rank_of": rank[1], "broad": broad[0], "broad_of": broad[1]}
+    found = {"norm": math.exp(at)}
+    for name, column in (("rank", "stable_rank"), ("broad", "broad_pooled"), ("held_out", "held_out_pooled")):
+        for frame, whose in zip(logs, ("", "_of"), strict=True):
+            values = frame[column].cast(pl.Float64).to_numpy()
+            found[name + whose] = float(np.interp(at, frame["at"].to_numpy(), values))
+    return found
 
 
 def control_rows(frames: Frames, panels: Sequence[str]) -> pl.DataFrame:
