@@ -19,7 +19,7 @@ from narrowly.records.errors import SpecError
 from narrowly.records.study_spec import StudySpec, load_study_spec, parse_study
 from narrowly.study.layout import PREREG_FILE
 from narrowly.study.plan import expand
-from narrowly.study.preregistered import order_faults, read_deviations, record_of
+from narrowly.study.preregistered import check_prereg, order_faults, read_deviations, record_of
 from narrowly.study.run import run_study
 
 CONTRAST = {"first": ["muon"], "second": ["adam"], "match": "held_out"}
@@ -53,7 +53,10 @@ def git(folder: Path, *arguments: str) -> str:
 @pytest.fixture
 def base(tmp_path: Path) -> str:
     """A base whose seed is free, for a study that trains nothing."""
-    return str(shutil.copytree(SHIPPED / "micro-0", tmp_path / "bases" / "micro-200"))
+    folder = shutil.copytree(SHIPPED / "micro-0", tmp_path / "bases" / "micro-200")
+    card = json.loads((folder / "card.json").read_text())
+    (folder / "card.json").write_text(json.dumps({**card, "name": "micro-200", "world_seed": 200}))
+    return str(folder)
 
 
 @pytest.fixture
@@ -178,6 +181,12 @@ def test_a_seed_used_before_is_refused_by_plan_and_run_in_one_line(tmp_path, cap
         shown = capsys.readouterr().err
         assert len(shown.splitlines()) == 1 and "a seed of 0-7" in shown
     assert not (tmp_path / "out").exists()
+
+
+def test_a_copy_of_a_used_base_under_another_name_is_refused_too(tmp_path) -> None:
+    copy = shutil.copytree(SHIPPED / "micro-0", tmp_path / "fresh")
+    with pytest.raises(SpecError, match="base micro-0 has a seed of 0-7"):
+        check_prereg(parse_study(raw_study(str(copy)), "study"), tmp_path / "out")
 
 
 def committed(file: Path, first_run: float) -> Path:

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
+from narrowly.microworld.cards import CARD, load_card
 from narrowly.records.base_seeds import refuse_used_seeds
 from narrowly.records.errors import IntegrityError, NarrowlyError, SpecError
 from narrowly.records.explain import first_fault
@@ -106,7 +107,7 @@ def check_prereg(study: StudySpec, study_dir: Path) -> PreregRecord | None:
     """
     if study.prereg is None:
         return None
-    refuse_used_seeds(study.name, dict.fromkeys(cell.spec.base for cell in expand(study)))
+    refuse_used_seeds(study.name, dict.fromkeys(_named(cell.spec.base) for cell in expand(study)))
     path = study_dir / PREREG_FILE
     if not path.is_file():
         return None
@@ -118,6 +119,11 @@ def check_prereg(study: StudySpec, study_dir: Path) -> PreregRecord | None:
             f"{DEVIATIONS_FILE}; or another name"
         )
     return found
+
+
+def _named(base: str) -> str:
+    """Return the name on the card of a base that is given by its folder, else the text as it is."""
+    return load_card(Path(base)).name if (Path(base) / CARD).is_file() else base
 
 
 def record_prereg(study: StudySpec, study_dir: Path, file: Path | None) -> PreregRecord | None:
