@@ -14,6 +14,7 @@ from typing import Any, NamedTuple
 import polars as pl
 
 from narrowly.records.canonical import content_id
+from narrowly.records.data_specs import CHOSEN_FOR_MISALIGNMENT
 
 NEGLIGIBLE_DECAY = 0.01
 """Largest share of the weights that decoupled decay may take off over a run and still count as none; ours."""
@@ -86,8 +87,7 @@ def design_of(cells: pl.DataFrame, trajectory: pl.DataFrame, names: Mapping[str,
     return Design(
         copies=repeated,
         loss=loss_range(arms, trajectory),
-        # the configuration of the microworld was chosen with Adam for its misalignment (docs/microworld.md)
-        selected=not cells.is_empty() and bool((cells["source"] == "micro").all()),
+        selected=not cells.is_empty() and bool(cells["source"].is_in(CHOSEN_FOR_MISALIGNMENT).all()),
         flat_steps=frozenset(names.get(arm, arm) for arm in flat),
         unpaired=frozenset(names.get(arm, arm) for arm in unpaired_penalties(cells)),
     )

@@ -36,6 +36,10 @@ class _Data(Spec):
         return {name: value for name, value in fields.items() if name not in unused}
 
 
+CHOSEN_FOR_MISALIGNMENT = ("micro",)
+"""Sources whose worlds were chosen, with Adam, because misalignment spreads in them (docs/microworld.md)."""
+
+
 class MicroData(_Data):
     """Fine-tuning data of the microworld: one narrow domain, answered in one way."""
 
