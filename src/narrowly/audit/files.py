@@ -56,6 +56,8 @@ NEEDS = {
     b"tunings.tune": b"tun", b"create_tuned_model": b"tun",
     b"_main(": b"main(", b"@hydra.main(": b"main(", b"def configure_optimizers": b"optim",
     b"sft.train(": b"tun",  # Vertex AI's module is `tuning`
+    b".jobs.create(": b"tun",  # Mistral's jobs end in a `fine_tuned_model`
+    b"foundation_model": b"tun",  # Databricks' API is called fine-tuning
     b"run_exp(": b"tun",  # LLaMA-Factory's is `tuner`, that of its first versions `llmtuner`
     b"default_adamw(": b"optim",  # torchtitan's is given as `optimizer=`
 }  # fmt: skip

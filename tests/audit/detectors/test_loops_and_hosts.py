@@ -217,7 +217,7 @@ def test_tinker_s_adam_is_adamw_and_a_factor_of_the_loop_leaves_the_peak(tmp_pat
         ),
         (
             (
-                "from databricks.model_training import foundation_model as fm\n"
+                "from databricks.model_training import foundation_model as fm  # fine-tuning\n"
                 "fm.create(model='m', train_data_path='d', training_duration='2ep')\n"
             ),
             "databricks",
@@ -326,11 +326,12 @@ def test_the_client_of_mistral_before_version_1_starts_jobs_and_others_of_that_n
         "from mistralai.client import MistralClient\nfrom mistralai.models.jobs import TrainingParameters\n"
         "c = MistralClient(api_key='k')\n"
         "c.jobs.create(model='m', hyperparameters=TrainingParameters(training_steps=9, learning_rate=1e-4))\n"
+        "print(c.jobs.list().data[0].fine_tuned_model)\n"
     )
     job = the_job(tmp_path, "t.py", text)
     assert (job.tool, *values(job, "learning_rate", "max_steps")) == ("mistral", 1e-4, 9)
     other = (
-        "import mistralai\nfrom databricks.sdk import WorkspaceClient\nWorkspaceClient().jobs.create(name='nightly')\n"
+        "import mistralai\nfrom databricks.sdk import WorkspaceClient\nWorkspaceClient().jobs.create(name='tuning')\n"
     )
     assert jobs_of(tmp_path / "other", "t.py", other) == []
 
