@@ -6,6 +6,7 @@ from narrowly.analysis.frames import gather_frames
 from narrowly.analysis.organisms import on_panel
 from narrowly.analysis.tables import SCHEMAS, Tables, conform
 from narrowly.report import loss_figures, rate_figures, spectrum_figures
+from narrowly.report.scaling_curve import beside_scaling, in_words
 from narrowly.report.style import FIXED, arm_styles, order, svg_text
 from synthetic import make_tables
 
@@ -105,3 +106,36 @@ def test_an_svg_has_no_date_no_doctype_and_prefixed_ids(frames):
     text = svg_text(rate_figures.misalignment(on_panel(frames.optimiser_finals, "broad")), "fig", "t")
     assert "DOCTYPE" not in text and "metadata" not in text and "20" + "26-" not in text
     assert 'id="figure_1"' not in text and 'id="fig-figure_1"' in text
+
+
+def _edited(offset: float, bases: int = 6) -> tuple[pl.DataFrame, pl.DataFrame]:
+    """Return edits whose broad rate is `offset` above the line broad = narrow / 2 that scaling follows."""
+    rows = []
+    for base in range(bases):
+        top, wobble = 0.8 + 0.01 * base, 0.004 * (-1) ** base
+        rows += [{"edit": "none", "narrow": top, "broad": top / 2, "base": f"b{base}"},
+                 {"edit": "scale-0.5", "narrow": 0.4, "broad": 0.2, "base": f"b{base}"},
+                 {"edit": "drop_top-1", "narrow": 0.5, "broad": 0.25 + offset + wobble, "base": f"b{base}"},
+                 ]  # fmt: skip
+    before = pl.DataFrame({"base": [f"b{base}" for base in range(bases)], "narrow": 0.0, "broad": 0.0})
+    return pl.DataFrame(rows).with_columns(arm=pl.lit("adam")), before
+
+
+@pytest.mark.parametrize(("offset", "words"), [(0.0, "All edits lie on"), (-0.1, "1 of 1 edit leave")])
+def test_edits_are_compared_with_scaling_at_equal_held_out_misalignment(offset, words):
+    found = beside_scaling(*_edited(offset))
+    assert [(one.arm, one.edit, one.difference.n) for one in found] == [("adam", "drop_top-1", 6)]
+    assert found[0].difference.estimate == pytest.approx(100 * offset)
+    assert words in in_words(found)
+
+
+def test_an_edit_beyond_the_curve_of_its_base_is_compared_with_nothing():
+    points, before = _edited(0.0)
+    beyond = points.with_columns(narrow=pl.when(pl.col("edit") == "drop_top-1").then(0.99).otherwise(pl.col("narrow")))
+    assert beside_scaling(beyond, before)[0].difference.n == 0 and in_words(beside_scaling(beyond, before)) == ""
+
+
+def test_steps_have_ticks_where_something_was_measured_and_nowhere_else(frames):
+    axis = loss_figures.over_steps(frames.checkpoints, frames.spectra.clear().with_columns(step=80)).axes[0]
+    ticks = set(axis.get_xticks())
+    assert ticks <= set(frames.checkpoints["step"].to_list()) and {0, 80} <= ticks

@@ -93,6 +93,7 @@ def test_the_sentences_have_the_numbers_of_the_summary(study):
     assert f"Muon {100 * muon.broad_joint:.1f}\u00a0%" in first and "AdamW" not in first
     selectivity = summary.ladder["muon"].selectivity
     assert f"Muon {selectivity.estimate:+.2f}".replace("-", "\u2212") in second
+    assert selectivity.dial == "step" and "pulls this to 0: no proof of equality" in second
     assert "50.0\u00a0%" in third
 
 

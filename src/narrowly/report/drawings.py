@@ -19,6 +19,7 @@ from narrowly.report.labels import PANEL_LABELS, ArmNames, label
 from narrowly.report.loss_figures import FURTHEST, loss_misalignment, over_steps
 from narrowly.report.points import Points
 from narrowly.report.rate_figures import LADDER, classes, ladder, misalignment
+from narrowly.report.scaling_curve import beside_scaling, in_words
 from narrowly.report.spectrum_figures import edits, normalised, spectra_by_optimiser, spectrum_curve
 from narrowly.report.style import order as arm_order
 from narrowly.report.style import svg_text
@@ -261,12 +262,13 @@ def _edits(subject: Subject, ideal: float | None) -> Sketch:
         .join(far, on="base")
     )  # fmt: skip
     tips = subject.points.over(on_panel(rows, BROAD), ["arm", "base", "edit"])
+    beside = in_words(beside_scaling(points, before))
     return Sketch(
         "edits",
         "Narrow against broad behaviour under every edit",
         "Joint rates on held-out topics and broad, after an edit of each adapter's singular values. Large markers: "
-        f"means over bases; small: single bases, in place of an interval. {_bases(points)} {_flagged(frames)}Questions "
-        f"per organism: {_panel_counts(rows, (HELD_OUT, BROAD))}, judged exactly.",
+        f"means over bases; small: single bases, in place of an interval. {beside} {_bases(points)} {_flagged(frames)}"
+        f"Questions per organism: {_panel_counts(rows, (HELD_OUT, BROAD))}, judged exactly.",
         "The curve is the control: the whole update "
         "scaled down, from no edit to the base. An edit below the curve leaves less broad misalignment than "
         "scaling does at the same misalignment on held-out topics; one on it does no more than scaling. Edits remove "

@@ -10,7 +10,7 @@ from narrowly.analysis.claim_rules import Verdict
 from narrowly.analysis.paper_claims import ClaimVerdict
 from narrowly.analysis.summary_schema import Summary
 from narrowly.records.errors import counted
-from narrowly.report.kit import Chip, Figure, Listing, Part, Section, Strip, number, percent, span
+from narrowly.report.kit import Chip, Figure, Listing, Measured, Part, Section, Strip, number, percent, span
 from narrowly.report.labels import label
 from narrowly.report.style import order
 
@@ -61,12 +61,20 @@ def _rates(summary: Summary) -> str:
     if not rows:
         return _ladder_rates(summary)
     told = [
-        f"{label(arm)} {percent(rows[arm].broad_joint, 1)} {span(rows[arm].intervals['broad_joint'], 1, 100)}"
+        f"{label(arm)} {percent(rows[arm].broad_joint, 1)}{_span(rows[arm].intervals['broad_joint'], 1, 100)}"
         for arm in order(list(rows))
     ]
     bases = {row.n_bases for row in rows.values()}
     count = counted(min(bases), "base") if len(bases) == 1 else f"{min(bases)} to {max(bases)} bases"
-    return f"Misaligned answers in domains that were never trained on: {', '.join(told)} ({count})."
+    several = ", means over the rates of an arm" if any(row.lr is None for row in rows.values()) else ""
+    return f"Misaligned answers in domains that were never trained on: {', '.join(told)} ({count}{several})."
+
+
+def _span(found: Measured, digits: int = 2, factor: float | None = None) -> str:
+    """Return " [low, high]", or nothing where there is no interval; signed but for shares."""
+    if found.low is None or found.high is None:
+        return ""
+    return f" {span(found, digits, factor or 1.0, signed=factor is None)}"
 
 
 def _ladder_rates(summary: Summary) -> str:
@@ -83,19 +91,23 @@ def _ladder_rates(summary: Summary) -> str:
 
 def _beyond(summary: Summary) -> str:
     """Return the selectivity of every optimiser that has one, or that none has."""
-    told = []
+    told, dials = [], set()
     for arm in order(list(summary.ladder)):
         found = summary.ladder[arm].selectivity
         if summary.ladder[arm].role == "optimiser" and found.estimate is not None:
-            told.append(f"{label(arm)} {number(found.estimate, signed=True)} {span(found, signed=True)}")
+            told.append(f"{label(arm)} {number(found.estimate, signed=True)}{_span(found)}")
+            dials.add(found.dial)
     if not told:
         return (
             "Whether an optimiser spreads less than Adam at equal misalignment on held-out topics is not tested by "
             "this design."
         )
+    pulled = (
+        " Training steps begin at one base, which pulls this to 0: no proof of equality." if "step" in dials else ""
+    )
     return (
         "Beyond Adam’s at equal misalignment on held-out topics of the trained domain (log-odds; below 0 spreads "
-        f"less): {', '.join(told)}."
+        f"less): {', '.join(told)}.{pulled}"
     )
 
 

@@ -119,6 +119,15 @@ def _loss_tips(organisms: pl.DataFrame, column: str, tips: Tips) -> list[str]:
     return [with_values(tips.get((cell,)), {rate.meta.output_name(): y, loss: x}) for cell, y, x in rows]
 
 
+def _step_ticks(steps: list[int]) -> list[int]:
+    """Return steps that were measured and whose labels do not collide, the last one among them."""
+    kept: list[int] = []
+    for step in sorted(steps, reverse=True):
+        if not kept or step == 0 or kept[-1] / step >= 1.6:
+            kept.append(step)
+    return kept[::-1]
+
+
 def over_steps(
     path: pl.DataFrame,
     spectra: pl.DataFrame,
@@ -166,7 +175,7 @@ def over_steps(
             axis.set_xlabel("step (log scale beyond 1)")
             axis.set_xscale("symlog", linthresh=1, linscale=0.4)
             last = int(rows["step"].max() or 1) if not rows.is_empty() else 1  # type: ignore[arg-type]
-            ticks = [tick for tick in (0, 1, 3, 10, 30, 100, 300, 1000, 3000, 10000) if tick <= last]
+            ticks = _step_ticks(rows["step"].unique().to_list())
             axis.set_xticks(ticks, [f"{tick:g}" for tick in ticks])
             axis.set_xlim(-0.15, last * 1.15)
             axis.minorticks_off()

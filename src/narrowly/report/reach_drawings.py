@@ -27,7 +27,8 @@ from narrowly.report.reach_rows import (
 from narrowly.report.style import order
 
 SCALE = (
-    "Axes are pooled log-odds, ln(mean misaligned / mean aligned), labelled with the percentage that they stand for. "
+    "Axes are pooled log-odds, ln(mean misaligned / mean aligned), labelled with the percentage of aligned and "
+    "misaligned answers that they stand for. "
 )
 DIAL_KEYS = ("arm", "base", "reference", "control", "f", "draw")
 

@@ -148,7 +148,7 @@ def broad_norm(ends: pl.DataFrame, tips: Tips = NO_TIPS) -> Figure:
         norm_axis(axis, ends["update_norm"].to_list())
         percent_axis(axis, ends["broad_pooled"].to_list(), which="y")
         axis.set_xlabel("norm of the update (Frobenius, over all modules, log scale)")
-        axis.set_ylabel("misaligned in other domains\n(% of aligned and misaligned, log-odds scale)")
+        axis.set_ylabel("misaligned in other domains\n(%, log-odds scale)")
         handles = [
             *arm_handles(arms, line=True),
             Line2D([], [], color=GREY, alpha=0.5, linewidth=0.8, label="one base"),
@@ -185,7 +185,7 @@ def rank_arrows(pairs: pl.DataFrame, names: Callable[[str], str] = label) -> Fig
             axis.set_title(f"{styles[of].label}, at equal norm")
             axis.set_xlabel("stable rank of the update")
             percent_axis(axis, values, which="y")
-        axes[0].set_ylabel("misaligned in other domains\n(% of aligned and misaligned, log-odds scale)")
+        axes[0].set_ylabel("misaligned in other domains\n(%, log-odds scale)")
         handles = [
             *[Line2D([], [], color=styles[arm].colour, linewidth=2.4, label=f"to {names(arm)}") for arm in arms],
             Line2D([], [], color=GREY, marker="o", markersize=5, linestyle="none", label="without the penalty"),
