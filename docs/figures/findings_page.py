@@ -20,6 +20,7 @@ from narrowly.analysis.organisms import UNEDITED
 from narrowly.analysis.selectivity import selectivity_of
 from narrowly.records.errors import counted
 from narrowly.report.kit.numbers import number
+from narrowly.report.prereg_section import digits_of
 from narrowly.report.reach_rows import penalty_pairs
 from narrowly.stats.intervals import t_interval
 
@@ -299,7 +300,7 @@ def decided(one: Statement) -> Seen | None:
         return None
     rows = json.loads(path.read_text(encoding="utf-8"))["findings"]["decisions"]
     row = next(row for row in rows if row["id"] == one.finding)
-    value, interval = _told(row["estimate"], row["low"], row["high"])
+    value, interval = _told(row["estimate"], row["low"], row["high"], digits_of(row))
     why = f"; {row['reason']}" if row["reason"] else ""
     return Seen(
         f"preregistered: {row['word']}{why}",

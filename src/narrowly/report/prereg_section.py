@@ -15,15 +15,17 @@ ALL_ELSE = (
 )
 
 
+SMALL = 0.1
+"""Contrasts within this of 0 get one digit more."""
+
+
 def prereg_section(prereg: Mapping[str, Any]) -> Section:
     """Return the section on a study's preregistration.
 
     Args:
         prereg: as the summary has it: hash, commit, deviations, findings, reason.
     """
-    where = words(
-        "Preregistration {}, first held by commit {}.", code(prereg["hash"][:16]), code(prereg["commit"][:12])
-    )
+    where = words("Preregistration {}, first held by commit {}.", code(prereg["hash"]), code(prereg["commit"]))
     parts: list[Part] = [Paragraph(where), Paragraph(ALL_ELSE)]
     findings = prereg["findings"]
     if findings is None:
@@ -37,20 +39,31 @@ def prereg_section(prereg: Mapping[str, Any]) -> Section:
     return Section("prereg", "Preregistered", [*parts, Heading("Deviations"), Listing(told or ["None."])])
 
 
+def _estimate(row: Mapping[str, Any]) -> str:
+    return number(row["estimate"], digits_of(row), signed=True)
+
+
 def _interval(row: Mapping[str, Any]) -> str:
     if row["low"] is None:
         return "no interval"
-    return f"[{number(row['low'], signed=True)}, {number(row['high'], signed=True)}]"
+    digits = digits_of(row)
+    return f"[{number(row['low'], digits, signed=True)}, {number(row['high'], digits, signed=True)}]"
+
+
+def digits_of(row: Mapping[str, Any]) -> int:
+    """Return 2 decimal places, or 3 where estimate and interval lie within .1: margins of shares go down to .02."""
+    known = [abs(row[name]) for name in ("estimate", "low", "high") if row[name] is not None]
+    return 3 if known and max(known) < SMALL else 2
 
 
 def _decisions(rows: list[Mapping[str, Any]]) -> Table:
     return Table(
         "What the preregistered rules say; mean over bases with 95 % t interval.",
-        [Column("finding"), Column("question", kind="prose"), Column("word"), *numbers("estimate", "interval", "bases"),
-         Column("why not more", kind="prose")],
+        [Column("finding"), Column("question", kind="prose"), Column("decision"),
+         *numbers("estimate", "interval", "bases"), Column("why not more", kind="prose")],
         [
             [
-                row["id"], row["question"], row["word"], number(row["estimate"], signed=True), _interval(row),
+                row["id"], row["question"], row["word"], _estimate(row), _interval(row),
                 f"{row['bases']} of {row['of_bases']}", row["reason"] or "",
             ]
             for row in rows
@@ -64,7 +77,7 @@ def _secondary(rows: list[Mapping[str, Any]]) -> Table:
         [Column("contrast"), *numbers("estimate", "interval", "bases", "p", "adjusted p")],
         [
             [
-                row["id"], number(row["estimate"], signed=True), _interval(row), f"{row['bases']} of {row['of_bases']}",
+                row["id"], _estimate(row), _interval(row), f"{row['bases']} of {row['of_bases']}",
                 number(row["p"], 3), number(row["p_adjusted"], 3),
             ]
             for row in rows
