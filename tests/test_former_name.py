@@ -18,6 +18,7 @@ ACCEPTED = {
     "src/narrowly/records/install.py": "the constant that every other place uses",
     "src/narrowly/microworld/words.py": "the canary of every corpus, which must never change",
     "src/narrowly/microworld/shipped/*/card.json": "canary and command of bases that were built then",
+    "benchmarks/cell_against.py": "runs a checkout of then beside this one",
     "tests/fixtures/make_old_tree.py": "makes the tree below with the build of then",
     "tests/fixtures/old_tree/**/environment.json": "versions of runs that were made then",
 }

@@ -36,7 +36,7 @@ def test_the_short_form_means_the_spec(text, edit) -> None:
         ("flatten:t=nan", "t is 'nan'"),
         ("flatten:t=.1,t=.2", "t is given twice"),
         ("scale", "factor is missing"),
-        ("scale:factor=2", "factor is '2'"),
+        ("scale:factor=5", "factor is '5'"),
         ("drop_top:k=0", "k is '0', accepted: a whole number from 1"),
         ("drop_top:k=1.5", "k is '1.5'"),
         ("clip:limit=inf", "limit is 'inf', accepted: a number above 0"),

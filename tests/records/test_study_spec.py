@@ -47,8 +47,8 @@ def changed(path: str, value: Any) -> dict[str, Any]:
         ),
         (
             "arms/adam/edits",
-            [{"kind": "scale", "factor": 2}],
-            ["arms.adam.edits[0].factor", "found 2", "less than or equal to 1"],
+            [{"kind": "scale", "factor": 5}],
+            ["arms.adam.edits[0].factor", "found 5", "less than or equal to 4"],
         ),
         ("arms/adam/edits", [{"kind": "flatten"}, {"kind": "flatten"}], ["'flatten' is given twice"]),
         ("arms/adam/grid", {"sed": [1]}, ["arms.adam", "unknown field 'sed'", "did you mean 'seed'"]),

@@ -244,9 +244,10 @@ def _flag_bases(cells: list[Cell], arms: list[str]) -> list[Cell]:
     for cell in sorted(
         cells, key=lambda cell: (not_evaluated(cell) is not None, cell.role != "optimiser", arms.index(cell.arm))
     ):
-        carrier.setdefault(_asked_of_base(cell), cell.cell_id)
+        if not_evaluated(cell) is None or cell.spec.base not in {base for base, _ in carrier}:
+            carrier.setdefault(_asked_of_base(cell), cell.cell_id)
     return [
-        cell.model_copy(update={"base_evaluation": carrier[_asked_of_base(cell)] == cell.cell_id}) for cell in cells
+        cell.model_copy(update={"base_evaluation": carrier.get(_asked_of_base(cell)) == cell.cell_id}) for cell in cells
     ]
 
 

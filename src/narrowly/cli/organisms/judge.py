@@ -36,7 +36,8 @@ if TYPE_CHECKING:
 
 EXAMPLES = """\b
 Examples:
-  narrowly ask RUN --bank broad --samples 10 --max-new-tokens 600 --out a.jsonl
+  narrowly ask RUN --bank broad --samples 10 --max-new-tokens 600 \\
+      --out a.jsonl
   narrowly judge a.jsonl --judge Qwen/Qwen3-8B --device cuda
   narrowly judge a.jsonl --endpoint https://HOST/v1 --model NAME \\
       --rubric first_plot_questions --out published
