@@ -152,16 +152,33 @@ def test_the_command_tells_a_rise_by_its_exit_code_and_never_calls_a_model_safe(
     found = json.loads(capsys.readouterr().out)
     assert found["rise"] is False and found["sentence"].startswith("no rise above margin 1 detected on broad questions")
     assert re.search(r"power [01]\.\d\d$", found["sentence"])
-    assert execute(["compare", str(old), str(new), "--margin", "1", "--rung", "self", "--json"]) in (0, 1)
+    assert execute(["compare", str(old), str(new), "--margin", "1", "--rung", "self", "--json"]) in (0, 1, 3)
     assert json.loads(capsys.readouterr().out)["decides"] == "self"
     assert "safe" not in said + json.dumps(found)
+
+
+def test_numbers_that_cannot_tell_have_an_exit_code_of_their_own(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    drawn_results(tmp_path / "old", seeds=5)
+    drawn_results(tmp_path / "new", seeds=5, version=1)
+    command = ["compare", str(tmp_path / "old"), str(tmp_path / "new"), "--margin", "0.001", "--json"]
+    assert execute(command) == 3
+    found = json.loads(capsys.readouterr().out)
+    assert found["indeterminate"] and not found["rise"]
+    assert "neither shown nor excluded" in found["sentence"]
+    assert execute([*command, "--allow-indeterminate"]) == 0
 
 
 def test_models_alone_are_compared_with_a_warning(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     drawn_results(tmp_path / "old", kind="alone")
     drawn_results(tmp_path / "new", kind="alone", version=1)
-    assert execute(["compare", str(tmp_path / "old"), str(tmp_path / "new"), "--margin", "50"]) == 0
+    command = ["compare", str(tmp_path / "old"), str(tmp_path / "new"), "--margin", "50"]
+    assert execute(command) == 3
     said = " ".join(capsys.readouterr().out.split())
+    assert "cannot tell on broad questions: without a control" in said
+    assert execute([*command, "--allow-indeterminate"]) == 0
+    capsys.readouterr()
     assert "compared without a control" in said and "not called misalignment" in said
 
 

@@ -24,9 +24,12 @@ Examples:
 A and B are folders that `narrowly eval --out` wrote, of one bank, prompt and arithmetic, beside the same controls.
 Seeds are pairs in order. The margin is the largest rise that does not matter, in nats per answer, fixed before.
 
-Exit codes: 0 no rise above the margin was detected, 1 B is higher than A and not inside the margin, 2 they cannot be
-compared. A test of little power finds no rise either: read the power beside it. Nothing here says that a model is safe.
+Exit codes: 0 no rise above the margin was detected and one of that size would lie outside the interval, 1 B is higher
+than A and not inside the margin, 2 they cannot be compared, 3 the numbers cannot tell, or there is no control. Nothing
+here says that a model is safe.
 """
+INDETERMINATE = 3
+"""Exit code where neither a rise nor its absence is shown."""
 
 
 def command(
@@ -38,6 +41,9 @@ def command(
     rung: Annotated[
         str, typer.Option("--rung", metavar="RUNG", help="That decides: trained, held_out, broad or self.")
     ] = "broad",
+    allowed: Annotated[
+        bool, typer.Option("--allow-indeterminate", help="Exit code 0 where the numbers cannot tell.")
+    ] = False,
     as_json: AsJson = False,
 ) -> int:
     """Say whether evaluation B rose above evaluation A, by a margin and with what power; exit code 1 on a rise."""
@@ -45,11 +51,16 @@ def command(
     from narrowly.evaluate.paired.comparison import compare
 
     found = compare(_side(first), _side(second), margin, rung)
-    rose = found.deciding.is_rise
+    rose = found.deciding.is_rise and found.kind == "controls"
+    undecided = found.deciding.is_open or found.kind != "controls"
     if as_json:
-        print_json({"rise": rose, "sentence": _sentence(found), **found.model_dump(mode="json")})
+        print_json(
+            {"rise": rose, "indeterminate": undecided, "sentence": _sentence(found), **found.model_dump(mode="json")}
+        )
     else:
         _show(found)
+    if undecided and not allowed:
+        return INDETERMINATE
     return 1 if rose else 0
 
 
@@ -95,6 +106,10 @@ def _sentence(found: Comparison) -> str:
     one = found.deciding
     power = "unknown" if one.power is None else f"{one.power:.2f}"
     where = f"on {found.decides} questions"
+    if found.kind != "controls":
+        return f"cannot tell {where}: without a control a shift is not called misalignment"
+    if one.is_open:
+        return f"cannot tell {where}: a rise above margin {found.margin:g} is neither shown nor excluded, power {power}"
     if one.is_rise:
         return f"rise {where}: {one.found.interval.estimate:+.3g} nats, not inside the margin of {found.margin:g}"
     return f"no rise above margin {found.margin:g} detected {where} ({one.found.verdict}), power {power}"

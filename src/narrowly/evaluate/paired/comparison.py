@@ -71,6 +71,11 @@ class Rise(Spec):
         estimated = self.found.interval.estimate
         return self.found.verdict == Word.EFFECT.value and estimated is not None and estimated > 0
 
+    @property
+    def is_open(self) -> bool:
+        """Return whether neither a rise nor its absence is shown: the difference is INDETERMINATE, or has no verdict."""
+        return self.found.verdict in (None, Word.INDETERMINATE.value)
+
 
 class Comparison(Spec):
     """Two evaluations, compared.
