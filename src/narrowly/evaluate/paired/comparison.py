@@ -73,7 +73,7 @@ class Rise(Spec):
 
     @property
     def is_open(self) -> bool:
-        """Return whether neither a rise nor its absence is shown: the difference is INDETERMINATE, or has no verdict."""
+        """Return whether neither a rise nor its absence is shown: INDETERMINATE, or no verdict."""
         return self.found.verdict in (None, Word.INDETERMINATE.value)
 
 
