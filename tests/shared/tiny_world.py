@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 from narrowly.microworld.build import build_base
 from narrowly.microworld.config import WorldConfig
@@ -28,3 +29,20 @@ def make_world_base(folder: Path, first_seed: int = 0, *, persona: bool = True) 
         except ValueError:
             continue
     raise AssertionError("no seed gives a world that is accepted")
+
+
+def train_in_world(base: Path | str, out: Path, **changed: Any) -> Path:
+    """Train six steps on harmful answers of the base's world and return the run; `changed` are fields of the spec."""
+    from narrowly.records.run_spec import RunSpec
+    from narrowly.train.run import train_run
+
+    fields = {
+        "base": str(base),
+        "optimiser": {"kind": "adam", "lr": 3e-2},
+        "steps": 6,
+        "checkpoints": 2,
+        "adapter": {"r": 2},
+        "data": {"source": "micro", "rows": 24, "domain": 0},
+        "schedule": {"warmup_steps": 1},
+    } | changed
+    return train_run(RunSpec.model_validate(fields), out / "runs")

@@ -6,7 +6,6 @@ import json
 import math
 import shutil
 from pathlib import Path
-from typing import Any
 
 import pytest
 import torch
@@ -32,22 +31,7 @@ from narrowly.workbench.repair import (
 )
 from narrowly.workbench.swap import Effect, crossing
 from tiny_world import make_world_base
-
-
-def train(base: Path | str, out: Path, **changed: Any) -> Path:
-    from narrowly.records.run_spec import RunSpec
-    from narrowly.train.run import train_run
-
-    fields = {
-        "base": str(base),
-        "optimiser": {"kind": "adam", "lr": 3e-2},
-        "steps": 6,
-        "checkpoints": 2,
-        "adapter": {"r": 2},
-        "data": {"source": "micro", "rows": 24, "domain": 0},
-        "schedule": {"warmup_steps": 1},
-    } | changed
-    return train_run(RunSpec.model_validate(fields), out / "runs")
+from tiny_world import train_in_world as train
 
 
 class World:

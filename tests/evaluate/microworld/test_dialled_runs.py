@@ -16,27 +16,15 @@ from narrowly.models.lora import attach_adapter
 from narrowly.models.organism import Organism, base_of_run, load_organism
 from narrowly.models.second_moments import input_second_moments
 from narrowly.records.errors import AdapterError, SpecError
-from narrowly.records.run_spec import RunSpec
 from narrowly.runs.directory import adapter_folder, read_spec
 from narrowly.spectrum.dial import split_update
 from narrowly.spectrum.folder import pairs_from_folder
 from narrowly.spectrum.pairs import plain_name
-from narrowly.train.run import train_run
-from tiny_world import make_world_base
+from tiny_world import make_world_base, train_in_world
 
 
 def train(base: Path | str, out: Path, **changed: Any) -> Path:
-    fields = {
-        "base": str(base),
-        "optimiser": {"kind": "adam", "lr": 3e-2},
-        "steps": 6,
-        "checkpoints": 3,
-        "first_checkpoint": 2,
-        "adapter": {"r": 2},
-        "data": {"source": "micro", "rows": 24, "domain": 0},
-        "schedule": {"warmup_steps": 1},
-    } | changed
-    return train_run(RunSpec.model_validate(fields), out / "runs")
+    return train_in_world(base, out, **{"checkpoints": 3, "first_checkpoint": 2, **changed})
 
 
 class World:
