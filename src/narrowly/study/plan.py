@@ -240,11 +240,12 @@ def _flag_bases(cells: list[Cell], arms: list[str]) -> list[Cell]:
 
     A cell that can be evaluated comes before one that cannot, so that the base is evaluated where any cell of it is.
     """
+    judged = {cell.spec.base for cell in cells if not_evaluated(cell) is None}
     carrier: dict[tuple[str, str | None], str] = {}
     for cell in sorted(
         cells, key=lambda cell: (not_evaluated(cell) is not None, cell.role != "optimiser", arms.index(cell.arm))
     ):
-        if not_evaluated(cell) is None or cell.spec.base not in {base for base, _ in carrier}:
+        if not_evaluated(cell) is None or cell.spec.base not in judged:
             carrier.setdefault(_asked_of_base(cell), cell.cell_id)
     return [
         cell.model_copy(update={"base_evaluation": carrier.get(_asked_of_base(cell)) == cell.cell_id}) for cell in cells
