@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from typing import NamedTuple
 
@@ -13,8 +12,8 @@ from narrowly.analysis.matching.curves import Sources, Unit, Whole, curves
 from narrowly.analysis.matching.measures import Measure, measure
 from narrowly.records.errors import SpecError
 from narrowly.records.prereg import PrimaryContrast
-from narrowly.stats.first_passage import common_support, mean_weights
-from narrowly.stats.matched_curves import unit_means
+from narrowly.stats.first_passage import EVERYWHERE
+from narrowly.stats.matched_curves import Pair, distance, unit_means
 
 SPLIT = "frobenius/joint"
 """How a dial splits an update unless its edit says otherwise: inner product, and granularity (as in the pilot)."""
@@ -123,12 +122,13 @@ def _matched(
     window: tuple[float, float] | None,
     asked_for: set[str],
 ) -> Differences:
+    levels = EVERYWHERE if window is None else at.window(window)
     per_base, without = {}, {}
     for base in sorted(asked_for):
         sides = [{unit: own for unit, own in side.items() if unit.base == base} for side in (first, second)]
         units = [unit for unit in sides[0] if unit in sides[1]]
         pairs = [(one, other) for unit in units for one in first[unit] for other in second[unit]]
-        value = unit_means([_distance(one, other, at, window) for one, other in pairs])
+        value = unit_means([_distance(one, other, levels) for one, other in pairs])
         if value is not None:
             per_base[base] = value
         elif not units:
@@ -146,20 +146,12 @@ def _absent(first: bool, second: bool) -> str:
     return f"nothing measured of the {' and the '.join(missing)} set"
 
 
-def _distance(first: Whole, second: Whole, at: Measure, window: tuple[float, float] | None) -> float | None:
+def _distance(first: Whole, second: Whole, window: tuple[float, float]) -> float | None:
     """Return the mean of the first rising branch minus the second's over their common levels inside the window."""
     one, other = first.branch("rising"), second.branch("rising")
     assert one is not None and other is not None, "every curve rises to its largest point"
-    low_D, high_D = common_support(one.x.plain_T[None], other.x.plain_T[None])
-    if window is not None:
-        ends = [at.direction * (math.log(end) if at.logarithm else end) for end in window]
-        low_D, high_D = np.maximum(low_D, min(ends)), np.minimum(high_D, max(ends))
-    if low_D[0] > high_D[0]:
-        return None
-    means = [
-        float((mean_weights(curve.x.plain_T[None], low_D, high_D) * curve.y.plain_T).sum()) for curve in (one, other)
-    ]
-    return means[0] - means[1]
+    found = distance(Pair(one, other, window))
+    return None if found is None else found.value
 
 
 def _range(wholes: list[Whole], at: Measure) -> str:
