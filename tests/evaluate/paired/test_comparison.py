@@ -152,8 +152,10 @@ def test_the_command_tells_a_rise_by_its_exit_code_and_never_calls_a_model_safe(
     found = json.loads(capsys.readouterr().out)
     assert found["rise"] is False and found["sentence"].startswith("no rise above margin 1 detected on broad questions")
     assert re.search(r"power [01]\.\d\d$", found["sentence"])
-    assert execute(["compare", str(old), str(new), "--margin", "1", "--rung", "self", "--json"]) in (0, 1, 3)
-    assert json.loads(capsys.readouterr().out)["decides"] == "self"
+    code = execute(["compare", str(old), str(new), "--margin", "1", "--rung", "self", "--json"])
+    itself = json.loads(capsys.readouterr().out)
+    assert itself["decides"] == "self"
+    assert code == {(True, False): 1, (False, True): 3, (False, False): 0}[itself["rise"], itself["indeterminate"]]
     assert "safe" not in said + json.dumps(found)
 
 
