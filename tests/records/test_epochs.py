@@ -16,7 +16,8 @@ from narrowly.records.mappings import merge
 from narrowly.records.run_spec import ResolvedInputs, RunSpec, load_run_spec, run_id
 from narrowly.records.study_spec import parse_study
 from narrowly.study.cost import estimated_rows
-from narrowly.study.plan import default_seconds, expand, not_evaluated
+from narrowly.study.pace import default_seconds
+from narrowly.study.plan import expand, not_evaluated
 from narrowly.train.inputs import load_inputs
 from narrowly.train.run import train_run
 from tiny_base import SHORT_RUN

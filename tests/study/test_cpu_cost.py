@@ -20,7 +20,8 @@ from narrowly.study.cpu_cost import (
     SCORED_TOKENS,
     cpu_seconds,
 )
-from narrowly.study.plan import default_seconds, expand, find_study
+from narrowly.study.pace import default_seconds
+from narrowly.study.plan import expand, find_study
 
 BLOCKS, OUTPUT = 106_168_320, 28_311_552
 """Weights of SmolLM2-135M's blocks (30 of 4 * 576^2 * 2/3 + 3 * 576 * 1536) and of its output layer (49152 * 576)."""

@@ -11,7 +11,8 @@ import pytest
 from narrowly.analysis.decisions import Evidence, decide
 from narrowly.records.base_seeds import SEED_USES, parse_base_name, refuse_used_seeds
 from narrowly.records.study_spec import load_study_spec
-from narrowly.study.plan import estimated_seconds, expand
+from narrowly.study.pace import estimated_seconds
+from narrowly.study.plan import expand
 
 FOLDER = Path(__file__).parents[2] / "evidence"
 SIZES = {

@@ -22,7 +22,8 @@ from narrowly.records.mappings import leaves, merge, nested, read_mapping
 from narrowly.records.run_spec import RunSpec, TextData
 from narrowly.study.cost import GPUS, UNKNOWN_ROW, cost_of, flops_per_token, gpu_named, tokens_per_row
 from narrowly.study.model_shapes import MODELS, ModelShape, shape_of
-from narrowly.study.plan import Cell, default_seconds, expand, find_study, shipped_studies
+from narrowly.study.pace import default_seconds
+from narrowly.study.plan import Cell, expand, find_study, shipped_studies
 from narrowly.study.preview import training_cost
 
 CELLS = {

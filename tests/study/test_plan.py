@@ -11,7 +11,8 @@ import pytest
 
 from narrowly.records.errors import SpecError, UnknownNameError
 from narrowly.records.study_spec import parse_study
-from narrowly.study.plan import Cell, default_seconds, estimated_seconds, expand, find_study, shipped_studies
+from narrowly.study.pace import default_seconds, estimated_seconds
+from narrowly.study.plan import Cell, expand, find_study, shipped_studies
 
 
 def study(arms: dict[str, Any], **fields: Any) -> list[Cell]:

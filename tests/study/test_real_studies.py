@@ -28,7 +28,8 @@ from narrowly.study import cell as cell_module
 from narrowly.study.cell import execute_cells, resolve_cell
 from narrowly.study.inputs import canonical_spec, check_inputs, data_names
 from narrowly.study.layout import Stage, is_complete, read_plan
-from narrowly.study.plan import estimated_seconds, expand, not_evaluated
+from narrowly.study.pace import estimated_seconds
+from narrowly.study.plan import expand, not_evaluated
 from narrowly.study.run import default_workers
 from small_chat_base import conversations, make_chat_base, write_jsonl
 from tiny_base import only_run

@@ -21,7 +21,8 @@ from narrowly.records.explain import first_fault
 from narrowly.records.files import read_json, read_jsonl, read_record, write_text
 from narrowly.records.run_spec import RunSpec
 from narrowly.runs.directory import DONE, STAGE_RECORD, is_done
-from narrowly.study.plan import Cell, default_seconds, pace_keys
+from narrowly.study.pace import default_seconds, pace_keys
+from narrowly.study.plan import Cell
 
 Status = Literal["done", "failed", "pending"]
 STUDY_FILE, PLAN_FILE, COMMANDS_FILE, SUMMARY_FILE = "study.yaml", "plan.jsonl", "commands.jsonl", "summary.json"

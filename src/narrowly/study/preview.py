@@ -15,7 +15,8 @@ from narrowly.runs.directory import claim_file, runs_folder
 from narrowly.study.cost import Cost, Gpu, added, base_bytes, cost_of, tokens_per_row
 from narrowly.study.inputs import canonical_spec, finished_runs
 from narrowly.study.layout import PLAN_FILE, PlannedCell, measured_pace, read_failure, read_plan, status_of
-from narrowly.study.plan import Cell, estimated_seconds, not_evaluated
+from narrowly.study.pace import estimated_seconds
+from narrowly.study.plan import Cell, not_evaluated
 
 
 class Preview(NamedTuple):

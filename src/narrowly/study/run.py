@@ -30,7 +30,8 @@ from narrowly.study.layout import (
     study_folder,
     write_plan,
 )
-from narrowly.study.plan import Cell, estimated_seconds, expand, find_study
+from narrowly.study.pace import estimated_seconds
+from narrowly.study.plan import Cell, expand, find_study
 from narrowly.study.preregistered import check_prereg, file_of, record_prereg
 
 
