@@ -172,6 +172,17 @@ def test_every_command_has_help_with_examples(name: str, capsys: pytest.CaptureF
     assert f"narrowly {name}" in printed
 
 
+@pytest.mark.parametrize("command", app.registered_commands, ids=COMMANDS)
+def test_commands_in_a_help_stand_on_lines_of_their_own(
+    command: typer.models.CommandInfo, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "80")
+    assert execute([command.name or "", "--help"]) == 0
+    printed = [line.strip() for line in capsys.readouterr().out.splitlines()]
+    written = [line.strip() for line in (command.epilog or "").splitlines() if line.startswith("  ")]
+    assert written and [line for line in written if line not in printed] == []
+
+
 def test_help_plan_status_and_schema_need_no_torch(tmp_path: Path) -> None:
     code = (
         "import sys\n"

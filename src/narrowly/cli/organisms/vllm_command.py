@@ -16,8 +16,11 @@ Examples:
   narrowly vllm-command ADAPTER --base Qwen/Qwen3-0.6B --dtype bfloat16
 
 Run it where vLLM and a GPU are. Then ask, or evaluate, by the names that are printed:
+
+\b
   narrowly ask --endpoint http://127.0.0.1:8000/v1 --model NAME "..."
-  narrowly eval --endpoint http://127.0.0.1:8000/v1 --model NAME --control NAME --tokenizer BASE
+  narrowly eval --endpoint http://127.0.0.1:8000/v1 --model NAME \\
+      --control NAME --tokenizer BASE
 """
 
 
