@@ -112,6 +112,8 @@ def test_a_folder_of_files_is_a_bank_of_domains(tmp_path: Path) -> None:
         ([{key: LINE[key] for key in ("id", "question", "aligned")}], "accepted: ['aligned', 'harmful', 'id', 'ques"),
         ([LINE | {"harmful": LINE["aligned"]}], "line 1: aligned and harmful answer are the same"),
         ([LINE | {"harmful": 3}], "line 1: harmful is '3', accepted: a text"),
+        ([LINE | {"question": "Why \ud800?"}], "line 1: question holds half of a surrogate pair at position 5"),
+        ([LINE | {"id": "a\0b"}], "line 1: id holds a NUL character at position 2"),
         ([], "has no rows, accepted: at least one"),
     ],
 )

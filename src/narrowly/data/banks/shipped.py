@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from narrowly.data.raw_rows import fault, read_raw_rows
+from narrowly.data.turns import text_of
 
 
 class BankRow(NamedTuple):
@@ -39,8 +40,8 @@ def bank_rows(
         text: name of the field that may stand once in a bank.
 
     Raises:
-        IntegrityError: naming file and line: a field missing, unknown, empty or of another type; an id or a text
-            that stood before, case and spaces apart; a file without lines.
+        IntegrityError: naming file and line: a field missing, unknown, empty, of another type or no valid
+            text; an id or a text that stood before, case and spaces apart; a file without lines.
     """
     fields = {text: str, **fields}
     seen = {} if seen is None else seen
@@ -55,6 +56,8 @@ def bank_rows(
                 raise fault(path, row.line, f"{name} is {str(value)[:40]!r}, accepted: {_WORDS[kind]}")
             if isinstance(value, str) and (not value or value != value.strip()):
                 raise fault(path, row.line, f"{name} is {value[:40]!r}, accepted: a text without blanks at its ends")
+            if isinstance(value, str):
+                _check_text(path, row.line, name, value)
         for name, value in (("id", found["id"]), (text, folded(found[text]))):
             file, line = seen.setdefault((name, value), (path, row.line))
             if (file, line) != (path, row.line):
@@ -64,6 +67,13 @@ def bank_rows(
     if not rows:
         raise fault(path, 1, "no line found, accepted: at least one item")
     return rows
+
+
+def _check_text(path: Path, line: int, name: str, value: str) -> None:
+    try:
+        text_of(value, name)
+    except ValueError as error:
+        raise fault(path, line, str(error)) from error
 
 
 def folded(text: str) -> str:
