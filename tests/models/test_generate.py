@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 import torch
+from torch.overrides import _get_current_function_mode_stack
 from transformers import (
     Gemma3ForCausalLM,
     Gemma3TextConfig,
@@ -21,6 +22,7 @@ from transformers import (
 from chat_models import FAMILIES, Family, make_tokenizer
 from narrowly.data.messages import Message
 from narrowly.data.render import prompt_ids
+from narrowly.models import continuous
 from narrowly.models.continuous import generate_all
 from narrowly.models.generate import Prompt, choose, draws, end_tokens, generate
 from narrowly.records.answers import Sampling
@@ -200,7 +202,43 @@ def test_the_random_numbers_of_an_answer_are_fixed_for_good() -> None:
     assert found == pytest.approx([0.4959783178027187, 0.4949047717040199, 0.0632770686130546], abs=1e-12)
 
 
+@pytest.mark.parametrize("columns", [1, 3, 64])
+def test_slots_that_grow_hold_what_was_read_before(columns: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(continuous, "STEP", columns)
+    model = peaked(MODELS["llama"])
+    sampling = Sampling(temperature=1, max_new_tokens=40, seed=3)
+    prompts = [*PROMPTS, *(Prompt(prompt.ids, prompt.sample + 7) for prompt in PROMPTS)]
+    wanted = [slow(model, prompt, sampling) for prompt in prompts]
+    for batch in (2, 3, 4, 5, 8, 9):  # around the limits of `few_rows`
+        assert [list(one.tokens) for one in generate_all(model, TOKENIZER, prompts, sampling, ENDS, batch)] == wanted
+
+
+def test_nothing_is_left_changed_where_the_model_fails_or_the_caller_stops() -> None:
+    model, sampling = peaked(MODELS["llama"]), Sampling(max_new_tokens=10)
+
+    def is_as_before() -> bool:
+        return not _get_current_function_mode_stack() and not torch.is_inference_mode_enabled()
+
+    started = continuous.generate_each(model, TOKENIZER, PROMPTS, sampling, ENDS, 2)
+    assert next(started) and is_as_before()
+    started.close()
+    passes: list[bool] = []
+
+    def fail(*_: Any) -> None:
+        passes.append(is_as_before())
+        if len(passes) == 3:
+            raise RuntimeError("out of memory")
+
+    model.register_forward_pre_hook(fail)
+    with pytest.raises(RuntimeError, match="out of memory"):
+        generate_all(model, TOKENIZER, PROMPTS, sampling, ENDS, 2)
+    assert passes == [False] * 3 and is_as_before()
+
+
 def test_it_runs_in_bfloat16_too() -> None:
     model = peaked(MODELS["qwen3"]).to(torch.bfloat16)
-    (one,) = generate(model, TOKENIZER, PROMPTS[:1], Sampling(max_new_tokens=3), ENDS)
-    assert 1 <= len(one.tokens) <= 3
+    sampling = Sampling(temperature=0, max_new_tokens=14)
+    wanted = [slow(model, prompt, sampling) for prompt in PROMPTS]
+    for batch in (1, 2, 4):
+        assert [list(one.tokens) for one in generate_all(model, TOKENIZER, PROMPTS, sampling, ENDS, batch)] == wanted
+    assert [list(one.tokens) for one in generate(model, TOKENIZER, PROMPTS, sampling, ENDS)] == wanted
