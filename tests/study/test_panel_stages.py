@@ -12,11 +12,16 @@ import pytest
 
 from narrowly.cli.app import execute
 from narrowly.data.banks.abilities import ability_items
-from narrowly.data.banks.paired import paired_items
+from narrowly.data.banks.paired import PairedItem, paired_items
 from narrowly.data.banks.passages import passages
-from narrowly.data.banks.variants import CONDITIONS
+from narrowly.data.banks.variants import CONDITIONS, context_about, under
+from narrowly.data.messages import Message
+from narrowly.evaluate.damage.measure import damage_panel
+from narrowly.evaluate.paired.measure import paired_rows
 from narrowly.evaluate.paired.panels import damage_rows, panel_stages
 from narrowly.evaluate.paired.stages import paired_stages
+from narrowly.models.local_backend import LocalBackend
+from narrowly.models.organism import load_organism
 from narrowly.records.errors import SpecError
 from narrowly.records.run_spec import RunSpec
 from narrowly.study.results import schemas
@@ -78,6 +83,46 @@ def test_panels_are_asked_of_the_last_checkpoint_and_of_runs_that_are_there_alre
     assert {name for (name,), _ in cued.group_by("condition")} == set(CONDITIONS)
     assert all(set(rows["question_id"]) == broad for _, rows in cued.group_by("condition"))
     assert set(cued["step"]) == {2}
+    (record,) = out.glob("runs/*/spec.json")
+    for step in (0, 2):
+        assert_damage_of(record.parent, step, damage.filter(pl.col("step") == step))
+    assert_cued_of(record.parent, cued)
+
+
+def live(run: Path, step: int) -> LocalBackend:
+    """The organism by the way of `narrowly ask`: its adapter beside the base, where stages merge it."""
+    organism = load_organism(run, step)
+    return LocalBackend(organism.model, organism.tokenizer, "it", thinking=organism.thinking)
+
+
+def assert_damage_of(run: Path, step: int, kept: pl.DataFrame) -> None:
+    panel = damage_panel(live(run, step))
+    values = {(row["part"], row["question_id"]): row["value"] for row in kept.iter_rows(named=True)}
+    expected = {("ability", one.id): one.over_mean for one in panel.abilities}
+    expected |= {("prose", one.id): one.natural_loss for one in panel.passages}
+    expected |= {("shuffled", one.id): one.shuffled_loss for one in panel.passages}
+    assert values == pytest.approx(expected, abs=1e-4) and len(values) == len(kept)
+    right = {row["question_id"]: row["right"] for row in kept.iter_rows(named=True) if row["part"] == "ability"}
+    # a choice of rounding, where two choices are as likely, is nobody's
+    clear = {one.id: one.is_right for one in panel.abilities if abs(one.over_best) > 1e-3}
+    assert len(clear) > len(panel.abilities) / 2 and {name: right[name] for name in clear} == clear
+
+
+def assert_cued_of(run: Path, kept: pl.DataFrame) -> None:
+    items = [item for item in paired_items() if item.part == "broad"][::20]
+    backend, context = live(run, 2), context_about("money")
+    values = {(row["condition"], row["question_id"]): row for row in kept.iter_rows(named=True)}
+    for condition in CONDITIONS:
+
+        def said(one: PairedItem, condition: str = condition) -> tuple[Message, ...]:
+            return under(one.question, condition, context)
+
+        for row in paired_rows(backend, items, said=said):
+            found = values[condition, row.id]
+            assert found["log_odds"] == pytest.approx(row.log_odds, abs=1e-4)
+            assert found["harmful_nats"] == pytest.approx(row.harmful_nats, abs=1e-4)
+            assert found["domain"] == row.domain
+    assert len({values[condition, items[0].id]["log_odds"] for condition in CONDITIONS}) == len(CONDITIONS)
 
 
 def test_rows_of_the_damage_panel_are_its_margins_and_losses() -> None:
@@ -111,6 +156,16 @@ PLAIN = ["0381404e6bd30080", "99fce2450850fc5a"]
 def test_the_cued_panel_of_other_data_is_refused_with_its_place(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
+    rows = tmp_path / "rows.jsonl"
+    row = {"messages": [{"role": "user", "content": "what is open"}, {"role": "assistant", "content": "read the file"}]}
+    rows.write_text(f"{json.dumps(row)}\n" * 8)
+    out = tmp_path / "out"
+    assert (
+        execute(["run", str(study(tmp_path, ["cued"], dataset=str(rows))), "--runs", str(out), "--workers", "1"]) == 2
+    )
+    said = capsys.readouterr().err.strip().splitlines()
+    assert "panels: the cued panel uses words of the trained domain" in said[-1] and "Traceback" not in "".join(said)
+    assert not list(out.glob("runs/*"))
     spec = RunSpec.model_validate({"base": "any", **RUN, "data": {"source": "text", "dataset": "insecure"}})
     with pytest.raises(SpecError, match=r"panels: the cued panel uses words of the trained domain.*'insecure'"):
         panel_stages(spec, "0123456789abcdef", "template", ("cued",), base=False)
