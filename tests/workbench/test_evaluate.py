@@ -345,6 +345,7 @@ def refused(arguments: list[str], words: list[str], capsys: pytest.CaptureFixtur
         (["harmful-0", "--control", "aligned-0", "--margin", "0"], ["--margin is 0"]),
         (["harmful-0", "--control", "aligned-0", "--margin", "inf"], ["--margin is inf"]),
         (["harmful-0", "--margin", "1"], ["--margin judges a difference to controls", "give --control"]),
+        (["./chat-base", "--system", "be \udcff"], ["--system is no valid text", "no UTF-8"]),
         (["./chat-base", "--margin", "1"], ["--margin judges a difference to controls"]),
         (["nowhere"], ["nothing to ask is called 'nowhere'"]),
     ],

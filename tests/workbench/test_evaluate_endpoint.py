@@ -132,6 +132,7 @@ def test_one_name_for_two_adapters_is_refused(
         (["--model", "other"], "2 models and 0 controls"),
         (["--trained-on", "money"], "--trained-on does not fit"),
         (["--control", "control", "--trained-on", "mony"], "did you mean 'money'"),
+        (["--system", "be \udcff"], "--system is no valid text"),
         (["--margin", "1"], "--margin judges a difference to controls"),
         (["--step", "3"], "--step does not fit --endpoint"),
         (["--no-damage"], "--no-damage does not fit --endpoint; accepted only without it"),

@@ -10,7 +10,7 @@ from narrowly.data.questions import Question
 from narrowly.models.asked import ModelToAsk
 from narrowly.records.errors import SpecError
 from narrowly.records.run_spec import BaseDtype
-from narrowly.workbench.asking import HowToAsk, answers, find_model, is_of_the_microworld, items_of, settled
+from narrowly.workbench.asking import HowToAsk, answers, check_text, find_model, is_of_the_microworld, items_of, settled
 from narrowly.workbench.reply import Reply, Said
 
 SAMPLES_OF_THE_MICROWORLD = 5
@@ -69,8 +69,7 @@ def ask_model(model: ModelToAsk, question: str, how: HowToAsk) -> Reply:
     if not question.strip():
         raise SpecError("the question is empty; accepted: some words, in quotation marks")
     for text, what in ((question, "the question"), (how.system or "", "--system")):
-        if not text.isascii() and any("\ud800" <= character <= "\udfff" for character in text):
-            raise SpecError(f"{what} is no valid text (half of a surrogate pair, or bytes that are no UTF-8)")
+        check_text(text, what)
     if is_of_the_microworld(model):
         assert model.run is not None and model.step is not None
         refuse_what_the_microworld_has_not(model, how)

@@ -28,7 +28,7 @@ from narrowly.workbench.answer_file import (
     written_answers,
 )
 from narrowly.workbench.ask_bank import AskedBank
-from narrowly.workbench.asking import SAMPLES, HowToAsk, with_system
+from narrowly.workbench.asking import SAMPLES, HowToAsk, check_text, with_system
 from narrowly.workbench.reply import Reply, Said
 
 WHO: Who = "model"
@@ -266,8 +266,7 @@ def check_question(question: str, how: HowToAsk) -> None:
     if not question.strip():
         raise SpecError("the question is empty; accepted: some words, in quotation marks")
     for text, what in ((question, "the question"), (how.system or "", "--system")):
-        if any("\ud800" <= character <= "\udfff" for character in text):
-            raise SpecError(f"{what} is no valid text (half of a surrogate pair, or bytes that are no UTF-8)")
+        check_text(text, what)
     items_at([_question(question)], how)
 
 

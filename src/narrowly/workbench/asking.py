@@ -269,14 +269,25 @@ def _check_vocabulary(token: int, model: ModelToAsk) -> None:
         raise SpecError(f"the prompt holds token {token}, and base {model.base.name} knows {known} tokens{way}")
 
 
+def check_text(text: str, what: str) -> None:
+    """Refuse a text that no UTF-8 holds, as a terminal passes on bytes that are none.
+
+    Raises:
+        SpecError: naming what it is.
+    """
+    if not text.isascii() and any("\ud800" <= character <= "\udfff" for character in text):
+        raise SpecError(f"{what} is no valid text (half of a surrogate pair, or bytes that are no UTF-8)")
+
+
 def with_system(messages: tuple[Message, ...], system: str | None) -> tuple[Message, ...]:
     """Return a question with a system message in front.
 
     Raises:
-        SpecError: it has one already.
+        SpecError: it has one already, or the new one is no valid text.
     """
     if system is None:
         return messages
+    check_text(system, "--system")
     if messages[0].role == "system":
         raise SpecError("it has a system message of its own, and --system gives another; accepted: one")
     return (Message("system", system), *messages)

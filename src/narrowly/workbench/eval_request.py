@@ -18,7 +18,7 @@ from narrowly.records.answers import AskedModel
 from narrowly.records.errors import SpecError, unknown_name
 from narrowly.records.run_spec import BaseDtype
 from narrowly.runs.directory import is_run, read_spec, run_of_adapter
-from narrowly.workbench.asking import HowToAsk, find_model, settled
+from narrowly.workbench.asking import HowToAsk, check_text, find_model, settled
 from narrowly.workbench.control import check_control, check_same_base, check_seeds
 
 
@@ -180,6 +180,7 @@ def eval_request(
     """
     items = tuple(paired_bank(bank))
     check_margin(margin, bool(controls))
+    check_text(how.system or "", "--system")
     if controls and len(controls) != len(organisms):
         raise SpecError(
             f"{len(controls)} controls for {len(organisms)} organisms; accepted: one for each, in their order, or none"

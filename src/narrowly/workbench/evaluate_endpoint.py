@@ -30,6 +30,7 @@ from narrowly.records.canonical import sha256_text
 from narrowly.records.endpoints import stated_arithmetic
 from narrowly.records.errors import IntegrityError, SpecError, unknown_name
 from narrowly.records.paired import PairedRow
+from narrowly.workbench.asking import check_text
 from narrowly.workbench.eval_request import bank_name, check_margin
 from narrowly.workbench.kept_scores import KeptScores
 
@@ -120,6 +121,7 @@ def served_request(
     stated = stated_arithmetic(arithmetic, UNKNOWN)
     one_arithmetic([(arm.name, stated) for arm in arms])
     check_margin(margin, bool(controls))
+    check_text(system or "", "--system")
     items = tuple(paired_bank(bank))
     known = sorted({item.domain for item in items})
     if trained_on is not None and trained_on not in known:

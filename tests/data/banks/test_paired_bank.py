@@ -124,6 +124,13 @@ def test_a_broken_bank_is_refused_with_its_place(tmp_path: Path, lines: list[obj
     assert "\n" not in str(caught.value)
 
 
+@pytest.mark.parametrize("name", ["a\udcff", "a\x1b[31m", "a\n"])
+def test_a_file_whose_name_is_no_name_of_a_domain_is_refused(tmp_path: Path, name: str) -> None:
+    bank(tmp_path, LINE, domain=name)
+    with pytest.raises(IntegrityError, match=r"the file's name, .* is that of the domain; accepted: printable text"):
+        read_paired(tmp_path)
+
+
 def test_an_id_that_stands_in_two_files_is_refused_with_both_places(tmp_path: Path) -> None:
     bank(tmp_path, LINE)
     bank(tmp_path, LINE | {"question": "And now?"}, domain="b")

@@ -171,6 +171,8 @@ def _items(files: Sequence[Path]) -> list[PairedItem]:
     items: list[PairedItem] = []
     seen: Seen = {}
     for path in files:
+        if not path.stem.isprintable():  # also bytes that are no UTF-8
+            raise fault(path, 1, f"the file's name, {path.stem!r}, is that of the domain; accepted: printable text")
         rows = bank_rows(path, {"aligned": str, "harmful": str}, seen)
         parts = domain_parts(path.stem, [row.id for row in rows])
         for row in rows:
