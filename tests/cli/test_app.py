@@ -320,6 +320,18 @@ def test_a_closed_pipe_is_no_traceback() -> None:
     assert "Traceback" not in done.stderr
 
 
+@pytest.mark.parametrize(("words", "said"), [("", "stopped"), ("stopped with 3 of 4", "stopped with 3 of 4")])
+def test_ctrl_c_in_any_command_is_one_line(
+    words: str, said: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def stopped(*_: object) -> None:
+        raise KeyboardInterrupt(*([words] if words else []))
+
+    monkeypatch.setattr("narrowly.models.fetched.get_base", stopped)
+    assert execute(["base", "get", "smollm2-135m"]) == 130
+    assert capsys.readouterr() == ("", f"narrowly: {said}\n")
+
+
 def test_ctrl_c_says_how_far_the_study_is_and_how_to_go_on(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -246,6 +246,21 @@ def test_a_stopped_evaluation_goes_on_and_computes_no_part_twice(
     refused([*arguments, "--bank", "bank"], ["is no record of narrowly eval", "remove it"], capsys)
 
 
+def test_ctrl_c_says_that_it_was_heard_and_what_is_kept(
+    here: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def stopped(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("narrowly.workbench.evaluate.run_eval", stopped)
+    assert execute(["eval", "./chat-base", "--bank", "bank"]) == 130
+    assert capsys.readouterr().err.endswith("narrowly: stopped\n")
+    assert execute(["eval", "./chat-base", "--bank", "bank", "--out", str(tmp_path / "out")]) == 130
+    assert capsys.readouterr().err.endswith(
+        f"narrowly: stopped; domains that are done are kept in {tmp_path / 'out'}\n"
+    )
+
+
 def test_a_table_fits_80_columns(
     here: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -16,6 +16,7 @@ from importlib import import_module
 from typing import Annotated, Any
 
 import typer
+from typer.core import TyperGroup
 
 from narrowly import __version__
 from narrowly.cli import doctor
@@ -48,8 +49,21 @@ Exit codes: 0 done, 1 some cells failed (audit and compare: something was found)
 ours, 130 Ctrl-C, 143 SIGTERM.
 """
 
+
+class _Root(TyperGroup):
+    """All commands, of which Ctrl-C ends one with its words; typer would end it with an exit code alone."""
+
+    def invoke(self, ctx: Any) -> Any:
+        """Run a command."""
+        try:
+            return super().invoke(ctx)
+        except KeyboardInterrupt as stop:
+            raise typer.Abort(str(stop)) from stop
+
+
 app = typer.Typer(
     name="narrowly",
+    cls=_Root,
     help="A laboratory for emergent misalignment: fine-tune under several optimisers, measure what becomes of it.",
     epilog=_EXAMPLES,
     no_args_is_help=True,
@@ -129,7 +143,7 @@ def _executed(arguments: Sequence[str]) -> int:
         )
         sys.stdout.flush()
         return result if isinstance(result, int) else 0
-    except (KeyboardInterrupt, typer.Abort) as stop:
+    except typer.Abort as stop:
         return _fail(str(stop) or "stopped", debug, 130)
     except BrokenPipeError:  # `narrowly ... | head`
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

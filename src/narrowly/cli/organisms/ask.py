@@ -299,7 +299,7 @@ def _bank(model: ModelToAsk, bank: str, out: Path, how: HowToAsk, as_json: bool)
         with StepProgress("asking") as progress:
             done = ask_bank(request, lambda count, total, who: progress.on_step(count, total, str(who)))
     except KeyboardInterrupt as stop:  # typer would leave its words out
-        complain(f"narrowly: {stop or 'stopped'}")
+        complain(f"narrowly: {str(stop) or 'stopped'}")
         return 130
     if as_json:
         print_json({"out": str(out), **done._asdict()})

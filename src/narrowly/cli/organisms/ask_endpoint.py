@@ -84,7 +84,7 @@ def ask_bank(arguments: EndpointArguments, bank: str, out: Path, how: HowToAsk, 
         with StepProgress("asking") as progress:
             done = ask_bank_at(request, backend, progress.on_step)
     except KeyboardInterrupt as stop:  # typer would leave its words out
-        complain(f"narrowly: {stop or 'stopped'}")
+        complain(f"narrowly: {str(stop) or 'stopped'}")
         return 130
     return _print(done, out, how, as_json)
 

@@ -141,7 +141,7 @@ def _paired(request: EvalRequest, as_json: bool) -> int:
             result = run_eval(request, progress.on_step)
     except KeyboardInterrupt as stop:
         kept = "" if request.out is None else f"; domains that are done are kept in {request.out}"
-        complain(f"narrowly: {stop or 'stopped'}{kept}")
+        complain(f"narrowly: {str(stop) or 'stopped'}{kept}")
         return 130
     return _show(result, request.out, as_json)
 

@@ -56,5 +56,7 @@ def served_result(
             return run_served_eval(request, open_model, progress.on_step)
     except KeyboardInterrupt as stop:
         out: Path | None = request.out
-        complain(f"narrowly: {stop or 'stopped'}" + ("" if out is None else f"; domains that are done are in {out}"))
+        complain(
+            f"narrowly: {str(stop) or 'stopped'}" + ("" if out is None else f"; domains that are done are in {out}")
+        )
         return None

@@ -184,7 +184,7 @@ def _judged(request: JudgeRequest, asked: JudgeToOpen, labels: Path | None, besi
         with StepProgress("judging") as progress:
             result = judge_answers(request, asked, labels=labels, beside=beside, on_reading=progress.on_step)
     except KeyboardInterrupt as stop:  # typer would leave its words out
-        complain(f"narrowly: {stop or 'stopped'}")
+        complain(f"narrowly: {str(stop) or 'stopped'}")
         return 130
     if as_json:
         print_json(result.model_dump(mode="json"))
