@@ -161,3 +161,6 @@ def test_rows_of_results_are_no_configs(tmp_path: Path) -> None:
         tmp_path, c__yaml="runs:\n- {optimizer: adam, lr: 0.001, epochs: 2, loss: mse, max_grad_norm: 1.0}\n"
     )
     assert job.value("optimiser") == "adam"
+    weights = "optimizer: adam\nlr: 0.001\nepochs: 2\nrouter_z_loss: 0.001\naux_loss: 0.01\n"
+    (job,) = found(tmp_path / "weights", c__yaml=weights)
+    assert job.value("learning_rate") == 0.001

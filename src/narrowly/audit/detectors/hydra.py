@@ -88,7 +88,9 @@ _LORA: Keys = {
         "model_name", "model._target_",
     ),
 }  # fmt: skip
-_MEASURED = re.compile(r"(?:.*_)?(?:loss|nll|perplexity|ppl|accuracy|acc|f1|auc|score)\Z")
+_WEIGHTED = r"(?:aux|auxiliary|balance|balancing|distil\w*|entropy|kl|router|z)_loss"
+"""Terms of a loss; a number under such a name is the weight of the term."""
+_MEASURED = re.compile(rf"(?!(?:.*_)?{_WEIGHTED}\Z)(?:.*_)?(?:loss|nll|perplexity|ppl|accuracy|acc|f1|auc|score)\Z")
 _ENOUGH = ("epoch", "step", "batch", "train", "loss", "model", "sched", "warmup", "grad")
 
 
