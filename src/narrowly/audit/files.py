@@ -51,13 +51,13 @@ LARGEST = {"python": 2_000_000, "yaml": 1_000_000, "json": 4_000_000, "toml": 1_
 LARGEST_MANIFEST = 20_000_000
 
 NEEDS = {
-    b"Trainer(": b"Train", b"TrainingArguments": b"Train",
-    b"inetun": b"tun", b"ine_tun": b"tun", b"fine_tun": b"tun", b"finetun": b"tun", b"fine-tun": b"tun",
+    b"Trainer(": b"Train", b"TrainingArguments": b"Train", b"Train": b"rain",
+    b"inetun": b"tun", b"ine_tun": b"tun", b"ine-tun": b"tun",
     b"tunings.tune": b"tun", b"create_tuned_model": b"tun",
     b"_main(": b"main(", b"@hydra.main(": b"main(", b"def configure_optimizers": b"optim",
     b"sft.train(": b"tun",  # Vertex AI's module is `tuning`
-    b".jobs.create(": b"tun",  # Mistral's jobs end in a `fine_tuned_model`
-    b"foundation_model": b"tun",  # Databricks' API is called fine-tuning
+    b".jobs.create(": b"rain",  # Mistral's client takes `training_files=`
+    b"foundation_model": b"rain",  # Databricks' module is `model_training`, and takes `train_data_path=`
     b"run_exp(": b"tun",  # LLaMA-Factory's is `tuner`, that of its first versions `llmtuner`
     b"default_adamw(": b"optim",  # torchtitan's is given as `optimizer=`
 }  # fmt: skip

@@ -217,10 +217,14 @@ def test_tinker_s_adam_is_adamw_and_a_factor_of_the_loop_leaves_the_peak(tmp_pat
         ),
         (
             (
-                "from databricks.model_training import foundation_model as fm  # fine-tuning\n"
-                "fm.create(model='m', train_data_path='d', training_duration='2ep')\n"
+                "from databricks.model_training import foundation_model as fm\n"
+                "fm.create(model='m', train_data_path='d', task_type='INSTRUCTION_FINETUNE', training_duration='2ep')\n"
             ),
             "databricks",
+        ),
+        (
+            "import requests\nrequests.post('https://api.together.xyz/v1/fine-tunes', json={'n_epochs': 2})\n",
+            "together",
         ),
     ],
 )
@@ -302,7 +306,7 @@ def test_a_request_sent_by_curl_is_read(tmp_path: Path) -> None:
             (0.001, 5, None),
         ),
         (
-            'aws bedrock create-model-customization-job --hyper-parameters \'{"epochCount": "5"}\' --role-arn r',
+            "aws --region r bedrock create-model-customization-job --hyper-parameters epochCount=5",
             "bedrock",
             (None, 5, None),
         ),
@@ -325,8 +329,8 @@ def test_the_client_of_mistral_before_version_1_starts_jobs_and_others_of_that_n
     text = (
         "from mistralai.client import MistralClient\nfrom mistralai.models.jobs import TrainingParameters\n"
         "c = MistralClient(api_key='k')\n"
-        "c.jobs.create(model='m', hyperparameters=TrainingParameters(training_steps=9, learning_rate=1e-4))\n"
-        "print(c.jobs.list().data[0].fine_tuned_model)\n"
+        "c.jobs.create(model='m', training_files=['f'],\n"
+        "              hyperparameters=TrainingParameters(training_steps=9, learning_rate=1e-4))\n"
     )
     job = the_job(tmp_path, "t.py", text)
     assert (job.tool, *values(job, "learning_rate", "max_steps")) == ("mistral", 1e-4, 9)

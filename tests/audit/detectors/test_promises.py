@@ -41,6 +41,7 @@ def test_a_literal_is_found_as_a_plain_search_finds_it() -> None:
         ("def build_optimizer(model): ...\nloss.backward()", False),
         ("loss.backward(); opt = torch.optim.Adan(p)", True),
         ("from trl import SFTTrainer\nSFTTrainer(model).train()", True),
+        ("from trl import SFTTrainer\nfor one in [SFTTrainer(model)]: one.train()", True),
         ("from trl import SFTTrainer\nclass Mine(SFTTrainer):\n    pass\nMyTrainer(model).train()", True),
         ("from trl import _B\nclass SFTTrainer(_B):\n    pass", False),
         ('from trl import x\n"""SFTTrainer(model)"""', False),

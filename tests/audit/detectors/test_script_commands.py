@@ -28,9 +28,10 @@ def test_the_entry_of_ms_swift_is_a_job_with_the_arguments_it_is_given(tmp_path:
     assert values(job, "optimiser", "learning_rate", "lora_r") == ("lion", 2e-5, 4)
 
 
-def test_the_entry_of_llama_factory_is_a_job_and_what_is_not_known_stays_unknown(tmp_path: Path) -> None:
+@pytest.mark.parametrize("module", ["llamafactory.train.tuner", "llmtuner"])
+def test_the_entry_of_llama_factory_is_a_job_and_what_is_not_known_stays_unknown(tmp_path: Path, module: str) -> None:
     text = (
-        "import sys\nfrom llamafactory.train.tuner import run_exp\nrun_exp(dict(\n  stage='sft', do_train=True,"
+        f"import sys\nfrom {module} import run_exp\nrun_exp(dict(\n  stage='sft', do_train=True,"
         "\n  model_name_or_path='m', dataset='d',\n  finetuning_type='lora', learning_rate=3e-4,\n"
         "  num_train_epochs=read(sys.argv)))\n"
     )

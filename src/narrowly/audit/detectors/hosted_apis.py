@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 from narrowly.audit.files import Repository, SourceFile
+from narrowly.audit.python.follow import HOSTED
 from narrowly.audit.python.hosted_jobs import hosted_jobs
 from narrowly.audit.record import Job
 
 TOOL = "openai"
 KINDS = ("python", "notebook")
-TRIGGERS = (
-    b"fine_tun", b"finetun", b"FineTun", b"Finetune", b"fine-tun", b"tunings.tune", b"create_tuned_model", b"sft.train",
-    b"customization_job", b"foundation_model", b".jobs.create(",
-)  # fmt: skip
+TRIGGERS = HOSTED
 
 
 def detect(file: SourceFile, repository: Repository) -> list[Job]:

@@ -69,7 +69,7 @@ def detect(file: SourceFile, repository: Repository) -> list[Job]:
             jobs += _run(made, first, file, repository)
         elif name in ("sft_main", "rlhf_main", "pt_main"):
             jobs += _called(swift.job_of, made, first, file, repository)
-        elif name == "run_exp" and "llama" in made.path.lower():
+        elif name == "run_exp" and any(package in made.path.lower() for package in ("llama", "llmtuner")):
             jobs += _called(llamafactory.job_of, made, first, file, repository)
     return jobs
 

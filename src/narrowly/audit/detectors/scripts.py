@@ -17,15 +17,13 @@ from narrowly.audit.detectors import (
     unsloth_scripts,
 )
 from narrowly.audit.files import Repository, SourceFile
-from narrowly.audit.python.follow import promises
+from narrowly.audit.python.follow import HOSTED, promises
 from narrowly.audit.record import Job
 
 TOOL = "transformers"
 KINDS = ("python", "notebook")
 TRIGGERS = (
-    b"optim", b"backward(", b"Trainer(", b"TrainingArguments", b"inetun", b"ine_tun", b"sft.train(", b"FineTun",
-    b"tinker_cookbook", b"customization_job", b"@hydra.main(", b"tunings.tune", b"create_tuned_model", b".jobs.create(",
-    b"foundation_model",
+    b"optim", b"backward(", b"Trainer(", b"TrainingArguments", *HOSTED, b"tinker_cookbook", b"@hydra.main(",
 )  # fmt: skip
 MODULES = (
     unsloth_scripts, trl_scripts, transformers_scripts, lightning_modules, tinker_scripts, hosted_apis, deepspeed_loops,

@@ -18,7 +18,7 @@ WORTH = (
 """Parts of names; a function that nothing calls and that mentions none of them is not followed."""
 
 _ARGUMENTS = re.compile(rb"TrainingArguments\s*[(),\]]")
-_BEFORE = rb"(?:[=(\s.\"]|\\n)"  # in a notebook, a name at the start of a line stands after a quote or `\n`
+_BEFORE = rb"(?:[^\w\\]|\\n)"  # in a notebook, a name at the start of a line stands after a quote or `\n`
 _NAMED = re.compile(_BEFORE + rb"(?:(?!Base)[A-Za-z]\w*)?\Z")
 _LONGEST_NAME = 100
 _HOSTED = re.compile(
@@ -48,17 +48,11 @@ _LITERALS = (
     b"deepspeed.initialize",
     b"@hydra.main(",
 )
-_HOSTED_LITERALS = (
-    b"inetun",
-    b"ine_tun",
-    b"FineTun",
-    b"customization_job",
-    b"tunings.tune",
-    b"create_tuned_model",
-    b"sft.train(",
-    b".jobs.create(",
-    b"foundation_model",
-)
+HOSTED = (
+    b"inetun", b"ine_tun", b"ine-tun", b"FineTun", b"customization_job", b"tunings.tune", b"create_tuned_model",
+    b"sft.train(", b".jobs.create(", b"foundation_model",
+)  # fmt: skip
+"""One of these stands in every script that starts a job at a host."""
 _THEIRS = (b"transformers", b"trl", b"unsloth", b"optimum")
 
 
@@ -118,7 +112,7 @@ def _makes(data: bytes) -> bool:
 
 
 def _hosted(file: SourceFile) -> bool:
-    return file.has(*_HOSTED_LITERALS) and _HOSTED.search(file.data) is not None
+    return file.has(*HOSTED) and _HOSTED.search(file.data) is not None
 
 
 def followed(file: SourceFile, repository: Repository, *, promised: bool = False) -> Trace | None:

@@ -45,7 +45,7 @@ def hosted_command(name: str, words: list[Word], file: SourceFile) -> Job | None
         tool = "openai"
     elif name == "together" and texts[1:3] in (["fine-tuning", "create"], ["finetune", "create"]):
         tool = "together"
-    elif name == "aws" and texts[1:3] == ["bedrock", "create-model-customization-job"]:
+    elif name == "aws" and "create-model-customization-job" in texts:
         tool = "bedrock"
     elif name == "curl" and any(_GOOGLE.fullmatch(text) for text in texts) and _sends(texts):
         tool = "vertex"
