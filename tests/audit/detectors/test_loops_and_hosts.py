@@ -353,3 +353,14 @@ def test_a_named_size_of_an_adapter_is_its_rank(tmp_path: Path, size: str) -> No
 def test_tuning_at_vertex_is_a_job(tmp_path: Path) -> None:
     text = "from vertexai.tuning import sft\nsft.train(source_model='m', train_dataset='d', epochs=4)\n"
     assert the_job(tmp_path, "t.py", text).value("epochs") == 4
+
+
+def test_what_a_comprehension_over_an_unknown_list_makes_is_read_once(tmp_path: Path) -> None:
+    text = (
+        "import torch\nmany = [torch.optim.SGD([p], lr=0.1) for p in model.parameters()]\n"
+        "named = {name: torch.optim.Adam(net.parameters(), lr=rate) for name, (net, rate) in nets.items()}\n"
+        "for batch in data:\n    loss(batch).backward()\n"
+    )
+    first, second = sorted(jobs_of(tmp_path, "t.py", text), key=lambda job: job.line)
+    assert values(first, "optimiser", "learning_rate") == ("sgd", 0.1)
+    assert second.value("optimiser") == "adam" and not second["learning_rate"].known

@@ -236,11 +236,25 @@ def _text(machine: Machine, node: ast.JoinedStr, scope: Scope) -> Value:
     return made
 
 
+_NO_CONSTANT = "a comprehension over something that is not a constant"
+
+
+def _made_once(
+    machine: Machine, generators: list[ast.comprehension], made: ast.expr, item: Unknown, scope: Scope
+) -> Unknown:
+    """Return an unknown item after following what is made of it once: a trainer or an optimiser may be."""
+    inner = Scope(parent=scope)
+    for generator in generators:
+        _bind(generator.target, item, inner)
+    machine.evaluate(made, inner)
+    return item
+
+
 def _comprehension(machine: Machine, node: ast.ListComp | ast.GeneratorExp | ast.SetComp, scope: Scope) -> Value:
     at = scope.at(node)
     source = machine.evaluate(node.generators[0].iter, scope)
     if len(node.generators) > 1 or not isinstance(source, Sequence) or len(source.elements) > 64:
-        return Unknown(at, source.cli, "a comprehension over something that is not a constant")
+        return _made_once(machine, node.generators, node.elt, Unknown(at, source.cli, _NO_CONSTANT), scope)
     made = Sequence(at, source.cli)
     for element in source.elements:
         inner = Scope(parent=scope)
@@ -258,7 +272,8 @@ def _mapping_comprehension(machine: Machine, node: ast.DictComp, scope: Scope) -
     at = scope.at(node)
     made = Items(at, source.cli)
     if len(node.generators) > 1 or not isinstance(source, Sequence) or len(source.elements) > 64:
-        return Items(at, source.cli, {}, "a comprehension over something that is not a constant")
+        _made_once(machine, node.generators, node.value, Unknown(at, source.cli, _NO_CONSTANT), scope)
+        return Items(at, source.cli, {}, _NO_CONSTANT)
     for element in source.elements:
         inner = Scope(parent=scope)
         _bind(node.generators[0].target, element, inner)
