@@ -306,6 +306,11 @@ def test_a_request_sent_by_curl_is_read(tmp_path: Path) -> None:
             (0.001, 5, None),
         ),
         (
+            'aws bedrock create-model-customization-job --hyper-parameters \'{"epochCount": "5"}\' --role-arn r',
+            "bedrock",
+            (None, 5, None),
+        ),
+        (
             "aws --region r bedrock create-model-customization-job --hyper-parameters epochCount=5",
             "bedrock",
             (None, 5, None),
