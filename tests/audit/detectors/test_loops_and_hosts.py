@@ -340,7 +340,7 @@ def test_the_client_of_mistral_before_version_1_starts_jobs_and_others_of_that_n
     job = the_job(tmp_path, "t.py", text)
     assert (job.tool, *values(job, "learning_rate", "max_steps")) == ("mistral", 1e-4, 9)
     other = (
-        "import mistralai\nfrom databricks.sdk import WorkspaceClient\nWorkspaceClient().jobs.create(name='tuning')\n"
+        "import mistralai\nfrom databricks.sdk import WorkspaceClient\nWorkspaceClient().jobs.create(name='training')\n"
     )
     assert jobs_of(tmp_path / "other", "t.py", other) == []
 
