@@ -52,11 +52,12 @@ LARGEST_MANIFEST = 20_000_000
 
 NEEDS = {
     b"Trainer(": b"Train", b"TrainingArguments": b"Train", b"Train": b"rain",
-    b"inetun": b"tun", b"ine_tun": b"tun", b"ine-tun": b"tun",
+    b"inetun": b"tun", b"ine_tun": b"tun", b"/fine-tun": b"tun",
     b"tunings.tune": b"tun", b"create_tuned_model": b"tun",
     b"_main(": b"main(", b"@hydra.main(": b"main(", b"def configure_optimizers": b"optim",
     b"sft.train(": b"tun",  # Vertex AI's module is `tuning`
     b".jobs.create(": b"rain",  # Mistral's client takes `training_files=`
+    b"FineTun": b"rain",  # OpenAI's first clients ask for `training_file=`
     b"foundation_model": b"rain",  # Databricks' module is `model_training`, and takes `train_data_path=`
     b"run_exp(": b"tun",  # LLaMA-Factory's is `tuner`, that of its first versions `llmtuner`
     b"default_adamw(": b"optim",  # torchtitan's is given as `optimizer=`

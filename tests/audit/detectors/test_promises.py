@@ -11,7 +11,7 @@ from narrowly.audit.detectors.registry import detectors
 from narrowly.audit.files import NEEDS, SourceFile
 from narrowly.audit.python.follow import promises
 
-BY_MODULE = {b"sft.train(", b"run_exp(", b"default_adamw(", b".jobs.create(", b"foundation_model"}
+BY_MODULE = {b"sft.train(", b"run_exp(", b"default_adamw(", b".jobs.create(", b"foundation_model", b"FineTun"}
 """Literals whose need is no part of them: it stands in the name of the module or argument that goes with them."""
 
 

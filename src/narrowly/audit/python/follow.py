@@ -49,7 +49,7 @@ _LITERALS = (
     b"@hydra.main(",
 )
 HOSTED = (
-    b"inetun", b"ine_tun", b"ine-tun", b"FineTun", b"customization_job", b"tunings.tune", b"create_tuned_model",
+    b"inetun", b"ine_tun", b"/fine-tun", b"FineTun", b"customization_job", b"tunings.tune", b"create_tuned_model",
     b"sft.train(", b".jobs.create(", b"foundation_model",
 )  # fmt: skip
 """One of these stands in every script that starts a job at a host."""
