@@ -73,6 +73,7 @@ def test_zero_nan_and_bf16_factors_are_named(tmp_path: Path) -> None:
     changed(folder, change)
     faults = adapter_risk(folder)["factors"]
     assert [fault.split(" in ")[0] for fault in faults[:2]] == ["zero update", "NaN or infinite values"]
+    assert "in 1 module (" in faults[1]
     assert "q_proj" in faults[0] and "up_proj" in faults[1]
     assert faults[2].startswith("8 of 26 factors are bfloat16")
 

@@ -17,7 +17,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from narrowly.records.errors import AdapterError
+from narrowly.records.errors import AdapterError, counted
 from narrowly.spectrum.folder import layout_of, survey_chunks
 from narrowly.spectrum.folder.tensor_files import SafetensorsFile, opened
 from narrowly.spectrum.metrics import spectrum_metrics, spectrum_table
@@ -142,7 +142,7 @@ def _faults(rows: Sequence[dict[str, Any]], skipped: Sequence[str], dtypes: Coun
         found.append(f"zero update in {len(idle)} of {len(rows)} modules ({idle[0]} ...): untrained, or never reached")
     broken = [one for one in skipped if "NaN" in one]
     if broken:
-        found.append(f"NaN or infinite values in {len(broken)} modules ({broken[0].split(':')[0]} ...)")
+        found.append(f"NaN or infinite values in {counted(len(broken), 'module')} ({broken[0].split(':')[0]} ...)")
     for dtype in ("bfloat16", "float16"):
         if dtypes[dtype]:
             found.append(

@@ -6,13 +6,14 @@ from collections.abc import Sequence
 from typing import Any
 
 from narrowly.cli.terminal import console, number, safe, say, table
+from narrowly.records.errors import counted
 
 
 def say_adapters(adapters: Sequence[dict[str, Any]]) -> None:
     """Print the report of each adapter: indicators with what each is not."""
     for one in adapters:
         say("")
-        say(f"adapter {safe(one['adapter'])}: {one['modules']} modules", "bold")
+        say(f"adapter {safe(one['adapter'])}: {counted(one['modules'], 'module')}", "bold")
         rows = [
             [row["name"], number(row["value"]) if isinstance(row["value"], float) else row["value"], row["compared"]]
             for row in one["indicators"]
