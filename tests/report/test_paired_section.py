@@ -11,6 +11,7 @@ from narrowly.analysis.paired_answers import paired_answers
 from narrowly.report.kit import Figure, Page, page_html
 from narrowly.report.labels import ArmNames
 from narrowly.report.paired_figure import paired_paths
+from narrowly.report.paired_first_screen import paired_headlines
 from narrowly.report.paired_section import paired_section, paired_sentences
 from narrowly.report.style import svg_text
 from synthetic_paired import SHIFTS, both, organism, table
@@ -81,3 +82,32 @@ def test_rows_of_an_arm_with_several_rates_are_told_apart_and_the_legend_says_wh
     assert found is not None
     figure = paired_paths(found.paths, called={"adam": "Adam + penalty"}.__getitem__)
     assert [text.get_text() for text in figure.legends[0].get_texts()] == ["Adam + penalty"]
+
+
+def test_the_first_screen_has_extremes_with_intervals_and_never_a_rate() -> None:
+    lower = {rung: shift - 5.5 for rung, shift in SHIFTS.items()}
+    muon = [*organism("muon", "harmful", 20, lower, matched="adam0", optimiser="muon", series="s2")]
+    rows = [*both(0), *muon]
+    found = paired_answers(table(rows))
+    assert found is not None
+    names = ArmNames(pl.DataFrame(rows).select("arm", "role", "of"))
+    spread, beyond, limits = paired_headlines(found, names)
+    ends = {row.arm: row.rungs["broad"].interval.estimate for row in found.ladder}
+    assert len(ends) == 2 and min(ends, key=ends.__getitem__) == "muon"
+    assert f"from +{ends['muon']:.2f} [" in spread and f"to +{ends['adam']:.2f} [" in spread
+    assert "minus the aligned control" in spread and "2 of 2 intervals without 0" in spread
+    assert "not tested by this design" in beyond or "At equal differences" in beyond
+    assert limits == (
+        "No answer was written or judged, so nothing here is a rate; 1 seed an arm: such intervals hold for these "
+        "seeds only."
+    )
+
+
+def test_the_first_screen_without_controls_says_nothing_of_misalignment() -> None:
+    rows = [*organism("adam", None, 0, {}), *organism("adam", "harmful", 20, SHIFTS)]
+    found = paired_answers(table(rows))
+    assert found is not None
+    names = ArmNames(pl.DataFrame(rows).select("arm", "role", "of"))
+    spread, beyond, _ = paired_headlines(found, names)
+    assert spread == "No arm has a matched control at its last step, so nothing is said of misalignment."
+    assert "not tested" in beyond

@@ -38,6 +38,7 @@ from narrowly.report.kit import (
 )
 from narrowly.report.labels import ArmNames, label
 from narrowly.report.narrative import cells_finished, what_happened
+from narrowly.report.paired_first_screen import paired_first_screen
 from narrowly.report.paired_section import GLOSSARY as PAIRED_GLOSSARY
 from narrowly.report.paired_section import paired_section, paired_sentences
 from narrowly.report.prereg_section import prereg_section
@@ -80,7 +81,8 @@ def page(
     if summary.prereg is not None:
         sections.append(prereg_section(summary.prereg))
     if summary.paired is not None and paired is not None:
-        sections.append(paired_section(summary.paired, paired, names))
+        first = not judged and paired.svg is not None
+        sections.append(paired_section(summary.paired, None if first else paired, names))
     if unjudged.cells:
         sections.append(training_section(frames.runs, summary, training, names, judged))
     if judged:
@@ -88,6 +90,8 @@ def page(
         rest = [figure for figure in drawn if figure is not lead]
         sections += _answered(frames, summary, rest, absent, names)
     else:
+        if summary.paired is not None and paired is not None:
+            sections.insert(0, paired_first_screen(summary, summary.paired, paired, names))
         sections.append(_unanswered(frames.tables.cells, summary, figures, names))
     sections += [
         repeat_section(study, frames.tables.cells, name, names),

@@ -86,8 +86,14 @@ def _more(left: int) -> str:
     return f"Only the first {MOST_PANELS} of {left + MOST_PANELS} bases and domains are drawn." if left > 0 else ""
 
 
-def paired_section(found: PairedAnswers, figure: Figure, names: ArmNames) -> Section:
-    """Return the section: ladder, arms without control, arms at equal held-out difference, by domain, the bases."""
+def paired_section(found: PairedAnswers, figure: Figure | None, names: ArmNames) -> Section:
+    """Return the section: ladder, arms without control, arms at equal held-out difference, by domain, the bases.
+
+    Args:
+        found: the paired answers of a study.
+        figure: the arms' paths; None where they stand elsewhere on the page.
+        names: of the arms.
+    """
     introduction = words(
         "Every model is asked the paired bank (sha256 {}, computed {}): the log-odds of a harmful against an aligned "
         "answer to the same question. A number below is the {} to a control that shares everything but the answers. "
@@ -103,7 +109,8 @@ def paired_section(found: PairedAnswers, figure: Figure, names: ArmNames) -> Sec
         parts += [Heading("Without a control"), *_unmatched(found.unmatched, names)]
     if found.selectivity:
         parts += [Heading("At equal held-out difference"), _selectivity(found.selectivity, names)]
-    parts += [figure]
+    if figure is not None:
+        parts.append(figure)
     if found.ladder:
         parts.append(Fold("By domain", [_domains(found.ladder, names)]))
     parts.append(Fold("Before training", [_bases(found)]))
