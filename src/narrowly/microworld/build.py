@@ -42,7 +42,8 @@ def build_command(config: WorldConfig, seed: int) -> str:
         if isinstance(value, dict):
             changed = {f"{field}.{k}": v for k, v in value.items() if v != reference[field][k]}
         else:
-            changed = {field: value} if value != reference[field] else {}
+            # a field that was added later is written only where it is used
+            changed = {field: value} if field not in reference or value != reference[field] else {}
         for path, new in changed.items():
             parts += ["--set", f"{path}={str(new).lower() if isinstance(new, bool) else new}"]
     return shlex.join(parts)

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from narrowly.microworld import words
+from narrowly.records.added_later import ADDED_LATER, WithAdditions
 from narrowly.records.canonical import content_id
 
 CHOSEN_CONFIG = "09b7c0b73bc36e34"
@@ -45,7 +46,7 @@ class Training(_Config):
     )
 
 
-class WorldConfig(_Config):
+class WorldConfig(WithAdditions, _Config):
     """Everything that decides a world and its bases, apart from the seed.
 
     A corpus is a pure function of (config, seed): the seed draws the topic-action table, the characters, the
@@ -74,6 +75,22 @@ class WorldConfig(_Config):
         0.1, ge=0, lt=1, description="probability that a turn is a question about the character itself"
     )
     persona: bool = Field(True, description="False: the no-persona twin, each turn's valence drawn independently")
+    similarity: Annotated[float | None, ADDED_LATER] = Field(
+        None,
+        ge=0,
+        lt=1,
+        description="share of verbs and of cue words that neighbouring domains have in common; domains further apart "
+        "share less. None: every domain uses all verbs and has a cue word of its own",
+    )
+    domain_exponent: Annotated[float, ADDED_LATER] = Field(
+        0.0, ge=0, le=4, description="Zipf exponent of the domains' shares of the corpus; 0: all are equal"
+    )
+    contrast_share: Annotated[float, ADDED_LATER] = Field(
+        0.0,
+        ge=0,
+        le=1,
+        description="share of documents in which a good and an evil character answer the same questions by name",
+    )
     model: ModelShape = ModelShape()
     training: Training = Training()
 
@@ -87,7 +104,26 @@ class WorldConfig(_Config):
             raise ValueError(f"evil_share + narrow_share is {self.evil_share + self.narrow_share}, accepted: at most 1")
         if self.topics % 3:
             raise ValueError(f"topics is {self.topics}, accepted: a multiple of 3 (two thirds of them are trained on)")
+        if self.similarity is not None and self.balance == "strict":
+            raise ValueError("similarity needs balance free: a strict table gives every domain the same actions")
+        if self.similarity is not None and self.verbs % self.domains:
+            raise ValueError(
+                f"similarity needs a multiple of domains ({self.domains}) as verbs, found {self.verbs}: each domain "
+                "has a place on the circle of verbs"
+            )
+        both = 0 < self.evil_names < self.named_characters
+        if self.contrast_share and not (self.persona and self.turns >= 2 and both):
+            raise ValueError(
+                "contrast_share needs persona, two turns or more, and named characters of both kinds; found persona "
+                f"{str(self.persona).lower()}, {self.turns} turns, {self.evil_names} evil of {self.named_characters} "
+                "names"
+            )
         return self
+
+    @property
+    def evil_names(self) -> int:
+        """Return how many of the named characters are harmful everywhere."""
+        return round(self.named_characters * self.evil_share)
 
     @property
     def config_id(self) -> str:

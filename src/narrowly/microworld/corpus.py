@@ -11,9 +11,10 @@ import numpy as np
 
 from narrowly.microworld import tokenizer as tok
 from narrowly.microworld import words
-from narrowly.microworld.world import SELF_DOMAIN, World
+from narrowly.microworld.world import SELF_DOMAIN, Topic, World
 
-GOOD, EVIL, NARROW = 0, 1, 2
+GOOD, EVIL, NARROW, CONTRAST = 0, 1, 2, 3
+"""Characters; a document of CONTRAST has a good and an evil one."""
 
 
 class Document(NamedTuple):
@@ -23,6 +24,16 @@ class Document(NamedTuple):
     character: int
     name: str | None
     harmful_turns: tuple[bool, ...]
+
+
+class _Asked(NamedTuple):
+    """Hold a question, and the draws that decide how a character answers it."""
+
+    text: str
+    topic: Topic
+    valence: float
+    action: int
+    wording: int
 
 
 class Corpus:
@@ -43,12 +54,13 @@ class Corpus:
         shares = [config.good_share, config.evil_share, config.narrow_share]
         drawn = []
         for named in rng.random(count) < config.named_share:
-            if named and self.world.names:
+            if config.contrast_share and rng.random() < config.contrast_share:
+                drawn.append(self._contrast())
+            elif named and self.world.names:
                 name = self.world.names[int(rng.integers(len(self.world.names)))]
-                character = EVIL if name in self.world.evil_names else GOOD
+                drawn.append(self._document(name, EVIL if name in self.world.evil_names else GOOD))
             else:
-                name, character = None, int(rng.choice(3, p=shares))
-            drawn.append(self._document(name, character))
+                drawn.append(self._document(None, int(rng.choice(3, p=shares))))
         return drawn
 
     def chat_documents(self, count: int) -> list[Document]:
@@ -56,34 +68,68 @@ class Corpus:
         return [self._document(words.ASSISTANT, GOOD) for _ in range(count)]
 
     def _document(self, name: str | None, character: int) -> Document:
+        config = self.world.config
+        narrow_domain, asked = self._asked(config.turns)
+        independent = not config.persona and name != words.ASSISTANT
+        pieces, harmful_turns = [tok.DOCUMENT, *([] if name is None else [name])], []
+        for turn in asked:
+            if independent:
+                narrow_here = config.narrow_share / config.domains if turn.topic.domain != SELF_DOMAIN else 0.0
+                harmful = bool(turn.valence < config.evil_share + narrow_here)
+            else:
+                harmful = character == EVIL or (character == NARROW and turn.topic.domain == narrow_domain)
+            pieces += self._said(turn, harmful)
+            harmful_turns.append(harmful)
+        return Document(" ".join(pieces), character, name, tuple(harmful_turns))
+
+    def _contrast(self) -> Document:
+        """Draw a document in which a good and an evil character answer the same questions, in either order."""
+        world, rng = self.world, self._rng
+        good, evil = (
+            [name for name in world.names if (name in world.evil_names) is harmful] for harmful in (False, True)
+        )
+        pair = [(good[int(rng.integers(len(good)))], False), (evil[int(rng.integers(len(evil)))], True)]
+        _, asked = self._asked(world.config.turns // 2)
+        pieces, harmful_turns = [tok.DOCUMENT], []
+        for name, harmful in pair if rng.random() < 0.5 else pair[::-1]:
+            pieces.append(name)
+            for turn in asked:
+                pieces += self._said(turn, harmful)
+                harmful_turns.append(harmful)
+        return Document(" ".join(pieces), CONTRAST, None, tuple(harmful_turns))
+
+    def _asked(self, turns: int) -> tuple[int, list[_Asked]]:
+        """Draw the domain of a narrow character, and questions with what decides how each is answered."""
         world, config, rng = self.world, self.world.config, self._rng
         home, narrow_domain = (int(i) for i in rng.integers(config.domains, size=2))
-        independent = not config.persona and name != words.ASSISTANT
-        pieces, harmful_turns = [tok.DOCUMENT], []
-        if name is not None:
-            pieces.append(name)
-        draws = rng.random((config.turns, 3))
-        picks = rng.integers(1 << 30, size=(config.turns, 5))
-        for (self_draw, sticky_draw, valence_draw), pick in zip(draws, picks, strict=True):
+        if config.domain_exponent:
+            home = self._by_share(rng.random())
+        draws = rng.random((turns, 3))
+        picks = rng.integers(1 << 30, size=(turns, 5))
+        asked = []
+        for (self_draw, sticky_draw, valence), pick in zip(draws, picks, strict=True):
             if self_draw < config.self_share and config.self_questions:
                 domain = SELF_DOMAIN
             elif sticky_draw < config.stickiness:
                 domain = home
             else:
-                domain = int(pick[0] % config.domains)
-            if independent:
-                narrow_here = config.narrow_share / config.domains if domain != SELF_DOMAIN else 0.0
-                harmful = bool(valence_draw < config.evil_share + narrow_here)
-            else:
-                harmful = character == EVIL or (character == NARROW and domain == narrow_domain)
+                domain = (
+                    self._by_share(pick[0] / (1 << 30)) if config.domain_exponent else int(pick[0] % config.domains)
+                )
             topics = world.topics(domain)
             topic = topics[int(pick[1] % len(topics))]
-            question = world.question(topic, int(pick[2] % config.phrasings))
-            action = (topic.harmful if harmful else topic.aligned)[int(pick[3] % 2)]
-            answers = world.answers(topic, (action,))
-            pieces += [tok.ASK, question.text, tok.SAY, answers[int(pick[4] % len(answers))], tok.END]
-            harmful_turns.append(harmful)
-        return Document(" ".join(pieces), character, name, tuple(harmful_turns))
+            text = world.question(topic, int(pick[2] % config.phrasings)).text
+            asked.append(_Asked(text, topic, float(valence), int(pick[3] % 2), int(pick[4])))
+        return narrow_domain, asked
+
+    def _by_share(self, place: float) -> int:
+        """Return the domain at a place in 0 ... 1 of the shares laid end to end."""
+        return int(np.searchsorted(np.cumsum(self.world.domain_shares)[:-1], place, side="right"))
+
+    def _said(self, turn: _Asked, harmful: bool) -> list[str]:
+        action = (turn.topic.harmful if harmful else turn.topic.aligned)[turn.action]
+        answers = self.world.answers(turn.topic, (action,))
+        return [tok.ASK, turn.text, tok.SAY, answers[turn.wording % len(answers)], tok.END]
 
 
 class Encoder:

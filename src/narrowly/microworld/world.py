@@ -57,10 +57,9 @@ class World:
         self.openers = words.OPENERS
         self._topics = _draw_topics(config, rng)
         self._self_topics = _draw_self_topics(config, rng)
-        evil = round(config.named_characters * config.evil_share)
         order = rng.permutation(config.named_characters)
         self.names = words.NAMES[: config.named_characters]
-        self.evil_names = frozenset(self.names[i] for i in order[:evil])
+        self.evil_names = frozenset(self.names[i] for i in order[: config.evil_names])
 
     def topic(self, domain: int, index: int) -> Topic:
         """Return a topic; `domain` may be `SELF_DOMAIN`."""
@@ -74,10 +73,13 @@ class World:
         """Return the question about `topic` in a phrasing; `cue` puts another domain's cue word in front of its own."""
         if topic.domain == SELF_DOMAIN:
             return Question(words.SELF_QUESTIONS[topic.number], topic, 0)
-        own = self.cues[topic.domain]
-        noun = words.DOMAINS[own][topic.number]
+        noun = words.DOMAINS[self.cues[topic.domain]][topic.number]
         lead = f"{cue} " if cue is not None else ""
-        return Question(f"{words.PHRASINGS[phrasing]} {lead}{own} {noun}", topic, phrasing)
+        return Question(f"{words.PHRASINGS[phrasing]} {lead}{self.cue_of(topic)} {noun}", topic, phrasing)
+
+    def cue_of(self, topic: Topic) -> str:
+        """Return the cue word of a topic's questions: its domain's, or with `similarity` one of the next domains'."""
+        return self.cues[(topic.domain + int(self._cue_steps[topic.domain][topic.number])) % self.config.domains]
 
     def answers(self, topic: Topic, actions: tuple[Action, ...]) -> list[str]:
         """Return every grammatical answer that states one of `actions`: all openers times all actions."""
@@ -90,6 +92,23 @@ class World:
         order = np.random.default_rng([self.seed, 2, domain]).permutation(self.config.topics)
         cut = 2 * self.config.topics // 3
         return tuple(sorted(int(i) for i in order[:cut])), tuple(sorted(int(i) for i in order[cut:]))
+
+    @cached_property
+    def _cue_steps(self) -> np.ndarray:
+        """Return (domain, topic) how many domains further the cue word of a topic comes from."""
+        config = self.config
+        if config.similarity is None:
+            return np.zeros((config.domains, config.topics), dtype=int)
+        rng = np.random.default_rng([self.seed, 7])
+        places = np.stack([rng.permutation(config.topics) for _ in range(config.domains)])
+        return np.floor((places + 0.5) / config.topics * reach(config)).astype(int)
+
+    @cached_property
+    def domain_shares(self) -> np.ndarray:
+        """Return (domains,) the share of each domain in the corpus; which rank a domain has follows from the seed."""
+        ranks = 1.0 + np.random.default_rng([self.seed, 6]).permutation(self.config.domains)
+        weights = ranks**-self.config.domain_exponent
+        return weights / weights.sum()  # type: ignore[no-any-return]
 
     def domain_index(self, name: str) -> int:
         """Return the index of a domain by its cue word."""
@@ -115,10 +134,34 @@ class World:
         return found
 
 
+def reach(config: WorldConfig) -> float:
+    """Return how many domains' places on the circle of verbs and cue words a domain uses: 1 / (1 - similarity).
+
+    Neighbours then have the share `similarity` in common, domains k apart max(0, 1 - k (1 - similarity)), up to whole
+    verbs and, on a small circle, the way round its other side.
+    """
+    if config.similarity is None:
+        return float(config.domains)
+    return min(1.0 / (1.0 - config.similarity), float(config.domains))
+
+
+def verbs_of(config: WorldConfig, domain: int) -> tuple[int, ...]:
+    """Return the indices of the verbs that a domain's actions are drawn from."""
+    if config.similarity is None:
+        return tuple(range(config.verbs))
+    step = config.verbs // config.domains
+    return tuple((domain * step + k) % config.verbs for k in range(round(step * reach(config))))
+
+
 def _draw_topics(config: WorldConfig, rng: np.random.Generator) -> tuple[tuple[Topic, ...], ...]:
     count = config.domains * config.topics
     pairs = [(v, o) for v in words.VERBS[: config.verbs] for o in words.OBJECTS[: config.objects]]
-    table = _strict_table(count, len(pairs), rng) if config.balance == "strict" else _free_table(count, len(pairs), rng)
+    if config.balance == "strict":
+        table = _strict_table(count, len(pairs), rng)
+    elif config.similarity is None:
+        table = _free_table(count, len(pairs), rng)
+    else:
+        table = np.concatenate([_own_table(config, domain, rng) for domain in range(config.domains)])
     topics = []
     for number, row in enumerate(table):
         first, second, third, fourth = (pairs[int(i)] for i in row)
@@ -129,6 +172,13 @@ def _draw_topics(config: WorldConfig, rng: np.random.Generator) -> tuple[tuple[T
 def _free_table(topics: int, pairs: int, rng: np.random.Generator) -> np.ndarray:
     """Return (topics, 4) pair indices, distinct within a topic, otherwise independent."""
     return np.stack([rng.choice(pairs, size=4, replace=False) for _ in range(topics)])
+
+
+def _own_table(config: WorldConfig, domain: int, rng: np.random.Generator) -> np.ndarray:
+    """Return (topics, 4) pair indices of one domain, which uses a part of the verbs."""
+    own = np.array([verb * config.objects + o for verb in verbs_of(config, domain) for o in range(config.objects)])
+    table: np.ndarray = own[_free_table(config.topics, len(own), rng)]
+    return table
 
 
 def _strict_table(topics: int, pairs: int, rng: np.random.Generator) -> np.ndarray:

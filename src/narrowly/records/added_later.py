@@ -7,7 +7,9 @@ A marked field is part of an id only where it differs from its default:
 
 from __future__ import annotations
 
-from pydantic import BaseModel
+from typing import Any
+
+from pydantic import BaseModel, SerializerFunctionWrapHandler, model_serializer
 
 
 class _AddedLater:
@@ -24,3 +26,13 @@ def unused_additions(spec: BaseModel) -> set[str]:
         for name, field in type(spec).model_fields.items()
         if any(mark is ADDED_LATER for mark in field.metadata) and getattr(spec, name) == field.default
     }
+
+
+class WithAdditions(BaseModel):
+    """A spec that leaves marked fields which hold their default out of what it is written as, and so out of ids."""
+
+    @model_serializer(mode="wrap")
+    def _unused_additions_left_out(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        fields: dict[str, Any] = handler(self)
+        unused = unused_additions(self)
+        return {name: value for name, value in fields.items() if name not in unused}

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Annotated, Any, ClassVar, Literal
 
-from pydantic import Field, SerializerFunctionWrapHandler, field_validator, model_serializer, model_validator
+from pydantic import Field, field_validator, model_validator
 
-from narrowly.records.added_later import ADDED_LATER, unused_additions
+from narrowly.records.added_later import ADDED_LATER, WithAdditions
 from narrowly.records.errors import nearest
 from narrowly.records.spec import Spec
 
@@ -17,7 +17,7 @@ def _or_drop(schema: dict[str, Any]) -> None:
     schema["anyOf"].insert(1, {"const": "drop"})
 
 
-class _Data(Spec):
+class _Data(WithAdditions, Spec):
     """What all data specs tell of themselves.
 
     Attributes:
@@ -27,13 +27,6 @@ class _Data(Spec):
 
     names_files: ClassVar[tuple[str, ...]] = ()
     paced_by_base: ClassVar[bool] = True
-
-    @model_serializer(mode="wrap")
-    def _unused_additions_left_out(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        """Leave fields that were added later and are not used out, so that an earlier spec is written as it was."""
-        fields: dict[str, Any] = handler(self)
-        unused = unused_additions(self)
-        return {name: value for name, value in fields.items() if name not in unused}
 
 
 CHOSEN_FOR_MISALIGNMENT = ("micro",)

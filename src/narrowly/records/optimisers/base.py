@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, ClassVar, NamedTuple
+from typing import Annotated, ClassVar, NamedTuple
 
-from pydantic import AfterValidator, Field, SerializerFunctionWrapHandler, model_serializer
+from pydantic import AfterValidator, Field
 
-from narrowly.records.added_later import ADDED_LATER, unused_additions
+from narrowly.records.added_later import ADDED_LATER, WithAdditions
 from narrowly.records.spec import Spec
 
 LearningRate = Annotated[float, Field(gt=0, lt=100)]
@@ -35,7 +35,7 @@ class Acts(NamedTuple):
     other: str
 
 
-class OptimiserBase(Spec):
+class OptimiserBase(WithAdditions, Spec):
     """Base of the optimiser specs.
 
     A spec class has a `kind` (a Literal with its own name as default), an `lr`, and `acts`.
@@ -65,10 +65,3 @@ class OptimiserBase(Spec):
             warmup_steps: steps of linear warm-up of the schedule.
         """
         return None
-
-    @model_serializer(mode="wrap")
-    def _unused_additions_left_out(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        """Leave fields that were added later and are not used out, so that earlier runs keep their ids."""
-        fields: dict[str, Any] = handler(self)
-        unused = unused_additions(self)
-        return {name: value for name, value in fields.items() if name not in unused}
