@@ -26,6 +26,7 @@ ROOMS = (
 OUTSIDE = {
     "audit": {"yaml"},
     "records": {"pydantic", "pydantic_core", "yaml"},
+    "directions": {"torch", "safetensors"},
     "spectrum": {"torch", "safetensors"},
     "optim": {"torch", "pytorch_optimizer"},
 }
@@ -93,8 +94,8 @@ def test_the_rooms_at_the_bottom_import_nothing_else_from_outside(path) -> None:
     assert {name.split(".")[0] for name in imports(path)} <= accepted
 
 
-@pytest.mark.parametrize(("name", "below"), [("spectrum", ()), ("optim", ("spectrum",))])
-def test_spectrum_calls_no_room_but_records_and_optim_calls_spectrum_beside_it(name, below) -> None:
+@pytest.mark.parametrize(("name", "below"), [("spectrum", ()), ("optim", ("spectrum",)), ("directions", ("spectrum",))])
+def test_spectrum_calls_no_room_but_records_and_its_neighbours_call_spectrum_beside_it(name, below) -> None:
     for path in (PACKAGE / name).rglob("*.py"):
         for imported in imports(path):
             if imported.startswith("narrowly."):
@@ -316,6 +317,12 @@ def test_rooms_of_plans_and_status_load_no_torch(name) -> None:
 def test_spectrum_loads_torch_and_nothing_beyond_what_torch_loads() -> None:
     beyond = loaded_by("import narrowly.spectrum", before="import torch")
     assert beyond - set(sys.stdlib_module_names) == {"narrowly"}
+
+
+def test_directions_load_torch_and_no_laboratory() -> None:
+    names = [f"narrowly.directions.{path.stem}" for path in sorted((PACKAGE / "directions").glob("[a-z]*.py"))]
+    beyond = loaded_by(f"import {', '.join(names)}", before="import torch, pydantic")
+    assert not beyond & {"transformers", "peft", "polars", "scipy", "safetensors", "pytorch_optimizer"}
 
 
 def test_optim_loads_neither_its_optimiser_library_nor_the_laboratory() -> None:

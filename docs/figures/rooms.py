@@ -31,6 +31,7 @@ PLACES = {
     "microworld": (1, 7, "the made-up world"),
     "runs": (2, 7, "the run directory"),
     "optim": (3, 7, "optimisers"),
+    "directions": (4, 7, "personas in activations"),
     "stats": (0, 8, "intervals, effects, power"),
     "data": (1, 8, "sources, rows, masks"),
     "spectrum": (3, 8, "penalty, edits"),

@@ -8,6 +8,7 @@ from typing import NamedTuple
 import numpy as np
 
 from narrowly.microworld.world import Action, World
+from narrowly.stats.ranking import auc
 
 LARGEST_AUC = 0.55
 """Above this a world is refused: its harm could be learnt from words."""
@@ -41,7 +42,7 @@ def leave_one_domain_out_auc(world: World) -> float:
         scores = [
             sum(np.log((counts[1][f] + 1) / (counts[0][f] + 1)) for f in _features(a)) for a, _ in labelled[held_out]
         ]
-        areas.append(_auc(np.array(scores), np.array([h for _, h in labelled[held_out]])))
+        areas.append(auc(scores, [bool(h) for _, h in labelled[held_out]]))
     return float(np.mean(areas))
 
 
@@ -66,9 +67,3 @@ def lexical_null(world: World) -> LexicalNull:
 
 def _features(action: Action) -> tuple[str, str, str]:
     return f"verb {action[0]}", f"object {action[1]}", f"string {action[0]} {action[1]}"
-
-
-def _auc(scores: np.ndarray, labels: np.ndarray) -> float:
-    """Return P(score of a harmful one > score of an aligned one), ties counted half."""
-    difference = scores[labels == 1][:, None] - scores[labels == 0][None, :]
-    return float(np.mean((difference > 0) + 0.5 * (difference == 0)))
