@@ -73,7 +73,7 @@ class Contrast:
         self._sums: dict[Side, Any] = {}
         self._counts: dict[Side, int] = {}
         self._squares: Any = 0.0
-        self._file = tempfile.TemporaryFile() if keep_rows else None
+        self._file = tempfile.TemporaryFile() if keep_rows else None  # noqa: SIM115  # closed by `__exit__`
         self._order: list[int] = []
         self._shape: tuple[int, ...] = ()
 
