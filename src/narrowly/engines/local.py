@@ -4,27 +4,21 @@ from __future__ import annotations
 
 import multiprocessing
 import os
+import subprocess
 import time
-from collections import deque
+from collections import Counter, deque
+from collections.abc import Sequence
 from contextlib import suppress
 from multiprocessing.connection import wait
 from multiprocessing.context import SpawnContext, SpawnProcess
 from typing import Any
 
 from narrowly.engines.lifeline import how_it_died
-from narrowly.engines.protocol import WORKER_DIED, Outcome, Problem, Task
-from narrowly.engines.worker import error_of, serve
+from narrowly.engines.protocol import WORKER_DIED, Outcome, Place, Problem, Task
+from narrowly.engines.worker import WORKER_ENVIRONMENT, error_of, serve
 from narrowly.records.errors import TrainingError
 
-ONE_THREAD = {name: "1" for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "RAYON_NUM_THREADS")}
-"""Environment of a worker: one thread each, because as many workers run as there are cores."""
-
-WORKER_ENVIRONMENT = {
-    **ONE_THREAD,
-    "TOKENIZERS_PARALLELISM": "false",
-    "HF_HUB_OFFLINE": "1",
-    "TRANSFORMERS_VERBOSITY": "error",
-}
+GPUS = "CUDA_VISIBLE_DEVICES"
 
 GRACE_SECONDS = 3.0
 """Between SIGTERM and SIGKILL when workers are cancelled: time to remove half-written files."""
@@ -34,16 +28,18 @@ LARGEST_STARTS = 3
 
 
 class _Worker:
-    """Hold one process with its pipes, and the task that it runs."""
+    """Hold one process with its pipes, the GPU that it alone sees, and the task that it runs."""
 
-    def __init__(self, context: SpawnContext, warm_up: str | None) -> None:
+    def __init__(self, context: SpawnContext, warm_up: str | None, gpu: str | None) -> None:
+        self.gpu = gpu
         self.connection, theirs = context.Pipe()
         their_lifeline, self.lifeline = context.Pipe(duplex=False)
         self.process: SpawnProcess = context.Process(
             target=serve, args=(theirs, their_lifeline, os.getpid(), warm_up), daemon=True
         )
-        before = {name: os.environ.get(name) for name in WORKER_ENVIRONMENT}
-        os.environ.update(WORKER_ENVIRONMENT)  # before the child's first import: libraries read it once
+        environment = WORKER_ENVIRONMENT if gpu is None else {**WORKER_ENVIRONMENT, GPUS: gpu}
+        before = {name: os.environ.get(name) for name in environment}
+        os.environ.update(environment)  # before the child's first import: libraries read it once
         try:
             self.process.start()
         finally:
@@ -69,12 +65,16 @@ class LocalExecutor:
     Args:
         workers: number of processes; 0 means one per core that this process may use.
         warm_up: `package.module:function` that each process calls once before its first task.
+        gpus: shared out, so that each process sees one of them alone; empty for processes that see what this one does.
 
-    Use it from one thread that lives as long as the pool (see `train.lifeline`), as a context manager.
+    Use it from one thread that lives as long as the pool (see `engines.lifeline`), as a context manager.
     """
 
-    def __init__(self, workers: int = 0, warm_up: str | None = None) -> None:
-        self.workers = workers or usable_cores()
+    name = "local"
+
+    def __init__(self, workers: int = 0, warm_up: str | None = None, gpus: Sequence[str] = ()) -> None:
+        self.workers = self.slots = workers or len(gpus) or usable_cores()
+        self._gpus = tuple(gpus)
         self._warm_up = warm_up
         self._context = multiprocessing.get_context("spawn")
         self._waiting: deque[Task] = deque()
@@ -91,7 +91,25 @@ class LocalExecutor:
     def start(self, tasks: int) -> None:
         """Start the processes for so many tasks now, so that they warm up while the first task runs."""
         while len(self._pool) < min(self.workers, tasks):
-            self._pool.append(_Worker(self._context, self._warm_up))
+            self._begin()
+
+    def _begin(self) -> None:
+        """Start a process, on the GPU that the fewest others have."""
+        taken = Counter(worker.gpu for worker in self._pool)
+        gpu = min(self._gpus, key=lambda one: taken[one]) if self._gpus else None
+        self._pool.append(_Worker(self._context, self._warm_up, gpu))
+
+    def adopt(self) -> list[Task]:
+        """Return nothing: tasks end with the command that started them."""
+        return []
+
+    def places(self) -> dict[str, Place]:
+        """Return nothing: tasks run in this command's own processes, as their claims say."""
+        return {}
+
+    def notes(self) -> list[str]:
+        """Return nothing: problems of processes are outcomes."""
+        return []
 
     def submit(self, task: Task) -> None:
         """Queue a task; tasks start in the order in which they were submitted."""
@@ -125,7 +143,7 @@ class LocalExecutor:
 
     def _fill(self) -> None:
         while len(self._pool) < min(self.workers, len(self._waiting) + len(self.in_flight())):
-            self._pool.append(_Worker(self._context, self._warm_up))
+            self._begin()
         for worker in self._pool:
             if worker.ready and worker.task is None and self._waiting:
                 worker.task = self._waiting.popleft()
@@ -169,7 +187,7 @@ class LocalExecutor:
                     f"{self._deaths} worker processes died before their first task: {_death(code).error}"
                 )
 
-    def stop(self) -> None:
+    def stop(self) -> str:
         """Ask every process to stop (SIGTERM), and wait until all have: those that train finish and save their step."""
         self._waiting.clear()
         for worker in self._pool:
@@ -183,6 +201,7 @@ class LocalExecutor:
             worker.process.join()
             worker.close()
         self._pool.clear()
+        return ""
 
     def cancel(self) -> None:
         """Stop every process: SIGTERM, then SIGKILL after `GRACE_SECONDS`."""
@@ -211,6 +230,19 @@ def _cannot_start(problem: Problem) -> Exception:
     if isinstance(error, TrainingError) and not problem.user:
         return TrainingError(f"a worker process cannot start: {problem.error}")
     return error
+
+
+def visible_gpus() -> list[str]:
+    """Return the GPUs that this process may use, as CUDA_VISIBLE_DEVICES names them; none where no driver answers."""
+    given = os.environ.get(GPUS)
+    if given is not None:
+        return [one.strip() for one in given.split(",") if one.strip() and one.strip() != "-1"]
+    try:
+        command = ["nvidia-smi", "--query-gpu=index", "--format=csv,noheader"]
+        listed = subprocess.run(command, capture_output=True, text=True, check=True, timeout=30).stdout
+    except (OSError, subprocess.SubprocessError):
+        return []
+    return listed.split()
 
 
 def usable_cores() -> int:

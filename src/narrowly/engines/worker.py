@@ -22,7 +22,18 @@ from narrowly.engines.protocol import WORKER_DIED, Problem
 from narrowly.records import errors
 from narrowly.records.errors import NarrowlyError, TrainingError
 
-_FATAL_ERRNO = (errno.ENOSPC, errno.EDQUOT, errno.EROFS)
+_ADVICE = {errno.ENOSPC: "make room", errno.EDQUOT: "make room", errno.EROFS: "mount it for writing"}
+"""What helps, by the error of the system that every other task must meet too."""
+
+ONE_THREAD = {name: "1" for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "RAYON_NUM_THREADS")}
+"""Environment of a worker: one thread each, because as many workers run as there are cores."""
+
+WORKER_ENVIRONMENT = {
+    **ONE_THREAD,
+    "TOKENIZERS_PARALLELISM": "false",
+    "HF_HUB_OFFLINE": "1",
+    "TRANSFORMERS_VERBOSITY": "error",
+}
 
 
 def find_function(name: str) -> Callable[..., Any]:
@@ -45,12 +56,14 @@ def problem_of(error: BaseException) -> Problem:
     name = type(error).__name__
     text = " ".join(str(error).split())
     user = isinstance(error, NarrowlyError)
+    numbers = [cause.errno for cause in _causes(error) if isinstance(cause, OSError)]
+    advice = next((f"; {_ADVICE[number]}" for number in numbers if number in _ADVICE), "")
     return Problem(
-        error=text if user and text else f"{name}: {text}" if text else name,
+        error=(text if user and text else f"{name}: {text}" if text else name) + advice,
         kind=name,
         traceback="".join(traceback.format_exception(error)),
         user=user,
-        fatal=any(isinstance(cause, OSError) and cause.errno in _FATAL_ERRNO for cause in _causes(error)),
+        fatal=bool(advice),
     )
 
 

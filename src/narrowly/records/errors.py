@@ -63,6 +63,14 @@ class EndpointError(NarrowlyError, ConnectionError):
         return type(self), (str(self), self.status)
 
 
+class ClaimLostError(NarrowlyError, OSError):
+    """The claim of a run was taken over by another process: what this one still computes of it is refused."""
+
+
+class EngineError(NarrowlyError, RuntimeError):
+    """An engine cannot be used: no cluster is reached, it refuses the jobs, or they can never start."""
+
+
 class MissingExtraError(NarrowlyError, ImportError):
     """An optional part of the install is needed; the message names the command that adds it."""
 

@@ -10,6 +10,7 @@ from typing import Any, Literal
 from pydantic import Field, field_validator, model_validator
 
 from narrowly.records.edits import EditSpec
+from narrowly.records.engine_spec import ENGINE_FIELDS, EngineSpec
 from narrowly.records.errors import SpecError, nearest, unknown_name
 from narrowly.records.explain import field_paths
 from narrowly.records.mappings import leaves, nested, parse_override, read_mapping
@@ -118,6 +119,9 @@ class StudySpec(Spec):
     prereg: Prereg | None = Field(
         None, description="by what a confirmatory study is decided, fixed before its first run; below"
     )
+    engine: EngineSpec | None = Field(
+        None, description="where the cells run, part of no id; null: a pool of processes on this machine; below"
+    )
 
     @field_validator("name")
     @classmethod
@@ -180,9 +184,12 @@ def _override_path(raw: Mapping[str, Any], path: str) -> list[str]:
             return [head, arm, part, field] if part == "grid" else [head, arm, part, *field.split(".")]
         if part in ArmSpec.model_fields and not field:
             return [head, arm, part]
+    elif head == "engine" and rest in ENGINE_FIELDS:
+        return [head, rest]
     elif head in StudySpec.model_fields and not rest:
         return [head]
     accepted = {name for name in StudySpec.model_fields if name not in ("run", "grid", "arms")}
+    accepted |= {f"engine.{name}" for name in ENGINE_FIELDS}
     accepted |= {f"{place}.{field}" for place in ("run", "grid") for field in RUN_FIELDS}
     for arm in arms:
         accepted |= {f"arms.{arm}.{name}" for name in ArmSpec.model_fields if name not in ("set", "grid")}
@@ -213,6 +220,12 @@ def override(raw: Mapping[str, Any], assignments: Iterable[str]) -> dict[str, An
             arm = dict(_mapping(arms[keys[1]], f"arms.{keys[1]}"))
             arms[keys[1]] = {**arm, "set": nested(_mapping(arm.get("set"), f"arms.{keys[1]}.set"))}
             result["arms"] = arms
+        if keys[0] == "engine" and len(keys) == 2:
+            engine = _mapping(result.get("engine"), "engine")
+            kept = (
+                keys[1] != "kind" or engine.get("kind", value) == value
+            )  # fields of one engine say nothing of another
+            result["engine"] = {"kind": "local", **(engine if kept else {})}
         result = _with(result, keys, value)
     return result
 

@@ -19,11 +19,11 @@ from narrowly.engines.worker import problem_of
 from narrowly.evaluate.banks import bank_of
 from narrowly.evaluate.stage import stages_of
 from narrowly.records.canonical import canonical_json
-from narrowly.records.errors import IntegrityError
+from narrowly.records.errors import ClaimLostError, IntegrityError
 from narrowly.records.files import write_json
 from narrowly.records.imports import collector_off
 from narrowly.records.run_spec import run_id
-from narrowly.runs.claims import claimed
+from narrowly.runs.claims import check_run, claimed
 from narrowly.runs.directory import claim_file, is_done
 from narrowly.study.layout import PlannedCell, failure_file, is_complete
 from narrowly.study.plan import Cell, not_evaluated
@@ -56,7 +56,7 @@ def resolve_cells(payload: Mapping[str, Any]) -> list[dict[str, Any]]:
     """Return cells with their run-ids, their banks' facts and their stages, each as a JSON-able `PlannedCell`.
 
     Args:
-        payload: {"cells": Cells as JSON, "runs": folder of all runs}.
+        payload: {"cells": Cells as JSON, "runs": folder of all runs, "here": whether they run on this machine too}.
 
     Raises:
         NarrowlyError: of one cell with an unknown base, a base whose sha256 is not its card's, data that cannot
@@ -65,7 +65,8 @@ def resolve_cells(payload: Mapping[str, Any]) -> list[dict[str, Any]]:
     cells = [Cell.model_validate(raw) for raw in payload["cells"]]
     planned = {}
     for cell in sorted(cells, key=_what_is_read):
-        planned[cell.cell_id] = resolve_cell(cell, Path(payload["runs"])).model_dump(mode="json")
+        found = resolve_cell(cell, Path(payload["runs"]), here=payload.get("here", True))
+        planned[cell.cell_id] = found.model_dump(mode="json")
     return [planned[cell.cell_id] for cell in cells]
 
 
@@ -74,7 +75,7 @@ def _what_is_read(cell: Cell) -> str:
     return canonical_json([cell.spec.base, cell.spec.data.model_dump(mode="json")])
 
 
-def resolve_cell(cell: Cell, runs: Path) -> PlannedCell:
+def resolve_cell(cell: Cell, runs: Path, here: bool = True) -> PlannedCell:
     """Return one cell with its run-id, its bank's facts and its stages.
 
     A cell whose answers nothing can judge has the reason in place of rates; a run on text is asked the paired bank.
@@ -90,7 +91,7 @@ def resolve_cell(cell: Cell, runs: Path) -> PlannedCell:
     written = None if inputs.spec == cell.spec else cell.spec
     cell = cell.model_copy(update={"spec": inputs.spec})
     identity = run_id(cell.spec, inputs.resolved)
-    if not is_done(runs / identity):
+    if here and not is_done(runs / identity):
         check_hardware(cell.spec)
     bank = bank_of(cell.spec, inputs.base)
     if bank is None:
@@ -175,12 +176,18 @@ def attempt(
             elif not is_complete(planned, runs):
                 try:
                     work(planned, runs)
+                    check_run(runs / planned.run_id)
+                except ClaimLostError:
+                    raise
                 except Exception as error:
                     write_failure(study_dir, planned, problem_of(error))
                     raise
                 status = "done"
             if mine:
                 failure.unlink(missing_ok=True)
+    except ClaimLostError as lost:  # another process does the cell now
+        status = "busy"
+        print(f"{planned.cell_id}: {lost}", file=sys.stderr, flush=True)
     except Exception as error:
         status, problem = "failed", problem_of(error)._asdict()
     return {
@@ -232,6 +239,7 @@ def _execute(planned: PlannedCell, runs: Path, report_to: Sequence[str], save_ev
     missing = [stage for stage in planned.stages if not stage.file(directory).is_file()]
     bank = bank_of(spec, base_of_run(directory)) if missing else None
     for stage in missing:
+        check_run(directory)
         if stage.kind == "paired":
             run_paired_stage(stage, directory)
             continue

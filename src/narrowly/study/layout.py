@@ -3,7 +3,8 @@
 OUT/runs/ has the run directories, which studies share (`runs.directory` says what is in them). OUT/STUDY/ has
 study.yaml, plan.jsonl, commands.jsonl, failed/CELL-ID.json, tables/, summary.json, figures/, the report, and what plan
 and report were made from (`current`). A preregistered study has prereg.json and, where somebody wrote it,
-deviations.yaml; tables/dial.parquet is that of an orthogonal dial.
+deviations.yaml; tables/dial.parquet is that of an orthogonal dial. places.jsonl and engine/ are there where a cluster
+did cells: where each ran, and what the engine submitted and printed.
 """
 
 from __future__ import annotations
@@ -26,6 +27,9 @@ from narrowly.study.plan import Cell
 
 Status = Literal["done", "failed", "pending"]
 STUDY_FILE, PLAN_FILE, COMMANDS_FILE, SUMMARY_FILE = "study.yaml", "plan.jsonl", "commands.jsonl", "summary.json"
+PLACES_FILE, ENGINE_FOLDER = "places.jsonl", "engine"
+"""Where cells ran on a cluster, one row per change, and what its engine writes."""
+
 PREREG_FILE, DEVIATIONS_FILE, DIAL_FILE = "prereg.json", "deviations.yaml", "dial.parquet"
 TABLES, FAILED, FIGURES, REPORT_FILE = "tables", "failed", "figures", "report.html"
 

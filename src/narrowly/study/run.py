@@ -10,9 +10,11 @@ from typing import Any, NamedTuple
 import yaml
 
 from narrowly.engines import stopping
-from narrowly.engines.local import LocalExecutor
+from narrowly.engines.build import open_cluster
+from narrowly.engines.local import LocalExecutor, visible_gpus
 from narrowly.engines.protocol import Executor, Outcome, Task
 from narrowly.engines.worker import error_of
+from narrowly.records.engine_spec import EngineSpec, LocalEngine
 from narrowly.records.errors import IntegrityError, RunDirectoryError, SpecError
 from narrowly.records.files import append_jsonl, write_text
 from narrowly.records.study_spec import StudySpec, parse_study
@@ -22,6 +24,7 @@ from narrowly.study.execution import POLL_SECONDS, Execution, Failure, StudyObse
 from narrowly.study.inputs import check_inputs
 from narrowly.study.layout import (
     COMMANDS_FILE,
+    ENGINE_FOLDER,
     STUDY_FILE,
     PlannedCell,
     is_complete,
@@ -85,10 +88,11 @@ def run_study(
     Args:
         study: a study as a spec, as a mapping of the same fields, the name of a shipped one, or a study file.
         out: folder of runs and studies.
-        workers: processes; 0 means one per core, or one alone where a cell trains on a GPU.
+        workers: processes; 0 means one per core, or one per GPU where a cell trains on one. On a cluster, tasks that
+            run at once; 0 means as the study's `engine` says.
         observer: sees the progress.
         tasks: the functions that do the work.
-        executor: another engine than local processes; it is cancelled at the end.
+        executor: another engine than the one that the study names; it is cancelled at the end.
         report_to: trackers that each cell's training is reported to, a run of their own each, grouped by study.
         save_every: as of `train_run`; part of no id.
         file: of the study where `study` is a spec that was read from one: git is asked which commit first held its
@@ -96,7 +100,7 @@ def run_study(
 
     Raises:
         NarrowlyError: bad input, a full disk, a foreign folder, a preregistration that was edited after it was
-            recorded; what is on disk stays valid.
+            recorded, a cluster that cannot be used; what is on disk stays valid.
         Stopped: Ctrl-C (then also a KeyboardInterrupt), SIGTERM or SIGHUP (also a SystemExit); workers that train have
             finished and saved their step.
     """
@@ -110,29 +114,31 @@ def run_study(
     finished = _nothing_to_do(study, study_dir, runs, origin, observer)
     if finished is not None:
         return finished._replace(seconds=time.monotonic() - start)
-    local = LocalExecutor(workers or default_workers(cells), tasks.warm_up) if executor is None else None
-    if local is not None:
-        local.start(len(cells))
-    engine: Executor = local if local is not None else executor  # type: ignore[assignment]
+    where = study.engine or LocalEngine()
+    engine = executor or _engine(where, cells, workers, study_dir, tasks)
     try:
-        planned = _resolved(cells, local, tasks, observer, runs)
+        planned = _resolved(cells, engine, tasks, observer, runs)
         pace = measured_pace(_earlier_plan(study_dir), runs)
         _begin(study, study_dir, planned, runs, observer)
         record_prereg(study, study_dir, file)
         write_plan(study_dir, planned)
         record_plan(study_dir, origin)
         todo = [cell for cell in planned if not is_complete(cell, runs)]
-        count = local.workers if local is not None else max(1, workers)
-        estimate = estimated_seconds([cell.cell for cell in todo], pace, count) if pace else None
+        count = engine.slots or max(1, workers)
+        estimate = estimated_seconds([cell.cell for cell in todo], pace, count) if pace and engine.slots else None
         observer.planned(len(planned), len(planned) - len(todo), estimate, count)
-        execution = Execution(engine, tasks.execute, observer, runs, study_dir, report_to, save_every)
-        for cell in todo:
-            execution.submit([cell])
+        common = {"report_to": list(report_to), "save_every": save_every}
+        execution = Execution(engine, tasks.execute, observer, runs, study_dir, common, where.retries)
+        size = getattr(where, "cells", 1)
+        fresh = execution.adopt(todo)
+        for start_of in range(0, len(fresh), size):
+            execution.submit(fresh[start_of : start_of + size])
         while execution.open:
             execution.advance()
         executed, failed = execution.executed, execution.failed
     except (stopping.Stopped, KeyboardInterrupt):
-        engine.stop()
+        if left := engine.stop():
+            observer.said(left)
         raise
     finally:
         engine.cancel()
@@ -144,6 +150,7 @@ def run_study(
             "executed": executed,
             "failed": len(failed),
             "workers": count,
+            "engine": engine.name,
             "runs": [cell.run_id for cell in todo],
         }
         append_jsonl(study_dir / COMMANDS_FILE, row)
@@ -190,14 +197,35 @@ def _study_spec(study: StudySpec | Mapping[str, Any] | str | Path) -> StudySpec:
     return parse_study(study, "study") if isinstance(study, Mapping) else find_study(str(study))
 
 
+def _engine(where: EngineSpec, cells: Sequence[Cell], workers: int, study_dir: Path, tasks: CellTasks) -> Executor:
+    """Open the engine of a study; local processes are started at once, so that they warm up meanwhile.
+
+    Cells on a GPU share it with no other, which several models at once would overfill: one process for each GPU.
+
+    Raises:
+        SpecError: cells on a GPU, on an engine that gives them none.
+        NarrowlyError: as `open_cluster`.
+    """
+    on_gpu = any(cell.spec.device == "cuda" for cell in cells)
+    if not isinstance(where, LocalEngine):
+        if on_gpu and where.kind == "ray" and where.gpus == 0:
+            raise SpecError("engine.gpus is 0 and cells have device cuda; accepted: for instance engine.gpus=1")
+        return open_cluster(where, study_dir / ENGINE_FOLDER, tasks.warm_up, workers)
+    gpus = where.gpus or (tuple(visible_gpus()) if on_gpu else ())
+    local = LocalExecutor(workers or (0 if gpus else default_workers(cells)), tasks.warm_up, gpus)
+    local.start(len(cells))
+    return local
+
+
 def default_workers(cells: Sequence[Cell]) -> int:
     """Return 1 where a cell trains on a GPU, which several models at once would overfill, else 0: one per core."""
     return 1 if any(cell.spec.device == "cuda" for cell in cells) else 0
 
 
 def study_text(study: StudySpec) -> str:
-    """Return the study as YAML, overrides included, so that it can be run again from its folder."""
-    return yaml.safe_dump(study.model_dump(mode="json", exclude_unset=True), sort_keys=False, allow_unicode=True)
+    """Return the study as YAML, overrides included, so that it can be run again from its folder on any engine."""
+    told = study.model_dump(mode="json", exclude_unset=True, exclude={"engine"})
+    return yaml.safe_dump(told, sort_keys=False, allow_unicode=True)
 
 
 def _differs(path: Path, text: str) -> bool:
@@ -217,25 +245,38 @@ def _earlier_plan(study_dir: Path) -> list[PlannedCell]:
 
 
 def _resolved(
-    cells: Sequence[Cell], local: LocalExecutor | None, tasks: CellTasks, observer: StudyObserver, runs: Path
+    cells: Sequence[Cell], engine: Executor, tasks: CellTasks, observer: StudyObserver, runs: Path
 ) -> list[PlannedCell]:
     """Resolve cells on this machine, whatever engine executes them: a cluster job would only read and hash the data."""
-    if local is not None:
-        return resolve(cells, local, tasks, observer, runs)
+    if isinstance(engine, LocalExecutor):
+        return resolve(cells, engine, tasks, observer, runs)
     with LocalExecutor(1, tasks.warm_up) as alone:
-        return resolve(cells, alone, tasks, observer, runs)
+        return resolve(cells, alone, tasks, observer, runs, here=False)
 
 
 def resolve(
-    cells: Sequence[Cell], engine: Executor, tasks: CellTasks, observer: StudyObserver, runs: Path
+    cells: Sequence[Cell],
+    engine: Executor,
+    tasks: CellTasks,
+    observer: StudyObserver,
+    runs: Path,
+    here: bool = True,
 ) -> list[PlannedCell]:
     """Return the cells with their run-ids and stages, in order; one task does all of them.
+
+    Args:
+        cells: of the study.
+        engine: of this machine.
+        tasks: the functions that do the work.
+        observer: sees the progress.
+        runs: folder of all runs.
+        here: whether cells run on this machine too, which then needs the GPU that they name.
 
     Raises:
         NarrowlyError: of the first cell that cannot be resolved, or where two cells are the same run.
     """
     observer.resolving(0, len(cells))
-    payload = {"cells": [cell.model_dump(mode="json") for cell in cells], "runs": str(runs)}
+    payload = {"cells": [cell.model_dump(mode="json") for cell in cells], "runs": str(runs), "here": here}
     engine.submit(Task("resolve", tasks.resolve, payload))
     outcomes: list[Outcome] = []
     while not outcomes:
