@@ -1,34 +1,39 @@
 """Claim a run for one process, so that two studies or two commands share the work and never do it twice.
 
 Whoever writes into a run directory holds the claim of its run: training, the cells of studies, the workbench. A claim
-is one small file in the folder of all runs, made whole by a hard link (it exists or it does not). It says host, pid,
-the start time of that process and a heartbeat. It is stale where its process is gone: on the same host that is known
-at once (no such pid, or the pid belongs to a younger process), on another host once the heartbeat is older than
-`TIMEOUT_SECONDS`.
+is one small file in the folder of all runs, made whole by a hard link (it exists or it does not). It says host, pid and
+the start time of that process; its holder touches it every `HEARTBEAT_SECONDS`. It is stale where its process is gone:
+on the same host that is known at once (no such pid, or the pid belongs to a younger process), on another host once the
+file has not been touched for `TIMEOUT_SECONDS`.
+
+Both times of that comparison are the file system's own, so that clocks of hosts may differ by any amount. A holder that
+comes back after its claim was taken finds another token in it: `check_claim` then refuses what it would write.
 """
 
 from __future__ import annotations
 
 import errno
+import json
 import os
 import platform
 import socket
 import threading
 import time
 import uuid
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
+from functools import cache, partial
 from pathlib import Path
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from narrowly.records.errors import IntegrityError, RunDirectoryError
-from narrowly.records.files import read_json, write_json
+from narrowly.records.errors import ClaimLostError, IntegrityError, RunDirectoryError
+from narrowly.records.files import read_json
 from narrowly.runs.directory import claim_file
 
 HEARTBEAT_SECONDS = 10.0
 TIMEOUT_SECONDS = 120.0
-"""Twelve missed heartbeats: long enough for a slow network file system and clocks that differ by a minute."""
+"""Twelve missed heartbeats: long enough for a network file system that shows the time of a file a minute late."""
 
 TAKEOVER_SECONDS = 30.0
 """Age at which the marker of a takeover that died half-way is removed; a takeover takes milliseconds."""
@@ -41,7 +46,8 @@ class Claim(BaseModel):
         token: unique to the claim, so that a takeover cannot hit a younger claim.
         host: host name and, on Linux, the pid namespace: two containers may share a name but not their pids.
         started: start time of the process, as the system tells it; empty where it is not known.
-        heartbeat: Unix time of the last sign of life, in seconds.
+        heartbeat: Unix time of the claim by its host's clock, in seconds; shown, and compared with nothing. The signs
+            of life are the times of the file.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -71,13 +77,10 @@ def process_started(pid: int) -> str | None:
         try:
             fields = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8", errors="replace").rpartition(")")[2].split()
         except OSError:
-            return None
+            return _probe(pid)  # /proc may hide the processes of other users
         if fields[0] in ("Z", "X"):  # a killed worker that is not yet reaped
             return None
-        boot = ""
-        with suppress(OSError):
-            boot = Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii").strip()
-        return f"{boot}:{fields[19]}"
+        return f"{_boot()}:{fields[19]}"
     try:
         import psutil
     except ImportError:
@@ -86,6 +89,14 @@ def process_started(pid: int) -> str | None:
         return str(psutil.Process(pid).create_time())
     except psutil.Error:
         return None
+
+
+@cache
+def _boot() -> str:
+    """Return what tells this machine since its start from every other one, and from itself before; or nothing."""
+    with suppress(OSError):
+        return Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii").strip()
+    return ""
 
 
 def _probe(pid: int) -> str | None:
@@ -99,7 +110,7 @@ def _probe(pid: int) -> str | None:
 
 
 def read_claim(path: Path) -> Claim | None:
-    """Return the claim in a file, or None where there is none; a broken one counts as stale."""
+    """Return the claim in a file, or None where there is none; a broken one is nobody's, and stale by age alone."""
     try:
         return Claim.model_validate(read_json(path))
     except FileNotFoundError:
@@ -108,35 +119,63 @@ def read_claim(path: Path) -> Claim | None:
         return Claim(token="broken", host="", pid=0, started="", heartbeat=0.0)
 
 
-def is_stale(claim: Claim, now: float | None = None) -> bool:
+def is_stale(claim: Claim, age: Callable[[], float]) -> bool:
     """Return whether the process of a claim is gone.
 
     Args:
         claim: what the file said.
-        now: Unix time in seconds; the clock's by default.
+        age: gives the seconds since its last sign of life (`age_of`); asked only where the process cannot be looked at.
     """
-    age = (time.time() if now is None else now) - claim.heartbeat
-    if claim.host != this_host():
-        return age > TIMEOUT_SECONDS
+    boot = claim.started.partition(":")[0]
+    if claim.host != this_host() or (boot and _boot() and boot != _boot()):  # or another host of the same name
+        return age() > TIMEOUT_SECONDS
     started = process_started(claim.pid)
     if started is None:
         return True
     if started and claim.started:
         return started != claim.started
-    return age > TIMEOUT_SECONDS
+    return age() > TIMEOUT_SECONDS
+
+
+def age_of(path: Path, now: float | None = None) -> float:
+    """Return the seconds since a claim's last sign of life; infinite where the file is gone.
+
+    Args:
+        path: the claim.
+        now: time of the file system; it is asked for it by default.
+    """
+    now = file_system_time(path.parent) if now is None else now
+    try:
+        with path.open("rb") as stream:  # opening makes a network file system ask its server
+            return now - os.fstat(stream.fileno()).st_mtime
+    except OSError:
+        return float("inf")
+
+
+def file_system_time(folder: Path) -> float:
+    """Return the time by the clock of whatever serves a folder; of a folder that cannot be written, this host's."""
+    probe = folder / f".now.{uuid.uuid4().hex}"
+    try:
+        probe.touch(exist_ok=False)
+        now = probe.stat().st_mtime
+        probe.unlink()
+        return now
+    except OSError:
+        return time.time()
 
 
 def is_claimed(path: Path) -> bool:
     """Return whether a living process holds the claim."""
     claim = read_claim(path)
-    return claim is not None and not is_stale(claim)
+    return claim is not None and not is_stale(claim, partial(age_of, path))
 
 
 @contextmanager
 def claimed(path: Path) -> Iterator[bool]:
     """Try to hold a claim: yield True while this thread holds it, False at once where it is held already.
 
-    A second thread keeps the heartbeat going. A stale claim is taken over.
+    A second thread keeps the heartbeat going. A stale claim is taken over. What is written under a claim asks
+    `check_claim` or `check_run` before it counts.
 
     Raises:
         RunDirectoryError: where the claim cannot be written.
@@ -155,11 +194,11 @@ def claimed(path: Path) -> Iterator[bool]:
     thread = threading.Thread(target=_beat, args=(path, claim, stop), daemon=True, name="claim heartbeat")
     thread.start()
     key = _key(path)
-    _held_here().add(key)
+    _held_here()[key] = claim.token
     try:
         yield True
     finally:
-        _held_here().discard(key)
+        _held_here().pop(key, None)
         stop.set()
         thread.join()
         found = read_claim(path)
@@ -169,24 +208,30 @@ def claimed(path: Path) -> Iterator[bool]:
 
 def _beat(path: Path, claim: Claim, stop: threading.Event) -> None:
     while not stop.wait(HEARTBEAT_SECONDS):
-        found = read_claim(path)
-        if found is None or found.token != claim.token:
+        try:
+            with path.open("rb+") as stream:
+                if json.loads(stream.read()).get("token") != claim.token:
+                    return
+                os.utime(stream.fileno())  # by the file's server; of the file that was read, also where it was replaced
+        except FileNotFoundError:
             return
-        with suppress(RunDirectoryError):  # a full disk stops the work itself; the claim need not say so too
-            write_json(path, claim.model_copy(update={"heartbeat": time.time()}).model_dump())
+        except (OSError, ValueError):  # a server that does not answer now; a broken claim is none of ours
+            continue
 
 
 def _acquire(path: Path, claim: Claim) -> bool:
     temporary = path.with_name(f".{path.name}.{claim.token}")
     try:
-        write_json(temporary, claim.model_dump())
+        path.parent.mkdir(parents=True, exist_ok=True)
+        temporary.write_text(claim.model_dump_json(), encoding="utf-8")  # lost with the power: stale, as it should be
         try:
-            if _create(temporary, path):
+            if _create(temporary, path, claim.token):
                 return True
             found = read_claim(path)
             if found is None:  # released between the two looks
-                return _create(temporary, path)
-            return is_stale(found) and _take_over(path, found, temporary)
+                return _create(temporary, path, claim.token)
+            now = temporary.stat().st_mtime
+            return is_stale(found, partial(age_of, path, now)) and _take_over(path, found, temporary, claim.token)
         finally:
             temporary.unlink(missing_ok=True)
     except OSError as error:
@@ -195,12 +240,15 @@ def _acquire(path: Path, claim: Claim) -> bool:
         raise RunDirectoryError(f"cannot write {path}: {error.strerror or error}") from error
 
 
-def _create(temporary: Path, path: Path) -> bool:
-    """Make `path` with the content of `temporary`, in one step, only where it does not exist."""
+def _create(temporary: Path, path: Path, token: str) -> bool:
+    """Make `path` with the content of `temporary`, in one step, only where it does not exist.
+
+    A server's answer that was lost makes the client ask twice, and find its own file there: the token tells.
+    """
     try:
         os.link(temporary, path)
     except FileExistsError:
-        return False
+        return _is_ours(path, token)
     except OSError as error:
         if error.errno not in (errno.EPERM, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK, errno.EXDEV):
             raise
@@ -208,22 +256,28 @@ def _create(temporary: Path, path: Path) -> bool:
             with path.open("x", encoding="utf-8") as stream:
                 stream.write(temporary.read_text(encoding="utf-8"))
         except FileExistsError:
-            return False
+            return _is_ours(path, token)
     return True
 
 
-def _take_over(path: Path, stale: Claim, temporary: Path) -> bool:
+def _is_ours(path: Path, token: str) -> bool:
+    found = read_claim(path)
+    return found is not None and found.token == token
+
+
+def _take_over(path: Path, stale: Claim, temporary: Path, token: str) -> bool:
     """Replace a stale claim; of several processes that try, the first to write its marker wins."""
     marker = path.with_name(f".{path.name}.takeover-{stale.token}")
-    if not _create(temporary, marker):
+    if not _create(temporary, marker, token):
         with suppress(OSError):
-            if time.time() - marker.stat().st_mtime > TAKEOVER_SECONDS:
+            if file_system_time(path.parent) - marker.stat().st_mtime > TAKEOVER_SECONDS:
                 marker.unlink()
         return False
     try:
         found = read_claim(path)
         if found is None or found.token != stale.token:  # another process was faster and has removed the marker again
             return False
+        os.utime(temporary)  # the first sign of life of the new holder
         temporary.replace(path)
         return True
     finally:
@@ -231,14 +285,43 @@ def _take_over(path: Path, stale: Claim, temporary: Path) -> bool:
 
 
 _held = threading.local()
-"""Claims that this thread holds, for what is called under one of them: pid, because a fork copies them, and file."""
+"""Tokens of the claims that this thread holds, for what is called under one of them.
+
+By pid, because a fork copies them, and file.
+"""
 
 
-def _held_here() -> set[tuple[int, str]]:
+def _held_here() -> dict[tuple[int, str], str]:
     if not hasattr(_held, "claims"):
-        _held.claims = set()
-    claims: set[tuple[int, str]] = _held.claims
+        _held.claims = {}
+    claims: dict[tuple[int, str], str] = _held.claims
     return claims
+
+
+def check_claim(path: Path) -> None:
+    """Refuse to go on where this thread's claim was taken over: it was away for longer than `TIMEOUT_SECONDS`.
+
+    A thread that holds no such claim is not asked.
+
+    Raises:
+        ClaimLostError: names the new holder.
+    """
+    token = _held_here().get(_key(path))
+    if token is None or _is_ours(path, token):
+        return
+    raise ClaimLostError(
+        f"the claim {path} was taken over{_holder(path)} while this process did not answer; what it has computed since "
+        "is refused"
+    )
+
+
+def check_run(directory: Path) -> None:
+    """Refuse to go on where this thread held the claim of a run and has lost it.
+
+    Raises:
+        ClaimLostError: as `check_claim`.
+    """
+    check_claim(claim_file(directory.parent, directory.name))
 
 
 def _key(path: Path) -> tuple[int, str]:
@@ -274,5 +357,5 @@ def _holder(path: Path) -> str:
     claim = read_claim(path)
     if claim is None or not claim.host:
         return ""
-    age = max(0.0, time.time() - claim.heartbeat)
+    age = max(0.0, age_of(path))
     return f" (pid {claim.pid} on {claim.host.split()[0]}, last heartbeat {age:.0f} s ago)"

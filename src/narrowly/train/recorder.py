@@ -1,6 +1,7 @@
 """Write what a run leaves step by step: rows of trajectory.jsonl and speed.jsonl, spectra, checkpoints, resume state.
 
-A signal is answered here, between two steps or in the middle of an evaluation, once the state to go on from is saved.
+A signal is answered here, between two steps or in the middle of an evaluation, once the state to go on from is saved. A
+process whose claim was taken over while it was away writes nothing more (ClaimLostError).
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, TypedDict
 from narrowly.engines import stopping
 from narrowly.records.files import append_jsonl
 from narrowly.records.run_spec import RunSpec
+from narrowly.runs.claims import check_run
 from narrowly.runs.directory import SPEED, TRAJECTORY
 from narrowly.runs.trajectory import OnStep
 from narrowly.train.checkpoint import save_checkpoint
@@ -155,6 +157,7 @@ class Recorder:
                 self._save(unmeasured)
                 self.check_stop(step)
         else:
+            check_run(self.directory)
             append_jsonl(self.directory / TRAJECTORY, row)
         progress = replace(progress, pending=None)
         if measured or self.keeper.is_due() or stopping.requested() is not None:
@@ -175,6 +178,7 @@ class Recorder:
         stopping.check(f"stopped at step {step}; the same command goes on from {self.keeper.falls_back_to}")
 
     def _save(self, progress: Progress) -> None:
+        check_run(self.directory)
         self.write_speed()
         self.keeper.save(progress)
 
@@ -194,6 +198,7 @@ class Recorder:
 
         with evaluation_mode(self.state.optimizer):
             spectrum = self._observe(row)
+            check_run(self.directory)
             append_jsonl(self.directory / TRAJECTORY, row)
             save_checkpoint(self.directory, row["step"], self.state.weights, spectrum)
 

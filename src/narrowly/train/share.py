@@ -12,12 +12,12 @@ from typing import NamedTuple
 
 from narrowly.engines import stopping
 from narrowly.records.canonical import sha256_file
-from narrowly.records.errors import IntegrityError, ResumeError, TrainingError
+from narrowly.records.errors import ClaimLostError, IntegrityError, ResumeError, TrainingError
 from narrowly.records.files import read_json, write_json
 from narrowly.records.imports import collector_off
 from narrowly.records.run_spec import RunSpec
 from narrowly.runs import directory
-from narrowly.runs.claims import hold_run
+from narrowly.runs.claims import check_run, hold_run
 from narrowly.runs.resume import discard_after, drop_state, named_state, way_out
 from narrowly.runs.trajectory import OnStep, read_trajectory
 from narrowly.train.environment import check_versions, environment
@@ -239,6 +239,8 @@ def _lead(
             recorder.finish_pending(progress)
         if progress.step < spec.steps:
             train_steps(spec, inputs, state, folder, progress, recorder, group)
+    except ClaimLostError:
+        raise
     except Exception as error:
         if group.size == 1:  # where there are several, another one may know the cause
             directory.write_failed(folder, error, progress.step)
@@ -315,5 +317,6 @@ def _finish(folder: Path, spec: RunSpec, state: TrainState, seconds: float) -> N
             if file is not None
         },
     }
+    check_run(folder)
     write_json(folder / directory.DONE, done)
     drop_state(folder)
