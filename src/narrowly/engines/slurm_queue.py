@@ -82,7 +82,7 @@ def states_of(jobs: Iterable[str]) -> dict[str, JobState]:
     listed = ask("squeue", "--noheader", "--array", "--states=all", f"--user={os.getuid()}", "--format=%i|%T|%N|%r")
     found = {}
     for line in listed.splitlines():
-        job, state, node, reason = (line.split("|", 3) + ["", "", ""])[:4]
+        job, state, node, reason = [*line.split("|", 3), "", "", ""][:4]
         if job in wanted:
             found[job] = JobState(state, reason, node)
     return found
@@ -113,7 +113,7 @@ def nodes_out_of_use(partition: str | None) -> str:
     listed = ask("sinfo", "--noheader", "--Node", *chosen, "--format=%N|%T|%E")
     out = []
     for line in dict.fromkeys(listed.splitlines()):
-        node, state, reason = (line.split("|", 2) + ["", ""])[:3]
+        node, state, reason = [*line.split("|", 2), "", ""][:3]
         if re.search(r"down|drain|fail|unknown|not_resp|\*$", state):
             out.append(f"{node} is {state} ({reason.strip() or 'no reason given'})")
     return ", ".join(out)
