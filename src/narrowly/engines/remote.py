@@ -47,7 +47,7 @@ def sees(shared: Shared) -> bool:
         if look:
             time.sleep(LOOK_SECONDS)
         try:
-            os.listdir(Path(shared.file).parent)  # makes a network file system ask its server
+            list(Path(shared.file).parent.iterdir())  # makes a network file system ask its server
             if Path(shared.file).read_text(encoding="utf-8") == shared.content:
                 return True
         except OSError:

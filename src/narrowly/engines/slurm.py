@@ -6,7 +6,6 @@ one squeue. Jobs live without the command: the next one takes them up again. Wha
 
 from __future__ import annotations
 
-import os
 import time
 import uuid
 from collections import Counter
@@ -174,7 +173,7 @@ class SlurmExecutor:
         states = self._ask()
         if states is None:
             return []
-        there = {name for name in os.listdir(self._tasks) if name.endswith(RESULT)}
+        there = {path.name for path in self._tasks.iterdir() if path.name.endswith(RESULT)}
         found = []
         for name, job in list(self._jobs.items()):
             job.state = states.get(name)

@@ -222,9 +222,7 @@ def override(raw: Mapping[str, Any], assignments: Iterable[str]) -> dict[str, An
             result["arms"] = arms
         if keys[0] == "engine" and len(keys) == 2:
             engine = _mapping(result.get("engine"), "engine")
-            kept = (
-                keys[1] != "kind" or engine.get("kind", value) == value
-            )  # fields of one engine say nothing of another
+            kept = keys[1] != "kind" or engine.get("kind", value) == value  # another engine has other fields
             result["engine"] = {"kind": "local", **(engine if kept else {})}
         result = _with(result, keys, value)
     return result
