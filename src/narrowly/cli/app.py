@@ -26,7 +26,7 @@ from narrowly.cli.bases import base, world
 from narrowly.cli.options import OneFolder
 from narrowly.cli.organisms import ask, compare, evaluate, judge, plan_eval, vllm_command
 from narrowly.cli.rows import data_banks
-from narrowly.cli.runs import match, plan, report, run, status, studies, train
+from narrowly.cli.runs import logs, match, plan, report, run, status, studies, train, verify
 from narrowly.cli.terminal import complain, safe
 from narrowly.records.errors import NarrowlyError, NarrowlyWarning, nearest
 from narrowly.records.install import extra_with, install_hint
@@ -95,6 +95,8 @@ for _module, _name in (
     (plan, "plan"),
     (plan_eval, "plan-eval"),
     (status, "status"),
+    (logs, "logs"),
+    (verify, "verify"),
     (studies, "studies"),
     (report, "report"),
     (match, "match"),

@@ -8,7 +8,7 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperCommand
 
-from narrowly.records.errors import SpecError
+from narrowly.records.errors import SpecError, unknown_name
 
 StudyName = Annotated[
     str, typer.Argument(metavar="NAME_OR_FILE", help="A shipped study (see `narrowly studies`) or a YAML file.")
@@ -21,7 +21,12 @@ Runs = Annotated[Path, typer.Option("--runs", metavar="DIR", help="Folder of run
 RunsOrOut = Annotated[Path, typer.Option("--runs", "--out", metavar="DIR", help="Folder of runs and studies.")]
 """`--runs` of the commands that have no other `--out`: there both words mean the same folder."""
 Workers = Annotated[
-    int, typer.Option("--workers", min=0, help="Processes; 0 means one per core, one alone for cells on a GPU.")
+    int,
+    typer.Option(
+        "--workers",
+        min=0,
+        help="Processes, or tasks at once on a cluster; 0: one per core, per GPU for cells on one.",
+    ),
 ]
 ReportTo = Annotated[
     str | None,
@@ -36,10 +41,28 @@ SaveEvery = Annotated[
         help="Save the state to resume from this often (default 2).",
     ),
 ]
+Engine = Annotated[
+    str | None,
+    typer.Option("--engine", metavar="NAME", help="Where cells run: local, slurm or ray; else as the study says."),
+]
 Wide = Annotated[bool, typer.Option("--wide", help="Show every column.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 
 DEFAULT_RUNS = Path("out")
+ENGINES = ("local", "slurm", "ray")
+
+
+def with_engine(engine: str | None, assignments: list[str] | None) -> list[str]:
+    """Return the assignments of `--set` behind the one that `--engine` stands for.
+
+    Raises:
+        UnknownNameError: there is no such engine.
+    """
+    if engine is None:
+        return assignments or []
+    if engine not in ENGINES:
+        raise unknown_name("engine", engine, ENGINES)
+    return [f"engine.kind={engine}", *(assignments or [])]
 
 
 def tracker_names(report_to: str | None) -> list[str]:

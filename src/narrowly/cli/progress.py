@@ -94,7 +94,7 @@ class StudyProgress(_Display, StudyObserver):
         self._start = time.monotonic()
         already = f", {done} done already" if done else ""
         time_left = "" if estimate is None else f"about {duration(estimate)} "
-        left = f"; {time_left}on {workers} worker{'s' * (workers != 1)}" if done < total else ""
+        left = f"; {time_left}on {workers} worker{'s' * (workers != 1)}" if done < total and workers else ""
         self._line(f"{total} cells{already}{left}")
         if self._live and self._task is not None:
             self._live.update(self._task, description="cells", completed=done, total=total, note="")
@@ -117,6 +117,10 @@ class StudyProgress(_Display, StudyObserver):
             self._live.update(self._task, note=self._note(elsewhere))
         elif elsewhere and not in_flight and time.monotonic() - self._said > PLAIN_SECONDS:
             self._line(f"waiting for {elsewhere} cells that another command works on")
+
+    def said(self, text: str) -> None:
+        """Show a line of the engine."""
+        self._line(safe(text), "yellow")
 
     def _note(self, elsewhere: int = 0) -> str:
         finished = self._done + self._failed

@@ -28,6 +28,9 @@ from narrowly.records.errors import EngineError
 REACH_SECONDS = 10.0
 """For the first answer of an address."""
 
+STARTS = 4
+"""Tries to start a cluster here: Ray gives its own processes 30 seconds, in which a busy machine starts none."""
+
 OBJECT_STORE_BYTES = 100_000_000
 """Of a cluster that is started here: tasks and answers are short texts; Ray would take 30 % of the memory."""
 
@@ -82,11 +85,15 @@ class RayExecutor:
             options |= {"num_cpus": max(1, int(cores)), "object_store_memory": OBJECT_STORE_BYTES}
         else:
             options = {"address": self._spec.address, "log_to_driver": False, "configure_logging": False}
-        try:
-            self._ray.init(**options)
-        except Exception as error:  # its own classes differ by what is wrong
-            where = self._spec.address or "this machine"
-            raise EngineError(f"no Ray cluster is reached at {where}: {_one_line(error)}") from error
+        for left in reversed(range(STARTS if self._spec.address is None else 1)):
+            try:
+                self._ray.init(**options)
+                return
+            except Exception as error:  # its own classes differ by what is wrong
+                self._ray.shutdown()
+                if not left or "timed out" not in str(error):
+                    where = self._spec.address or "this machine"
+                    raise EngineError(f"no Ray cluster is reached at {where}: {_one_line(error)}") from error
 
     def _count_slots(self) -> int:
         """Return how many tasks run at once by cores and GPUs of all nodes, or as many as `parallel` says."""

@@ -353,9 +353,12 @@ def hold_run(directory: Path) -> Iterator[None]:
         yield
 
 
-def _holder(path: Path) -> str:
+def holder_of(path: Path) -> str:
+    """Return the process that a claim names, as `pid 123 on node7`; empty where there is none."""
     claim = read_claim(path)
-    if claim is None or not claim.host:
-        return ""
-    age = max(0.0, age_of(path))
-    return f" (pid {claim.pid} on {claim.host.split()[0]}, last heartbeat {age:.0f} s ago)"
+    return "" if claim is None or not claim.host else f"pid {claim.pid} on {claim.host.split()[0]}"
+
+
+def _holder(path: Path) -> str:
+    found = holder_of(path)
+    return f" ({found}, last heartbeat {max(0.0, age_of(path)):.0f} s ago)" if found else ""

@@ -10,12 +10,13 @@ from narrowly.records.errors import IntegrityError, RunDirectoryError
 from narrowly.records.outcome import NO_JUDGE
 from narrowly.records.run_spec import TextData
 from narrowly.records.study_spec import StudySpec
-from narrowly.runs.claims import is_claimed
+from narrowly.runs.claims import holder_of, is_claimed
 from narrowly.runs.directory import claim_file, runs_folder
 from narrowly.study.cost import Cost, Gpu, added, base_bytes, cost_of, tokens_per_row
 from narrowly.study.inputs import canonical_spec, finished_runs
 from narrowly.study.layout import PLAN_FILE, PlannedCell, measured_pace, read_failure, read_plan, status_of
 from narrowly.study.pace import estimated_seconds
+from narrowly.study.places import read_places
 from narrowly.study.plan import Cell, not_evaluated
 
 
@@ -67,11 +68,17 @@ class PlannedArm(NamedTuple):
 
 
 class CellState(NamedTuple):
-    """Describe one cell on disk: done, failed, working (a living process has it) or pending; its last error."""
+    """Describe one cell on disk: done, failed, working (a living process has it) or pending.
+
+    Attributes:
+        error: the last one, of a failed cell.
+        where: of a cell at work, its process and host; the last place that a cluster gave it; None where neither is.
+    """
 
     planned: PlannedCell
     status: str
     error: str | None
+    where: str | None = None
 
 
 def preview(study: StudySpec, cells: Sequence[Cell], out: Path, workers: int) -> Preview:
@@ -172,14 +179,17 @@ def cell_states(study_dir: Path) -> list[CellState]:
     Raises:
         RunDirectoryError: where it is no study folder.
     """
-    runs = runs_folder(study_dir.parent)
+    runs, places = runs_folder(study_dir.parent), read_places(study_dir)
     states = []
     for planned in read_plan(study_dir):
         status: str = status_of(planned, runs, study_dir)
-        if status != "done" and is_claimed(claim_file(runs, planned.run_id)):
+        claim, place = claim_file(runs, planned.run_id), places.get(planned.run_id)
+        where = None if place is None else place.where
+        if status != "done" and is_claimed(claim):
             status = "working"
+            where = ", ".join(filter(None, (where, holder_of(claim))))
         failure = read_failure(study_dir, planned) if status == "failed" else None
-        states.append(CellState(planned, status, None if failure is None else str(failure.get("error"))))
+        states.append(CellState(planned, status, None if failure is None else str(failure.get("error")), where))
     return states
 
 

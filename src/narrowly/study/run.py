@@ -124,8 +124,8 @@ def run_study(
         write_plan(study_dir, planned)
         record_plan(study_dir, origin)
         todo = [cell for cell in planned if not is_complete(cell, runs)]
-        count = engine.slots or max(1, workers)
-        estimate = estimated_seconds([cell.cell for cell in todo], pace, count) if pace and engine.slots else None
+        count = engine.slots or workers  # 0: nobody knows how many tasks a cluster will run at once
+        estimate = estimated_seconds([cell.cell for cell in todo], pace, count) if pace and count else None
         observer.planned(len(planned), len(planned) - len(todo), estimate, count)
         common = {"report_to": list(report_to), "save_every": save_every}
         execution = Execution(engine, tasks.execute, observer, runs, study_dir, common, where.retries)

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from narrowly.cli.options import DEFAULT_RUNS, AsJson, Assignments, RunsOrOut, StudyName, Workers
+from narrowly.cli.options import DEFAULT_RUNS, AsJson, Assignments, Engine, RunsOrOut, StudyName, Workers, with_engine
+from narrowly.cli.plain import without_controls
 from narrowly.cli.terminal import console, duration, print_json, safe, say, table
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
     from narrowly.cli.sheet import Sheet
     from narrowly.records.study_spec import StudySpec
@@ -25,6 +26,8 @@ Examples:
   narrowly plan my-study.yaml --cells
   narrowly plan my-study.yaml --json
   narrowly plan one-gpu-evening --gpu rtx-4090 --utilisation 0.25
+  narrowly plan my-study.yaml --engine slurm --set engine.partition=gpu
+      what would be submitted; nothing is
   narrowly plan one-gpu-evening --cell adam-Qwen3-0.6B-seed0 > run.yaml
 
 What training real models takes is arithmetic on published shapes and on file sizes, not a measurement; no model and no
@@ -36,6 +39,7 @@ def command(
     study: StudyName,
     set_: Assignments = None,
     runs: RunsOrOut = DEFAULT_RUNS,
+    engine: Engine = None,
     workers: Workers = 0,
     cells: Annotated[bool, typer.Option("--cells", help="List every cell in the order of execution.")] = False,
     cell: Annotated[
@@ -54,6 +58,7 @@ def command(
 ) -> int:
     """Show a study's cells by arm, what is done already, and an estimate of what is left; nothing is run."""
     from narrowly.engines.local import usable_cores
+    from narrowly.study.cluster_plan import cluster_plan
     from narrowly.study.cost import DEFAULT_GPU, UTILISATION, gpu_named
     from narrowly.study.layout import study_folder
     from narrowly.study.plan import cell_named, expand, find_study
@@ -61,7 +66,7 @@ def command(
     from narrowly.study.preview import plan_record, preview, training_cost
 
     named = gpu_named(gpu or DEFAULT_GPU)
-    spec = find_study(study, set_ or [])
+    spec = find_study(study, with_engine(engine, set_))
     planned = expand(spec)
     if cell is not None:
         _print_spec(cell_named(planned, cell))
@@ -72,8 +77,10 @@ def command(
     on_cpu = gpu is None and seen.seconds is not None and all(one.spec.device == "cpu" for one in planned)
     cost = None if on_cpu else training_cost(left, named, utilisation or UTILISATION)
     prereg = check_prereg(spec, study_folder(runs, spec.name)) or record_of(spec, file_of(study))
+    on_cluster = cluster_plan(spec, study_folder(runs, spec.name), len(left), workers)
     if as_json:
-        print_json({**plan_record(spec, planned, seen, cost), "prereg": _prereg_facts(prereg)})
+        record = plan_record(spec, planned, seen, cost)
+        print_json({**record, "prereg": _prereg_facts(prereg), "engine": on_cluster})
         return 0
     console().print(_cells_table(planned, seen) if cells else _arms_table(spec, planned, seen, cost))
     summary = f"{len(planned)} cells, {len(planned) - len(left)} done"
@@ -89,7 +96,17 @@ def command(
     _say_unjudged(planned)
     if prereg is not None:
         _say_prereg(spec, prereg)
+    if on_cluster is not None:
+        _say_cluster(on_cluster)
     return 0
+
+
+def _say_cluster(found: Mapping[str, Any]) -> None:
+    """Print how many tasks an engine would get, and of Slurm the scripts of its arrays."""
+    say(f"engine {found['engine']}: {found['tasks']} tasks of at most {found['cells']} cells; nothing is submitted")
+    for array in found.get("arrays", ()):
+        say(f"sbatch, array of {array['tasks']}:")
+        typer.echo("\n".join(without_controls(line) for line in array["script"].splitlines()))
 
 
 def _prereg_facts(prereg: PreregRecord | None) -> dict[str, str] | None:

@@ -8,12 +8,14 @@ from narrowly.cli.options import (
     DEFAULT_RUNS,
     AsJson,
     Assignments,
+    Engine,
     ReportTo,
     RunsOrOut,
     SaveEvery,
     StudyName,
     Workers,
     tracker_names,
+    with_engine,
 )
 from narrowly.cli.terminal import complain, duration, need_extra, print_json, safe, say
 
@@ -32,12 +34,16 @@ Examples:
   narrowly run micro --set run.steps=40 --set grid.seed=[0,1]
   narrowly run micro --json > run.json
   narrowly run my-study.yaml --set arms.adam.set.optimiser.lr=1e-3
+  narrowly run my-study.yaml --engine slurm --set engine.partition=gpu
+      and engine.gres=gpu:1, engine.cells=4 ...; see docs/clusters.md
   narrowly run smoke --report-to trackio
       a run of the tracker per cell that is trained now, grouped by study
 
 Ctrl-C and SIGTERM let each worker finish and save its step (exit 130, 143); a second Ctrl-C ends at once. A study that
 was stopped, or killed, goes on with the same command: finished cells are never repeated, failed ones are tried again,
-and a cell that was stopped half way goes on from there. Several commands may work on the same study at once.
+and a cell that was stopped half way goes on from there. Several commands may work on the same study at once, also on
+several engines: no run depends on its engine. Slurm's jobs go on when their command is stopped (engine.on_stop: detach)
+or end with it (cancel), and the command says which.
 
 Real models (data.source text or rows) are trained like any other. Those on text are asked the paired bank, against the
 controls of the study (arms with `control: aligned`). This version has no judge for what they write, so their broad
@@ -49,6 +55,7 @@ def command(
     study: StudyName,
     set_: Assignments = None,
     runs: RunsOrOut = DEFAULT_RUNS,
+    engine: Engine = None,
     workers: Workers = 0,
     report_to: ReportTo = None,
     save_every: SaveEvery = None,
@@ -57,7 +64,7 @@ def command(
     """Do a study: train and evaluate all its cells, then write tables, summary and report."""
     from narrowly.study.plan import find_study
 
-    spec = find_study(study, set_ or [])
+    spec = find_study(study, with_engine(engine, set_))
     need_extra("lab", "running a study")
     names = tracker_names(report_to)
     if report_to is not None:

@@ -21,7 +21,7 @@ Examples:
   narrowly status micro
   narrowly status micro --runs /data/out --json
 
-It reads files only, so it may be used while a study runs.
+It reads files only, so it may be used while a study runs. `narrowly logs` shows what a cell on a cluster prints.
 """
 STATES = ("done", "working", "failed", "pending")
 
@@ -50,6 +50,7 @@ def command(
                     "run_id": one.planned.run_id,
                     "status": one.status,
                     "error": one.error,
+                    "where": one.where,
                     "not_evaluated": one.planned.not_evaluated,
                 }
                 for one in found
@@ -73,6 +74,9 @@ def command(
     console().print(
         table(("arm", *STATES), ((arm, *(count[state] for state in STATES)) for arm, count in sorted(by_arm.items())))
     )
+    working = [one for one in states[study] if one.status == "working"]
+    if working:
+        console().print(table(("at work", "where"), ((one.planned.cell_id, safe(one.where)) for one in working)))
     for one in states[study]:
         if one.status == "failed":
             say(f"FAILED {one.planned.cell_id}: {safe(one.error)}", "red")
