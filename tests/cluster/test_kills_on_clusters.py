@@ -1,4 +1,4 @@
-"""Cells of the microworld on a real Slurm and a real Ray whose processes are killed at random, against the local engine.
+"""Cells of the microworld on a real Slurm and a real Ray, killed at random, against the local engine.
 
 Every cell is done once, and every result is the local engine's bit for bit. Skipped, with the reason, where a cluster
 cannot be started.

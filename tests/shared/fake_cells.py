@@ -51,6 +51,10 @@ def buggy(payload: Any = None) -> None:
     raise KeyError("a field that nobody wrote")
 
 
+def gpu_and_pid(payload: Any = None) -> list[Any]:
+    return [os.environ.get("CUDA_VISIBLE_DEVICES"), os.getpid()]
+
+
 def resolve(payload: dict[str, Any]) -> list[dict[str, Any]]:
     return [planned_cell(Cell.model_validate(raw)).model_dump(mode="json") for raw in payload["cells"]]
 

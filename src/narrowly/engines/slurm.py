@@ -99,7 +99,7 @@ class SlurmExecutor:
             if not any(job in self._jobs for job in jobs):
                 record.unlink(missing_ok=True)
         if adopted:
-            self._notes.append(f"{counted(len(adopted), 'Slurm task')} of an earlier command are taken up again")
+            self._notes.append(f"taken up again: {counted(len(adopted), 'Slurm task')} of an earlier command")
         return adopted
 
     def submit(self, task: Task) -> None:
@@ -251,7 +251,7 @@ class SlurmExecutor:
         elif active and not any(one.node for one in active):
             self._said.setdefault("waiting", now - SAY_SECONDS + LONG_WAIT_SECONDS)
             reason = Counter(one.reason for one in active).most_common(1)[0][0]
-            self._say("waiting", f"{counted(len(active), 'Slurm task')} wait, none runs ({reason})")
+            self._say("waiting", f"no Slurm task of this study runs; waiting: {len(active)} ({reason})")
 
     def _say(self, kind: str, text: str) -> None:
         now = time.monotonic()
@@ -268,13 +268,13 @@ class SlurmExecutor:
         if self._spec.on_stop == "detach":
             self._left = True
             return (
-                f"{counted(len(self._jobs), 'Slurm task')} go on without this command; the same command takes them up "
-                f"again, and `scancel {arrays}` ends them"
+                f"left in Slurm's queue: {counted(len(self._jobs), 'task')}, which go on without this command; the "
+                f"same command takes them up again, and `scancel {arrays}` ends them"
             )
         cancel(self._jobs)
         while any(state.active for state in states_of(self._jobs).values()):
             time.sleep(min(self._spec.poll_seconds, 2.0))
-        told = f"{counted(len(self._jobs), 'Slurm task')} ended"
+        told = f"ended: {counted(len(self._jobs), 'Slurm task')}"
         self._jobs.clear()
         return told
 
