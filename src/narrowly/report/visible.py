@@ -6,9 +6,13 @@ escapes, bells, direction overrides, zero-width characters.
 
 from __future__ import annotations
 
+import re
 import unicodedata
 
 from markupsafe import Markup, escape
+
+_NOT_PLAIN = re.compile("[^ -~]")
+"""All but printable ASCII, which is most of an answer and stays as it is."""
 
 LONGEST = 400
 """Characters of one text that are shown; longer ones are cut, and the cut is marked."""
@@ -24,20 +28,21 @@ def visible(text: str, *, keep_newlines: bool = False) -> str:
         text: any string.
         keep_newlines: leave line feeds as they are (for preformatted blocks).
     """
-    pieces = []
-    for character in text:
-        code = ord(character)
-        if character == "\n" and keep_newlines:
-            pieces.append(character)
-        elif code < 0x20:
-            pieces.append(chr(0x2400 + code))
-        elif code == 0x7F:
-            pieces.append("\u2421")
-        elif unicodedata.category(character) in ("Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp"):
-            pieces.append(f"\u27e8U+{code:04X}\u27e9")
-        else:
-            pieces.append(character)
-    return "".join(pieces)
+    if keep_newlines:
+        return "\n".join(visible(line) for line in text.split("\n"))
+    return _NOT_PLAIN.sub(_written_out, text)
+
+
+def _written_out(found: re.Match[str]) -> str:
+    character = found.group()
+    code = ord(character)
+    if code < 0x20:
+        return chr(0x2400 + code)
+    if code == 0x7F:
+        return "\u2421"
+    if unicodedata.category(character) in ("Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp"):
+        return f"\u27e8U+{code:04X}\u27e9"
+    return character
 
 
 def shortened(text: str, longest: int = LONGEST) -> str:

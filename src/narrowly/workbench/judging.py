@@ -23,6 +23,7 @@ from narrowly.evaluate.judges.result import (
     read_judged,
 )
 from narrowly.evaluate.judges.rubric_files import RubricSet
+from narrowly.evaluate.judges.texts import write_texts
 from narrowly.evaluate.judges.verdict_rows import read_verdict_rows
 from narrowly.evaluate.judges.verdicts import RubricJudge, prompts_of
 from narrowly.evaluate.verdict_files import check_finite, write_verdicts
@@ -255,6 +256,7 @@ def _written(
     )
     table = [row.model_dump(mode="json") for row in rows]
     check_finite(table, f"verdicts of {record.name}")
+    write_texts([answer for answers in request.answers for answer in answers], request.out)
     write_verdicts(table, request.out / VERDICTS)
     write_json(request.out / RESULT, result.model_dump(mode="json"))
     return result

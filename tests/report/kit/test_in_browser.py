@@ -1,13 +1,9 @@
-"""Pages in a real browser: headless Chromium, driven by Playwright, in one session.
-
-Chromium is the system's (Debian: `apt-get install chromium`); nothing is downloaded.
-"""
+"""Pages in a real browser, that of `conftest.py` one folder above."""
 
 from __future__ import annotations
 
 import io
 import re
-import shutil
 from pathlib import Path
 
 import numpy as np
@@ -22,18 +18,9 @@ from paired_results import drawn_results
 from synthetic import make_tables, write_study
 from synthetic_training import real_tables
 
-sync_api = pytest.importorskip("playwright.sync_api", reason="the tests of pages need playwright")
 pypdfium2 = pytest.importorskip("pypdfium2", reason="the tests of pages need pypdfium2")
-CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
-pytestmark = pytest.mark.skipif(not CHROMIUM, reason="the tests of pages need chromium: apt-get install chromium")
 
 DESK, PHONE = {"width": 1280, "height": 900}, {"width": 390, "height": 844}
-
-
-@pytest.fixture(scope="module")
-def browser():
-    with sync_api.sync_playwright() as playwright:
-        yield playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
 
 
 @pytest.fixture(scope="module")
@@ -53,27 +40,6 @@ def evaluated(folder: Path) -> Path:
         folder, list(paired_items()), seeds=5, margin=1.0, notes=("Organism and control differ in the seed.",)
     )
     return folder
-
-
-@pytest.fixture
-def visit(browser):
-    """Open pages; fail where one logs an error or asks for anything but its own file."""
-    contexts, faults = [], []
-
-    def opened(path: Path, **options):
-        context = browser.new_context(**{"viewport": DESK, **options})
-        contexts.append(context)
-        page = context.new_page()
-        page.on("console", lambda message: faults.append(message.text))
-        page.on("pageerror", lambda error: faults.append(str(error)))
-        page.on("request", lambda request: request.url == path.as_uri() or faults.append(request.url))
-        page.goto(path.as_uri())
-        return page
-
-    yield opened
-    for context in contexts:
-        context.close()
-    assert faults == []
 
 
 ROWS = [

@@ -1,4 +1,4 @@
-"""`narrowly report`: rebuild tables, summary and report of a study, or the page of results of `narrowly eval`."""
+"""`narrowly report`: rebuild the report of a study, or the page of a folder of `narrowly eval` or `narrowly judge`."""
 
 from __future__ import annotations
 
@@ -8,7 +8,8 @@ from typing import Annotated, NamedTuple
 import typer
 
 from narrowly.cli.options import AsJson
-from narrowly.cli.terminal import error_console, need_extra, print_json, say
+from narrowly.cli.terminal import error_console, need_extra, print_json, safe, say
+from narrowly.records.errors import SpecError
 
 EXAMPLES = """\b
 Examples:
@@ -17,6 +18,10 @@ Examples:
       where it is, whether it was current, and every file of it
   narrowly report results/work
       the page of a folder that narrowly eval --out wrote
+  narrowly report answers.judged
+      every judged answer, to read, search and filter (content warning)
+  narrowly report answers.judged --share
+      shared.html: the same numbers, no text of a question or an answer
 
 Tables, summary.json, report.html and figures/ are made from the run directories; nothing is trained or evaluated.
 Where runs, study, code and the files themselves are what they were, nothing is made anew.
@@ -24,14 +29,28 @@ Where runs, study, code and the files themselves are what they were, nothing is 
 
 
 def command(
-    study_dir: Annotated[Path, typer.Argument(metavar="FOLDER", help="Of a study, as out/micro, or of eval --out.")],
+    study_dir: Annotated[
+        Path, typer.Argument(metavar="FOLDER", help="Of a study, as out/micro, of eval --out, or of judge.")
+    ],
+    share: Annotated[
+        bool, typer.Option("--share", help="Of judge: leave out all texts of questions, answers.")
+    ] = False,
     as_json: AsJson = False,
 ) -> int:
-    """Rebuild tables, summary and report of a study where they are not current, or the page of an evaluation."""
+    """Rebuild the report of a study where it is not current, or the page of an evaluation or of judged answers."""
     need_extra("lab", "a report")
+    from narrowly.report.judged_page import is_judged_result, judged_page_files, write_judged_page
     from narrowly.report.paired_page import is_paired_result, paired_page_files, write_paired_page
 
-    if is_paired_result(study_dir):
+    judged = is_judged_result(study_dir)
+    if share and not judged:
+        raise SpecError(
+            f"--share is for folders of narrowly judge, and {safe(study_dir)} is none; accepted: no --share"
+        )
+    if judged:
+        path = write_judged_page(study_dir, without_texts=share)
+        made, files = MadeReport(path, False), judged_page_files(study_dir, without_texts=share)
+    elif is_paired_result(study_dir):
         made, files = MadeReport(write_paired_page(study_dir), False), paired_page_files(study_dir)
     else:
         made, files = made_report(study_dir), None

@@ -23,6 +23,9 @@ from narrowly.records.verdicts import Cuts, JudgeRecord, Verdict
 RESULT, VERDICTS, READINGS = "result.json", "verdicts.parquet", "readings.jsonl"
 """Files of a folder of verdicts: this record, one row per answer, and what the judge gave, line by line."""
 
+TEXTS = "answers.parquet"
+"""File with the texts of the verdicts, row by row."""
+
 
 class Arm(Spec):
     """Answers of one kind of model, from one file per seed.

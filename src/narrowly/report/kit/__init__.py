@@ -14,7 +14,7 @@ mode): without it every row, caption and title is there.
 - `write`: HTML, and the files beside it
 """
 
-from narrowly.report.kit.markup import Words, code, named, strong, to_section, words
+from narrowly.report.kit.markup import Words, code, named, passage, strong, to_section, words
 from narrowly.report.kit.numbers import Measured, measured, number, percent, plain, span
 from narrowly.report.kit.parts import (
     Cell,
@@ -39,5 +39,5 @@ from narrowly.report.kit.write import page_html, write_page
 __all__ = [
     "Cell", "Chip", "Column", "Definitions", "Figure", "Fold", "Heading", "Listing", "Measured", "Note", "Page",
     "Paragraph", "Part", "Preformatted", "Section", "Strip", "Table", "Words", "code", "measured", "named", "number",
-    "page_html", "percent", "plain", "span", "strong", "to_section", "words", "write_page",
+    "page_html", "passage", "percent", "plain", "span", "strong", "to_section", "words", "write_page",
 ]  # fmt: skip

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from markupsafe import Markup, escape
 
-from narrowly.report.visible import visible
+from narrowly.report.visible import preformatted, visible
 
 Words = str | Markup
 """Text of a page: a plain string is escaped where it is shown; markup comes from the functions of this module."""
@@ -29,6 +29,11 @@ def _safe(value: object) -> object:
 def strong(text: Words) -> Markup:
     """Return text that matters."""
     return words("<strong>{}</strong>", text)
+
+
+def passage(text: str) -> Markup:
+    """Return text of a model or a user with its line feeds; a long one scrolls inside a box of its own."""
+    return words('<span class="passage" dir="auto">{}</span>', preformatted(text))
 
 
 def code(text: str) -> Markup:

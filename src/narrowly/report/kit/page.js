@@ -84,7 +84,8 @@ function sortable(table) {
   });
 }
 
-// Filtering: rows that hold every word typed, in their text or in the names behind their labels.
+// Filtering: rows that hold every word typed, in their text or in the names behind their labels, and that have the
+// value chosen in every column with a list of its values.
 function filterable(table) {
   const rows = [...table.tBodies[0].rows];
   const texts = rows.map((row) =>
@@ -98,13 +99,30 @@ function filterable(table) {
   const count = document.createElement("span");
   count.setAttribute("role", "status");
   label.append(input);
-  tools.append(label, count);
+  const lists = [...table.tHead.querySelectorAll("th[data-choices]")].map((heading) => listed(heading, rows));
+  tools.append(label, ...lists.map((list) => list.label), count);
   table.caption.append(tools);
-  input.addEventListener("input", () => {
+  function apply() {
     const wanted = input.value.toLowerCase().split(/\s+/).filter(Boolean);
-    rows.forEach((row, index) => { row.hidden = !wanted.every((word) => texts[index].includes(word)); });
-    count.textContent = wanted.length ? `${rows.filter((row) => !row.hidden).length} of ${rows.length} rows` : "";
-  });
+    const chosen = lists.filter((list) => list.select.selectedIndex > 0);
+    rows.forEach((row, index) => {
+      row.hidden = !wanted.every((word) => texts[index].includes(word))
+        || !chosen.every((list) => list.of(row) === list.select.value);
+    });
+    const narrowed = wanted.length || chosen.length;
+    count.textContent = narrowed ? `${rows.filter((row) => !row.hidden).length} of ${rows.length} rows` : "";
+  }
+  input.addEventListener("input", apply);
+  lists.forEach((list) => list.select.addEventListener("change", apply));
+}
+function listed(heading, rows) {
+  const of = (row) => row.cells[heading.cellIndex]?.dataset.choice;
+  const label = document.createElement("label");
+  const select = document.createElement("select");
+  const values = [...new Set(rows.map(of))].filter((value) => value !== undefined).sort(order.compare);
+  select.append(new Option("all", ""), ...values.map((value) => new Option(value, value)));
+  label.append(`${heading.textContent} `, select);
+  return { label, select, of };
 }
 document.querySelectorAll("table").forEach(sortable);
 document.querySelectorAll("table[data-filter]").forEach(filterable);

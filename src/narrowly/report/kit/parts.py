@@ -81,11 +81,13 @@ class Column:
         heading: what its cells are.
         unit: of its numbers, shown small.
         kind: numbers stand right; prose wraps anywhere; words keep together.
+        choices: whether a long table can be narrowed to one of its values, chosen from a list.
     """
 
     heading: Words
     unit: str = ""
     kind: Literal["word", "number", "prose"] = "word"
+    choices: bool = False
 
 
 @dataclass(frozen=True, slots=True)
