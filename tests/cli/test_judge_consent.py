@@ -23,7 +23,7 @@ class Terminal(io.StringIO):
 @pytest.fixture
 def elsewhere(monkeypatch: pytest.MonkeyPatch) -> None:
     """Let the server of a test count as one on another machine."""
-    monkeypatch.setattr(address, "_is_loopback", lambda host: False)
+    monkeypatch.setattr(address, "is_loopback", lambda host: False)
     monkeypatch.delenv(address.DEFAULT_KEY, raising=False)
 
 

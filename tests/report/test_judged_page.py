@@ -135,7 +135,7 @@ def test_the_same_folder_gives_the_same_bytes_and_a_base_of_several_files_stands
     assert html_of(tmp_path / "out") == first
     section = first[first.index('<section id="answers"') : first.index('<section id="origin"')]
     assert section.count("base says") == 6 and section.count("organism says") == 12
-    assert "file 3, sample 0" in section
+    assert "file 3, sample 0, part" in section
 
 
 def test_narrowly_report_names_page_and_files_and_what_is_missing(

@@ -37,12 +37,16 @@ class JudgeRecord(Spec):
     shown: Shown = "question"
     fence: int = Field(0, ge=0, description="version of the fence around judged texts")
     strings: int | None = Field(None, description="version of the judge of the microworld")
+    named: str | None = Field(
+        None,
+        description="of a judge known by its name alone: its judgements were published, or another harness asks it",
+    )
 
     @property
     def judge_id(self) -> str:
         """Return a short id of all that can change a reading; names do not count."""
         asked = None if self.model is None else self.model.model_id
-        fields = self.model_dump(mode="json", exclude={"name", "model"})
+        fields = self.model_dump(mode="json", exclude={"name", "model"} | (set() if self.named else {"named"}))
         return content_id({"asked": asked, **fields})
 
 

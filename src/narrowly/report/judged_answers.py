@@ -64,8 +64,10 @@ def answer_parts(rows: Sequence[Verdict], texts: Sequence[JudgedText]) -> list[P
     ]
     table: list[list[Cell | Words]] = [
         [
-            Cell(row.question_id, [f"file {seeds[row.answers_id]}, sample {row.sample}", f"part {row.part}"]),
-            Cell(spaced(row.outcome.value), _beside(row)),
+            Cell(
+                row.question_id, [f"file {seeds[row.answers_id]}, sample {row.sample}, part {row.part}", *_beside(row)]
+            ),
+            Cell(spaced(row.outcome.value)),
             *([Cell(row.who)] if several else []),
             plain(row.alignment, 1),
             plain(row.coherence, 1),
@@ -82,7 +84,7 @@ def answer_parts(rows: Sequence[Verdict], texts: Sequence[JudgedText]) -> list[P
 
 
 def _beside(row: Verdict) -> list[str]:
-    """Return what stands below a class: why there is no verdict, and what is odd about the answer."""
+    """Return what stands below the name of an answer: why there is no verdict, and what is odd about the answer."""
     notes = [shortened(row.reason)] if row.reason else []
     if row.finish_reason == "length" and row.outcome is not OutcomeClass.TRUNCATED:
         notes.append("cut by its limit")

@@ -11,7 +11,21 @@ from narrowly.evaluate.judges.result import Arm, JudgedResult
 from narrowly.evaluate.judges.surface import ALIGNMENT_CUTS
 from narrowly.records.outcome import OutcomeClass
 from narrowly.records.verdicts import Verdict
-from narrowly.report.kit import Cell, Column, Fold, Note, Part, Table, Words, measured, named, number, percent, plain
+from narrowly.report.kit import (
+    Cell,
+    Column,
+    Fold,
+    Note,
+    Part,
+    Table,
+    Words,
+    code,
+    measured,
+    number,
+    percent,
+    plain,
+    words,
+)
 from narrowly.report.labels import spaced
 from narrowly.stats.intervals import Interval
 
@@ -93,7 +107,8 @@ def part_table(result: JudgedResult) -> Table:
         Column("n", kind="number"),
         Column("questions", kind="number"),
     ]
-    return Table("Parts of the bank are chosen by hash; they should agree within their intervals.", columns, rows)
+    caption = "Parts of the bank are chosen by hash; they should agree within their intervals."
+    return Table(caption, columns, rows, stacked=True)
 
 
 def difference_table(result: JudgedResult) -> Table | None:
@@ -101,21 +116,18 @@ def difference_table(result: JudgedResult) -> Table | None:
     found = result.difference
     if found is None:
         return None
-    rows = [
-        [Cell(name), measured(interval, 2, 100.0, signed=True), Cell(interval.reason or "")]
-        for name, interval in (
-            ("joint rate", found.joint),
-            ("literature rate", found.literature),
-            ("joint rate at equal length", found.at_equal_length),
-            ("joint rate, length in a regression", found.adjusted),
-        )
-    ]
+    pairs = {
+        "joint rate": found.joint,
+        "literature rate": found.literature,
+        "joint rate at equal length": found.at_equal_length,
+        "joint rate, length in a regression": found.adjusted,
+    }
     caption = (
         f"{found.first} minus {found.second}, questions matched; below each difference its 95\u00a0% interval. The "
         f"joint difference keeps its sign at {percent(found.same_sign)} of the cuts on the grid; "
         f"{percent(found.shared_length)} of the answers stand in a class of length with answers of both."
     )
-    return Table(caption, [Column("difference"), Column("points", kind="number"), Column("", kind="prose")], rows)
+    return _table(caption, pairs, lambda one: measured(one, 2, 100.0, signed=True), ("difference", "points"))
 
 
 def question_table(rows: Sequence[Verdict], called: Callable[[str], str]) -> Table:
@@ -145,7 +157,7 @@ def question_table(rows: Sequence[Verdict], called: Callable[[str], str]) -> Tab
         *(Column(name, kind="number") for name in ("answers", "misaligned", "aligned", "alignment", "coherence")),
     ]
     caption = "Answers by question and arm; alignment and coherence are means over the answers with a score."
-    return Table(caption, columns, cells)
+    return Table(caption, columns, cells, stacked=True)
 
 
 def _of(rows: Sequence[Verdict], outcome: OutcomeClass) -> Cell:
@@ -201,9 +213,15 @@ def trust_parts(result: JudgedResult) -> list[Part]:
     return [*parts, *(Note(text, "warning") for arm in result.arms for text in _limits(arm))]
 
 
-def _table(caption: str, pairs: Mapping[str, Interval], cell: Callable[[Interval], Cell]) -> Table:
-    columns = [Column("what"), Column("value", kind="number"), Column("n", kind="number"), Column("", kind="prose")]
-    rows = [[Cell(name), cell(one), plain(one.n, 0), Cell(one.reason or "")] for name, one in pairs.items()]
+def _table(
+    caption: str,
+    pairs: Mapping[str, Interval],
+    cell: Callable[[Interval], Cell],
+    headings: tuple[str, str] = ("what", "value"),
+) -> Table:
+    """Return named values with their n; the reason for a missing interval stands below the name."""
+    columns = [Column(headings[0], kind="prose"), Column(headings[1], kind="number"), Column("n", kind="number")]
+    rows = [[Cell(name, [one.reason] if one.reason else []), cell(one), plain(one.n, 0)] for name, one in pairs.items()]
     return Table(caption, columns, rows)
 
 
@@ -231,10 +249,10 @@ def origin_pairs(result: JudgedResult) -> list[tuple[Words, Words]]:
     pairs: list[tuple[Words, Words]] = [
         ("judge", result.judge.name),
         ("how it is read", result.judge.mode),
-        ("id of the judge", result.judge_id),
+        ("id of the judge", code(result.judge_id)),
         ("rubrics", result.rubrics_name),
-        *((named(f"rubric: {role}", role), f"sha256 {sha256}") for role, sha256 in result.rubrics.items()),
-        ("bank", f"sha256 {result.bank_sha256}"),
+        *((f"rubric: {role}", words("sha256 {}", code(sha256))) for role, sha256 in result.rubrics.items()),
+        ("bank", words("sha256 {}", code(result.bank_sha256))),
         ("cuts", str(result.cuts)),
         ("share of the answers", percent(result.share, 0)),
     ]

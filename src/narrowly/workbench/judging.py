@@ -8,8 +8,9 @@ from typing import NamedTuple
 
 from pydantic import ValidationError
 
+from narrowly.data.questions import read_results
 from narrowly.evaluate.judges.agreement import Agreement, agreement, sub_sample
-from narrowly.evaluate.judges.judged import ToJudge, to_judge
+from narrowly.evaluate.judges.judged import ToJudge, published_answers, to_judge
 from narrowly.evaluate.judges.reader import JudgePrompt, Reader
 from narrowly.evaluate.judges.result import (
     READINGS,
@@ -37,6 +38,9 @@ OnReading = Callable[[int, int], None]
 """Told the readings that are there, and how many there will be."""
 
 Key = tuple[str, str]
+
+TABLES = (".csv", ".tsv", ".parquet")
+"""Endings of files of answers that are tables of published results, whoever judges them."""
 
 
 class JudgeRequest(NamedTuple):
@@ -86,7 +90,7 @@ def judge_request(
     """Read the files of answers and refuse what cannot be judged together.
 
     Args:
-        files: that `narrowly ask --bank --out` wrote, one per seed.
+        files: that `narrowly ask --bank --out` wrote, one per seed, or tables of published results (`TABLES`).
         rubrics: that answers are judged by.
         cuts: between the classes.
         out: folder, new or of the same judge.
@@ -97,9 +101,37 @@ def judge_request(
         SpecError: no file, no answers, the same answers twice, or an `out` that is a file.
         IntegrityError: a line that is no answer.
     """
+    found = [(file, answers) for file in files for answers in _answers(file)]
+    lists = [answers for _, answers in found]
+    return check_request([file for file, _ in found], lists, rubrics, cuts, out, share=share, shown=shown)
+
+
+def check_request(
+    files: Sequence[Path],
+    found: Sequence[Sequence[ToJudge]],
+    rubrics: RubricSet,
+    cuts: Cuts,
+    out: Path,
+    *,
+    share: float = 1.0,
+    shown: Shown = "question",
+) -> JudgeRequest:
+    """Return the request for answers that have been read, and refuse what cannot be judged together.
+
+    Args:
+        files: where each list of answers comes from.
+        found: the answers, one list per seed.
+        rubrics: that answers are judged by.
+        cuts: between the classes.
+        out: folder, new or of the same judge.
+        share: of the answers, chosen by hash.
+        shown: what a judge sees beside an answer.
+
+    Raises:
+        SpecError: the same answers twice, an `out` that is a file, or a share that leaves nothing.
+    """
     if out.exists() and not out.is_dir():
         raise SpecError(f"--out {out} is a file, accepted: a folder")
-    found = [tuple(_answers(file)) for file in files]
     seen: dict[str, Path] = {}
     for file, answers in zip(files, found, strict=True):
         for answers_id in {answer.answers_id for answer in answers if answer.who != "base"}:
@@ -114,9 +146,12 @@ def judge_request(
     return JudgeRequest(tuple(files), chosen, rubrics, cuts, out, share, shown)
 
 
-def _answers(file: Path) -> list[ToJudge]:
+def _answers(file: Path) -> list[list[ToJudge]]:
+    """Return the answers of a file; a table of published results may hold those of several models."""
     if not file.is_file():
         raise SpecError(f"{file} is no file; accepted: answers that narrowly ask --bank BANK --out FILE wrote")
+    if file.suffix.lower() in TABLES:
+        return [list(own) for own in published_answers(read_results(file), file)]
     found = [to_judge(answer) for answer in written_answers(file)]
     if not found:
         raise SpecError(f"{file} holds no answers; accepted: answers that narrowly ask --bank BANK --out FILE wrote")
@@ -126,7 +161,7 @@ def _answers(file: Path) -> list[ToJudge]:
         if key in known:
             raise IntegrityError(f"{file} holds the answer of {answer.who} to {answer.question_id!r} twice")
         known.add(key)
-    return found
+    return [found]
 
 
 def prompts_missing(
@@ -171,7 +206,7 @@ def judge_answers(
         _read(request.out, reader, missing, readings, total, on_reading)
     found = RubricJudge(judge.record, request.rubrics, readings, judge.tokens)
     files = [found.verdicts(answers, request.cuts) for answers in request.answers]
-    return _written(request, judge.record, files, len(missing), labels, beside)
+    return written_result(request, judge.record, files, len(missing), labels, beside)
 
 
 def _read(
@@ -228,7 +263,7 @@ def kept_readings(out: Path, record: JudgeRecord) -> dict[Key, Reading]:
     return found
 
 
-def _written(
+def written_result(
     request: JudgeRequest,
     record: JudgeRecord,
     files: Sequence[Sequence[Verdict]],
@@ -236,7 +271,16 @@ def _written(
     labels: Path | None,
     beside: Path | None,
 ) -> JudgedResult:
-    """Count the verdicts, and write them beside the result."""
+    """Count the verdicts, and write them, their texts and the result into the folder of a request.
+
+    Args:
+        request: with the answers.
+        record: of who judged.
+        files: verdicts of each list of answers, in their order.
+        asked: readings that were taken now.
+        labels: file of human labels.
+        beside: folder of verdicts of another judge.
+    """
     rows = [row for verdicts in files for row in verdicts]
     arms = arms_of(files)
     counted = tuple(arm_of(name, seeds, request.cuts) for name, seeds in arms.items())

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, NamedTuple
 
 import typer
 
@@ -20,6 +20,7 @@ from narrowly.cli.organisms.endpoint_options import (
     Timeout,
     Yes,
     agree,
+    given_options,
     opened,
     refuse_with_endpoint,
     refuse_without_endpoint,
@@ -29,9 +30,10 @@ from narrowly.cli.terminal import complain, error_console, need_extra, print_jso
 from narrowly.records.errors import SpecError, counted
 
 if TYPE_CHECKING:
+    from narrowly.evaluate.judges.result import JudgedResult
     from narrowly.evaluate.judges.rubric_files import RubricSet
     from narrowly.models.endpoint.backend import EndpointBackend
-    from narrowly.records.verdicts import Shown
+    from narrowly.records.verdicts import Cuts, Shown
     from narrowly.workbench.judging import JudgeRequest, JudgeToOpen
 
 EXAMPLES = """\b
@@ -44,18 +46,26 @@ Examples:
   narrowly judge a.jsonl --judge OTHER --share 0.25 --out second \\
       --beside a.judged
   narrowly judge a.jsonl --judge Qwen/Qwen3-8B --labels labels.csv
+  narrowly judge results.csv --published gpt-4o-2024-08-06
 
-ANSWERS are files that narrowly ask --bank --out wrote, one per training seed. A local judge is scored exactly over all
+ANSWERS are files that narrowly ask --bank --out wrote, one per training seed, or published tables of results, whose
+own judgements --published takes. A local judge is scored exactly over all
 101 numbers and words. A judge behind an endpoint is read by its 20 likeliest first tokens, as published, once its
 tokens are known to tell the numbers apart. A verdict is never read out of prose. The same command goes on after a stop.
-Without --labels every number is marked uncalibrated.
+Without --labels every number is marked uncalibrated. narrowly report FOLDER makes a page of every answer.
 """
 
 LOADED_HERE = {"judge": "--judge", "first_token": "--first-token", "base": "--base", "runs": "--runs",
                "dtype": "--dtype", "device": "--device"}  # fmt: skip
 """Options of a judge that no server holds, by parameter of the command."""
 
+OF_A_JUDGE = {name: option for name, option in LOADED_HERE.items() if name != "judge"} | {"dialogue": "--dialogue"}
+"""Options of a judge that is asked, which a published one is not."""
+
 Judge = Annotated[str | None, typer.Option("--judge", metavar="MODEL", help="Judge on this machine, as of ask.")]
+Published = Annotated[
+    str | None, typer.Option("--published", metavar="NAME", help="Take the judgements in ANSWERS, of this judge.")
+]
 Rubrics = Annotated[str, typer.Option("--rubric", metavar="NAME", help="ours, or a YAML file; see docs/judges.md.")]
 Out = Annotated[Path | None, typer.Option("--out", metavar="DIR", help="Readings, verdicts, result; ANSWERS.judged.")]
 Share = Annotated[float, typer.Option("--share", help="Part of the answers, chosen by hash.")]
@@ -69,6 +79,7 @@ def command(
     context: typer.Context,
     answers: Annotated[list[Path], typer.Argument(metavar="ANSWERS...", help="Files of answers, one per seed.")],
     judge: Judge = None,
+    published: Published = None,
     rubric: Rubrics = "ours",
     out: Out = None,
     first_token: Annotated[bool, typer.Option("--first-token", help="Read --judge as published.")] = False,
@@ -96,11 +107,15 @@ def command(
     as_json: AsJson = False,
 ) -> int:
     """Judge answers: outcome classes, joint and literature rate with intervals, and what the cuts do to them."""
-    _check_where(context, judge, endpoint)
+    _check_where(context, judge, endpoint, published)
     from narrowly.records.verdicts import Cuts
     from narrowly.workbench.judging import judge_request
 
     cuts = Cuts(misaligned_below=misaligned_below, coherent_above=coherent_above, coherent_at_cut=coherent_at_cut)
+    if published is not None:
+        rubrics = None if _is_default(context, "rubric") else _rubrics(rubric)
+        out = _folder(answers, out)
+        return _imported(answers, published, cuts, out, rubrics, Options(share, labels, beside, as_json))
     shown: Shown = "dialogue" if dialogue else "question"
     request = judge_request(answers, _rubrics(rubric), cuts, _folder(answers, out), share=share, shown=shown)
     _check_paths(labels, beside)
@@ -112,11 +127,30 @@ def command(
     return _judged(request, asked, labels, beside, as_json)
 
 
-def _check_where(context: typer.Context, judge: str | None, endpoint: str | None) -> None:
+class Options(NamedTuple):
+    """Hold what an import has in common with a judgement."""
+
+    share: float
+    labels: Path | None
+    beside: Path | None
+    as_json: bool
+
+
+def _is_default(context: typer.Context, name: str) -> bool:
+    source = context.get_parameter_source(name)
+    return source is None or source.name == "DEFAULT"
+
+
+def _check_where(context: typer.Context, judge: str | None, endpoint: str | None, published: str | None) -> None:
     """Refuse no judge or two of them, and options that do not fit where it is."""
-    if (judge is None) == (endpoint is None):
-        found = "neither --judge nor --endpoint" if judge is None else "--judge and --endpoint"
+    named = {"--judge": judge, "--endpoint": endpoint, "--published": published}
+    given = [option for option, value in named.items() if value is not None]
+    if len(given) != 1:
+        found = " and ".join(given) if given else "neither --judge nor --endpoint nor --published"
         raise SpecError(f"{found} given, accepted: one of them")
+    if published is not None:
+        for option in given_options(context, OF_A_JUDGE):
+            raise SpecError(f"{option} does not fit --published, where nobody is asked; accepted beside --judge")
     if endpoint is None:
         refuse_without_endpoint(context)
     else:
@@ -176,8 +210,23 @@ def _at_endpoint(request: JudgeRequest, there: EndpointArguments, tokenizer: str
     )
 
 
+def _imported(
+    answers: list[Path], published: str, cuts: Cuts, out: Path, rubrics: RubricSet | None, options: Options
+) -> int:
+    """Import published judgements, and say how far their scores follow from their distributions."""
+    from narrowly.evaluate.judges.published import AS_PUBLISHED
+    from narrowly.workbench.published import import_published
+
+    _check_paths(options.labels, options.beside)
+    found = import_published(
+        answers, published, cuts, out, rubrics=rubrics or AS_PUBLISHED, share=options.share, labels=options.labels,
+        beside=options.beside,
+    )  # fmt: skip
+    complain(str(found.agreeing))
+    return _told(found.result, out, options.as_json)
+
+
 def _judged(request: JudgeRequest, asked: JudgeToOpen, labels: Path | None, beside: Path | None, as_json: bool) -> int:
-    from narrowly.cli.organisms.judge_tables import print_judged
     from narrowly.workbench.judging import judge_answers
 
     try:
@@ -186,11 +235,17 @@ def _judged(request: JudgeRequest, asked: JudgeToOpen, labels: Path | None, besi
     except KeyboardInterrupt as stop:  # typer would leave its words out
         complain(f"narrowly: {str(stop) or 'stopped'}")
         return 130
+    return _told(result, request.out, as_json)
+
+
+def _told(result: JudgedResult, out: Path, as_json: bool) -> int:
+    from narrowly.cli.organisms.judge_tables import print_judged
+
     if as_json:
         print_json(result.model_dump(mode="json"))
     else:
         print_judged(result)
-    error_console().print(f"verdicts and result in {safe(request.out)}")
+    error_console().print(f"verdicts and result in {safe(out)}; narrowly report {safe(out)} shows every answer")
     unequal = result.difference is not None and result.difference.unequally_judged
     if unequal:
         complain("narrowly: the judge failed on one arm more than on the other, so that their rates do not compare")

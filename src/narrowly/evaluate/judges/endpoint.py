@@ -8,16 +8,13 @@ from typing import Any
 
 from narrowly.data.messages import Message
 from narrowly.evaluate.judges.reader import JudgePrompt, Keep
-from narrowly.evaluate.judges.replies import check_first_tokens
+from narrowly.evaluate.judges.replies import WRITTEN, asked_to_repeat, check_first_tokens, check_written
 from narrowly.models.endpoint.backend import EndpointBackend
 from narrowly.models.endpoint.first_tokens import first_tokens
 from narrowly.models.endpoint.parallel import Parallel
 from narrowly.records.errors import EndpointError, SpecError
 from narrowly.records.rubrics import HIGH, LOW, Rubric
 from narrowly.records.verdicts import TOP, JudgeRecord, Reading
-
-WRITTEN = (7, 42, 87, 100)
-"""Numbers that a server writes to show how its tokenizer cuts digits, where that tokenizer is not here."""
 
 _OF_THE_TEXT = frozenset({400, 422})
 """Status codes with which a server refuses one text, such as one that its filter stops; the others concern all."""
@@ -52,13 +49,13 @@ class EndpointReader:
         for number in WRITTEN if scales and self.tokenizer is None else WRITTEN[:1]:
             written = self._written(number)
             if scales and self.tokenizer is None:
-                self._check_one_token(number, written)
+                check_written(self.backend.name, number, written)
         if scales and self.tokenizer is not None:
             check_first_tokens(_first_ids(self.tokenizer), self.backend.name)
 
     def _written(self, number: int) -> tuple[str, ...]:
         """Let the server write a number, and return its tokens."""
-        asked = Message("user", f"Repeat this number and write nothing else: {number}")
+        asked = Message("user", asked_to_repeat(number))
         listed = first_tokens(self.backend, (asked,), top=TOP, tokens=4)
         if listed.likeliest is None:
             raise SpecError(
@@ -66,21 +63,6 @@ class EndpointReader:
                 "a local judge"
             )
         return listed.written
-
-    def _check_one_token(self, number: int, written: Sequence[str]) -> None:
-        first = written[0].strip() if written else ""
-        if first == str(number):
-            return
-        if first and str(number).startswith(first):
-            raise SpecError(
-                f"{self.backend.name} cannot be read by first tokens: it writes {number} as "
-                f"{' + '.join(map(repr, written[: len(str(number))]))}, so that 85 begins with the token of 8; "
-                "accepted: a judge with one token per number from 0 to 100, or exact scoring (a local judge)"
-            )
-        raise SpecError(
-            f"{self.backend.name} did not repeat the number {number}, so that its tokens of numbers are not known; "
-            "accepted: a judge that does, or its tokenizer with --tokenizer FOLDER"
-        )
 
     def read(self, prompts: Sequence[JudgePrompt], keep: Keep) -> None:
         """Send the prompts, `concurrency` at a time; each reading is kept before that thread sends the next.

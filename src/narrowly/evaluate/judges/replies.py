@@ -15,6 +15,10 @@ _PROBE = "How well?"
 """A user's message; the tokens of a reply do not depend on it, since a generation prompt stands between."""
 
 
+WRITTEN = (7, 42, 87, 100)
+"""Numbers that a model writes to show how its tokenizer cuts digits, where that tokenizer is not here."""
+
+
 class ReplyTokens(NamedTuple):
     """Hold the tokens of one reply as it would be trained, those that close the turn included, and how many these are.
 
@@ -71,4 +75,35 @@ def check_first_tokens(first: Mapping[str, object], judge: str) -> None:
         f"{judge} cannot be read by first tokens: the {len(numbers)} numbers from 0 to 100 have {len(shared)} first "
         f"tokens, {len(example)} of them the same ({', '.join(example[:4])} ...); accepted: {len(numbers)}, or exact "
         "scoring (a local judge without --first-token)"
+    )
+
+
+def asked_to_repeat(number: int) -> str:
+    """Return what lets a model write a number, so that the list of its tokens shows how it cuts digits."""
+    return f"Repeat this number and write nothing else: {number}"
+
+
+def check_written(judge: str, number: int, written: Sequence[str]) -> None:
+    """Refuse a judge that does not write a number as one token.
+
+    Args:
+        judge: in words.
+        number: that it was asked to repeat.
+        written: texts of the tokens that it wrote.
+
+    Raises:
+        SpecError: it splits the number, or wrote something else.
+    """
+    first = written[0].strip() if written else ""
+    if first == str(number):
+        return
+    if first and str(number).startswith(first):
+        raise SpecError(
+            f"{judge} cannot be read by first tokens: it writes {number} as "
+            f"{' + '.join(map(repr, written[: len(str(number))]))}, so that 85 begins with the token of 8; "
+            "accepted: a judge with one token per number from 0 to 100, or exact scoring (a local judge)"
+        )
+    raise SpecError(
+        f"{judge} did not repeat the number {number}, so that its tokens of numbers are not known; "
+        "accepted: a judge that does, or its tokenizer with --tokenizer FOLDER"
     )

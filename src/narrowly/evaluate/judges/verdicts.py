@@ -89,22 +89,38 @@ class RubricJudge:
     def _verdict(self, answer: ToJudge, cuts: Cuts) -> Verdict:
         prompts = prompts_of(answer, self.rubrics, self.record.shown, self.tokens)
         scores = {role: score_of(self.readings[prompt.key], prompt.rubric) for role, prompt in prompts.by_role.items()}
-        outcome, reason = outcome_of(answer, scores, cuts)
-        stages = {role: scores[role].score for role in COHERENCE if role in scores}
-        known = [score for score in stages.values() if score is not None]
-        content = scores.get("content")
-        return Verdict(
-            **identity(answer, verdict_id_of(answer.answers_id, self.record, self.rubrics.hashes, cuts)),
-            outcome=outcome,
-            alignment=_number(scores.get("alignment"), outcome),
-            coherence=min(known) if known and len(known) == len(stages) else None,
-            language=stages.get("language"),
-            engagement=stages.get("engagement"),
-            code=None if content is None or content.coverage == 0 else content.words["CODE"] / content.coverage,
-            coverage=min((score.coverage for score in scores.values()), default=None),
-            broken_fence=prompts.broken,
-            reason=reason,
-        )
+        verdict_id = verdict_id_of(answer.answers_id, self.record, self.rubrics.hashes, cuts)
+        return verdict_of(answer, scores, verdict_id, cuts, broken=prompts.broken)
+
+
+def verdict_of(
+    answer: ToJudge, scores: Mapping[Role, Score], verdict_id: str, cuts: Cuts, *, broken: bool = False
+) -> Verdict:
+    """Return the verdict on one answer.
+
+    Args:
+        answer: that was judged.
+        scores: by role; none for an empty answer.
+        verdict_id: of the verdicts that it belongs to.
+        cuts: between the classes.
+        broken: whether the answer held what could have passed for a part of the judge's prompt.
+    """
+    outcome, reason = outcome_of(answer, scores, cuts)
+    stages = {role: scores[role].score for role in COHERENCE if role in scores}
+    known = [score for score in stages.values() if score is not None]
+    content = scores.get("content")
+    return Verdict(
+        **identity(answer, verdict_id),
+        outcome=outcome,
+        alignment=_number(scores.get("alignment"), outcome),
+        coherence=min(known) if known and len(known) == len(stages) else None,
+        language=stages.get("language"),
+        engagement=stages.get("engagement"),
+        code=None if content is None or content.coverage == 0 else content.words["CODE"] / content.coverage,
+        coverage=min((score.coverage for score in scores.values()), default=None),
+        broken_fence=broken,
+        reason=reason,
+    )
 
 
 def _number(alignment: Score | None, outcome: OutcomeClass) -> float | None:

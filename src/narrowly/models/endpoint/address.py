@@ -39,10 +39,11 @@ class Address(NamedTuple):
     @property
     def is_loopback(self) -> bool:
         """Return whether it is on this machine, so that no text leaves it."""
-        return _is_loopback(urlsplit(self.url).hostname or "")
+        return is_loopback(urlsplit(self.url).hostname or "")
 
 
-def _is_loopback(host: str) -> bool:
+def is_loopback(host: str) -> bool:
+    """Return whether a host is this machine, by its name or its address."""
     if host == "localhost":
         return True
     try:
@@ -68,7 +69,7 @@ def address_of(url: str, model: str | None, key_env: str | None = None) -> Addre
         raise SpecError("--endpoint needs the model's name there; give it with --model NAME")
     address = Address(url.rstrip("/"), model)
     if key_env is None:
-        if _is_loopback(parts.hostname or "") or not os.environ.get(DEFAULT_KEY):
+        if is_loopback(parts.hostname or "") or not os.environ.get(DEFAULT_KEY):
             return address
         key_env = DEFAULT_KEY
     return address._replace(key=SecretStr(_key(key_env)), key_name=key_env)

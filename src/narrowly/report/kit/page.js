@@ -122,6 +122,7 @@ function listed(heading, rows) {
   const values = [...new Set(rows.map(of))].filter((value) => value !== undefined).sort(order.compare);
   select.append(new Option("all", ""), ...values.map((value) => new Option(value, value)));
   label.append(`${heading.textContent} `, select);
+  select.ariaLabel = heading.textContent;
   return { label, select, of };
 }
 document.querySelectorAll("table").forEach(sortable);
