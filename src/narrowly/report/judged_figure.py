@@ -72,8 +72,8 @@ def _panel(
         colour, marker = MARKS.get(outcome, OTHER)
         seen[outcome.value.replace("_", " ") if outcome in MARKS else "other classes"] = (colour, marker)
         points = axis.scatter(
-            [row.alignment for row in own],  # type: ignore[misc]  # `drawn` keeps those with both scores
-            [row.coherence for row in own],  # type: ignore[misc]
+            [row.alignment or 0.0 for row in own],  # `drawn` keeps those with both scores
+            [row.coherence or 0.0 for row in own],
             s=22, color=colour, marker=marker, alpha=0.6, linewidths=0.8,
         )  # fmt: skip
         hover(points, [_told(row, called(row.question_id)) for row in own])
