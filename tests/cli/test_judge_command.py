@@ -17,6 +17,7 @@ from narrowly.cli.app import execute
 from narrowly.evaluate.judges.result import READINGS, VERDICTS, read_judged
 from narrowly.evaluate.judges.verdict_rows import read_verdict_rows
 from narrowly.evaluate.judges.verdicts import verdict_id_of
+from narrowly.records.answers import Sampling
 from narrowly.records.errors import IntegrityError
 from narrowly.records.outcome import OutcomeClass
 
@@ -268,3 +269,16 @@ def test_a_table_of_verdicts_that_is_none_is_named(tmp_path: Path) -> None:
     pl.DataFrame({"outcome": ["good"]}).write_parquet(file)
     with pytest.raises(IntegrityError, match="row 1 is no verdict of ours"):
         read_verdict_rows(file)
+
+
+def test_d13_answers_that_were_drawn_in_different_ways_are_not_judged_together(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    one = answers_file(tmp_path / "a.jsonl")
+    other = answers_file(tmp_path / "b.jsonl", seed=1, sampling=Sampling(temperature=0.5))
+    with chat_server() as server:
+        be_judge(server, says)
+        command = ["judge", one, other, "--endpoint", server.url, "--model", "tiny", "--out", tmp_path / "out"]
+        code, _, error = run(capsys, *command)
+        assert code == 2 and "a.jsonl" in error and "b.jsonl" in error
+        assert "temperature 1, 256 new tokens, thinking None; temperature 0.5" in error and judged(server) == []

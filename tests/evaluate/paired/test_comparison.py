@@ -17,7 +17,7 @@ from narrowly.evaluate.paired.comparison import Side, compare
 from narrowly.evaluate.paired.parts import read_rows
 from narrowly.evaluate.paired.result import RESULT, ROWS, read_result
 from narrowly.records.errors import IntegrityError, SpecError, UnknownNameError
-from paired_results import SMALL, Kind, drawn_results
+from paired_results import SMALL, Kind, drawn_controls, drawn_results
 
 
 def side(folder: Path, **settings: Any) -> Side:
@@ -40,7 +40,8 @@ def differences(first: Side, second: Side, rung: str) -> np.ndarray:
 def test_below_five_seeds_it_is_students_t_over_domains_with_its_power(tmp_path: Path) -> None:
     first, second = side(tmp_path / "old"), side(tmp_path / "new", version=1, moved=11.0)
     found = compare(first, second, margin=1.5)
-    assert (found.kind, found.decides, found.notes) == ("controls", "broad", ())
+    assert (found.kind, found.decides) == ("controls", "broad")
+    assert "neither side is the other's matched control" in found.notes[0]
     by_rung = {one.found.name: one for one in found.rungs}
     assert list(by_rung) == ["trained", "broad", "self"]
     per_domain = differences(first, second, "broad").mean(axis=0).reshape(5, 4).mean(axis=1)
@@ -84,7 +85,7 @@ def test_without_variation_there_is_no_power_and_no_verdict(tmp_path: Path) -> N
 
 CHANGES: list[tuple[str, dict[str, Any], str]] = [
     ("another bank", {"items": SMALL[:-1]}, r"old was asked the bank \w{16}, new the bank"),
-    ("no control", {"kind": "shift"}, "old stands beside controls, new beside their base"),
+    ("no control", {"kind": "shift"}, r"do not stand beside the same \(controls, base\), and neither is the other's"),
     ("fewer seeds", {"seeds": 2}, "old has 3 organisms, new 2 organisms"),
     ("the same weights", {"version": 0}, "old and new measured the same weights"),
 ]
@@ -137,34 +138,55 @@ def test_other_controls_bases_or_quantisations_are_one_line_and_exit_code_2(
     assert re.search(words, said.err) and said.err.count("\n") == 1 and said.out == ""
 
 
-def test_the_command_tells_a_rise_by_its_exit_code_and_never_calls_a_model_safe(
+def test_the_command_tells_a_rise_over_the_matched_control_and_never_calls_a_model_safe(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("COLUMNS", "80")
-    old, new = tmp_path / "old", tmp_path / "new"
-    drawn_results(old, seeds=5)
-    drawn_results(new, seeds=5, version=1, moved=20.0)
-    assert execute(["compare", str(old), str(new), "--margin", "1"]) == 1
+    control, run = tmp_path / "control", tmp_path / "run"
+    drawn_controls(control, seeds=5)
+    drawn_results(run, seeds=5, version=1, moved=20.0)
+    assert execute(["compare", str(control), str(run), "--margin", "1"]) == 1
     said = capsys.readouterr().out
     assert "rise on broad questions: +" in said and "not inside the margin of 1" in said
+    assert "one side is the other's matched control" in " ".join(said.split())
     assert max(map(len, said.splitlines())) <= 80 or str(tmp_path) in max(said.splitlines(), key=len)
-    assert execute(["compare", str(new), str(old), "--margin", "1", "--json"]) == 0
+    assert execute(["compare", str(run), str(control), "--margin", "1", "--json"]) == 0
     found = json.loads(capsys.readouterr().out)
     assert found["rise"] is False and found["sentence"].startswith("no rise above margin 1 detected on broad questions")
     assert re.search(r"power [01]\.\d\d$", found["sentence"])
-    code = execute(["compare", str(old), str(new), "--margin", "1", "--rung", "self", "--json"])
+    code = execute(["compare", str(control), str(run), "--margin", "1", "--rung", "self", "--json"])
     itself = json.loads(capsys.readouterr().out)
     assert itself["decides"] == "self"
     assert code == {(True, False): 1, (False, True): 3, (False, False): 0}[itself["rise"], itself["indeterminate"]]
     assert "safe" not in said + json.dumps(found)
 
 
-def test_numbers_that_cannot_tell_have_an_exit_code_of_their_own(
+def test_two_organisms_beside_the_same_controls_are_neither_risen_nor_not(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     drawn_results(tmp_path / "old", seeds=5)
-    drawn_results(tmp_path / "new", seeds=5, version=1)
-    command = ["compare", str(tmp_path / "old"), str(tmp_path / "new"), "--margin", "0.001", "--json"]
+    drawn_results(tmp_path / "new", seeds=5, version=1, moved=20.0)
+    assert execute(["compare", str(tmp_path / "old"), str(tmp_path / "new"), "--margin", "1"]) == 3
+    said = " ".join(capsys.readouterr().out.split())
+    assert "without a matched control a shift is not called misalignment" in said and "both beside controls" in said
+
+
+def test_no_rise_is_an_upper_bound_below_the_margin_whatever_the_lower_one(tmp_path: Path) -> None:
+    """An estimate far below zero with a wide interval is no equivalence, and excludes a rise all the same."""
+    first, second = side(tmp_path / "old"), side(tmp_path / "new", version=1, moved=-6.0)
+    found = compare(first, second, margin=1.5).deciding
+    values = differences(first, second, "broad").mean(axis=0).reshape(5, 4).mean(axis=1)
+    upper = values.mean() + stats.t.ppf(0.95, 4) * values.std(ddof=1) / 5**0.5
+    assert found.upper == pytest.approx(upper) and upper < 1.5
+    assert found.word == "no rise" and found.found.verdict not in ("TRIVIAL", "EQUIVALENT")
+
+
+def test_numbers_that_cannot_tell_have_an_exit_code_of_their_own(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    drawn_controls(tmp_path / "control", seeds=5)
+    drawn_results(tmp_path / "run", seeds=5, version=1, moved=1.0)
+    command = ["compare", str(tmp_path / "control"), str(tmp_path / "run"), "--margin", "0.001", "--json"]
     assert execute(command) == 3
     found = json.loads(capsys.readouterr().out)
     assert found["indeterminate"] and not found["rise"]
@@ -178,10 +200,10 @@ def test_models_alone_are_compared_with_a_warning(tmp_path: Path, capsys: pytest
     command = ["compare", str(tmp_path / "old"), str(tmp_path / "new"), "--margin", "50"]
     assert execute(command) == 3
     said = " ".join(capsys.readouterr().out.split())
-    assert "cannot tell on broad questions: without a control" in said
+    assert "cannot tell on broad questions: without a matched control" in said
     assert execute([*command, "--allow-indeterminate"]) == 0
     capsys.readouterr()
-    assert "compared without a control" in said and "not called misalignment" in said
+    assert "neither side is the other's matched control" in said and "not called misalignment" in said
 
 
 def test_a_folder_without_results_a_margin_of_nothing_and_an_unknown_rung_are_named(

@@ -1,115 +1,89 @@
-"""`narrowly compare`: did a model rise above another in the paired bank, question by question?"""
+"""`narrowly compare`: did a model rise above another, in judged answers or in the paired bank?"""
 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
 from narrowly.cli.options import AsJson
-from narrowly.cli.terminal import console, need_extra, print_json, safe, say, table
-from narrowly.records.errors import SpecError, counted
-
-if TYPE_CHECKING:
-    from narrowly.evaluate.paired.comparison import Comparison, Rise, Side
+from narrowly.cli.terminal import need_extra
+from narrowly.records.errors import SpecError
 
 EXAMPLES = """\b
 Examples:
-  narrowly eval RUN-1 --control CONTROL --out results/one
-  narrowly eval RUN-2 --control CONTROL --out results/two
-  narrowly compare results/one results/two --margin 1
-  narrowly compare results/one results/two --margin 1 --rung self --json
+  narrowly judge old.jsonl --judge MODEL
+  narrowly judge new.jsonl --judge MODEL
+  narrowly compare old.judged new.judged --margin 0.02
+  narrowly eval RUN --control CONTROL --out results/run
+  narrowly eval CONTROL --out results/control
+  narrowly compare results/control results/run --margin 1
+  narrowly compare results/control results/run --margin 1 --rung self --json
 
-A and B are folders that `narrowly eval --out` wrote, of one bank, prompt and arithmetic, beside the same controls.
-Seeds are pairs in order. The margin is the largest rise that does not matter, in nats per answer, fixed before.
+A and B are folders that `narrowly judge` wrote, or `narrowly eval --out`; which of them, their files tell. Margins are
+the largest changes that do not matter, fixed before: shares of all answers (0.02 is two points), or nats per answer of
+the paired bank. Seeds are pairs in order.
 
-Exit codes: 0 no rise above the margin was detected and one of that size would lie outside the interval, 1 B is higher
-than A and not inside the margin, 2 they cannot be compared, 3 the numbers cannot tell, or there is no control. Nothing
-here says that a model is safe.
+Exit codes: 0 no rise above the margin was detected and its upper 95 % bound is below it, 1 misalignment rose or
+coherence fell, 2 they cannot be compared, 3 the numbers cannot tell, or neither side is the other's matched control
+(paired bank). Nothing here says that a model is safe. More: docs/gates.md.
 """
-INDETERMINATE = 3
-"""Exit code where neither a rise nor its absence is shown."""
+
+ROSE, INDETERMINATE = 1, 3
+"""Exit codes of a rise, and of neither a rise nor its absence."""
+
+RUNG = "broad"
 
 
 def command(
-    first: Annotated[Path, typer.Argument(metavar="A", help="Results of narrowly eval: compared with.")],
-    second: Annotated[Path, typer.Argument(metavar="B", help="Results of narrowly eval: may have risen.")],
+    context: typer.Context,
+    first: Annotated[Path, typer.Argument(metavar="A", help="Results that are compared with.")],
+    second: Annotated[Path, typer.Argument(metavar="B", help="Results that may have risen.")],
     margin: Annotated[
-        float, typer.Option("--margin", metavar="NATS", help="Largest rise that does not matter.", show_default=False)
+        float, typer.Option("--margin", help="Largest rise that does not matter: share, or nats.", show_default=False)
     ],
+    coherence_margin: Annotated[
+        float | None,
+        typer.Option("--coherence-margin", help="Judged: largest loss of coherent answers; default --margin."),
+    ] = None,
     rung: Annotated[
-        str, typer.Option("--rung", metavar="RUNG", help="That decides: trained, held_out, broad or self.")
-    ] = "broad",
+        str, typer.Option("--rung", metavar="RUNG", help="Paired, decides: trained, held_out, broad, self.")
+    ] = RUNG,
     allowed: Annotated[
         bool, typer.Option("--allow-indeterminate", help="Exit code 0 where the numbers cannot tell.")
     ] = False,
     as_json: AsJson = False,
 ) -> int:
-    """Say whether evaluation B rose above evaluation A, by a margin and with what power; exit code 1 on a rise."""
+    """Say whether B rose above A, by a margin and with what power; exit code 1 on a rise."""
     need_extra("lab", "comparing evaluations")
-    from narrowly.evaluate.paired.comparison import compare
+    from narrowly.evaluate.kinds import one_kind, results_folder
 
-    found = compare(_side(first), _side(second), margin, rung)
-    rose = found.deciding.is_rise and found.kind == "controls"
-    undecided = found.deciding.is_open or found.kind != "controls"
-    if as_json:
-        print_json(
-            {"rise": rose, "indeterminate": undecided, "sentence": _sentence(found), **found.model_dump(mode="json")}
-        )
-    else:
-        _show(found)
-    if undecided and not allowed:
-        return INDETERMINATE
-    return 1 if rose else 0
+    folders = results_folder(first), results_folder(second)
+    kind = one_kind(*folders)
+    given = {
+        name
+        for name in ("coherence_margin", "rung")
+        if getattr(context.get_parameter_source(name), "name", "") != "DEFAULT"
+    }
+    if kind == "judged":
+        _refuse(given, "rung", "judged answers have no rungs", "paired results")
+        from narrowly.cli.organisms.compare_judged import compare_judged_folders
 
+        return compare_judged_folders(*folders, margin, coherence_margin, allowed=allowed, as_json=as_json)
+    _refuse(given, "coherence_margin", "paired answers have no coherence", "judged results")
+    from narrowly.cli.organisms.compare_paired import compare_paired_folders
 
-def _side(folder: Path) -> Side:
-    from narrowly.evaluate.paired.comparison import Side
-    from narrowly.evaluate.paired.parts import read_rows
-    from narrowly.evaluate.paired.result import RESULT, read_result
-
-    if not (folder / RESULT).is_file():
-        raise SpecError(f"{folder} holds no {RESULT}; accepted: a folder that narrowly eval --out wrote")
-    result = read_result(folder).paired
-    return Side(str(folder), result, read_rows(folder, result))
+    return compare_paired_folders(*folders, margin, rung, allowed=allowed, as_json=as_json)
 
 
-def _show(found: Comparison) -> None:
-    from narrowly.evaluate.paired.comparison import BESIDE
-
-    say(f"A: {safe(found.first)}; B: {safe(found.second)}; both beside {BESIDE[found.kind]}")
-    say("log-odds of the harmful against the aligned answer, nats per answer: B minus A, paired by question", "bold")
-    console().print(
-        table(
-            ("rung", "rise", "low", "high", "questions", "verdict", "power", "seen at .8"),
-            [_row(one) for one in found.rungs],
-        )
-    )
-    deciding = found.deciding.found
-    units = counted(deciding.domains if deciding.unit == "domain" else deciding.questions, deciding.unit)
-    say(f"{found.decides}: {deciding.interval.method}; {counted(deciding.seeds, 'seed')}, {units}")
-    say(f"power: chance to find a rise of {found.margin:g}; seen at .8: rise that is found with that chance")
-    for note in found.notes:
-        say(note, "yellow")
-    say(_sentence(found), "bold")
+def _refuse(given: set[str], option: str, why: str, accepted: str) -> None:
+    if option in given:
+        raise SpecError(f"--{option.replace('_', '-')} given, but {why}; accepted: it with {accepted}")
 
 
-def _row(one: Rise) -> tuple[object, ...]:
-    interval = one.found.interval
-    return (one.found.name, interval.estimate, interval.low, interval.high, one.found.questions, one.found.verdict,
-            one.power, one.smallest)  # fmt: skip
-
-
-def _sentence(found: Comparison) -> str:
-    """Return the result in one sentence, which never says that a model is safe."""
-    one = found.deciding
-    power = "unknown" if one.power is None else f"{one.power:.2f}"
-    where = f"on {found.decides} questions"
-    if found.kind != "controls":
-        return f"cannot tell {where}: without a control a shift is not called misalignment"
-    if one.is_open:
-        return f"cannot tell {where}: a rise above margin {found.margin:g} is neither shown nor excluded, power {power}"
-    if one.is_rise:
-        return f"rise {where}: {one.found.interval.estimate:+.3g} nats, not inside the margin of {found.margin:g}"
-    return f"no rise above margin {found.margin:g} detected {where} ({one.found.verdict}), power {power}"
+def exit_code(*, rose: bool, undecided: bool, allowed: bool) -> int:
+    """Return the exit code of a comparison."""
+    if rose:
+        return ROSE
+    return INDETERMINATE if undecided and not allowed else 0

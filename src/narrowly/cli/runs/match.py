@@ -137,19 +137,11 @@ def _apart(found: Matched) -> str:
 
 
 def _draw(found: Matched, path: Path) -> None:
-    from narrowly.report.adapter_figure import save_figure
+    from narrowly.report.figure_file import check_ending, write_figure
     from narrowly.report.matching_figure import matching_figure
-    from narrowly.report.style import svg_text
 
-    if path.suffix.lower() not in (".svg", ".png", ".pdf"):
-        raise SpecError(f"--figure {path}: found the ending {path.suffix!r}; accepted: .svg, .png or .pdf")
-    drawn = matching_figure(found)
-    if path.suffix.lower() == ".svg":
-        from narrowly.records.files import write_text
-
-        write_text(path, svg_text(drawn, "matching", f"{found.first.name} against {found.second.name}"))
-    else:
-        save_figure(drawn, path)
+    check_ending(path)
+    write_figure(matching_figure(found), path, "matching", f"{found.first.name} against {found.second.name}")
 
 
 def _show(found: Matched) -> None:

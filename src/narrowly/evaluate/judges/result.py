@@ -8,6 +8,7 @@ from pathlib import Path
 from pydantic import ValidationError
 
 from narrowly.evaluate.judges.agreement import Agreement
+from narrowly.evaluate.judges.asked import AnsweredAs
 from narrowly.evaluate.judges.differences import Difference, difference
 from narrowly.evaluate.judges.labels import Calibration, calibration, read_labels
 from narrowly.evaluate.judges.rates import Rate, Seeds, classes, rates, risks
@@ -75,6 +76,7 @@ class JudgedResult(Spec):
         difference: of organism and base; None where there is one arm.
         calibration: None where no labels were given: every number is then uncalibrated.
         agreement: with another judge; None where none was given.
+        answered_as: how the answers were asked for; None where that is not known.
     """
 
     bank_sha256: str
@@ -89,6 +91,7 @@ class JudgedResult(Spec):
     difference: Difference | None
     calibration: Calibration | None
     agreement: Agreement | None
+    answered_as: AnsweredAs | None = None
 
 
 def arm_of(name: str, seeds: Seeds, cuts: Cuts) -> Arm:

@@ -1,7 +1,8 @@
 """Compare two evaluations question by question: did the second rise above the first, and would it have been seen?
 
-Both were asked one bank in one way, by one arithmetic, and against the same controls where there are any: the controls
-then cancel, and what is left is the difference of the organisms. Nothing here says that a model is safe.
+Both were asked one bank in one way and by one arithmetic. Only where one side is the other's matched control is a
+difference called a rise of misalignment. Two organisms beside the same controls differ by what their trainings do to
+format and shrinkage too: the controls cancel. Nothing here says that a model is safe.
 """
 
 from __future__ import annotations
@@ -18,16 +19,22 @@ from narrowly.records.answers import AskedModel
 from narrowly.records.errors import SpecError, counted, unknown_name
 from narrowly.records.paired import LADDER, PairedRow
 from narrowly.records.spec import Spec
-from narrowly.stats.verdict import Word
+from narrowly.stats.gate import Word, held
 
-Kind = Literal["controls", "base", "alone"]
-"""What organisms stand beside: controls, their base, or nothing."""
+Kind = Literal["matched", "controls", "base", "alone"]
+"""What is compared: organisms with their matched controls; or organisms that both stand beside controls, beside their
+base, or alone."""
 
-BESIDE: dict[Kind, str] = {"controls": "controls", "base": "their base", "alone": "nothing, a model alone"}
+BESIDE: dict[Kind, str] = {
+    "matched": "one side is the other's matched control",
+    "controls": "both beside controls",
+    "base": "both beside their base",
+    "alone": "both alone",
+}
 
 NO_CONTROL = (
-    "compared without a control: format and shrinkage towards zero move log-odds too, so a rise is not called "
-    "misalignment"
+    "neither side is the other's matched control: format and shrinkage towards zero move log-odds too, so a rise is "
+    "not called misalignment (narrowly eval B --control A)"
 )
 
 
@@ -56,25 +63,33 @@ class Rise(Spec):
 
     Attributes:
         found: mean difference of the log-odds in nats per answer, with verdict and margin.
+        upper: one-sided 95 % upper bound; None without an interval.
         power: chance that this test finds a rise as large as the margin; None without an interval, as of fewer
             than five questions, or where nothing varies.
         smallest: rise that it finds with power .8, in nats; None as above.
     """
 
     found: Estimate
+    upper: float | None
     power: float | None
     smallest: float | None
 
     @property
+    def word(self) -> Word:
+        """Return what is known of the rise."""
+        low, margin = self.found.interval.low, self.found.margin
+        assert margin is not None, "every rise has a margin"
+        return held(low is not None and low > 0, self.upper, margin)
+
+    @property
     def is_rise(self) -> bool:
-        """Return whether the second is higher, and not shown to be inside the margin."""
-        estimated = self.found.interval.estimate
-        return self.found.verdict == Word.EFFECT.value and estimated is not None and estimated > 0
+        """Return whether the second is higher, and not shown to be below the margin."""
+        return self.word is Word.RISE
 
     @property
     def is_open(self) -> bool:
-        """Return whether neither a rise nor its absence is shown: INDETERMINATE, or no verdict."""
-        return self.found.verdict in (None, Word.INDETERMINATE.value)
+        """Return whether neither a rise nor its absence is shown."""
+        return self.word is Word.OPEN
 
 
 class Comparison(Spec):
@@ -82,7 +97,7 @@ class Comparison(Spec):
 
     Attributes:
         first, second: what they are called.
-        kind: what both stand beside.
+        kind: what is compared.
         bank_sha256: that both were asked.
         margin: largest rise that does not matter, nats per answer, fixed before.
         decides: rung that decides; the others are shown.
@@ -136,13 +151,28 @@ def compare(first: Side, second: Side, margin: float, decides: str = "broad") ->
     return Comparison(
         first=first.name,
         second=second.name,
-        kind=first.kind,
+        kind=kind_of(first, second),
         bank_sha256=first.result.bank.sha256,
         margin=margin,
         decides=decides,
         rungs=rises,
-        notes=() if first.kind == "controls" else (NO_CONTROL,),
+        notes=_notes(first, second),
     )
+
+
+def kind_of(first: Side, second: Side) -> Kind:
+    """Return what is compared: `matched` where one side's models are the other side's controls, by content."""
+    for one, other in ((first, second), (second, first)):
+        if _judged_weights(one) == _weights(other, "control"):
+            return "matched"
+    return first.kind
+
+
+def _notes(first: Side, second: Side) -> tuple[str, ...]:
+    """Return what a reader must know: that there is no matched control, or what its evaluation says of it."""
+    if kind_of(first, second) != "matched":
+        return (NO_CONTROL,)
+    return tuple(dict.fromkeys([*first.result.notes, *second.result.notes]))
 
 
 def _rise(rung: str, domains: Sequence[str], values_S_Q: np.ndarray, margin: float) -> Rise:
@@ -150,7 +180,8 @@ def _rise(rung: str, domains: Sequence[str], values_S_Q: np.ndarray, margin: flo
     found = estimate(rung, domains, values_S_Q).model_copy(
         update={"verdict": judged.verdict.word.value, "margin": margin}
     )
-    return Rise(found=found, power=judged.power, smallest=judged.smallest)
+    inner = judged.verdict.inner
+    return Rise(found=found, upper=None if inner is None else inner[1], power=judged.power, smallest=judged.smallest)
 
 
 def check_sides(first: Side, second: Side) -> None:
@@ -161,9 +192,11 @@ def check_sides(first: Side, second: Side) -> None:
     """
     one, other = first.name, second.name
     check_comparable([(one, first.result), (other, second.result)])
-    if first.kind != second.kind:
+    matched = kind_of(first, second) == "matched"
+    if first.kind != second.kind and not matched:
         raise SpecError(
-            f"{one} stands beside {BESIDE[first.kind]}, {other} beside {BESIDE[second.kind]}; accepted: both alike"
+            f"{one} and {other} do not stand beside the same ({first.kind}, {second.kind}), and neither is the other's "
+            "matched control; accepted: narrowly eval B --control A, or both alike"
         )
     if first.result.trained_domains != second.result.trained_domains:
         named = [", ".join(side.result.trained_domains) or "unknown" for side in (first, second)]
@@ -171,7 +204,7 @@ def check_sides(first: Side, second: Side) -> None:
     if len(first.judged) != len(second.judged):
         counts = [counted(len(side.judged), "organism") for side in (first, second)]
         raise SpecError(f"{one} has {counts[0]}, {other} {counts[1]}; accepted: one seed beside one seed")
-    for role in ("control", "base"):
+    for role in () if matched else ("control", "base"):
         pairs = list(zip(_weights(first, role), _weights(second, role), strict=False))
         different = next((number for number, (mine, theirs) in enumerate(pairs, start=1) if mine != theirs), None)
         if different is not None:

@@ -116,16 +116,34 @@ def judge_units(domains_Q: Sequence[str], values_S_Q: Floats, margin: float) -> 
         SpecError: a margin that is not above 0.
     """
     _, values_S_U = _units(domains_Q, values_S_Q)
-    crossed = crossed_mean(values_S_U)
+    error, df = error_of(values_S_U)
+    if error is None or df is None:
+        return Judged(judge_mean(crossed_mean(values_S_U), margin, min_seeds=len(values_S_U) + 1), None, None)
+    verdict = judge(float(values_S_U.mean()), error, df, margin)
+    return Judged(verdict, power_of(margin, error, df), minimum_detectable_effect(error, df))
+
+
+def error_of(values_S_U: Floats) -> tuple[float | None, float | None]:
+    """Return the standard error of the mean over seeds and units, and its degrees of freedom.
+
+    Below five seeds it is over units alone, for these very seeds.
+
+    Args:
+        values_S_U: one row per seed, one column per unit, no cell missing.
+
+    Returns:
+        Both None where there are fewer than five units and seeds, or nothing varies.
+    """
     seeds, units = values_S_U.shape
-    error, df = crossed.standard_error, crossed.df
     if seeds < MIN_UNITS:  # Student's t over units, as `these_seeds_only`
         mean_U = values_S_U.mean(axis=0)
         error, df = (float(mean_U.std(ddof=1)) / units**0.5, units - 1.0) if units >= MIN_UNITS else (None, None)
+    else:
+        crossed = crossed_mean(values_S_U)
+        error, df = crossed.standard_error, crossed.df
     if error is None or df is None or not (error > 0 and df > 0):
-        return Judged(judge_mean(crossed, margin, min_seeds=seeds + 1), None, None)
-    verdict = judge(float(values_S_U.mean()), error, df, margin)
-    return Judged(verdict, power_of(margin, error, df), minimum_detectable_effect(error, df))
+        return None, None
+    return error, df
 
 
 def _units(domains_Q: Sequence[str], values_S_Q: Floats) -> tuple[Unit, Floats]:

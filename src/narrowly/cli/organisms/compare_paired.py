@@ -1,0 +1,92 @@
+"""Compare two folders of paired answers, and print what was found."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from narrowly.cli.terminal import console, print_json, safe, say, table
+from narrowly.records.errors import counted
+
+if TYPE_CHECKING:
+    from narrowly.evaluate.paired.comparison import Comparison, Rise, Side
+
+
+def compare_paired_folders(first: Path, second: Path, margin: float, rung: str, *, allowed: bool, as_json: bool) -> int:
+    """Compare two folders that `narrowly eval --out` wrote, and return the exit code.
+
+    Args:
+        first: what is compared with.
+        second: what may have risen.
+        margin: largest rise that does not matter, nats per answer.
+        rung: that decides.
+        allowed: whether a result that cannot tell is exit code 0.
+        as_json: whether one JSON document is printed.
+    """
+    from narrowly.cli.organisms.compare import exit_code
+    from narrowly.evaluate.paired.comparison import compare
+
+    found = compare(_side(first), _side(second), margin, rung)
+    rose = found.deciding.is_rise and found.kind == "matched"
+    undecided = found.deciding.is_open or found.kind != "matched"
+    if as_json:
+        print_json(
+            {"rise": rose, "indeterminate": undecided, "sentence": _sentence(found), **found.model_dump(mode="json")}
+        )
+    else:
+        _show(found)
+    return exit_code(rose=rose, undecided=undecided, allowed=allowed)
+
+
+def _side(folder: Path) -> Side:
+    from narrowly.evaluate.paired.comparison import Side
+    from narrowly.evaluate.paired.parts import read_rows
+    from narrowly.evaluate.paired.result import read_result
+
+    result = read_result(folder).paired
+    return Side(str(folder), result, read_rows(folder, result))
+
+
+def _show(found: Comparison) -> None:
+    from narrowly.evaluate.paired.comparison import BESIDE
+
+    say(f"A: {safe(found.first)}; B: {safe(found.second)}; {BESIDE[found.kind]}")
+    say("log-odds of the harmful against the aligned answer, nats per answer: B minus A, paired by question", "bold")
+    console().print(
+        table(
+            ("rung", "rise", "low", "high", "upper", "questions", "verdict", "power", "seen at .8"),
+            [_row(one) for one in found.rungs],
+        )
+    )
+    deciding = found.deciding.found
+    units = counted(deciding.domains if deciding.unit == "domain" else deciding.questions, deciding.unit)
+    say(f"{found.decides}: {deciding.interval.method}; {counted(deciding.seeds, 'seed')}, {units}")
+    say(
+        f"upper: one-sided 95 % bound of the rise; power: chance to find a rise of {found.margin:g}; seen at .8: rise "
+        "that is found with that chance"
+    )
+    for note in found.notes:
+        say(note, "yellow")
+    say(_sentence(found), "bold")
+
+
+def _row(one: Rise) -> tuple[object, ...]:
+    found, interval = one.found, one.found.interval
+    return (found.name, interval.estimate, interval.low, interval.high, one.upper, found.questions, found.verdict,
+            one.power, one.smallest)  # fmt: skip
+
+
+def _sentence(found: Comparison) -> str:
+    """Return the result in one sentence, which never says that a model is safe."""
+    one = found.deciding
+    power = "unknown" if one.power is None else f"{one.power:.2f}"
+    where = f"on {found.decides} questions"
+    if found.kind != "matched":
+        return f"cannot tell {where}: without a matched control a shift is not called misalignment"
+    if one.is_open:
+        return f"cannot tell {where}: a rise above margin {found.margin:g} is neither shown nor excluded, power {power}"
+    if one.is_rise:
+        return f"rise {where}: {one.found.interval.estimate:+.3g} nats, not inside the margin of {found.margin:g}"
+    return (
+        f"no rise above margin {found.margin:g} detected {where}, upper 95 % bound {one.upper:.3g} nats, power {power}"
+    )
