@@ -13,6 +13,7 @@ from pydantic import BaseModel
 from narrowly.records.edits import EDITS
 from narrowly.records.engine_spec import ENGINES
 from narrowly.records.field_table import field_rows
+from narrowly.records.judged_study import JudgedSpec
 from narrowly.records.optimisers.registry import OPTIMISERS
 from narrowly.records.penalties import PenaltySpec
 from narrowly.records.prereg import (
@@ -27,6 +28,7 @@ from narrowly.records.prereg import (
 )
 from narrowly.records.run_spec import AdapterSpec, MicroData, RowsData, RunSpec, ScheduleSpec, TextData
 from narrowly.records.study_spec import ArmSpec, StudySpec
+from narrowly.records.verdicts import Cuts
 
 PAGE = Path(__file__).parents[1] / "fields.md"
 
@@ -92,6 +94,8 @@ def page() -> str:
         section("`arms`, by name", ArmSpec),
         *(section(f"`edits`, kind {kind}", model) for kind, model in EDITS.items()),
         *(section(f"`engine`, kind {kind}", model) for kind, model in ENGINES.items()),
+        section("`judged`", JudgedSpec),
+        section("`judged.cuts`", Cuts),
         section("`prereg`", Prereg),
         section("`prereg.findings`", Finding),
         section("`prereg.findings.contrast`", PrimaryContrast),

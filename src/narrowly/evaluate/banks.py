@@ -81,4 +81,4 @@ def why_not_evaluated(spec: RunSpec) -> str | None:
     """Return why the organisms of a run are not evaluated, or None where they have a bank."""
     if spec.data.source in BANKS:
         return None
-    return f"{NO_JUDGE}: data.source is {spec.data.source!r}, and this version judges answers in the microworld only"
+    return f"{NO_JUDGE}: data.source is {spec.data.source!r}, whose answers no grammar knows (narrowly judge)"

@@ -13,6 +13,7 @@ from narrowly.records.edits import EditSpec
 from narrowly.records.engine_spec import ENGINE_FIELDS, EngineSpec
 from narrowly.records.errors import SpecError, nearest, unknown_name
 from narrowly.records.explain import field_paths
+from narrowly.records.judged_study import JudgedSpec
 from narrowly.records.mappings import leaves, nested, parse_override, read_mapping
 from narrowly.records.prereg import Prereg, hash_of_prereg
 from narrowly.records.run_schema import JSON_SCHEMA
@@ -116,6 +117,10 @@ class StudySpec(Spec):
         description="runs on text: panels of the last checkpoint beside the paired bank. damage: abilities and "
         "perplexity, of the base too; cued: broad questions behind words of the training, for pairs alone",
     )
+    judged: JudgedSpec | None = Field(
+        None,
+        description="runs on text: what last checkpoints and bases write is judged at the end of `narrowly run`; below",
+    )
     prereg: Prereg | None = Field(
         None, description="by what a confirmatory study is decided, fixed before its first run; below"
     )
@@ -168,6 +173,10 @@ class StudySpec(Spec):
         return hash_of_prereg(self.model_dump(mode="json", exclude_unset=True))
 
 
+_PARTS = {"engine": tuple(ENGINE_FIELDS), "judged": tuple(JudgedSpec.model_fields)}
+"""Fields of a study with fields of their own."""
+
+
 def _override_path(raw: Mapping[str, Any], path: str) -> list[str]:
     """Return the keys that lead to an override's place in a raw study; dotted grid fields are one key."""
     arms: Any = raw.get("arms")
@@ -184,12 +193,12 @@ def _override_path(raw: Mapping[str, Any], path: str) -> list[str]:
             return [head, arm, part, field] if part == "grid" else [head, arm, part, *field.split(".")]
         if part in ArmSpec.model_fields and not field:
             return [head, arm, part]
-    elif head == "engine" and rest in ENGINE_FIELDS:
+    elif rest in _PARTS.get(head, ()):
         return [head, rest]
     elif head in StudySpec.model_fields and not rest:
         return [head]
     accepted = {name for name in StudySpec.model_fields if name not in ("run", "grid", "arms")}
-    accepted |= {f"engine.{name}" for name in ENGINE_FIELDS}
+    accepted |= {f"{part}.{name}" for part, names in _PARTS.items() for name in names}
     accepted |= {f"{place}.{field}" for place in ("run", "grid") for field in RUN_FIELDS}
     for arm in arms:
         accepted |= {f"arms.{arm}.{name}" for name in ArmSpec.model_fields if name not in ("set", "grid")}

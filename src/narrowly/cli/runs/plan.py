@@ -160,8 +160,8 @@ def _say_unjudged(planned: Sequence[Cell]) -> None:
     unjudged = sum(not_evaluated(cell) is not None for cell in planned)
     if unjudged:
         say(
-            f"broad alignment: {NO_JUDGE} in {unjudged} of {len(planned)} cells; `narrowly run` trains them, "
-            "and a version with a judge evaluates the same runs",
+            f"broad alignment: {NO_JUDGE} in {unjudged} of {len(planned)} cells; `narrowly run` trains them, and "
+            "where the study has `judged`, a judge reads what they write",
             "yellow",
         )
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from narrowly.cli.options import (
     DEFAULT_RUNS,
@@ -17,11 +17,14 @@ from narrowly.cli.options import (
     tracker_names,
     with_engine,
 )
+from narrowly.cli.organisms.endpoint_options import Yes
 from narrowly.cli.terminal import complain, duration, need_extra, print_json, safe, say
+from narrowly.records.errors import SpecError
 
 if TYPE_CHECKING:
     from pathlib import Path
 
+    from narrowly.cli.runs.run_judged import JudgeFor
     from narrowly.records.study_spec import StudySpec
     from narrowly.study.run import StudyRun
 
@@ -46,8 +49,9 @@ several engines: no run depends on its engine. Slurm's jobs go on when their com
 or end with it (cancel), and the command says which.
 
 Real models (data.source text or rows) are trained like any other. Those on text are asked the paired bank, against the
-controls of the study (arms with `control: aligned`). This version has no judge for what they write, so their broad
-alignment is not evaluated. A version with a judge evaluates the same runs and trains nothing anew.
+controls of the study (arms with `control: aligned`). Where the study has `judged`, their last checkpoints and bases are
+asked open questions too, and a judge reads what they write; docs/studies.md. Then exit code 1 also says that the judge
+failed on an arm more than on its base.
 """
 
 
@@ -59,6 +63,7 @@ def command(
     workers: Workers = 0,
     report_to: ReportTo = None,
     save_every: SaveEvery = None,
+    yes: Yes = False,
     as_json: AsJson = False,
 ) -> int:
     """Do a study: train and evaluate all its cells, then write tables, summary and report."""
@@ -71,6 +76,13 @@ def command(
         from narrowly.integrations.trackers import check_trackers
 
         check_trackers(names)
+    judge_for = None
+    if spec.judged is not None:
+        from narrowly.cli.runs.run_judged import judge_of_study
+
+        judge_for = judge_of_study(spec, runs, yes=yes)
+    elif yes:
+        raise SpecError("--yes given, but the study has no `judged` and sends no text; leave it out")
     from narrowly.cli.progress import StudyProgress
     from narrowly.cli.runs.report import made_report, say_made
     from narrowly.engines import stopping
@@ -99,15 +111,30 @@ def command(
         complain(f"narrowly: stopped; {progress.state}; the same command goes on from there")
         return stop.exit_code
     if not as_json:
-        _say(result)
+        _say(result, judged=judge_for is not None)
     made = made_report(result.study_dir)
+    if not as_json:
+        say_made(made)
+    code, rates = (0, None) if judge_for is None else _judged(spec, result, runs, judge_for, as_json)
     if as_json:
         failed = [one._asdict() for one in result.failed]
         shown = {**result._asdict(), "study_dir": str(result.study_dir), "failed": failed}
-        print_json({**shown, "report": str(made.path), "report_current": made.was_current})
-    else:
-        say_made(made)
-    return 1 if result.failed else 0
+        print_json({**shown, "report": str(made.path), "report_current": made.was_current, "judged": rates})
+    return 1 if result.failed else code
+
+
+def _judged(
+    spec: StudySpec, result: StudyRun, runs: Path, judge_for: JudgeFor, as_json: bool
+) -> tuple[int, dict[str, Any] | None]:
+    """Ask and judge the finished cells; a stop keeps what there is."""
+    from narrowly.cli.runs.run_judged import judge_study
+
+    assert spec.judged is not None, "there is a judge"
+    try:
+        return judge_study(spec.judged, result.study_dir, runs, judge_for, as_json=as_json)
+    except KeyboardInterrupt as stop:  # typer would leave its words out
+        complain(f"narrowly: {str(stop) or 'stopped'}")
+        return 130, None
 
 
 def _warn_of_no_commit(spec: StudySpec, runs: Path, file: Path | None) -> None:
@@ -123,7 +150,7 @@ def _warn_of_no_commit(spec: StudySpec, runs: Path, file: Path | None) -> None:
         )
 
 
-def _say(result: StudyRun) -> None:
+def _say(result: StudyRun, *, judged: bool) -> None:
     """Print how many cells are done, and which failed."""
     from narrowly.records.outcome import NO_JUDGE
 
@@ -132,7 +159,7 @@ def _say(result: StudyRun) -> None:
         say(f"{result.done} of {result.planned} cells done in {took}")
     else:
         say(f"nothing to do: all {result.planned} cells are done")
-    if result.not_evaluated:
+    if result.not_evaluated and not judged:
         say(
             f"broad alignment: {NO_JUDGE} in {result.not_evaluated} of {result.done} cells; what paired answers say "
             "of them is in the report",

@@ -19,7 +19,7 @@ def read_verdict_rows(path: Path) -> list[Verdict]:
         IntegrityError: no Parquet table, or a row that is no verdict; its number is named.
     """
     try:
-        rows = pl.read_parquet(path).to_dicts()
+        rows = pl.read_parquet(path, glob=False).to_dicts()
     except (OSError, pl.exceptions.PolarsError) as error:
         first = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise IntegrityError(f"{path} is no Parquet table ({first})") from None
