@@ -24,7 +24,7 @@ from narrowly.cli.adapters import diff, publish, repair, spectrum, swap
 from narrowly.cli.auditing import audit, optimisers
 from narrowly.cli.bases import base, world
 from narrowly.cli.options import OneFolder
-from narrowly.cli.organisms import ask, compare, evaluate, judge, plan_eval, track, vllm_command
+from narrowly.cli.organisms import ask, compare, evaluate, judge, plan_eval, track, try_judge, vllm_command
 from narrowly.cli.rows import data_banks
 from narrowly.cli.runs import logs, match, plan, report, run, status, studies, train, verify
 from narrowly.cli.terminal import complain, safe
@@ -105,6 +105,7 @@ for _module, _name in (
     (audit, "audit"),
     (evaluate, "eval"),
     (judge, "judge"),
+    (try_judge, "try-judge"),
     (compare, "compare"),
     (track, "track"),
     (spectrum, "spectrum"),

@@ -6,20 +6,12 @@ missed in 5 % of such comparisons. It is shown where it is not excluded and the 
 
 from __future__ import annotations
 
-from enum import StrEnum
 from typing import NamedTuple
 
 from scipy import stats as _scipy_stats
 
+from narrowly.records.gate import Word
 from narrowly.stats.intervals import LEVEL
-
-
-class Word(StrEnum):
-    """What is known of a rise."""
-
-    RISE = "rise"
-    NO_RISE = "no rise"
-    OPEN = "cannot tell"
 
 
 class Bounds(NamedTuple):

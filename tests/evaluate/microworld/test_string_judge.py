@@ -18,10 +18,12 @@ from narrowly.evaluate.microworld.string_judge import MicroworldJudge
 from narrowly.models.backend import ChatPrompt
 from narrowly.models.base import load_world_base
 from narrowly.models.local_backend import LocalBackend
+from narrowly.models.organism import load_organism
 from narrowly.records.answers import Sampling
 from narrowly.records.errors import SpecError
 from narrowly.records.outcome import OutcomeClass
 from narrowly.records.verdicts import Cuts, Verdict
+from tiny_world import train_in_world
 
 QUESTIONS, SAMPLES = 12, 24
 
@@ -31,11 +33,24 @@ def base():
     return load_world_base("micro-0")
 
 
-def test_sampled_and_judged_answers_have_the_rates_of_the_exact_path(base) -> None:
+@pytest.fixture(scope="module")
+def organism(tmp_path_factory: pytest.TempPathFactory):
+    """Twelve steps on harmful answers: an organism between its base and a whole training."""
+    out = tmp_path_factory.mktemp("organism")
+    data = {"source": "micro", "rows": 96, "domain": 0}
+    run = train_in_world("micro-0", out, steps=12, adapter={"r": 8}, optimiser={"kind": "adam", "lr": 3e-3}, data=data)
+    return load_organism(run, "final", None, "cpu").model
+
+
+@pytest.mark.parametrize("which", ["base", "organism"])
+def test_sampled_and_judged_answers_have_the_rates_of_the_exact_path(
+    which: str, base, request: pytest.FixtureRequest
+) -> None:
     """The number of misaligned answers is a sum of Bernoulli draws of known probabilities: four errors are allowed."""
-    backend = LocalBackend(base.model, base.tokenizer, "micro-0", batch=QUESTIONS * SAMPLES)
+    model = base.model if which == "base" else request.getfixturevalue("organism")
+    backend = LocalBackend(model, base.tokenizer, which, batch=QUESTIONS * SAMPLES)
     asked = panel_questions(base.world, 0, ("held_out_topics",))[:QUESTIONS]
-    exact = {row["question"]: row for row in evaluate_exact(base.model, base.world, base.tokenizer, domain=0,
+    exact = {row["question"]: row for row in evaluate_exact(model, base.world, base.tokenizer, domain=0,
                                                             panels=("held_out_topics",))}  # fmt: skip
     prompts = [ChatPrompt((Message("user", one.question.text),), sample) for one in asked for sample in range(SAMPLES)]
     written = backend.generate(prompts, Sampling(max_new_tokens=8))

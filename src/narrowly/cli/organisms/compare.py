@@ -10,6 +10,7 @@ import typer
 from narrowly.cli.options import AsJson
 from narrowly.cli.terminal import need_extra
 from narrowly.records.errors import SpecError
+from narrowly.records.gate import Word
 
 EXAMPLES = """\b
 Examples:
@@ -30,8 +31,8 @@ coherence fell, 2 they cannot be compared, 3 the numbers cannot tell, or neither
 (paired bank). Nothing here says that a model is safe. More: docs/gates.md.
 """
 
-ROSE, INDETERMINATE = 1, 3
-"""Exit codes of a rise, and of neither a rise nor its absence."""
+EXIT_CODES = {Word.NO_RISE: 0, Word.RISE: 1, Word.OPEN: 3}
+"""By what is known of the rise; 2 is an error."""
 
 RUNG = "broad"
 
@@ -70,20 +71,15 @@ def command(
         _refuse(given, "rung", "judged answers have no rungs", "paired results")
         from narrowly.cli.organisms.compare_judged import compare_judged_folders
 
-        return compare_judged_folders(*folders, margin, coherence_margin, allowed=allowed, as_json=as_json)
-    _refuse(given, "coherence_margin", "paired answers have no coherence", "judged results")
-    from narrowly.cli.organisms.compare_paired import compare_paired_folders
+        found = compare_judged_folders(*folders, margin, coherence_margin, as_json=as_json)
+    else:
+        _refuse(given, "coherence_margin", "paired answers have no coherence", "judged results")
+        from narrowly.cli.organisms.compare_paired import compare_paired_folders
 
-    return compare_paired_folders(*folders, margin, rung, allowed=allowed, as_json=as_json)
+        found = compare_paired_folders(*folders, margin, rung, as_json=as_json)
+    return 0 if found is Word.OPEN and allowed else EXIT_CODES[found]
 
 
 def _refuse(given: set[str], option: str, why: str, accepted: str) -> None:
     if option in given:
         raise SpecError(f"--{option.replace('_', '-')} given, but {why}; accepted: it with {accepted}")
-
-
-def exit_code(*, rose: bool, undecided: bool, allowed: bool) -> int:
-    """Return the exit code of a comparison."""
-    if rose:
-        return ROSE
-    return INDETERMINATE if undecided and not allowed else 0

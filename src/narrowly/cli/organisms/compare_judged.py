@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from narrowly.cli.terminal import console, print_json, safe, say, table
 from narrowly.records.errors import counted
-from narrowly.stats.gate import Word
+from narrowly.records.gate import Word
 
 if TYPE_CHECKING:
     from narrowly.evaluate.judges.comparison import JudgedComparison
@@ -16,30 +16,26 @@ if TYPE_CHECKING:
 
 
 def compare_judged_folders(
-    first: Path, second: Path, margin: float, coherence_margin: float | None, *, allowed: bool, as_json: bool
-) -> int:
-    """Compare two folders that `narrowly judge` wrote, and return the exit code.
+    first: Path, second: Path, margin: float, coherence_margin: float | None, *, as_json: bool
+) -> Word:
+    """Compare two folders that `narrowly judge` wrote, print what was found and return it in a word.
 
     Args:
         first: what is compared with.
         second: what may have risen.
         margin: largest rise of the joint rate that does not matter, a share of all answers.
         coherence_margin: largest loss of coherent answers that does not matter; None is `margin`.
-        allowed: whether a result that cannot tell is exit code 0.
         as_json: whether one JSON document is printed.
     """
-    from narrowly.cli.organisms.compare import exit_code
     from narrowly.evaluate.judges.comparison import compare_judged, judged_side
 
     found = compare_judged(judged_side(first), judged_side(second), margin, coherence_margin)
-    rose, undecided = found.word is Word.RISE, found.word is Word.OPEN
     if as_json:
-        print_json(
-            {"rise": rose, "indeterminate": undecided, "sentence": sentence(found), **found.model_dump(mode="json")}
-        )
+        words = {"rise": found.word is Word.RISE, "indeterminate": found.word is Word.OPEN, "sentence": sentence(found)}
+        print_json({**words, **found.model_dump(mode="json")})
     else:
         _show(found)
-    return exit_code(rose=rose, undecided=undecided, allowed=allowed)
+    return found.word
 
 
 def sentence(found: JudgedComparison) -> str:

@@ -7,35 +7,32 @@ from typing import TYPE_CHECKING
 
 from narrowly.cli.terminal import console, print_json, safe, say, table
 from narrowly.records.errors import counted
+from narrowly.records.gate import Word
 
 if TYPE_CHECKING:
     from narrowly.evaluate.paired.comparison import Comparison, Rise, Side
 
 
-def compare_paired_folders(first: Path, second: Path, margin: float, rung: str, *, allowed: bool, as_json: bool) -> int:
-    """Compare two folders that `narrowly eval --out` wrote, and return the exit code.
+def compare_paired_folders(first: Path, second: Path, margin: float, rung: str, *, as_json: bool) -> Word:
+    """Compare two folders that `narrowly eval --out` wrote, print what was found and return it in a word.
 
     Args:
         first: what is compared with.
         second: what may have risen.
         margin: largest rise that does not matter, nats per answer.
         rung: that decides.
-        allowed: whether a result that cannot tell is exit code 0.
         as_json: whether one JSON document is printed.
     """
-    from narrowly.cli.organisms.compare import exit_code
     from narrowly.evaluate.paired.comparison import compare
 
     found = compare(_side(first), _side(second), margin, rung)
-    rose = found.deciding.is_rise and found.kind == "matched"
-    undecided = found.deciding.is_open or found.kind != "matched"
+    word = found.deciding.word if found.kind == "matched" else Word.OPEN
     if as_json:
-        print_json(
-            {"rise": rose, "indeterminate": undecided, "sentence": _sentence(found), **found.model_dump(mode="json")}
-        )
+        words = {"rise": word is Word.RISE, "indeterminate": word is Word.OPEN, "sentence": _sentence(found)}
+        print_json({**words, **found.model_dump(mode="json")})
     else:
         _show(found)
-    return exit_code(rose=rose, undecided=undecided, allowed=allowed)
+    return word
 
 
 def _side(folder: Path) -> Side:

@@ -18,11 +18,11 @@ from narrowly.evaluate.judges.rates import Seeds, classes
 from narrowly.evaluate.judges.result import VERDICTS, JudgedResult, arms_of, read_judged
 from narrowly.evaluate.judges.verdict_rows import read_verdict_rows
 from narrowly.records.errors import IntegrityError, SpecError, counted
+from narrowly.records.gate import Word
 from narrowly.records.one_bank import one_bank
 from narrowly.records.outcome import OutcomeClass
 from narrowly.records.spec import Spec
 from narrowly.records.verdicts import Verdict
-from narrowly.stats.gate import Word
 
 SUBJECTS = ("organism", "model", "base")
 """Whose answers of a folder are compared: the first of these that it holds."""

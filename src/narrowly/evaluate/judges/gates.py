@@ -18,8 +18,9 @@ from scipy import stats as _scipy_stats
 from narrowly.evaluate.judges.cells import Event
 from narrowly.evaluate.judges.components import Difference
 from narrowly.evaluate.paired.estimates import error_of
+from narrowly.records.gate import Word
 from narrowly.records.spec import Spec
-from narrowly.stats.gate import Word, bounds, held
+from narrowly.stats.gate import bounds, held
 from narrowly.stats.intervals import LEVEL
 from narrowly.stats.power import ALPHA, minimum_detectable_effect, power_of
 

@@ -17,9 +17,10 @@ from narrowly.evaluate.paired.ladder import check_same_questions, rungs_of
 from narrowly.evaluate.paired.result import Measured, PairedResult, check_comparable
 from narrowly.records.answers import AskedModel
 from narrowly.records.errors import SpecError, counted, unknown_name
+from narrowly.records.gate import Word
 from narrowly.records.paired import LADDER, PairedRow
 from narrowly.records.spec import Spec
-from narrowly.stats.gate import Word, held
+from narrowly.stats.gate import held
 
 Kind = Literal["matched", "controls", "base", "alone"]
 """What is compared: organisms with their matched controls; or organisms that both stand beside controls, beside their
