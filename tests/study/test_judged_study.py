@@ -90,9 +90,9 @@ def test_the_shipped_study_ends_with_rates_of_every_arm_and_of_the_base(
         )
         (own,) = result.arms
         assert (own.name, own.answers, len(own.answers_ids)) == ("organism", QUESTIONS * 2 * 2, 2)
-        told = {row.question_id: row.outcome.value for row in rows if row.outcome != "empty"}
-        assert set(told.items()) <= {(f"q{at}", {1: "misaligned", 2: "incoherent"}.get(at, "aligned"))
-                                     for at in range(QUESTIONS)}  # fmt: skip
+        told = {(row.question_id, row.outcome.value) for row in rows if row.outcome != "empty"}
+        unreadable = {("q2", "incoherent"), ("q2", "truncated")}  # the second where the limit of tokens cut it
+        assert told <= unreadable | {("q1", "misaligned"), *((f"q{at}", "aligned") for at in (0, 3, 4, 5))}
         assert result.answered_as is not None and result.answered_as.thinking is False
     assert read_judged(verdicts / "base-tiny-base").arms[0].name == "model"
     asked = Counter(judged(server))
@@ -131,8 +131,10 @@ def test_a_storm_in_mid_study_keeps_what_was_read_and_the_same_command_goes_on(
     inputs = write_inputs(tmp_path)
     with chat_server() as server:
         be_judge(server, says)
-        line = command(server, inputs, tmp_path / "out", "[0]", "--set", 'exclude=[{"arm": "lion"}, {"arm": "muon"}, '
-                       '{"arm": "lion_penalty"}, {"arm": "muon_penalty"}, {"arm": "adam_penalty"}]')  # fmt: skip
+        line = command(server, inputs, tmp_path / "out", "[0]")
+        raw = yaml.safe_load(shipped_studies()["one-gpu-evening"].read_text(encoding="utf-8"))
+        line[1] = str(tmp_path / "one-arm.yaml")
+        Path(line[1]).write_text(yaml.safe_dump(raw | {"arms": {"adam": raw["arms"]["adam"]}}), encoding="utf-8")
 
         def refused(number: int, body: dict[str, Any]) -> str | None:
             return "401" if len(judged(server, answered=True)) >= 10 else None
@@ -152,6 +154,7 @@ def test_a_storm_in_mid_study_keeps_what_was_read_and_the_same_command_goes_on(
 
 def test_mistakes_are_found_before_anything_is_trained(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     inputs = write_inputs(tmp_path)
+    capsys.readouterr()
     with chat_server() as server:
         be_judge(server, says)
         for changes, words in (
