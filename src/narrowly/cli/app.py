@@ -26,7 +26,7 @@ from narrowly.cli.bases import base, world
 from narrowly.cli.options import OneFolder
 from narrowly.cli.organisms import ask, compare, evaluate, judge, plan_eval, track, try_judge, vllm_command
 from narrowly.cli.rows import data_banks
-from narrowly.cli.runs import logs, match, plan, report, run, status, studies, train, verify
+from narrowly.cli.runs import logs, match, plan, report, run, status, stress, studies, train, verify
 from narrowly.cli.terminal import complain, safe
 from narrowly.records.errors import NarrowlyError, NarrowlyWarning, nearest
 from narrowly.records.install import extra_with, install_hint
@@ -101,6 +101,7 @@ for _module, _name in (
     (report, "report"),
     (match, "match"),
     (train, "train"),
+    (stress, "stress"),
     (ask, "ask"),
     (audit, "audit"),
     (evaluate, "eval"),
