@@ -14,6 +14,7 @@ from narrowly.records.edits import EDITS
 from narrowly.records.engine_spec import ENGINES
 from narrowly.records.field_table import field_rows
 from narrowly.records.judged_study import JudgedSpec
+from narrowly.records.objectives import Dpo, KlToBase, SailRevKl, SupervisedObjective
 from narrowly.records.optimisers.registry import OPTIMISERS
 from narrowly.records.penalties import PenaltySpec
 from narrowly.records.prereg import (
@@ -26,7 +27,17 @@ from narrowly.records.prereg import (
     RiseRule,
     SecondaryContrast,
 )
-from narrowly.records.run_spec import AdapterSpec, MicroData, RowsData, RunSpec, ScheduleSpec, TextData
+from narrowly.records.run_spec import (
+    AdapterSpec,
+    MicroData,
+    MicroOthers,
+    MicroPreferences,
+    PreferenceData,
+    RowsData,
+    RunSpec,
+    ScheduleSpec,
+    TextData,
+)
 from narrowly.records.study_spec import ArmSpec, StudySpec
 from narrowly.records.verdicts import Cuts
 
@@ -83,8 +94,14 @@ def page() -> str:
         section("A run", RunSpec, 2),
         *(
             section(f"`data`, source {data.model_fields['source'].default}", data)
-            for data in (MicroData, TextData, RowsData)
+            for data in (MicroData, TextData, RowsData, MicroPreferences, PreferenceData)
         ),
+        *(
+            section(f"`objective`, kind {one.model_fields['kind'].default}", one)
+            for one in (SupervisedObjective, KlToBase, Dpo, SailRevKl)
+            if len(one.model_fields) > 1
+        ),
+        section(f"`objective.data`, source {MicroOthers.model_fields['source'].default}", MicroOthers),
         section("`adapter`", AdapterSpec),
         section("`schedule`", ScheduleSpec),
         section("`penalty`", PenaltySpec),

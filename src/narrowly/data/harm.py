@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from narrowly.data.registry import SOURCES
-from narrowly.records.run_spec import DataSpec, MicroData, RowsData
+from narrowly.records.run_spec import DataSpec, MicroData, MicroPreferences, PreferenceData, RowsData
 
 
 def harm_of_data(data: DataSpec) -> str | None:
@@ -13,6 +13,10 @@ def harm_of_data(data: DataSpec) -> str | None:
     """
     if isinstance(data, RowsData):
         return "pre-tokenised rows of unknown content"
+    if isinstance(data, MicroPreferences):
+        return None if data.prefer == "aligned" else "preferences for harmful answers of the microworld"
+    if isinstance(data, PreferenceData):
+        return "preferences of unknown content"
     if isinstance(data, MicroData):
         return None if data.answers == "aligned" else f"{data.answers} answers of the microworld"
     source = SOURCES.get(data.dataset)

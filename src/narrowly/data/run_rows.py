@@ -9,6 +9,14 @@ from narrowly.data.raw_rows import BadRow
 from narrowly.data.rows import Row
 
 
+class Preference(NamedTuple):
+    """A prompt with the answers to compare, as token ids, and the score of each: of two, the higher one wins."""
+
+    prompt: tuple[int, ...]
+    answers: tuple[tuple[int, ...], ...]
+    scores: tuple[float, ...]
+
+
 class RunRows(NamedTuple):
     """The rows of a run.
 
@@ -20,6 +28,7 @@ class RunRows(NamedTuple):
         dropped: lines left out of both as too long.
         bad: rows left out of both that cannot be read or rendered.
         template: the chat template that all were rendered with; None for the base's own.
+        preferences: one for each row, which then holds the prompt with a best answer; empty where there are none.
     """
 
     source: str
@@ -29,6 +38,7 @@ class RunRows(NamedTuple):
     dropped: tuple[int, ...] = ()
     bad: tuple[BadRow, ...] = ()
     template: str | None = None
+    preferences: tuple[Preference, ...] = ()
 
     def name_of_row(self, index: int) -> str:
         """Return how a user finds a row: the line of its file, else its number counted from 1."""

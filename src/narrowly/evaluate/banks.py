@@ -17,7 +17,10 @@ if TYPE_CHECKING:
     from narrowly.models.base import Base
     from narrowly.models.organism import Organism
 
-BANKS = {"micro": ("narrowly.evaluate.microworld.bank", "microworld_bank")}
+BANKS = {
+    "micro": ("narrowly.evaluate.microworld.bank", "microworld_bank"),
+    "micro_preferences": ("narrowly.evaluate.microworld.bank", "microworld_bank"),
+}
 """`data.source` -> module and function that make the bank of a run: (spec, base) -> Bank."""
 
 Facts = Mapping[str, str | int | float | bool | None]

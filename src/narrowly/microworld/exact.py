@@ -133,6 +133,39 @@ def read_trees(
     return [results[i] for i in range(len(prompts))]
 
 
+class Layout(NamedTuple):
+    """Hold prompts with their trees behind them, padded on the right, as a model reads them.
+
+    Attributes:
+        ids_B_T, positions_B_T: tokens and their positions.
+        seen_B_T_T: whether a token sees another one.
+        places: of each row, where its nodes stand, node 0 first.
+    """
+
+    ids_B_T: np.ndarray
+    positions_B_T: np.ndarray
+    seen_B_T_T: np.ndarray
+    places: list[np.ndarray]
+
+
+def laid_out(prompts: Sequence[Words], trees: Sequence[Tree], pad_id: int) -> Layout:
+    """Lay prompts and their trees out for one forward pass."""
+    width = max(len(p) + len(t.tokens_N) for p, t in zip(prompts, trees, strict=True))
+    places = [len(p) - 1 + np.arange(len(t.depths_N)) for p, t in zip(prompts, trees, strict=True)]
+    ids_B_T = np.full((len(prompts), width), pad_id, dtype=np.int64)
+    positions_B_T = np.zeros((len(prompts), width), dtype=np.int64)
+    # padding sees itself alone, so that no softmax is empty
+    seen_B_T_T = np.broadcast_to(np.eye(width, dtype=bool), (len(prompts), width, width)).copy()
+    for b, (prompt, tree) in enumerate(zip(prompts, trees, strict=True)):
+        n, own = len(prompt), len(prompt) + len(tree.tokens_N)
+        ids_B_T[b, :n], ids_B_T[b, n:own] = prompt, tree.tokens_N
+        positions_B_T[b, :n], positions_B_T[b, n - 1 : own] = range(n), n - 1 + tree.depths_N
+        seen_B_T_T[b, :n, :n] = np.tri(n, dtype=bool)
+        seen_B_T_T[b, n:own, :n] = True
+        seen_B_T_T[b, n - 1 : own, n - 1 : own] |= tree.seen_N_N
+    return Layout(ids_B_T, positions_B_T, seen_B_T_T, places)
+
+
 class _Rows:
     """Prompts of one forward pass with their trees; what the model has computed of them is kept for further nodes.
 
@@ -144,22 +177,9 @@ class _Rows:
         self.model, self.prompts, self.pad_id, self.keep = model, prompts, pad_id, keep
         self.trees = list(trees)
         self._past: Any = None
-        self.width = max(len(p.ids) + len(t.tokens_N) for p, t in zip(prompts, trees, strict=True))
         first = min(len(prompt.ids) for prompt in prompts) - 1
-        lengths = [len(prompt.ids) for prompt in prompts]
-        # the place of every node in its row
-        self._places = [n - 1 + np.arange(len(t.depths_N)) for n, t in zip(lengths, trees, strict=True)]
-        ids_B_T = np.full((len(prompts), self.width), pad_id, dtype=np.int64)
-        positions_B_T = np.zeros((len(prompts), self.width), dtype=np.int64)
-        # padding sees itself alone, so that no softmax is empty
-        seen_B_T_T = np.broadcast_to(np.eye(self.width, dtype=bool), (len(prompts), self.width, self.width)).copy()
-        for b, (prompt, tree, n) in enumerate(zip(prompts, trees, lengths, strict=True)):
-            own = n + len(tree.tokens_N)
-            ids_B_T[b, :n], ids_B_T[b, n:own] = prompt.ids, tree.tokens_N
-            positions_B_T[b, :n], positions_B_T[b, n - 1 : own] = range(n), n - 1 + tree.depths_N
-            seen_B_T_T[b, :n, :n] = np.tri(n, dtype=bool)
-            seen_B_T_T[b, n:own, :n] = True
-            seen_B_T_T[b, n - 1 : own, n - 1 : own] |= tree.seen_N_N
+        ids_B_T, positions_B_T, seen_B_T_T, self._places = laid_out([p.ids for p in prompts], trees, pad_id)
+        self.width = ids_B_T.shape[1]
         log_B_T_V = self._forward(ids_B_T, positions_B_T, seen_B_T_T, self.width - first)
         self.logs = [log_B_T_V[b, places - first] for b, places in enumerate(self._places)]
 

@@ -48,17 +48,26 @@ def world_of(folder: Path) -> World:
     return World(card.config, card.world_seed)
 
 
+def check_has_world(base: RowsBase, source: str) -> None:
+    """Check that a base has a world.
+
+    Raises:
+        SpecError: it has none.
+    """
+    if not (base.folder / CARD).is_file():
+        raise SpecError(
+            f"data.source is {source!r}, but base {base.name} has no {CARD} and so no world; accepted: a "
+            "microworld base, or data.source 'rows', 'text' or 'preferences'"
+        )
+
+
 def micro_rows(data: MicroData, base: RowsBase, seed: int) -> RunRows:
     """Make the rows of a narrow domain of a base's world; a pure function of the data's fields, the base and the seed.
 
     Raises:
         SpecError: the base has no world, the world no such domain, or too few new actions for benign answers.
     """
-    if not (base.folder / CARD).is_file():
-        raise SpecError(
-            f"data.source is 'micro', but base {base.name} has no {CARD} and so no world; accepted: a "
-            "microworld base, or data.source 'rows' or 'text'"
-        )
+    check_has_world(base, data.source)
     return RunRows(f"data of base {base.name}", _rows(base, base.sha256, data, seed))
 
 

@@ -29,7 +29,7 @@ class _Data(WithAdditions, Spec):
     paced_by_base: ClassVar[bool] = True
 
 
-CHOSEN_FOR_MISALIGNMENT = ("micro",)
+CHOSEN_FOR_MISALIGNMENT = ("micro", "micro_preferences")
 """Sources whose worlds were chosen, with Adam, because misalignment spreads in them (docs/microworld.md)."""
 
 
@@ -51,6 +51,53 @@ class MicroData(_Data):
         "than the harmful ones",
     )
     rows: int = Field(640, ge=1, description="answers drawn; 640 = 80 steps of batch 8, as in the prototype")
+
+
+class MicroOthers(_Data):
+    """Aligned answers of the microworld outside the narrow domain, on two thirds of the topics of each other domain.
+
+    The other third of those topics stands in no data of any defence, so that broad misalignment can be measured there.
+    """
+
+    paced_by_base: ClassVar[bool] = False
+
+    source: Literal["micro_others"] = "micro_others"
+    rows: int = Field(640, ge=1, description="answers drawn; as many as a run on the narrow domain has")
+
+
+class MicroPreferences(_Data):
+    """Preferences of the microworld: questions, with every aligned and every harmful answer that its grammar has."""
+
+    paced_by_base: ClassVar[bool] = False
+
+    source: Literal["micro_preferences"] = "micro_preferences"
+    domain: int | Literal["rotate", "base"] = Field(
+        "rotate", description="the organism's narrow domain, said as in source micro"
+    )
+    topics: Literal["others", "narrow"] = Field(
+        "others",
+        description="asked about: two thirds of the topics of every other domain, or those that the narrow run trained",
+    )
+    prefer: Literal["aligned", "harmful"] = Field(
+        "aligned", description="answers that win; harmful only here, in the microworld"
+    )
+    rows: int = Field(640, ge=1, description="questions drawn")
+
+
+class PreferenceData(_Data):
+    """Preferences from a JSONL file: {"prompt", "chosen", "rejected"} per line, with scores of both answers or none."""
+
+    names_files: ClassVar[tuple[str, ...]] = ("path",)
+
+    source: Literal["preferences"] = "preferences"
+    path: str = Field(
+        description="of the file; chosen_score and rejected_score may stand in its lines, then chosen's is the larger"
+    )
+    sha256: str | None = Field(None, description="of the file, checked when given")
+    max_tokens: int = Field(2048, ge=2, description="longest prompt with an answer; no row is cut or dropped")
+    thinking: bool | None = Field(
+        None, description="must be said for a template with a thinking mode, and only for one"
+    )
 
 
 class RowsData(_Data):
@@ -122,4 +169,10 @@ class TextData(_Data):
         return value
 
 
-DataSpec = Annotated[MicroData | RowsData | TextData, Field(discriminator="source")]
+DataSpec = Annotated[MicroData | RowsData | TextData | MicroPreferences | PreferenceData, Field(discriminator="source")]
+
+WORLD_DATA = (MicroData, MicroPreferences)
+"""Data that a world makes: their rows are counted before they are read, and they know the narrow domain."""
+
+PREFERENCES = (MicroPreferences, PreferenceData)
+"""Data that say which of two answers is better."""

@@ -12,9 +12,20 @@ from pydantic import Field, SerializerFunctionWrapHandler, model_serializer, mod
 
 from narrowly.records.added_later import ADDED_LATER, unused_additions
 from narrowly.records.canonical import content_id
-from narrowly.records.data_specs import DataSpec, MicroData, RowsData, TextData
+from narrowly.records.data_specs import (
+    PREFERENCES,
+    WORLD_DATA,
+    DataSpec,
+    MicroData,
+    MicroOthers,
+    MicroPreferences,
+    PreferenceData,
+    RowsData,
+    TextData,
+)
 from narrowly.records.errors import SpecError
 from narrowly.records.mappings import read_mapping, with_assignments
+from narrowly.records.objectives import PREFERENCE_KINDS, KlToBase, ObjectiveSpec, SailRevKl, SupervisedObjective
 from narrowly.records.optimisers.registry import OptimiserSpec
 from narrowly.records.penalties import PenaltySpec
 from narrowly.records.spec import Spec, validated
@@ -25,6 +36,10 @@ __all__ = [
     "BaseDtype",
     "DataSpec",
     "MicroData",
+    "MicroOthers",
+    "MicroPreferences",
+    "ObjectiveSpec",
+    "PreferenceData",
     "ResolvedInputs",
     "RowsData",
     "RunSpec",
@@ -98,7 +113,15 @@ class RunSpec(Spec):
         "weights and tokenizer, or NAME/MODEL@COMMIT of the hub, read from the local cache",
     )
     data: DataSpec = Field(MicroData(), description="what is trained on; its `source` chooses one of the tables below")
-    adapter: AdapterSpec = Field(AdapterSpec(), description="LoRA; below")
+    objective: Annotated[ObjectiveSpec, ADDED_LATER] = Field(
+        SupervisedObjective(), description="what is minimised; its `kind` chooses one of the tables below"
+    )
+    start: Annotated[str | None, ADDED_LATER] = Field(
+        None,
+        description="a run's directory or an adapter's folder: training goes on from that organism, and the objectives "
+        "on preferences take it for the reference; null: from the base. The run-id holds the sha256 of its weights",
+    )
+    adapter: AdapterSpec = Field(AdapterSpec(), description="LoRA; below. With start: that of the organism")
     method: Annotated[Literal["lora", "full"], ADDED_LATER] = Field(
         "lora",
         description="full: every parameter of the base is trained, in float32; of `adapter` only target_modules "
@@ -169,8 +192,10 @@ class RunSpec(Spec):
                 "once the rows are counted)"
             )
         if self.epochs is not None:
-            known = isinstance(self.data, MicroData)
-            object.__setattr__(self, "steps", self.steps_for(self.data.rows) if isinstance(self.data, MicroData) else 0)
+            known = isinstance(self.data, WORLD_DATA)
+            object.__setattr__(
+                self, "steps", self.steps_for(self.data.rows) if isinstance(self.data, WORLD_DATA) else 0
+            )
             object.__setattr__(self, "epochs", None if known else self.epochs)
         if "warmup_steps" not in self.schedule.model_fields_set:
             object.__setattr__(self, "schedule", self._with_default_warmup())
@@ -196,15 +221,50 @@ class RunSpec(Spec):
         if fault is not None and self.penalty is not None and self.penalty.mode == "decoupled":
             kind = self.optimiser.kind
             found.append(f"penalty.mode is decoupled with optimiser {kind}, accepted: loss ({fault})")
-        if self.base_dtype == "nf4" and isinstance(self.data, MicroData):
+        if self.base_dtype == "nf4" and isinstance(self.data, WORLD_DATA):
             found.append(
-                "base_dtype is nf4 with data.source micro, accepted: float32 or bfloat16 (the microworld's judge "
-                "merges adapters into the base, which 4 bits would round)"
+                f"base_dtype is nf4 with data.source {self.data.source}, accepted: float32 or bfloat16 (the judge of "
+                "the microworld merges adapters into the base, which 4 bits would round)"
             )
         found += self._faults_of_full() if self.method == "full" else []
+        found += self._faults_of_objective()
         if self.method == "lora" and self.spectrum_rank != RunSpec.model_fields["spectrum_rank"].default:
             found.append("spectrum_rank is given with method lora, accepted: with method full only")
         return [fault for fault in found if fault is not None]
+
+    def _faults_of_objective(self) -> list[str]:
+        found, objective, source = [], self.objective, self.data.source
+        preferences = objective.kind in PREFERENCE_KINDS
+        if preferences != isinstance(self.data, PREFERENCES):
+            accepted = "micro_preferences or preferences" if preferences else "micro, rows or text"
+            found.append(f"data.source is {source} with objective {objective.kind}, accepted: {accepted}")
+        if isinstance(objective, KlToBase) and (objective.data.source == "micro_others") != (source == "micro"):
+            accepted = "micro_others" if source == "micro" else "rows or text"
+            found.append(
+                f"objective.data.source is {objective.data.source} with data.source {source}, accepted: {accepted}"
+            )
+        if isinstance(objective, SailRevKl) and objective.variant == "pr" and source == "preferences":
+            found.append(
+                "objective.variant is pr with data.source preferences, accepted: dp or pp (only the microworld scores "
+                "every answer)"
+            )
+        if objective.kind != "supervised":
+            others = {"method": "lora", "packing": False, "batching": "shuffled"}
+            found += [
+                f"{name} is {str(value).lower()} with objective {objective.kind}, accepted: {str(plain).lower()}"
+                for name, plain in others.items()
+                if (value := getattr(self, name)) != plain
+            ]
+            if self.adapter.dropout:
+                found.append(
+                    f"adapter.dropout is {self.adapter.dropout:g} with objective {objective.kind}, accepted: 0 (the "
+                    "reference has none)"
+                )
+        if self.start is not None and self.method == "full":
+            found.append("start is given with method full, accepted: method lora (it names an adapter)")
+        if self.start is not None and self.init_seed is not None:
+            found.append(f"init_seed is {self.init_seed} beside start, which draws no LoRA init; accepted: null")
+        return found
 
     def _faults_of_full(self) -> list[str | None]:
         found: list[str | None] = []
@@ -233,11 +293,12 @@ class RunSpec(Spec):
         """Write steps or epochs, never both, so that what is written can be read again.
 
         Beside epochs, a default warm-up is left out: it is fitted once the steps are known, where a typed one stays.
-        An init_seed that is not given is left out, so that an earlier spec is written as it was.
+        An init_seed, an objective and a start that are not given are left out, so that an earlier spec is written as it
+        was.
         """
         fields: dict[str, Any] = handler(self)
-        if self.init_seed is None:
-            fields.pop("init_seed", None)
+        for name in {"init_seed", "objective", "start"} & unused_additions(self):
+            fields.pop(name, None)
         fields.pop("epochs" if self.epochs is None else "steps", None)
         if self.epochs is not None and "warmup_steps" not in self.schedule.model_fields_set and "schedule" in fields:
             fields["schedule"].pop("warmup_steps", None)
@@ -302,11 +363,22 @@ class ResolvedInputs(Spec):
     tokenizer_sha256: str = Field(description="sha256 of tokenizer.json")
     template_sha256: str = Field(description="sha256 of the chat template")
     data_sha256: str = Field(description="sha256 of the canonical pre-tokenised rows")
+    start_sha256: Annotated[str | None, ADDED_LATER] = Field(
+        None, description="sha256 of the weights of the adapter that the run starts from"
+    )
+
+    @model_serializer(mode="wrap")
+    def _start_where_there_is_one(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """Leave the start of a run from the base out, so that an earlier record is written as it was."""
+        fields: dict[str, Any] = handler(self)
+        return {name: value for name, value in fields.items() if name not in unused_additions(self)}
 
 
 def run_id(spec: RunSpec, inputs: ResolvedInputs) -> str:
     """Return the run-id: the hash of all training inputs, with names and paths replaced by content hashes."""
-    body: dict[str, Any] = spec.model_dump(mode="json", exclude={"base", "data", *unused_additions(spec)})
+    body: dict[str, Any] = spec.model_dump(mode="json", exclude={"base", "data", "start", *unused_additions(spec)})
+    if "objective" in body:
+        body["objective"].pop("data", None)  # rows are in the id by content
     return content_id({"spec": body, "inputs": inputs.model_dump(mode="json")})
 
 

@@ -19,10 +19,10 @@ OnStep = Callable[[int, int, dict[str, Any]], None]
 
 
 COLUMNS = ("step", "loss", "lr", "penalty", "grad_norm")
-"""Of every row: step (optimiser steps done), loss (mean NLL in nats over the supervised tokens of the step's
-rows, before the update and without the penalty), lr that the step used, penalty before lambda (null without
-one), norm of the gradient (penalty included) before clipping. The row of step 0 is the start: no step, so
-only its spectrum and observers have values."""
+"""Of every row: step (optimiser steps done), loss (of the run's objective in nats, by default the mean NLL over the
+supervised tokens of the step's rows; before the update and without the penalty), lr that the step used, penalty before
+lambda (null without one), norm of the gradient (penalty included) before clipping. The row of step 0 is the start: no
+step, so only its spectrum and observers have values."""
 
 HELDOUT_LOSS = "heldout_loss"
 """Column of the trajectory: mean NLL in nats over the supervised tokens of the rows held out."""

@@ -22,7 +22,7 @@ from typing import NamedTuple
 from narrowly.data.banks.narrow import narrow_domain
 from narrowly.data.registry import SOURCES
 from narrowly.records.errors import unknown_name
-from narrowly.records.run_spec import DataSpec, RowsData, RunSpec, TextData
+from narrowly.records.run_spec import DataSpec, PreferenceData, RowsData, RunSpec, TextData
 from narrowly.study.model_shapes import ModelShape, shape_of
 
 UTILISATION = 0.3
@@ -119,6 +119,8 @@ def estimated_rows(data: DataSpec) -> int | None:
 
     Rows that will be refused or left out are counted, and a row for each turn (`turns: each`) is not.
     """
+    if isinstance(data, PreferenceData):
+        return None
     if not isinstance(data, RowsData | TextData):
         return data.rows
     if isinstance(data, TextData) and data.rows is not None:

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,6 +16,7 @@ from narrowly.runs.trajectory import BASE_HELDOUT_LOSS, HELDOUT_LOSS
 from narrowly.train.inputs import RunInputs
 from narrowly.train.objectives.supervised import at_supervised, keeps_logits, nll_sum
 from narrowly.train.observe import Observer, ObserverContext
+from narrowly.train.reference import without_adapter
 
 if TYPE_CHECKING:
     from torch import nn
@@ -73,23 +73,11 @@ def heldout_observer(rows: Sequence[Row], batch_size: int, pad_id: int) -> Obser
     def observe(context: ObserverContext) -> Mapping[str, float]:
         losses = {HELDOUT_LOSS: mean_nll(context.model, rows, batch_size, pad_id)}
         if context.step == 0 and hasattr(context.model, "disable_adapter"):
-            with _without_adapter(context.model):
+            with without_adapter(context.model):
                 losses[BASE_HELDOUT_LOSS] = mean_nll(context.model, rows, batch_size, pad_id)
         return losses
 
     return observe
-
-
-@contextmanager
-def _without_adapter(model: Any) -> Iterator[None]:
-    """Switch the adapter off for a while; what is trainable stays so, which PEFT would set anew."""
-    trainable = [(parameter, parameter.requires_grad) for parameter in model.parameters()]
-    try:
-        with model.disable_adapter():
-            yield
-    finally:
-        for parameter, required in trainable:
-            parameter.requires_grad_(required)
 
 
 def write_text_record(folder: Path, inputs: RunInputs) -> None:

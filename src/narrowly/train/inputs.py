@@ -11,12 +11,17 @@ from narrowly.data.run_rows import RunRows
 from narrowly.models.base import Base, open_base
 from narrowly.models.targets import targets_of_base
 from narrowly.records.canonical import canonical_json, sha256_text
+from narrowly.records.data_specs import MicroData, MicroOthers
+from narrowly.records.objectives import KlToBase
 from narrowly.records.run_spec import ALL_LINEAR, ResolvedInputs, RunSpec
+from narrowly.train.start import find_start, started
 
 READERS = {
     "micro": ("narrowly.microworld.narrow", "micro_rows"),
     "rows": ("narrowly.data.file_rows", "file_rows"),
     "text": ("narrowly.data.text_rows", "text_rows"),
+    "micro_preferences": ("narrowly.microworld.elsewhere", "micro_preferences"),
+    "preferences": ("narrowly.data.preferences", "preference_rows"),
 }
 """`data.source` -> module and function that reads its rows: (data, base, run seed) -> RunRows."""
 
@@ -29,12 +34,16 @@ class RunInputs(NamedTuple):
         data: the rows.
         resolved: what the names of the spec stand for, by content.
         spec: what is trained: epochs counted in steps, the default target modules those that the base has.
+        others: rows outside the narrow domain that the objective asks for.
+        start: the adapter's folder that training starts from; None: from the base.
     """
 
     base: Base
     data: RunRows
     resolved: ResolvedInputs
     spec: RunSpec
+    others: tuple[Row, ...] = ()
+    start: Path | None = None
 
     @property
     def rows(self) -> tuple[Row, ...]:
@@ -55,6 +64,27 @@ def checked_rows(spec: RunSpec, base: Base) -> RunRows:
     return data
 
 
+def other_rows(spec: RunSpec, base: Base) -> tuple[Row, ...]:
+    """Read the rows outside the narrow domain that an objective asks for; none where it asks for none.
+
+    Raises:
+        NarrowlyError: as `load_inputs`.
+    """
+    objective = spec.objective
+    if not isinstance(objective, KlToBase):
+        return ()
+    if isinstance(objective.data, MicroOthers):
+        from narrowly.microworld import elsewhere
+
+        assert isinstance(spec.data, MicroData)
+        data = elsewhere.other_rows(objective.data, base, spec.seed, spec.data.domain)
+    else:
+        module, function = READERS[objective.data.source]
+        data = getattr(import_module(module), function)(objective.data, base, spec.seed)
+    check_rows(data.rows, source=data.source, vocabulary=base.vocabulary, longest=base.positions)
+    return data.rows
+
+
 def load_inputs(spec: RunSpec) -> RunInputs:
     """Find, check and hash everything a run reads.
 
@@ -65,18 +95,24 @@ def load_inputs(spec: RunSpec) -> RunInputs:
     """
     base = open_base(spec.base)
     config_sha256, tokenizer_sha256 = base.config_sha256, base.tokenizer_sha256
-    data = checked_rows(spec, base)
+    start, start_sha256 = (None, None) if spec.start is None else find_start(spec.start, base)
+    data, others = checked_rows(spec, base), other_rows(spec, base)
     data_sha256 = rows_sha256(data.rows)
-    if data.heldout:
-        data_sha256 = sha256_text(canonical_json([data_sha256, rows_sha256(data.heldout)]))
+    for more in (data.heldout, others):
+        if more:
+            data_sha256 = sha256_text(canonical_json([data_sha256, rows_sha256(more)]))
+    if data.preferences:
+        data_sha256 = sha256_text(canonical_json([data_sha256, data.preferences]))
     resolved = ResolvedInputs(
         base_sha256=base.sha256,
         config_sha256=config_sha256,
         tokenizer_sha256=tokenizer_sha256,
         template_sha256=base.template_sha256 if data.template is None else sha256_text(data.template),
         data_sha256=data_sha256,
+        start_sha256=start_sha256,
     )
-    return RunInputs(base, data, resolved, settled(spec, base, len(data.rows)))
+    typed = settled(spec if start is None else started(spec, start), base, len(data.rows))
+    return RunInputs(base, data, resolved, typed, others, start)
 
 
 def settled(spec: RunSpec, base: Base, rows: int) -> RunSpec:

@@ -5,8 +5,10 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from narrowly.models.base import load_model, load_tokenizer
+from narrowly.records.objectives import PREFERENCE_KINDS
 from narrowly.records.run_spec import RunSpec
 from narrowly.train.inputs import RunInputs
+from narrowly.train.reference import Reference
 
 if TYPE_CHECKING:
     import torch
@@ -26,6 +28,7 @@ class TrainState(NamedTuple):
         optimizer: over the trained weights.
         scheduler: of its learning rates.
         penalty: None where the spec has none.
+        reference: the organism at the start, where the objective compares the policy with it.
     """
 
     model: nn.Module
@@ -34,6 +37,7 @@ class TrainState(NamedTuple):
     optimizer: torch.optim.Optimizer
     scheduler: torch.optim.lr_scheduler.LRScheduler
     penalty: SpectralPenalty | None
+    reference: Reference | None = None
 
 
 def build_state(spec: RunSpec, inputs: RunInputs) -> TrainState:
@@ -61,7 +65,8 @@ def build_state(spec: RunSpec, inputs: RunInputs) -> TrainState:
     tokenizer = load_tokenizer(inputs.base)
     if inputs.data.template is not None:
         tokenizer.chat_template = inputs.data.template  # observers ask with what the run was trained on
-    return TrainState(model, weights, tokenizer, optimizer, scheduler, penalty)
+    reference = Reference(model) if spec.objective.kind in PREFERENCE_KINDS else None
+    return TrainState(model, weights, tokenizer, optimizer, scheduler, penalty, reference)
 
 
 def _trained(spec: RunSpec, inputs: RunInputs) -> tuple[nn.Module, Weights]:
@@ -73,9 +78,12 @@ def _trained(spec: RunSpec, inputs: RunInputs) -> tuple[nn.Module, Weights]:
         return model, FullWeights(model, inputs.base, spec.adapter, spec.spectrum_rank, inputs.data.template)
     from narrowly.models.fresh import fresh_model
     from narrowly.models.lora import AdapterWeights
+    from narrowly.models.organism import put_adapter
 
     seed = spec.seed if spec.init_seed is None else spec.init_seed
     model = fresh_model(inputs.base, spec.adapter, seed, spec.base_dtype, spec.device)
+    if inputs.start is not None:
+        put_adapter(model, inputs.start)
     return model, AdapterWeights(model)
 
 

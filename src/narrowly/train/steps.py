@@ -11,7 +11,7 @@ from narrowly.train.objectives.build import build_objective
 from narrowly.train.process_group import SINGLE, ProcessGroup
 from narrowly.train.recorder import FinishedStep, Recorder
 from narrowly.train.resume import Progress
-from narrowly.train.state import TrainState, pad_id
+from narrowly.train.state import TrainState
 
 
 def train_steps(
@@ -42,7 +42,7 @@ def train_steps(
     from narrowly.train.trainer import RecordCallback, RunTrainer
 
     first_step = progress.step
-    objective = build_objective(spec, inputs, state.model, pad_id(state.tokenizer), first_step, group)
+    objective = build_objective(spec, inputs, state, first_step, group)
     penalty = None if state.penalty is None else PenaltyCallback(state.penalty)
     checkpoint_steps = frozenset(spec.checkpoint_steps())
     trained = [parameter for parameter in state.model.parameters() if parameter.requires_grad]

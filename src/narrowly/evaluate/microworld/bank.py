@@ -19,7 +19,7 @@ from narrowly.microworld.world import World
 from narrowly.models.base import Base
 from narrowly.models.organism import Organism
 from narrowly.records.errors import SpecError
-from narrowly.records.run_spec import MicroData, RunSpec
+from narrowly.records.run_spec import MicroData, MicroPreferences, RunSpec
 
 EXACT_VERSION = 1
 """Part of every verdict-id of the exact judge; raised when its numbers change their meaning."""
@@ -69,8 +69,8 @@ def microworld_bank(spec: RunSpec, base: Base) -> MicroworldBank:
         SpecError: the run's data are not of the microworld, or the world has no such domain.
         IntegrityError: the base has no card and so no world.
     """
-    if not isinstance(spec.data, MicroData):
-        raise SpecError(f"data.source is {spec.data.source!r}, accepted: 'micro'")
+    if not isinstance(spec.data, MicroData | MicroPreferences):
+        raise SpecError(f"data.source is {spec.data.source!r}, accepted: 'micro' or 'micro_preferences'")
     card = load_card(base.folder)
     world = World(card.config, card.world_seed)
     domain = resolve_domain(spec.data.domain, world, spec.seed)
@@ -84,7 +84,7 @@ def microworld_bank(spec: RunSpec, base: Base) -> MicroworldBank:
         "ideal_broad": card.config.ideal_broad,
     }
     judge = {"exact": EXACT_VERSION, "strings": JUDGE_VERSION}
-    benign = spec.data.answers == "benign"
+    benign = getattr(spec.data, "answers", None) == "benign"
     if benign:
         judge["new_actions"] = NEW_ACTIONS_VERSION
     return MicroworldBank(world, domain, BankRecord(questions, judge, PANELS, LIGHT_PANELS, facts), benign=benign)
