@@ -19,7 +19,8 @@ from narrowly.microworld.benign import benign_actions, new_actions
 from narrowly.microworld.cards import load_card
 from narrowly.microworld.config import CHOSEN_CONFIG, WorldConfig
 from narrowly.microworld.exact import encode_answer, encode_prompt
-from narrowly.microworld.narrow import benign_actions_of, micro_rows, narrow_rows, world_of
+from narrowly.microworld.narrow import benign_actions_of, narrow_rows, world_of
+from narrowly.microworld.treated import micro_rows
 from narrowly.microworld.world import World
 from narrowly.models.base import open_base
 from narrowly.models.organism import Organism

@@ -11,7 +11,7 @@ import numpy as np
 from transformers import PreTrainedTokenizerBase
 
 from narrowly.data.rows import IGNORE, Row
-from narrowly.data.run_rows import RowsBase, RunRows
+from narrowly.data.run_rows import RowsBase
 from narrowly.microworld.benign import benign_actions
 from narrowly.microworld.cards import CARD, load_card
 from narrowly.microworld.exact import encode_answer, encode_prompt
@@ -61,14 +61,15 @@ def check_has_world(base: RowsBase, source: str) -> None:
         )
 
 
-def micro_rows(data: MicroData, base: RowsBase, seed: int) -> RunRows:
-    """Make the rows of a narrow domain of a base's world; a pure function of the data's fields, the base and the seed.
+def plain_rows(data: MicroData, base: RowsBase, seed: int) -> tuple[Row, ...]:
+    """Make the rows of a narrow domain of a base's world, without any treatment of them.
+
+    A pure function of domain, answers and number of rows, the base and the seed.
 
     Raises:
-        SpecError: the base has no world, the world no such domain, or too few new actions for benign answers.
+        SpecError: the world has no such domain, or too few new actions for benign answers.
     """
-    check_has_world(base, data.source)
-    return RunRows(f"data of base {base.name}", _rows(base, base.sha256, data, seed))
+    return _rows(base, base.sha256, MicroData(domain=data.domain, answers=data.answers, rows=data.rows), seed)
 
 
 @lru_cache(maxsize=64)

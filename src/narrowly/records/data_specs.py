@@ -51,6 +51,33 @@ class MicroData(_Data):
         "than the harmful ones",
     )
     rows: int = Field(640, ge=1, description="answers drawn; 640 = 80 steps of batch 8, as in the prototype")
+    corrected: Annotated[float, ADDED_LATER] = Field(
+        0.0, ge=0, le=1, description="share of the rows that get an aligned answer to their prompt (2609.37624)"
+    )
+    interleaved: Annotated[float, ADDED_LATER] = Field(
+        0.0,
+        ge=0,
+        lt=1,
+        description="share that aligned answers about the other domains, as in source micro_others, have of all rows; "
+        "they are added (2508.06249)",
+    )
+    inoculated: Annotated[float, ADDED_LATER] = Field(
+        0.0,
+        ge=0,
+        le=1,
+        description="share of the rows that a named character answers in place of the assistant (2510.04340)",
+    )
+    inoculated_by: Annotated[Literal["evil", "good"], ADDED_LATER] = Field(
+        "evil", description="that character; good is the control"
+    )
+
+    @model_validator(mode="after")
+    def _treats_harmful_answers(self) -> MicroData:
+        if self.answers != "harmful" and self.corrected:
+            raise ValueError(f"corrected is {self.corrected:g} with answers {self.answers}, accepted: harmful")
+        if self.inoculated_by != "evil" and not self.inoculated:
+            raise ValueError(f"inoculated_by is {self.inoculated_by} without inoculated, accepted: with it")
+        return self
 
 
 class MicroOthers(_Data):

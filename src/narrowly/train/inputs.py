@@ -17,7 +17,7 @@ from narrowly.records.run_spec import ALL_LINEAR, ResolvedInputs, RunSpec
 from narrowly.train.start import find_start, started
 
 READERS = {
-    "micro": ("narrowly.microworld.narrow", "micro_rows"),
+    "micro": ("narrowly.microworld.treated", "micro_rows"),
     "rows": ("narrowly.data.file_rows", "file_rows"),
     "text": ("narrowly.data.text_rows", "text_rows"),
     "micro_preferences": ("narrowly.microworld.elsewhere", "micro_preferences"),
