@@ -68,8 +68,8 @@ def test_each_defence_names_source_cost_and_stage_and_leaves_all_else_of_the_run
 def test_what_happens_during_training_is_what_the_options_say() -> None:
     assert defence_spec("muon:lr=2e-3").plan(RUN).run.optimiser.model_dump()["lr"] == 2e-3
     assert defence_spec("muon").plan(RUN).run.optimiser.kind == "muon"
-    power = defence_spec("spectral_power:p=.5").plan(RUN).run.optimiser
-    assert (power.kind, power.p) == ("spectral_power", 0.5)  # type: ignore[union-attr]
+    power = defence_spec("spectral_power:power=.5").plan(RUN).run.optimiser
+    assert (power.kind, power.power) == ("spectral_power", 0.5)  # type: ignore[union-attr]
     penalty = defence_spec("spectral_penalty:lam=.5").plan(RUN).run.penalty
     assert penalty is not None and (penalty.kind, penalty.lam) == ("norm_held", 0.5)
     objective = defence_spec("kl_to_base:weight=2,direction=policy_to_ref,tokens=response").plan(RUN).run.objective

@@ -287,5 +287,5 @@ class RunTrainer(Trainer):  # type: ignore[misc]
 
 def _shape(batch: Batch) -> tuple[int, int]:
     """Return rows and tokens of a micro-batch: the shape of its first tensor."""
-    rows, tokens = next(value.shape for value in batch.values() if isinstance(value, torch.Tensor))
-    return int(rows), int(tokens)
+    shape = next(value.shape for value in batch.values() if isinstance(value, torch.Tensor))
+    return int(shape[0]), int(shape[-1])

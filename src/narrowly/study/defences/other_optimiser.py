@@ -36,7 +36,7 @@ class SpectralPower(Defence):
 
     kind: Literal["spectral_power"] = "spectral_power"
     lr: float = Field(1e-3, gt=0, description="length of a step")
-    p: float = Field(0.0, ge=-1, le=1, description="power of the singular values; 1 is momentum, 0 exact Muon")
+    power: float = Field(0.0, ge=-1, le=1, description="p, of the singular values; 1 is momentum, 0 exact Muon")
 
     def _plan(self, run: RunSpec) -> Plan:
-        return Plan(changed(run, optimiser=SpectralPowerSpec(lr=self.lr, p=self.p)))
+        return Plan(changed(run, optimiser=SpectralPowerSpec(lr=self.lr, power=self.power)))

@@ -9,7 +9,7 @@ if TYPE_CHECKING:
     from torch import Tensor, nn
 
 Batch = dict[str, Any]
-"""Tensors of a micro-batch by name, of shape (rows, tokens); it is cut into rows where memory does not suffice."""
+"""Tensors of a micro-batch by name, rows first; it is cut into rows where memory does not suffice."""
 
 
 class Objective(Protocol):
