@@ -21,10 +21,10 @@ from typer.core import TyperGroup
 from narrowly import __version__
 from narrowly.cli import doctor
 from narrowly.cli.adapters import diff, publish, repair, spectrum, swap
-from narrowly.cli.auditing import audit, optimisers
+from narrowly.cli.auditing import audit, defences, optimisers
 from narrowly.cli.bases import base, world
 from narrowly.cli.options import OneFolder
-from narrowly.cli.organisms import ask, compare, evaluate, judge, plan_eval, track, try_judge, vllm_command
+from narrowly.cli.organisms import ask, compare, evaluate, judge, plan_eval, realign, track, try_judge, vllm_command
 from narrowly.cli.rows import data_banks
 from narrowly.cli.runs import logs, match, plan, report, run, status, stress, studies, train, verify
 from narrowly.cli.terminal import complain, safe
@@ -113,9 +113,11 @@ for _module, _name in (
     (repair, "repair"),
     (diff, "diff"),
     (swap, "swap"),
+    (realign, "realign"),
     (publish, "publish"),
     (vllm_command, "vllm-command"),
     (optimisers, "optimisers"),
+    (defences, "defences"),
     (doctor, "doctor"),
 ):
     app.command(_name, cls=OneFolder, epilog=_module.EXAMPLES)(_module.command)

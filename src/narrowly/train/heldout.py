@@ -67,12 +67,19 @@ def _nll_of_batch(model: nn.Module, batch: Mapping[str, Any], device: Any) -> fl
     return float(nll_sum(model(**there, use_cache=False)["logits"], labels_B_K))
 
 
-def heldout_observer(rows: Sequence[Row], batch_size: int, pad_id: int) -> Observer:
-    """Return an observer that measures the held-out loss; at step 0 also the base's, for a model with an adapter."""
+def heldout_observer(rows: Sequence[Row], batch_size: int, pad_id: int, fresh: bool = True) -> Observer:
+    """Return an observer that measures the held-out loss; at step 0 also the base's, for a model with an adapter.
+
+    Args:
+        rows: held out.
+        batch_size: rows per forward pass.
+        pad_id: token to pad with.
+        fresh: the adapter begins at zero, where the two losses must be equal; else the base is not measured.
+    """
 
     def observe(context: ObserverContext) -> Mapping[str, float]:
         losses = {HELDOUT_LOSS: mean_nll(context.model, rows, batch_size, pad_id)}
-        if context.step == 0 and hasattr(context.model, "disable_adapter"):
+        if fresh and context.step == 0 and hasattr(context.model, "disable_adapter"):
             with without_adapter(context.model):
                 losses[BASE_HELDOUT_LOSS] = mean_nll(context.model, rows, batch_size, pad_id)
         return losses

@@ -221,7 +221,10 @@ def _lead(
         write_text_record(folder, inputs)
         if inputs.data.heldout:
             padding = pad_id(state.tokenizer)
-            observers = (heldout_observer(inputs.data.heldout, spec.batch_size, padding), *observers)
+            observers = (
+                heldout_observer(inputs.data.heldout, spec.batch_size, padding, spec.start is None),
+                *observers,
+            )
     resumed = _resume(job, state, group.size)
     progress = resumed or Progress(0)
     if resumed is not None:

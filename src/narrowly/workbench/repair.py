@@ -170,6 +170,10 @@ def _stages(directory: Path, edits: Sequence[EditSpec]) -> tuple[list[Stage], Ba
     if bank is None:
         raise SpecError(str(why_not_evaluated(spec)))
     check_identity(directory)
+    if spec.start is not None:
+        raise SpecError(
+            f"run {directory.name} started from an organism, accepted: a run from its base (a sweep scales to it)"
+        )
     unique = {edit.edit_id: edit for edit in (*CURVE, *edits) if edit != Scale(factor=1.0)}
     steps = (0, spec.steps)
     stages = stages_of(directory.name, bank.record, steps, tuple(unique.values()), final=spec.steps, seed=spec.seed)

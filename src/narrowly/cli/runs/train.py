@@ -29,6 +29,8 @@ Examples:
   narrowly train out/runs/RUN-ID/spec.json --set seed=1
   narrowly train run.yaml --control aligned
       the control of a run on pairs: the same prompts, good answers
+  narrowly train run.yaml --defence kl_to_base:weight=.3
+      a defended run (narrowly defences lists them)
   narrowly train run.yaml --processes 4
       the same run on four GPUs of this machine
   narrowly train --schema > run.schema.json
@@ -82,6 +84,10 @@ def command(
             "the microworld, or benign ones of the microworld.",
         ),
     ] = None,
+    defence: Annotated[
+        str | None,
+        typer.Option("--defence", metavar="NAME:OPTION=VALUE", help="Train the run defended (narrowly defences)."),
+    ] = None,
     init: Annotated[bool, typer.Option("--init", help="Print a commented spec to begin from.")] = False,
     schema: Annotated[bool, typer.Option("--schema", help="Print the JSON Schema of run specs.")] = False,
     dry_run: Annotated[
@@ -95,6 +101,7 @@ def command(
     if spec is None:
         raise SpecError("SPEC is missing, accepted: a file (`narrowly train --init > run.yaml` prints one)")
     assignments = _with_control(spec, set_ or [], control)
+    assignments = _with_defence(spec, assignments, defence)
     if dry_run:
         from narrowly.cli.runs.train_check import check
 
@@ -128,6 +135,16 @@ def _with_control(spec: Path, assignments: list[str], kind: str | None) -> list[
     from narrowly.train.control import control_assignments
 
     return [*assignments, *control_assignments(load_run_spec(spec, assignments), kind)]
+
+
+def _with_defence(spec: Path, assignments: list[str], defence: str | None) -> list[str]:
+    """Return the overrides of a run, and behind them those that defend it where that is asked for."""
+    if defence is None:
+        return assignments
+    from narrowly.records.run_spec import load_run_spec
+    from narrowly.study.defences.registry import defence_assignments
+
+    return [*assignments, *defence_assignments(load_run_spec(spec, assignments), defence)]
 
 
 def _train(run_spec: RunSpec, runs: Path, report_to: str | None, **options: Any) -> Path:

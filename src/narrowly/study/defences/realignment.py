@@ -8,7 +8,7 @@ from pydantic import Field
 
 from narrowly.records import objectives
 from narrowly.records.optimisers.registry import AdamSpec
-from narrowly.records.run_spec import MicroPreferences, RunSpec, ScheduleSpec
+from narrowly.records.run_spec import MicroPreferences, PreferenceData, RunSpec, ScheduleSpec
 from narrowly.study.defences.protocol import Defence, Plan, changed
 
 
@@ -27,15 +27,25 @@ class _Realignment(Defence):
 
     def _plan(self, run: RunSpec) -> Plan:
         data = self.micro_data(run)
-        again = changed(
+        rows = self.steps * run.batch_size * run.accumulation
+        return Plan(run, again=self.on_preferences(run, MicroPreferences(domain=data.domain, rows=rows)))
+
+    def on_preferences(self, run: RunSpec, data: MicroPreferences | PreferenceData) -> RunSpec:
+        """Return the run that goes on from an organism of `run` on preferences, still without its start.
+
+        Args:
+            run: of the organism.
+            data: the preferences.
+        """
+        return changed(
             run,
             objective=self._objective(),
-            data=MicroPreferences(domain=data.domain, rows=max(1, self.steps * run.batch_size)),
+            data=data,
+            adapter=run.adapter.model_copy(update={"dropout": 0.0}),  # the reference has none
             optimiser=AdamSpec(lr=self.lr),
             schedule=ScheduleSpec(kind="constant", warmup_steps=0),
             steps=self.steps,
         )
-        return Plan(run, again=again)
 
 
 class RealignmentByDpo(_Realignment):

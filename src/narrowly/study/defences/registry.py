@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from inspect import cleandoc
 from typing import Any
@@ -10,6 +11,7 @@ import yaml
 
 from narrowly.records.errors import SpecError, nearest, unknown_name
 from narrowly.records.field_table import field_rows
+from narrowly.records.run_spec import RunSpec
 from narrowly.records.spec import validated
 from narrowly.study.defences.data_treatments import CorrectedRows, InoculationPrompting, InterleavedRows
 from narrowly.study.defences.early_stopping import EarlyStopping
@@ -72,6 +74,25 @@ def _value(text: str) -> Any:
         return float(text) if "." in text or "e" in text.lower() else yaml.safe_load(text)
     except (ValueError, yaml.YAMLError):
         return text
+
+
+def defence_assignments(run: RunSpec, text: str) -> list[str]:
+    """Return the overrides that make the defended run of an undefended one; none at strength 0.
+
+    Raises:
+        UnknownNameError: no such defence.
+        SpecError: options that are not accepted, a run that it cannot be put on, a defence that acts after training.
+    """
+    defence = defence_spec(text)
+    plan = defence.plan(run)
+    if plan.again is not None or plan.edits or plan.after is not None:
+        raise SpecError(
+            f"defence {text!r} acts after training, accepted here: one that acts before or during it (narrowly "
+            "realign RUN --by ... realigns an organism, narrowly repair RUN --edit scale:factor=... scales it)"
+        )
+    differs = [name for name in RunSpec.model_fields if getattr(plan.run, name) != getattr(run, name)]
+    fields = plan.run.model_dump(mode="json", include=set(differs))
+    return [f"{name}={json.dumps(fields[name])}" for name in differs]
 
 
 def describe(kind: str) -> dict[str, Any]:
