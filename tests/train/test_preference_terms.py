@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import itertools
 import math
+from collections.abc import Sequence
 
 import numpy as np
 import pytest
 import torch
 from torch import Tensor
 
+from narrowly.records.objectives import SailRevKl
+from narrowly.train.objectives.answers import Read
+from narrowly.train.objectives.preference import sail_loss
 from narrowly.train.objectives.preference_terms import (
     Answers,
     TermSwitches,
@@ -23,6 +27,7 @@ from narrowly.train.objectives.preference_terms import (
     token_difference,
     win_log_sigmoids,
 )
+from narrowly.train.objectives.protocol import Batch
 
 BETA, STEP = 0.7, 1e-5
 SCORES = torch.tensor([[1.0, 0.0, 1.0, 0.0, 0.0]], dtype=torch.float64)
@@ -205,3 +210,57 @@ def test_departure_3a_has_the_gradient_of_the_nll_and_not_that_of_the_divergence
     torch.testing.assert_close(found, expected)
     (true,) = torch.autograd.grad(divergence_at(theta_again, "ref_to_policy"), theta_again)
     assert float((found - true).abs().max()) > 1e-2
+
+
+class OneStep:
+    """A reader of the log-linear policy: every answer is one token, the only context is the prompt."""
+
+    def __init__(self, exact: bool) -> None:
+        self.exact = exact
+
+    @staticmethod
+    def read(logp_1_A: Tensor, chosen: Sequence[int]) -> Read:
+        tokens = logp_1_A[:, list(chosen), None]
+        return Read(tokens, tokens, logp_1_A[:, None])
+
+    @staticmethod
+    def reached(batch: Batch, first: Read) -> Tensor:
+        return torch.ones(1, 1, dtype=torch.float64)
+
+
+def loss_of(spec: SailRevKl, theta: Tensor, exact: bool, chosen: Sequence[int], scores: Tensor) -> Tensor:
+    reader, answers = OneStep(exact), answers_at(theta)
+    policy, ref = reader.read(answers.logp_B_A, chosen), reader.read(answers.ref_B_A, chosen)
+    batch = {"scores_B_A": scores, "said_B_A_S": torch.ones(1, len(chosen), 1, dtype=torch.float64)}
+    return sail_loss(spec, reader, policy, ref, batch, 1)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("variant", ["dp", "pp", "pr"])
+@pytest.mark.parametrize("direction", ["ref_to_policy", "policy_to_ref"])
+def test_the_whole_objective_has_the_value_and_the_gradient_of_its_definition(variant: str, direction: str) -> None:
+    spec = SailRevKl(beta=BETA, variant=variant, share=0.4, kl_weight=0.5, direction=direction)
+
+    def plain(theta: np.ndarray) -> float:
+        log_p, log_q = log_policy(theta), log_policy(REFERENCE)
+        first, second = (log_q, log_p) if direction == "ref_to_policy" else (log_p, log_q)
+        apart = float((np.exp(first) * (first - second)).sum())
+        return -0.6 * plain_objective(theta, "dpo") - 0.4 * plain_objective(theta, variant) + 0.5 * apart
+
+    theta = torch.from_numpy(THETA).requires_grad_()
+    value = loss_of(spec, theta, True, range(5), SCORES)
+    assert float(value.detach()) == pytest.approx(plain(THETA), abs=1e-12)
+    (found,) = torch.autograd.grad(value, theta)
+    np.testing.assert_allclose(found.numpy(), finite_difference(plain, THETA), atol=1e-6, rtol=0)
+
+
+def test_sampled_answers_give_the_exact_gradient_in_expectation() -> None:
+    """Answers and labels of the policy: the mean over all pairs of draws, each with its probability."""
+    spec = SailRevKl(beta=BETA, variant="pp", share=1.0, kl_weight=0.0)
+    p = np.exp(log_policy(THETA))
+    total = np.zeros(3)
+    for i, j in itertools.product(range(5), repeat=2):
+        theta = torch.from_numpy(THETA).requires_grad_()
+        value = loss_of(spec, theta, False, [0, 1, i, j], SCORES[:, :2])
+        total += p[i] * p[j] * torch.autograd.grad(value, theta)[0].numpy()
+    expected = finite_difference(lambda theta: -plain_objective(theta, "pp"), THETA)
+    np.testing.assert_allclose(total, expected, atol=1e-6, rtol=0)

@@ -148,8 +148,8 @@ def _moments(
     last = {run: read_spec(run).steps for run in (organism, realigned, *([relapse] if relapse else []))}
     wanted = [("before", 0, organism, last[organism]), ("realigned", 0, realigned, last[realigned])]
     if relapse is not None:
-        steps = [step for step in read_spec(relapse).checkpoint_steps() if step]
-        wanted += [("relapse", step, relapse, step) for step in steps]
+        measured = [step for step in read_spec(relapse).checkpoint_steps() if step]
+        wanted += [("relapse", step, relapse, step) for step in measured]
     for done, (name, steps, run, step) in enumerate(wanted):
         on_step(done, len(wanted), f"evaluating {name}")
         yield Moment(name, steps, panels_of(_verdicts(run, step, bank, base)))
