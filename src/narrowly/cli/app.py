@@ -25,6 +25,7 @@ from narrowly.cli.auditing import audit, defences, optimisers
 from narrowly.cli.bases import base, world
 from narrowly.cli.options import OneFolder
 from narrowly.cli.organisms import ask, compare, evaluate, judge, plan_eval, realign, track, try_judge, vllm_command
+from narrowly.cli.personas import persona
 from narrowly.cli.rows import data_banks
 from narrowly.cli.runs import logs, match, plan, report, run, status, stress, studies, train, verify
 from narrowly.cli.terminal import complain, safe
@@ -123,6 +124,7 @@ for _module, _name in (
     app.command(_name, cls=OneFolder, epilog=_module.EXAMPLES)(_module.command)
 app.add_typer(base.app, name="base")
 app.add_typer(data_banks.app, name="data")
+app.add_typer(persona.app, name="persona")
 app.add_typer(world.app, name="world")
 
 

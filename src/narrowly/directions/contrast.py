@@ -7,6 +7,7 @@ sides of all groups have equally many rows it is the plain difference of means (
 
 from __future__ import annotations
 
+import math
 import tempfile
 from collections.abc import Iterator, Sequence
 from types import TracebackType
@@ -137,30 +138,31 @@ class Contrast:
             )
         return direction_L_H
 
-    def scores(self, made_from: Sequence[str] | None = None) -> Iterator[Scores]:
-        """Yield the projection of every row on the direction that was made without its own group.
+    def scores(self, made_from: Sequence[str] | None = None, judged: Sequence[str] | None = None) -> Iterator[Scores]:
+        """Yield the projection of rows on the direction that was made without their own group.
 
         Args:
             made_from: groups that directions are made from; by default all. A row of another group is scored along the
                 direction of all of these.
+            judged: groups whose rows are scored; by default all.
 
         Raises:
-            SpecError: one group alone, of which nothing is left out; as `direction`.
+            SpecError: nothing is left to make a direction from; as `direction`.
         """
         assert self._file is not None, "rows were not kept"
         chosen = self.groups if made_from is None else tuple(made_from)
         units = {}
-        for group in self.groups:
+        for group in self.groups if judged is None else judged:
             direction_L_H = self.direction([one for one in chosen if one != group])
             # where both sides are alike at a layer, as at the embeddings of a common last token, projections are 0
             units[group] = torch.nn.functional.normalize(direction_L_H, dim=-1, eps=1e-300)
         self._file.seek(0)
-        size = 4
-        for count in self._shape:
-            size *= count
+        size = 4 * math.prod(self._shape)
         for start in range(0, len(self._order), CHUNK):
             rows = self._order[start : start + CHUNK]
             read = bytearray(self._file.read(size * len(rows)))
             states_B_L_H = torch.frombuffer(read, dtype=torch.float32).view(len(rows), *self._shape).double()
-            units_B_L_H = torch.stack([units[self.sides[row].group] for row in rows])
-            yield Scores(rows, (states_B_L_H * units_B_L_H).sum(dim=-1))
+            kept = [at for at, row in enumerate(rows) if self.sides[row].group in units]
+            if kept:
+                units_B_L_H = torch.stack([units[self.sides[rows[at]].group] for at in kept])
+                yield Scores([rows[at] for at in kept], (states_B_L_H[kept] * units_B_L_H).sum(dim=-1))

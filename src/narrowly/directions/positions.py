@@ -11,9 +11,9 @@ from torch import Tensor
 from narrowly.records.errors import SpecError, nearest
 from narrowly.records.likelihood import ScoredText
 
-Position = Literal["last_prompt", "prompt_mean", "answer_mean", "answer_last"]
+Position = Literal["last_prompt", "prompt_mean", "answer_mean", "answer_last", "turn_end"]
 """Which states are taken: of the last token before the answer; the mean over all tokens before it; the mean over the
-tokens of the answer, those apart that close the turn; of the last of these."""
+tokens of the answer, those apart that close the turn; of the last of these; of the last token that closes the turn."""
 
 POSITIONS: tuple[Position, ...] = get_args(Position)
 
@@ -44,16 +44,23 @@ def span(text: ScoredText, position: Position) -> tuple[int, int]:
     Raises:
         SpecError: there is none, as in an empty answer.
     """
+    if not has_position(text, position):
+        raise SpecError(f"a text has no token at position {position}; accepted: a prompt and an answer that have some")
     before, end = len(text.prompt), len(text.ids) - text.closing
-    found = {
+    return {
         "last_prompt": (before - 1, before),
         "prompt_mean": (0, before),
         "answer_mean": (before, end),
         "answer_last": (end - 1, end),
+        "turn_end": (len(text.ids) - 1, len(text.ids)),
     }[position]
-    if found[0] < (0 if position in OF_PROMPT else before) or found[1] <= found[0]:
-        raise SpecError(f"a text has no token at position {position}; accepted: a prompt and an answer that have some")
-    return found
+
+
+def has_position(text: ScoredText, position: Position) -> bool:
+    """Return whether a text has a token at a position; an answer may be empty, or cut before its turn is closed."""
+    if position in OF_PROMPT:
+        return len(text.prompt) > 0
+    return text.closing > 0 if position == "turn_end" else len(text.continuation) > text.closing
 
 
 def weights(texts: Sequence[ScoredText], position: Position, width: int, *, left: bool = False) -> Tensor:

@@ -1,0 +1,1 @@
+"""`narrowly persona`: directions of a trait in one model's states, one thin file per command."""
