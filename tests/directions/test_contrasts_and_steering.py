@@ -238,7 +238,7 @@ def test_files_that_are_not_those_of_their_card_are_refused(tmp_path: Path) -> N
     store.save(file, {1: torch.ones(HIDDEN), 2: torch.ones(HIDDEN)}, card())
     other = tmp_path / "y.safetensors"
     store.save(other, {1: torch.ones(HIDDEN), 2: torch.zeros(HIDDEN)}, card())
-    place = file.with_suffix(".json")
+    place = file.with_suffix(".card.json")
     kept = place.read_text(encoding="utf-8")
     file.write_bytes(other.read_bytes())
     with pytest.raises(IntegrityError, match="one of them was exchanged"):

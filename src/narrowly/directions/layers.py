@@ -176,7 +176,11 @@ def check_against_hidden_states(model: Any, input_ids_B_T: Tensor) -> None:
     if len(states) != stack.top + 1:
         raise IntegrityError(f"the model returns {len(states)} hidden states, expected {stack.top + 1}, one per layer")
     for layer in layers:
-        if not torch.equal(found[layer], states[layer]):
+        read, told = found[layer], states[layer]
+        same = (read == told) | (
+            read.isnan() & told.isnan()
+        )  # states that are no numbers are refused by who reads them
+        if not bool(same.all()):
             raise IntegrityError(
                 f"what is read at layer {layer} is not hidden_states[{layer}] of this model; accepted: a decoder whose "
                 "blocks pass the states on as they are, with one norm behind the last"

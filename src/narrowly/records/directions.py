@@ -9,8 +9,8 @@ from pydantic import Field
 from narrowly.records.answers import AskedModel, Sampling
 from narrowly.records.spec import Spec
 
-CARD_ENDING = ".json"
-"""Ending of the card beside a file of directions, in place of `.safetensors`."""
+CARD_ENDING = ".card.json"
+"""Ending of the card beside a file of directions, in place of `.safetensors`; a trait may be called NAME.json."""
 
 SIGN = "positive minus negative: adding the direction with a strength above 0 adds the trait"
 """The sign of every direction, as its card says it."""

@@ -25,6 +25,10 @@ class PrecisionRecall(NamedTuple):
     precision: list[float]
     recall: list[float]
 
+    def at_recall(self, recall: float) -> float:
+        """Return the precision where at least this share of the positives (0 to 1) has been taken."""
+        return next(p for p, r in zip(self.precision, self.recall, strict=True) if r >= recall)
+
     @property
     def average(self) -> float:
         """Return the average precision: the sum of precision times the growth of recall (no interpolation)."""

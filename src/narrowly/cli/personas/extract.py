@@ -147,4 +147,4 @@ def _show(card: DirectionCard, file: Path, left_out: int) -> None:
     if first.reason:
         say(f"no interval: {safe(first.reason)}", "yellow")
     say(f"sign: {SIGN}")
-    say(f"directions: {file}, card: {file.with_suffix('.json')}")
+    say(f"directions: {file}, card: {file.with_suffix('.card.json')}")

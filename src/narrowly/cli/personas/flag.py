@@ -132,19 +132,14 @@ def _as_json(one: Curve) -> dict[str, object]:
 
 def _show(flagged: list[FlaggedRow], found: list[Curve], has_words: bool) -> None:
     say(f"{len(flagged)} rows, those first whose answers lie furthest along the direction, beside the model's own:")
-    shown = [
-        [one.line, one.projection, one.loss, one.keywords, *([] if one.planted is None else [one.planted]), safe(one.answer, 60)]
-        for one in flagged[:SHOWN]
-    ]  # fmt: skip
+    shown = []
+    for row in flagged[:SHOWN]:
+        planted = [] if row.planted is None else [row.planted]
+        shown.append([row.line, row.projection, row.loss, row.keywords, *planted, safe(row.answer, 60)])
     columns = ["line", "projection", "loss", "keywords", *(["planted"] if found else []), "answer"]
     console().print(table(columns, shown))
     if not has_words:
         say("no keywords: the direction is of no shipped trait, and --trait names none", "yellow")
     for one in found:
-        points = [
-            f"{next(p for p, r in zip(one.curve.precision, one.curve.recall, strict=True) if r >= recall):.2f} at {recall:g}"
-            for recall in AT_RECALL
-        ]  # fmt: skip
-        say(
-            f"{one.method}: AUC {one.auc:.3f}, average precision {one.curve.average:.3f}; precision {', '.join(points)}"
-        )
+        points = ", ".join(f"{one.curve.at_recall(recall):.2f} at recall {recall:g}" for recall in AT_RECALL)
+        say(f"{one.method}: AUC {one.auc:.3f}, average precision {one.curve.average:.3f}; precision {points}")

@@ -58,9 +58,7 @@ def command(
         str, typer.Option("--strengths", metavar="LIST", help="With commas; --strengths=-2,0,2.")
     ] = "-2,-1,0,1,2",
     layer: Layer = None,
-    bank: Annotated[
-        str | None, typer.Option("--bank", metavar="FILE", help="Questions, as narrowly ask takes.")
-    ] = None,
+    bank: Annotated[str | None, typer.Option("--bank", metavar="FILE", help="Questions, as of narrowly ask.")] = None,
     limit: Annotated[int | None, typer.Option("--limit", min=1, help="The first so many questions.")] = None,
     random: Annotated[int, typer.Option("--random", min=0, max=20, help="Random directions beside each strength.")] = 0,
     ablate: Annotated[bool, typer.Option("--ablate", help="Take the direction out, too.")] = False,
@@ -106,7 +104,8 @@ def _numbers(text: str) -> list[float]:
 def _moved(vector_H: Tensor, directions: Directions, layer: int) -> float:
     """Return how long strength 1 is, as a share of the usual length of the states."""
     card = directions.card
-    return float(vector_H.norm()) / (card.rms[card.layers.index(layer)] * card.hidden**0.5)
+    usual: float = card.rms[card.layers.index(layer)] * card.hidden**0.5
+    return float(vector_H.norm()) / usual
 
 
 def _doses(
