@@ -11,9 +11,12 @@ import os
 import signal
 import sys
 import time
+from collections import Counter
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
+from narrowly.engines import stopping
 from narrowly.evaluate.banks import BankRecord
 from narrowly.evaluate.stage import stages_of
 from narrowly.records.canonical import content_id
@@ -28,6 +31,9 @@ from narrowly.study.run import CellTasks, run_study
 
 FAILS, DIES, FULL, SLOW, QUICK = 1e-6, 2e-6, 3e-6, 4e-6, 5e-6
 """Learning rates that make a cell raise, die by SIGKILL, meet a full disk, or take 0.3 seconds."""
+
+DIES_ONCE, DYING_SHARE = 7e-6, 20
+"""Learning rate that kills the process of every twentieth cell (by its seed) when the cell is tried first."""
 
 TASKS = CellTasks("fake_cells:resolve", "fake_cells:execute", "fake_cells:warm_up")
 
@@ -49,6 +55,38 @@ BANK = BankRecord({"bank": "fake"}, {"judge": "fake"}, ("broad",), ("broad",), {
 
 def buggy(payload: Any = None) -> None:
     raise KeyError("a field that nobody wrote")
+
+
+def gpu_for_a_while(seconds: float) -> list[Any]:
+    began = time.time()
+    time.sleep(seconds)
+    return [os.environ.get("CUDA_VISIBLE_DEVICES"), os.environ.get("SLURMD_NODENAME", "here"), began, time.time()]
+
+
+def until_stopped(payload: Any = None) -> None:
+    with stopping.patient("stopped after its step"):
+        while stopping.requested() is None:
+            time.sleep(0.05)
+
+
+def until_stopped_then_done(state: str) -> int:
+    """Count, in a file, how often this was begun; end once a file `finish` is there, or when asked to stop."""
+    path = Path(state)
+    path.write_text(str(begun := int(path.read_text()) + 1 if path.exists() else 1))
+    with stopping.patient("stopped after its step"):
+        while stopping.requested() is None and not path.with_name("finish").exists():
+            time.sleep(0.05)
+    return begun
+
+
+def begun_and(payload: list[str]) -> None:
+    """Leave a file for every time that this was begun, then end the process: by sys.exit, or by SIGKILL."""
+    name, folder = payload
+    (Path(folder) / f"{name}.{time.time_ns()}").touch()
+    print(f"begun: {name}", flush=True)
+    if name == "exits":
+        sys.exit(0)
+    os.kill(os.getpid(), signal.SIGKILL)
 
 
 def gpu_and_pid(payload: Any = None) -> list[Any]:
@@ -104,6 +142,9 @@ def work(planned: PlannedCell, runs: Path) -> None:
         raise TrainingError("the loss is not finite\n(step 3)")
     if lr == DIES and not (runs / ".healed").exists():
         os.kill(os.getpid(), signal.SIGKILL)
+    first = len(list(marks.glob(f"{planned.cell_id}.*"))) == 1
+    if lr == DIES_ONCE and planned.cell.spec.seed % DYING_SHARE == 3 and first:
+        os.kill(os.getpid(), signal.SIGKILL)
     if lr == FULL:
         raise OSError(errno.ENOSPC, "No space left on device")
     if lr == SLOW:
@@ -120,15 +161,28 @@ def work(planned: PlannedCell, runs: Path) -> None:
     for stage in planned.stages:
         write_text(stage.file(directory), "verdicts")
     write_json(directory / "done", {"seconds": 0.1})
+    (marks / f"{planned.cell_id}.{time.time_ns()}.{os.getpid()}{FINISHED}").touch()
+
+
+FINISHED = ".finished"
 
 
 def executions(out: Path) -> dict[str, int]:
     """Return how often the work of each cell was begun."""
-    counts: dict[str, int] = {}
-    for mark in (out / "runs" / ".marks").glob("*"):
-        cell = mark.name.rsplit(".", 2)[0]
-        counts[cell] = counts.get(cell, 0) + 1
-    return counts
+    return _counted(path.name for path in _marks(out) if not path.name.endswith(FINISHED))
+
+
+def completions(out: Path) -> dict[str, int]:
+    """Return how often the work of each cell was done to its end."""
+    return _counted(path.name.removesuffix(FINISHED) for path in _marks(out) if path.name.endswith(FINISHED))
+
+
+def _marks(out: Path) -> Iterable[Path]:
+    return (out / "runs" / ".marks").glob("*")
+
+
+def _counted(marks: Iterable[str]) -> dict[str, int]:
+    return dict(Counter(mark.rsplit(".", 2)[0] for mark in marks))
 
 
 def study(seeds: int, lr: float = QUICK, name: str = "fake", **arms: float) -> StudySpec:
