@@ -87,7 +87,8 @@ def check(folder: Path, kills: Counter[str], process_output: tuple[str, str], re
     told = json.loads(output)
     print(f"\n{kills.total()} kills: {dict(kills)}; {told['executed']} cells executed, {len(told['failed'])} failed")
     assert kills.total() >= KILLS, errors
-    assert (told["done"], told["executed"], told["failed"]) == (CELLS, CELLS, [])
+    assert (told["done"], told["failed"]) == (CELLS, [])
+    assert told["executed"] <= CELLS, "one that was done when its job was put back counts as found"
     found = content(folder / "out")
     assert found.keys() == reference.keys()
     assert [name for name in found if found[name] != reference[name]] == []

@@ -184,7 +184,7 @@ class Execution:
         from narrowly.study.cell import write_failure
 
         if problem.fatal:
-            raise RunDirectoryError(f"{problem.error}; finished cells are safe: then run the same command again")
+            raise RunDirectoryError(f"{problem.error}; finished cells are safe, and the same command goes on then")
         if read_failure(self.study_dir, cell) is None or problem.kind in (WORKER_DIED, CANCELLED):
             write_failure(self.study_dir, cell, problem)
         self._close(cell.cell_id, problem.error, None)
