@@ -11,7 +11,7 @@ import pytest
 from narrowly.engines import remote, slurm, slurm_queue
 from narrowly.engines.protocol import CANCELLED, WORKER_DIED, Outcome, Task
 from narrowly.engines.slurm import SlurmExecutor
-from narrowly.engines.slurm_job import result_file
+from narrowly.engines.slurm_job import job_of, result_file
 from narrowly.engines.slurm_queue import JobState, said, states_of
 from narrowly.records.engine_spec import SlurmEngine
 from narrowly.records.errors import EngineError
@@ -278,6 +278,12 @@ def test_a_partition_that_does_not_exist_is_named_with_those_that_do(monkeypatch
     slurm_queue.check_cluster("gpu,cpu")
     with pytest.raises(EngineError, match=r"no partition 'gpuu'; did you mean 'gpu'\? \(accepted: cpu, gpu\)"):
         slurm_queue.check_cluster("gpuu")
+
+
+def test_the_task_of_an_array_that_has_the_arrays_own_number_is_still_one_task() -> None:
+    last = {"SLURM_JOB_ID": "45", "SLURM_ARRAY_JOB_ID": "45", "SLURM_ARRAY_TASK_ID": "7"}
+    assert job_of(last) == "45_7"
+    assert job_of({"SLURM_JOB_ID": "46"}) == "46"
 
 
 def test_a_task_in_a_cluster_answers_whatever_happens(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

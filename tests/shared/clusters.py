@@ -15,6 +15,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from narrowly.engines.slurm_job import job_of
 from narrowly.runs.claims import read_claim
 
 TESTS = Path(__file__).parents[1]
@@ -81,8 +82,8 @@ def requeue(pid: int) -> bool:
         lines = Path(f"/proc/{pid}/environ").read_bytes().split(b"\0")
     except OSError:
         return False
-    job = next((line.partition(b"=")[2].decode() for line in lines if line.startswith(b"SLURM_JOB_ID=")), None)
-    return job is not None and subprocess.run(["scontrol", "requeue", job], check=False).returncode == 0
+    job = job_of(dict(line.decode().split("=", 1) for line in lines if b"=" in line))
+    return bool(job) and subprocess.run(["scontrol", "requeue", job], check=False).returncode == 0
 
 
 def kill_at_random(

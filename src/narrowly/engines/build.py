@@ -21,7 +21,9 @@ def needed(module: str, extra: str) -> ModuleType:
     try:
         return import_module(module)
     except ImportError as error:
-        raise MissingExtraError(f"--engine {extra} needs {module}; add it with: {install_hint(extra)}") from error
+        raise MissingExtraError(
+            f"--engine {extra} needs {module.partition('.')[0]}; add it with: {install_hint(extra)}"
+        ) from error
 
 
 def open_cluster(spec: SlurmEngine | RayEngine, folder: Path, warm_up: str | None, workers: int = 0) -> Executor:

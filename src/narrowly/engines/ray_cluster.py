@@ -233,7 +233,9 @@ def _reach(address: str) -> None:
     try:
         socket.create_connection((host.strip("[]"), int(port)), REACH_SECONDS).close()
     except (OSError, OverflowError) as error:
-        raise EngineError(f"no Ray cluster is reached at {address}: {_one_line(error)}") from error
+        raise EngineError(
+            f"no Ray cluster is reached at {address}: {getattr(error, 'strerror', None) or error}"
+        ) from error
 
 
 @contextmanager

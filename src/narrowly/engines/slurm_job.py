@@ -10,6 +10,7 @@ import os
 import signal
 import subprocess
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 from types import FrameType
 
@@ -24,6 +25,15 @@ RESULT = ".result.json"
 def result_file(task_file: Path) -> Path:
     """Return where a task says what became of it."""
     return task_file.with_name(task_file.name.removesuffix(".json") + RESULT)
+
+
+def job_of(environment: Mapping[str, str]) -> str:
+    """Return the id of a job from its environment; in an array that is ARRAY_INDEX.
+
+    SLURM_JOB_ID of one task of each array is the array's own id: a command on it would act on all of them.
+    """
+    array, index = environment.get("SLURM_ARRAY_JOB_ID"), environment.get("SLURM_ARRAY_TASK_ID")
+    return f"{array}_{index}" if array and index else environment.get("SLURM_JOB_ID", "")
 
 
 def run_job(task_file: str, warm_up: str | None, requeues: int) -> None:
@@ -44,7 +54,7 @@ def run_job(task_file: str, warm_up: str | None, requeues: int) -> None:
     signal.signal(signal.SIGTERM, signal.SIG_DFL)  # submitit's own handler only writes a line
     signal.signal(signal.SIGUSR2, near_limit)
     result_file(path).unlink(missing_ok=True)  # of the time before the job was requeued
-    job = os.environ.get("SLURM_JOB_ID", "")
+    job = job_of(os.environ)
     again = os.environ.get("SLURM_RESTART_COUNT", "0")
     print(f"{path.name}: job {job} on {os.environ.get('SLURMD_NODENAME', '?')}, restart {again}", flush=True)
     told = run_task(Task(**read_record(path)), warm_up, None)
