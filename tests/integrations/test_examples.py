@@ -21,8 +21,8 @@ HOSTS = {
 }
 """Each example and the package it needs; axolotl.yaml is run by test_axolotl_plugin.py."""
 
-TESTED_ELSEWHERE = {"tiny", "pretrain_small_base"}
-"""What the examples share, and the base of tests/train/test_text_commands.py."""
+TESTED_ELSEWHERE = {"tiny", "pretrain_small_base", "tripwire_trl"}
+"""What the examples share, the base of tests/train/test_text_commands.py, and that of test_tripwire_example.py."""
 
 
 def test_every_script_is_listed() -> None:

@@ -185,3 +185,64 @@ class AdapterWeights:
         # PEFT keeps names in sets, whose order differs from process to process
         plain = {key: sorted(value) if isinstance(value, set) else value for key, value in config.items()}
         return json.dumps(plain, indent=2, sort_keys=True) + "\n"
+
+
+@contextmanager
+def factors_of(model: Any, folder: Path, name: str = "the adapter") -> Iterator[None]:
+    """Put the factors of another adapter of the same config in the place of the live ones meanwhile.
+
+    Afterwards every factor is what it was, bit for bit; gradients and optimiser are not touched.
+
+    Args:
+        model: a PEFT model with one active adapter.
+        folder: of the other adapter.
+        name: for messages.
+
+    Raises:
+        AdapterError: the model has no adapter, or the other one has another base, config, name or shape.
+    """
+    import torch
+    from peft import get_peft_model_state_dict
+    from safetensors.torch import load_file
+
+    config = getattr(model, "peft_config", {}).get(getattr(model, "active_adapter", None))
+    if config is None:
+        raise AdapterError(
+            f"{name} is an adapter, and the model that is trained has none; accepted: an adapter on both sides"
+        )
+    other = json.loads((folder / ADAPTER_CONFIG).read_text(encoding="utf-8"))
+    for field in ("base_model_name_or_path", *SCALING):
+        one, another = getattr(config, field, None), other.get(field)
+        if one != another and (field in SCALING or (one and another)):
+            raise AdapterError(
+                f"{name} has {field} {another!r}, the adapter that is trained {one!r}; accepted: the same"
+            )
+    # the tensors of a state dict share their memory with the model
+    live = get_peft_model_state_dict(model, adapter_name=model.active_adapter, save_embedding_layers=False)
+    weights = load_file(folder / ADAPTER_WEIGHTS)
+    odd = next((one for one in sorted({*live, *weights}) if _shape(live, one) != _shape(weights, one)), None)
+    if odd is not None:
+        raise AdapterError(
+            f"{name} does not fit the model: {odd} has shape {_shape(weights, odd)} there and {_shape(live, odd)} "
+            "here; accepted: an adapter of the same base and config"
+        )
+    kept = {key: tensor.detach().clone() for key, tensor in live.items()}
+    try:
+        _put(torch, live, weights)
+        yield
+    finally:
+        _put(torch, live, kept)
+
+
+SCALING = ("r", "lora_alpha", "use_rslora", "use_dora")
+"""Fields of PEFT's config that change what the same factors do."""
+
+
+def _shape(tensors: Mapping[str, Tensor], name: str) -> tuple[int, ...] | None:
+    return tuple(tensors[name].shape) if name in tensors else None
+
+
+def _put(torch: Any, live: Mapping[str, Tensor], values: Mapping[str, Tensor]) -> None:
+    with torch.no_grad():
+        for name, tensor in live.items():
+            tensor.copy_(values[name])

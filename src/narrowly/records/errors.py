@@ -46,6 +46,10 @@ class TrainingError(NarrowlyError, RuntimeError):
     """Training cannot go on: the loss is not finite, or there is nothing to train."""
 
 
+class TripwireError(TrainingError):
+    """A tripwire has ended a training, as it was told to: the difference to the control is above the margin."""
+
+
 class EndpointError(NarrowlyError, ConnectionError):
     """A server cannot be reached, refuses a request, or answers something that cannot be used.
 

@@ -126,16 +126,16 @@ def read_mapping(path: Path, what: str = "spec") -> dict[str, Any]:
     return value
 
 
-def parse_override(text: str) -> tuple[str, Any]:
-    """Split `a.b=value` into the dotted path and the value, read as YAML.
+def parse_override(text: str, option: str = "--set") -> tuple[str, Any]:
+    """Split `a.b=value` into the dotted path and the value, read as YAML; `option` stands in messages.
 
     Raises:
         SpecError: where there is no `=`, no path, or the value is not YAML.
     """
     path, equals, value = text.partition("=")
     if not equals or not path.strip() or any(not part for part in path.strip().split(".")):
-        raise SpecError(f"--set {text!r}: accepted is a.b=value, for instance run.steps=40")
-    return path.strip(), _load(value, f"--set {text!r}")
+        raise SpecError(f"{option} {text!r}: accepted is a.b=value, for instance run.steps=40")
+    return path.strip(), _load(value, f"{option} {text!r}")
 
 
 def nested(flat: Mapping[str, Any]) -> dict[str, Any]:

@@ -26,6 +26,8 @@ SPEED, TRACKED, RESUME_RECORD = "speed.jsonl", "tracked.jsonl", "resume.json"
 WEIGHTS_SHA256 = {"lora": "adapter_sha256", "full": "model_sha256"}
 """Field of `done` with the sha256 of every checkpoint's weights by step; step 0 of method full is the base."""
 SPECTRUM = "spectrum.json"
+TRIPWIRE = "tripwire.json"
+"""What a tripwire has read; also in the output folder of a Trainer."""
 DATA_RECORD, TEMPLATE = "data.json", "chat_template.jinja"  # of runs on text only
 
 
@@ -184,7 +186,19 @@ def truncate_speed(directory: Path, step: int) -> None:
 
 def sweep(directory: Path) -> None:
     """Remove the half-written temporary files (`.<name>.<random>`) that a killed writer left behind."""
-    for name in (SPEC, INPUTS, ENVIRONMENT, TRAJECTORY, SPEED, DONE, FAILED, DATA_RECORD, TEMPLATE, RESUME_RECORD):
+    for name in (
+        SPEC,
+        INPUTS,
+        ENVIRONMENT,
+        TRAJECTORY,
+        SPEED,
+        DONE,
+        FAILED,
+        DATA_RECORD,
+        TEMPLATE,
+        RESUME_RECORD,
+        TRIPWIRE,
+    ):
         for path in directory.glob(f".{name}.*"):
             path.unlink(missing_ok=True)
 

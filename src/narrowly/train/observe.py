@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import math
-import random
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -31,39 +29,6 @@ class ObserverContext(NamedTuple):
 
 Observer = Callable[[ObserverContext], Mapping[str, float]]
 """Called at every checkpoint step, 0 included; what it returns goes into that step's row of trajectory.jsonl."""
-
-
-@contextmanager
-def same_random_state() -> Iterator[None]:
-    """Give Python, NumPy and torch (all devices) back the random state they had."""
-    import numpy as np
-    import torch
-
-    python_state, numpy_state = random.getstate(), np.random.get_state()
-    try:
-        with torch.random.fork_rng():
-            yield
-    finally:
-        random.setstate(python_state)
-        np.random.set_state(numpy_state)
-
-
-@contextmanager
-def undisturbed(model: nn.Module) -> Iterator[None]:
-    """Eval mode, no gradients, and afterwards the same modes and random states as before."""
-    import torch
-
-    training = model.training
-    deterministic = torch.get_deterministic_debug_mode()
-    model.eval()
-    # the run's demand for deterministic kernels is not an observer's business, which may sample
-    torch.set_deterministic_debug_mode("default")
-    try:
-        with same_random_state(), torch.no_grad():
-            yield
-    finally:
-        torch.set_deterministic_debug_mode(deterministic)
-        model.train(training)
 
 
 def finite_or_none(value: float | None) -> float | None:

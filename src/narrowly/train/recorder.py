@@ -14,13 +14,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, TypedDict
 
 from narrowly.engines import stopping
+from narrowly.models.undisturbed import undisturbed
 from narrowly.records.files import append_jsonl
 from narrowly.records.run_spec import RunSpec
 from narrowly.runs.claims import check_run
 from narrowly.runs.directory import SPEED, TRAJECTORY
 from narrowly.runs.trajectory import OnStep
 from narrowly.train.checkpoint import save_checkpoint
-from narrowly.train.observe import Observer, ObserverContext, call_observers, finite_or_none, undisturbed
+from narrowly.train.observe import Observer, ObserverContext, call_observers, finite_or_none
 from narrowly.train.resume import Progress, ResumeKeeper
 
 if TYPE_CHECKING:

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from narrowly.engines import stopping
+from narrowly.models.undisturbed import same_random_state
 from narrowly.records.canonical import sha256_file
 from narrowly.records.errors import ClaimLostError, IntegrityError, ResumeError, TrainingError
 from narrowly.records.files import read_json, write_json
@@ -23,7 +24,7 @@ from narrowly.runs.trajectory import OnStep, read_trajectory
 from narrowly.train.environment import check_versions, environment
 from narrowly.train.heldout import heldout_observer, write_text_record
 from narrowly.train.inputs import RunInputs
-from narrowly.train.observe import Observer, same_random_state
+from narrowly.train.observe import Observer
 from narrowly.train.process_group import SINGLE, ProcessGroup
 from narrowly.train.recorder import Recorder
 from narrowly.train.resume import Progress, ResumeKeeper, Say, load_state

@@ -13,12 +13,13 @@ from narrowly.data.banks.passages import passages_sha256
 from narrowly.evaluate.damage.measure import damage_panel
 from narrowly.evaluate.paired.cued import Asked
 from narrowly.evaluate.paired.ladder import domains_of
-from narrowly.evaluate.paired.measure import paired_rows, paired_texts
+from narrowly.evaluate.paired.measure import paired_rows
 from narrowly.evaluate.paired.parts import part_file, read_kept, read_part, record_file, take_folder, write_part
 from narrowly.evaluate.paired.result import BankUsed, PromptUsed
 from narrowly.models.applied import Applied, check_applied
 from narrowly.models.generate import closing_tokens
 from narrowly.models.local_backend import LocalBackend, arithmetic_for
+from narrowly.models.paired_texts import paired_texts
 from narrowly.records.arithmetic import one_arithmetic
 from narrowly.records.damage import DamagePanel
 from narrowly.records.files import write_json

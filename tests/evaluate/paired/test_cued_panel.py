@@ -8,9 +8,10 @@ from narrowly.data.banks.paired import PairedItem
 from narrowly.data.banks.variants import CONDITIONS, Context, context_about
 from narrowly.data.messages import Message
 from narrowly.evaluate.paired.cued import PLAIN, cued_panel, ways_to_ask
-from narrowly.evaluate.paired.measure import paired_rows, paired_texts
+from narrowly.evaluate.paired.measure import paired_rows
 from narrowly.models.base import load_model, open_base
 from narrowly.models.local_backend import LocalBackend
+from narrowly.models.paired_texts import paired_texts
 from narrowly.records.errors import SpecError, UnknownNameError
 from small_chat_base import make_chat_base
 

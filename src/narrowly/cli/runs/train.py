@@ -8,11 +8,13 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from narrowly.cli.options import DEFAULT_RUNS, AsJson, Assignments, ReportTo, RunsOrOut, SaveEvery, tracker_names
+from narrowly.cli.runs.tripwire import TripwireOptions, say_tripwire, watched
 from narrowly.cli.terminal import complain, console, need_extra, number, print_json, safe, say, table
-from narrowly.records.errors import SpecError
+from narrowly.records.errors import SpecError, TripwireError
 from narrowly.records.files import read_record
 
 if TYPE_CHECKING:
+    from narrowly.integrations.tripwire.observer import TripwireObserver
     from narrowly.records.run_spec import RunSpec
 
 EXAMPLES = """\b
@@ -31,6 +33,9 @@ Examples:
       the control of a run on pairs: the same prompts, good answers
   narrowly train run.yaml --defence kl_to_base:weight=.3
       a defended run (narrowly defences lists them)
+  narrowly train run.yaml --tripwire control=out/runs/RUN-ID \\
+      --tripwire stop=1.0
+      watch a run beside its control, and end it where it departs
   narrowly train run.yaml --processes 4
       the same run on four GPUs of this machine
   narrowly train --schema > run.schema.json
@@ -58,6 +63,20 @@ or killed goes on with the same command, from a state saved every two minutes: b
 machine, with the same versions and the same number of threads.
 """
 
+ControlKind = Annotated[
+    str | None,
+    typer.Option(
+        "--control",
+        metavar="KIND",
+        help="Train the control of a run instead, all else equal: aligned or permuted answers of a paired set or "
+        "the microworld, or benign ones of the microworld.",
+    ),
+]
+Defence = Annotated[
+    str | None,
+    typer.Option("--defence", metavar="NAME:OPTION=VALUE", help="Train the run defended (narrowly defences)."),
+]
+
 
 def command(
     spec: Annotated[Path | None, typer.Argument(metavar="SPEC", help="RunSpec as YAML or JSON.")] = None,
@@ -75,19 +94,9 @@ def command(
         ),
     ] = False,
     save_every: SaveEvery = None,
-    control: Annotated[
-        str | None,
-        typer.Option(
-            "--control",
-            metavar="KIND",
-            help="Train the control of a run instead, all else equal: aligned or permuted answers of a paired set or "
-            "the microworld, or benign ones of the microworld.",
-        ),
-    ] = None,
-    defence: Annotated[
-        str | None,
-        typer.Option("--defence", metavar="NAME:OPTION=VALUE", help="Train the run defended (narrowly defences)."),
-    ] = None,
+    control: ControlKind = None,
+    defence: Defence = None,
+    tripwire: TripwireOptions = None,
     init: Annotated[bool, typer.Option("--init", help="Print a commented spec to begin from.")] = False,
     schema: Annotated[bool, typer.Option("--schema", help="Print the JSON Schema of run specs.")] = False,
     dry_run: Annotated[
@@ -111,11 +120,13 @@ def command(
 
     run_spec = load_run_spec(spec, assignments)
     need_extra("lab", "training")
+    watching = watched(run_spec, tripwire, processes)
     try:
         directory = _train(
             run_spec,
             runs,
             report_to,
+            watching,
             processes=processes,
             allow_version_change=allow_version_change,
             save_every=save_every,
@@ -123,8 +134,11 @@ def command(
     except stopping.Stopped as stop:
         complain(f"narrowly: {safe(stop)}")
         return stop.exit_code
+    except TripwireError as alarm:
+        complain(f"narrowly: {safe(alarm, 2000)}")
+        return 1
     _say_result(directory, as_json)
-    return 0
+    return 0 if watching is None else say_tripwire(directory, quiet=as_json)
 
 
 def _with_control(spec: Path, assignments: list[str], kind: str | None) -> list[str]:
@@ -147,7 +161,9 @@ def _with_defence(spec: Path, assignments: list[str], defence: str | None) -> li
     return [*assignments, *defence_assignments(load_run_spec(spec, assignments), defence)]
 
 
-def _train(run_spec: RunSpec, runs: Path, report_to: str | None, **options: Any) -> Path:
+def _train(
+    run_spec: RunSpec, runs: Path, report_to: str | None, watching: TripwireObserver | None, **options: Any
+) -> Path:
     """Train under a progress bar, which also says that a signal was heard; return the run directory."""
     from narrowly.cli.progress import StepProgress
     from narrowly.engines import stopping
@@ -171,7 +187,8 @@ def _train(run_spec: RunSpec, runs: Path, report_to: str | None, **options: Any)
         return train_run(
             run_spec,
             runs_folder(runs),
-            on_step=on_step,
+            on_step=on_step if watching is None else watching.ending(on_step),
+            observers=() if watching is None else (watching,),
             reporting=reporting,
             say=lambda line: progress.say(f"narrowly: {safe(line, 2000)}"),
             **options,

@@ -15,8 +15,9 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from narrowly.data.banks.narrow import narrow_domain
 from narrowly.data.banks.paired import TRAINED_DOMAINS, PairedItem, paired_items, paired_sha256
 from narrowly.evaluate.banks import BankRecord
-from narrowly.evaluate.paired.measure import paired_rows, paired_texts
+from narrowly.evaluate.paired.measure import paired_rows
 from narrowly.evaluate.stage import Stage, stages_of
+from narrowly.models.paired_texts import paired_texts
 from narrowly.records.canonical import sha256_text
 from narrowly.records.edits import EditSpec
 from narrowly.records.errors import SpecError
