@@ -59,7 +59,7 @@ def watched(spec: RunSpec, options: list[str] | None, processes: int) -> Tripwir
 
 
 def say_tripwire(directory: Path, *, quiet: bool = False) -> int:
-    """Print what a tripwire has said of a run; return 1 where one of its readings was an alarm, else 0.
+    """Print what a tripwire has said of a run; return 1 where it was to stop and one was an alarm, else 0.
 
     Args:
         directory: of the run.
@@ -81,9 +81,10 @@ def say_tripwire(directory: Path, *, quiet: bool = False) -> int:
     if not quiet:
         _say_looks(record)
     alarm = next((look for look in record.looks if look.alarm), None)
-    if alarm is not None and record.options.stop is not None:
-        complain(f"narrowly: {safe(alarm_words(alarm, record.options.stop), 2000)}")
-    return int(alarm is not None)
+    if alarm is None or record.options.stop is None:  # an alarm of an earlier command, which asked for a stop
+        return 0
+    complain(f"narrowly: {safe(alarm_words(alarm, record.options.stop), 2000)}")
+    return 1
 
 
 def _say_looks(record: TripwireRecord) -> None:
@@ -104,6 +105,6 @@ def _say_looks(record: TripwireRecord) -> None:
 
 
 def _more(look: TripwireLook) -> str:
-    if look.beside == "start":
-        return "-" if look.slope is None else number(look.slope)
-    return f"[{number(look.low)}, {number(look.high)}]"
+    if look.low is not None and look.high is not None:
+        return f"[{number(look.low)}, {number(look.high)}]"
+    return "-" if look.slope is None else number(look.slope)

@@ -261,7 +261,7 @@ def summary_of(record: TripwireRecord) -> str:
     steps = [one.step for one in record.readings]
     questions, every = len(record.ids), record.options.every
     gaps = [later - earlier for earlier, later in pairwise(steps)]
-    widened = f"; every {every} steps became up to every {max(gaps)}" if gaps and max(gaps) > every else ""
+    widened = f"; up to {max(gaps)} steps between two, {every} were asked for" if gaps and max(gaps) > every else ""
     if not gaps:
         widened = "; the budget paid for no reading after step 0"
     share = record.own_seconds / record.seconds if record.seconds > 0 else 0.0
