@@ -262,6 +262,6 @@ def test_the_budget_widens_the_steps_between_readings_and_the_summary_says_what_
     assert steps == [0, 12, 18, 24, 30, 36]
     assert record.own_seconds == 60 and record.own_seconds / record.seconds <= 0.25
     assert callback.summary() == (
-        "tripwire: 6 readings of 10 questions, 60 pairs, took 60 s, 23 % of 260 s (budget 25 %); up to 12 steps between "
-        "two, 2 were asked for"
+        "tripwire: 6 readings of 10 questions, 60 pairs, took 60 s, 23 % of 260 s (budget 25 %); up to 12 steps "
+        "between two, 2 were asked for"
     )
