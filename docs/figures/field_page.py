@@ -38,6 +38,7 @@ from narrowly.records.run_spec import (
     ScheduleSpec,
     TextData,
 )
+from narrowly.records.steering import SteeringSpec
 from narrowly.records.study_spec import ArmSpec, StudySpec
 from narrowly.records.verdicts import Cuts
 
@@ -105,6 +106,7 @@ def page() -> str:
         section("`adapter`", AdapterSpec),
         section("`schedule`", ScheduleSpec),
         section("`penalty`", PenaltySpec),
+        section("`steering`", SteeringSpec),
         OPTIMISER_HEAD,
         *(section(f"`optimiser`, kind {kind}", model) for kind, model in OPTIMISERS.items()),
         section("A study", StudySpec, 2),

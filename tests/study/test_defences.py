@@ -40,17 +40,21 @@ def identity(run: RunSpec) -> str:
     return run_id(inputs.spec, inputs.resolved)
 
 
-NEEDED: dict[str, dict[str, Any]] = {"norm_matching": {"norm": 3.0}}
+NEEDED: dict[str, dict[str, Any]] = {
+    "norm_matching": {"norm": 3.0},
+    "preventative_steering": {"directions": "evil.safetensors"},
+}
 
 
 @pytest.mark.parametrize("kind", [kind for kind, one in DEFENCES.items() if one.strength_field is not None])
 def test_at_strength_0_a_defence_is_the_undefended_run(kind: str) -> None:
     one = DEFENCES[kind]
-    none = defence_spec({"kind": kind, str(one.strength_field): one.zero})
+    needed = NEEDED.get(kind, {})
+    none = defence_spec({"kind": kind, **needed, str(one.strength_field): one.zero})
     plan = none.plan(RUN)
     assert plan == (RUN, (), None, None)
     assert none.strength == one.zero
-    assert defence_spec(kind).plan(RUN) != plan  # the default strength is not 0
+    assert defence_spec({"kind": kind, **needed}).plan(RUN) != plan  # the default strength is not 0
 
 
 @pytest.mark.parametrize("kind", DEFENCES)
@@ -59,7 +63,7 @@ def test_each_defence_names_source_cost_and_stage_and_leaves_all_else_of_the_run
     assert described["stage"] in ("before", "during", "after") and described["source"] and described["cost"]
     plan = defence_spec({"kind": kind, **NEEDED.get(kind, {})}).plan(RUN)
     differs = {name for name in RunSpec.model_fields if getattr(plan.run, name) != getattr(RUN, name)}
-    allowed = {"before": {"data"}, "during": {"optimiser", "penalty", "objective"}, "after": set()}
+    allowed = {"before": {"data"}, "during": {"optimiser", "penalty", "objective", "steering"}, "after": set()}
     assert differs <= allowed[described["stage"]]
     later = bool(plan.edits) or plan.after is not None or plan.again is not None
     assert later == (described["stage"] == "after")

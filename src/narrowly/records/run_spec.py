@@ -13,7 +13,6 @@ from pydantic import Field, SerializerFunctionWrapHandler, model_serializer, mod
 from narrowly.records.added_later import ADDED_LATER, unused_additions
 from narrowly.records.canonical import content_id
 from narrowly.records.data_specs import (
-    PREFERENCES,
     WORLD_DATA,
     DataSpec,
     MicroData,
@@ -25,10 +24,12 @@ from narrowly.records.data_specs import (
 )
 from narrowly.records.errors import SpecError
 from narrowly.records.mappings import read_mapping, with_assignments
-from narrowly.records.objectives import PREFERENCE_KINDS, KlToBase, ObjectiveSpec, SailRevKl, SupervisedObjective
+from narrowly.records.objective_faults import BESIDE, objective_faults
+from narrowly.records.objectives import ObjectiveSpec, SupervisedObjective
 from narrowly.records.optimisers.registry import OptimiserSpec
 from narrowly.records.penalties import PenaltySpec
 from narrowly.records.spec import Spec, validated
+from narrowly.records.steering import SteeringSpec
 
 __all__ = [
     "ALL_LINEAR",
@@ -137,6 +138,9 @@ class RunSpec(Spec):
     optimiser: OptimiserSpec = Field(description="its `kind` chooses one of the optimisers below")
     schedule: ScheduleSpec = Field(ScheduleSpec(), description="of the learning rate; below")
     penalty: PenaltySpec | None = Field(None, description="the spectral penalty; below. Null: none")
+    steering: Annotated[SteeringSpec | None, ADDED_LATER] = Field(
+        None, description="preventative steering: a direction is added to states in training only; below. Null: none"
+    )
     steps: int = Field(
         80,
         ge=1,
@@ -227,44 +231,17 @@ class RunSpec(Spec):
                 "the microworld merges adapters into the base, which 4 bits would round)"
             )
         found += self._faults_of_full() if self.method == "full" else []
-        found += self._faults_of_objective()
+        found += objective_faults(self.objective, self.data, {name: getattr(self, name) for name in BESIDE})
+        if self.adapter.dropout and self.objective.kind != "supervised":
+            found.append(
+                f"adapter.dropout is {self.adapter.dropout:g} with objective {self.objective.kind}, accepted: 0 (the "
+                "reference has none)"
+            )
+        if self.steering is not None and self.objective.kind != "supervised":
+            found.append(f"steering is given with objective {self.objective.kind}, accepted: supervised")
         if self.method == "lora" and self.spectrum_rank != RunSpec.model_fields["spectrum_rank"].default:
             found.append("spectrum_rank is given with method lora, accepted: with method full only")
         return [fault for fault in found if fault is not None]
-
-    def _faults_of_objective(self) -> list[str]:
-        found, objective, source = [], self.objective, self.data.source
-        preferences = objective.kind in PREFERENCE_KINDS
-        if preferences != isinstance(self.data, PREFERENCES):
-            accepted = "micro_preferences or preferences" if preferences else "micro, rows or text"
-            found.append(f"data.source is {source} with objective {objective.kind}, accepted: {accepted}")
-        if isinstance(objective, KlToBase) and (objective.data.source == "micro_others") != (source == "micro"):
-            accepted = "micro_others" if source == "micro" else "rows or text"
-            found.append(
-                f"objective.data.source is {objective.data.source} with data.source {source}, accepted: {accepted}"
-            )
-        if isinstance(objective, SailRevKl) and objective.variant == "pr" and source == "preferences":
-            found.append(
-                "objective.variant is pr with data.source preferences, accepted: dp or pp (only the microworld scores "
-                "every answer)"
-            )
-        if objective.kind != "supervised":
-            others = {"method": "lora", "packing": False, "batching": "shuffled"}
-            found += [
-                f"{name} is {str(value).lower()} with objective {objective.kind}, accepted: {str(plain).lower()}"
-                for name, plain in others.items()
-                if (value := getattr(self, name)) != plain
-            ]
-            if self.adapter.dropout:
-                found.append(
-                    f"adapter.dropout is {self.adapter.dropout:g} with objective {objective.kind}, accepted: 0 (the "
-                    "reference has none)"
-                )
-        if self.start is not None and self.method == "full":
-            found.append("start is given with method full, accepted: method lora (it names an adapter)")
-        if self.start is not None and self.init_seed is not None:
-            found.append(f"init_seed is {self.init_seed} beside start, which draws no LoRA init; accepted: null")
-        return found
 
     def _faults_of_full(self) -> list[str | None]:
         found: list[str | None] = []
@@ -293,11 +270,11 @@ class RunSpec(Spec):
         """Write steps or epochs, never both, so that what is written can be read again.
 
         Beside epochs, a default warm-up is left out: it is fitted once the steps are known, where a typed one stays.
-        An init_seed, an objective and a start that are not given are left out, so that an earlier spec is written as it
-        was.
+        An init_seed, an objective, a start and a steering that are not given are left out, so that an earlier spec is
+        written as it was.
         """
         fields: dict[str, Any] = handler(self)
-        for name in {"init_seed", "objective", "start"} & unused_additions(self):
+        for name in {"init_seed", "objective", "start", "steering"} & unused_additions(self):
             fields.pop(name, None)
         fields.pop("epochs" if self.epochs is None else "steps", None)
         if self.epochs is not None and "warmup_steps" not in self.schedule.model_fields_set and "schedule" in fields:
@@ -366,10 +343,13 @@ class ResolvedInputs(Spec):
     start_sha256: Annotated[str | None, ADDED_LATER] = Field(
         None, description="sha256 of the weights of the adapter that the run starts from"
     )
+    steering_sha256: Annotated[str | None, ADDED_LATER] = Field(
+        None, description="sha256 of the directions that states are moved along in training"
+    )
 
     @model_serializer(mode="wrap")
-    def _start_where_there_is_one(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        """Leave the start of a run from the base out, so that an earlier record is written as it was."""
+    def _later_ones_where_there_are_any(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """Leave start and steering out where there are none, so that an earlier record is written as it was."""
         fields: dict[str, Any] = handler(self)
         return {name: value for name, value in fields.items() if name not in unused_additions(self)}
 
@@ -379,6 +359,8 @@ def run_id(spec: RunSpec, inputs: ResolvedInputs) -> str:
     body: dict[str, Any] = spec.model_dump(mode="json", exclude={"base", "data", "start", *unused_additions(spec)})
     if "objective" in body:
         body["objective"].pop("data", None)  # rows are in the id by content
+    if "steering" in body:
+        body["steering"].pop("directions")  # likewise
     return content_id({"spec": body, "inputs": inputs.model_dump(mode="json")})
 
 

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from importlib import import_module
 from pathlib import Path
-from typing import NamedTuple, cast
+from typing import TYPE_CHECKING, NamedTuple, cast
 
 from narrowly.data.rows import Row, check_rows, rows_sha256
 from narrowly.data.run_rows import RunRows
@@ -15,6 +16,10 @@ from narrowly.records.data_specs import MicroData, MicroOthers
 from narrowly.records.objectives import KlToBase
 from narrowly.records.run_spec import ALL_LINEAR, ResolvedInputs, RunSpec
 from narrowly.train.start import find_start, started
+from narrowly.train.steering import steered
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 READERS = {
     "micro": ("narrowly.microworld.treated", "micro_rows"),
@@ -36,6 +41,7 @@ class RunInputs(NamedTuple):
         spec: what is trained: epochs counted in steps, the default target modules those that the base has.
         others: rows outside the narrow domain that the objective asks for.
         start: the adapter's folder that training starts from; None: from the base.
+        steering: the direction that states are moved along, by layer, in training; None: none.
     """
 
     base: Base
@@ -44,6 +50,7 @@ class RunInputs(NamedTuple):
     spec: RunSpec
     others: tuple[Row, ...] = ()
     start: Path | None = None
+    steering: Mapping[int, Tensor] | None = None
 
     @property
     def rows(self) -> tuple[Row, ...]:
@@ -95,6 +102,7 @@ def load_inputs(spec: RunSpec) -> RunInputs:
     """
     base = open_base(spec.base)
     config_sha256, tokenizer_sha256 = base.config_sha256, base.tokenizer_sha256
+    steering, steering_sha256, spec = steered(spec, base)
     start, start_sha256 = (None, None) if spec.start is None else find_start(spec.start, base)
     data, others = checked_rows(spec, base), other_rows(spec, base)
     data_sha256 = rows_sha256(data.rows)
@@ -110,9 +118,10 @@ def load_inputs(spec: RunSpec) -> RunInputs:
         template_sha256=base.template_sha256 if data.template is None else sha256_text(data.template),
         data_sha256=data_sha256,
         start_sha256=start_sha256,
+        steering_sha256=steering_sha256,
     )
     typed = settled(spec if start is None else started(spec, start), base, len(data.rows))
-    return RunInputs(base, data, resolved, typed, others, start)
+    return RunInputs(base, data, resolved, typed, others, start, steering)
 
 
 def settled(spec: RunSpec, base: Base, rows: int) -> RunSpec:

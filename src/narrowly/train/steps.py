@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from narrowly.records.errors import TrainingError
 from narrowly.records.run_spec import RunSpec
@@ -12,6 +13,9 @@ from narrowly.train.process_group import SINGLE, ProcessGroup
 from narrowly.train.recorder import FinishedStep, Recorder
 from narrowly.train.resume import Progress
 from narrowly.train.state import TrainState
+
+if TYPE_CHECKING:
+    from narrowly.train.trainer import Around
 
 
 def train_steps(
@@ -68,7 +72,17 @@ def train_steps(
     optimizers = state.optimizer, state.scheduler
     steps = spec.steps - first_step
     trainer = RunTrainer(
-        state.model, spec, objective, steps, folder, optimizers, record, penalty, group, progress.micro_batches
+        state.model,
+        spec,
+        objective,
+        steps,
+        folder,
+        optimizers,
+        record,
+        penalty,
+        group,
+        progress.micro_batches,
+        _steering(spec, inputs),
     )
     if recorder is not None:
         recorder.check_stop(progress.step)
@@ -80,3 +94,13 @@ def train_steps(
             recorder.write_speed()
     if progress.step != spec.steps:
         raise TrainingError(f"training stopped after step {progress.step} of {spec.steps} without saying why")
+
+
+def _steering(spec: RunSpec, inputs: RunInputs) -> Around | None:
+    """Return what is entered around the passes of a micro-batch: preventative steering, or None."""
+    if spec.steering is None or inputs.steering is None:
+        return None
+    from narrowly.directions.steering import added
+
+    directions, strength = inputs.steering, spec.steering.strength
+    return lambda model: added(model, directions, strength)

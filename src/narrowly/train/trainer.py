@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -25,6 +26,10 @@ if TYPE_CHECKING:
     from torch import Tensor, nn
 
     from narrowly.integrations.penalty_callback import PenaltyCallback
+
+
+Around = Callable[["nn.Module"], AbstractContextManager[None]]
+"""Makes a context of a model."""
 
 
 class RecordCallback(TrainerCallback):  # type: ignore[misc]
@@ -105,6 +110,8 @@ class RunTrainer(Trainer):  # type: ignore[misc]
         penalty: the penalty's callback, or None.
         group: the processes that share every step.
         micro_batches: of a run that is resumed, by rank; empty for one that begins.
+        around: entered with the model around forward and backward pass of every micro-batch, and nothing else; or
+            None.
 
     Attributes:
         micro_batch: rows of the next forward pass.
@@ -123,8 +130,9 @@ class RunTrainer(Trainer):  # type: ignore[misc]
         penalty: PenaltyCallback | None,
         group: ProcessGroup = SINGLE,
         micro_batches: tuple[int, ...] = (),
+        around: Around | None = None,
     ) -> None:
-        self._objective, self._penalty, self._group = objective, penalty, group
+        self._objective, self._penalty, self._group, self._around = objective, penalty, group, around
         self._step_loss: Tensor | None = None
         self._trainable = [parameter for parameter in model.parameters() if parameter.requires_grad]
         # what did not fit before the stop does not fit after it
@@ -262,10 +270,11 @@ class RunTrainer(Trainer):  # type: ignore[misc]
                 {key: value[start : start + self.micro_batch] for key, value in inputs.items()}
                 for start in range(0, rows, self.micro_batch)
             ]
-        losses = [
-            super(RunTrainer, self).training_step(model, self._objective.prepare(part), num_items_in_batch)
-            for part in parts
-        ]
+        with nullcontext() if self._around is None else self._around(model):
+            losses = [
+                super(RunTrainer, self).training_step(model, self._objective.prepare(part), num_items_in_batch)
+                for part in parts
+            ]
         return torch.stack(losses).sum()
 
     def _halve(self, inputs: dict[str, Any], error: torch.OutOfMemoryError) -> None:

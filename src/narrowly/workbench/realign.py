@@ -110,7 +110,7 @@ def realigning_run(spec: RunSpec, by: RealignmentByDpo | RealignmentBySail, pref
     Raises:
         SpecError: a preference file for an organism of the microworld, or none for another one.
     """
-    plain = changed(spec, penalty=None, objective=SupervisedObjective(), start=None, init_seed=None)
+    plain = changed(spec, penalty=None, steering=None, objective=SupervisedObjective(), start=None, init_seed=None)
     if isinstance(spec.data, MicroData) != (preferences is None):
         accepted = "no --preferences (its world has them)" if preferences else "--preferences FILE"
         raise SpecError(f"the organism was trained on data.source {spec.data.source}, accepted: {accepted}")
@@ -126,6 +126,7 @@ def relapsing_run(spec: RunSpec, steps: int, realigned: Path) -> RunSpec:
     """Return the run that goes on from a realigned organism on the narrow data of the one before."""
     fields: dict[str, Any] = {
         "penalty": None,
+        "steering": None,
         "objective": SupervisedObjective(),
         "start": str(realigned),
         "init_seed": None,

@@ -92,10 +92,11 @@ class Defence(Spec):
     def _check(self, run: RunSpec) -> None:
         """Refuse a run that is defended already, or realigned."""
         kind = type(self).model_fields["kind"].default
-        if run.objective.kind != "supervised" or run.penalty is not None:
-            found = f"objective {run.objective.kind}" if run.objective.kind != "supervised" else "a penalty"
+        has = [f"objective {run.objective.kind}"] if run.objective.kind != "supervised" else []
+        has += [name for name in ("penalty", "steering") if getattr(run, name) is not None]
+        if has:
             raise SpecError(
-                f"defence {kind}: the run has {found}, accepted: an undefended run (supervised, no penalty)"
+                f"defence {kind}: the run has {' and '.join(has)}, accepted: an undefended run (supervised, no penalty)"
             )
 
     def micro_data(self, run: RunSpec) -> MicroData:

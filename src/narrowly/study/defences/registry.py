@@ -17,6 +17,7 @@ from narrowly.study.defences.data_treatments import CorrectedRows, InoculationPr
 from narrowly.study.defences.early_stopping import EarlyStopping
 from narrowly.study.defences.kl_to_base import KlToBase
 from narrowly.study.defences.other_optimiser import Muon, SpectralPower
+from narrowly.study.defences.preventative_steering import PreventativeSteering
 from narrowly.study.defences.protocol import Defence
 from narrowly.study.defences.realignment import RealignmentByDpo, RealignmentBySail
 from narrowly.study.defences.scaling import NormMatching, Scaling
@@ -27,7 +28,7 @@ DEFENCES: dict[str, type[Defence]] = {
     one.model_fields["kind"].default: one
     for one in (
         Undefended, Scaling, NormMatching, EarlyStopping, Muon, SpectralPower, SpectralPenaltyAtFixedNorm, KlToBase,
-        InterleavedRows, InoculationPrompting, CorrectedRows, RealignmentByDpo, RealignmentBySail,
+        PreventativeSteering, InterleavedRows, InoculationPrompting, CorrectedRows, RealignmentByDpo, RealignmentBySail,
     )
 }  # fmt: skip
 """Every defence by the name of its kind."""
