@@ -53,7 +53,7 @@ def test_at_strength_0_a_defence_is_the_undefended_run(kind: str) -> None:
     none = defence_spec({"kind": kind, **needed, str(one.strength_field): one.zero})
     plan = none.plan(RUN)
     assert plan == (RUN, (), None, None)
-    assert none.strength == one.zero
+    assert none.dose == one.zero
     assert defence_spec({"kind": kind, **needed}).plan(RUN) != plan  # the default strength is not 0
 
 

@@ -64,7 +64,7 @@ def realignment_named(text: str) -> RealignmentByDpo | RealignmentBySail:
     found: Defence = defence_spec(text)
     if not isinstance(found, RealignmentByDpo | RealignmentBySail):
         raise SpecError(f"--by is {text!r}, accepted: realign_dpo or realign_sail, with options")
-    if found.strength == 0:
+    if found.dose == 0:
         raise SpecError("steps is 0, which realigns nothing; accepted: 1 or more")
     return found
 

@@ -70,7 +70,7 @@ class Defence(Spec):
     zero: ClassVar[float] = 0.0
 
     @property
-    def strength(self) -> float | None:
+    def dose(self) -> float | None:
         """Return the value of the option that is its strength."""
         return None if self.strength_field is None else float(getattr(self, self.strength_field))
 
@@ -84,7 +84,7 @@ class Defence(Spec):
             SpecError: a run that the defence cannot be put on.
         """
         self._check(run)
-        return Plan(run) if self.strength == self.zero and self.strength_field is not None else self._plan(run)
+        return Plan(run) if self.dose == self.zero and self.strength_field is not None else self._plan(run)
 
     def _plan(self, run: RunSpec) -> Plan:
         raise NotImplementedError
