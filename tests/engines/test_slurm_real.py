@@ -128,10 +128,9 @@ def test_a_preempted_task_saves_its_state_and_comes_back(tmp_path: Path) -> None
     for number in range(2):  # both nodes
         low.submit(Task(str(number), "fake_cells:until_stopped_then_done", str(tmp_path / f"state-{number}")))
     end = time.monotonic() + PATIENCE
-    while len(low.in_flight()) < 2:
+    while not all((tmp_path / f"state-{number}").exists() for number in range(2)):
         assert time.monotonic() < end
         low.poll(0.2)
-    time.sleep(3)  # their processes have begun
     high = open_cluster(SlurmEngine(partition="urgent", poll_seconds=0.5, cpus=2), tmp_path / "high" / "engine", None)
     high.submit(Task("high", "builtins:len", [1, 2]))
     assert outcomes(high, 1)["high"].result == 2

@@ -2,28 +2,10 @@
 
 from __future__ import annotations
 
-from importlib import import_module
 from pathlib import Path
-from types import ModuleType
 
 from narrowly.engines.protocol import Executor
 from narrowly.records.engine_spec import RayEngine, SlurmEngine
-from narrowly.records.errors import MissingExtraError
-from narrowly.records.install import install_hint
-
-
-def needed(module: str, extra: str) -> ModuleType:
-    """Import the package behind an engine.
-
-    Raises:
-        MissingExtraError: it is not installed; the message names the extra.
-    """
-    try:
-        return import_module(module)
-    except ImportError as error:
-        raise MissingExtraError(
-            f"--engine {extra} needs {module.partition('.')[0]}; add it with: {install_hint(extra)}"
-        ) from error
 
 
 def open_cluster(spec: SlurmEngine | RayEngine, folder: Path, warm_up: str | None, workers: int = 0) -> Executor:

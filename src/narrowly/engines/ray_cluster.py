@@ -17,7 +17,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
-from narrowly.engines.build import needed
+from narrowly.engines.extras import needed
 from narrowly.engines.local import usable_cores
 from narrowly.engines.protocol import WORKER_DIED, Outcome, Place, Problem, Task
 from narrowly.engines.ray_job import run_on_ray

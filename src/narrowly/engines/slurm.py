@@ -13,7 +13,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from narrowly.engines.build import needed
+from narrowly.engines.extras import needed
 from narrowly.engines.protocol import CANCELLED, WORKER_DIED, Outcome, Place, Problem, Task
 from narrowly.engines.remote import not_shared, outcome_of
 from narrowly.engines.slurm_job import RESULT, result_file, run_job

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from narrowly.engines.build import needed
+from narrowly.engines.extras import needed
 from narrowly.engines.slurm_queue import LARGEST_ARRAY
 from narrowly.records.engine_spec import SlurmEngine
 

@@ -101,6 +101,19 @@ class Execution:
         self.tasks[cells[0].cell_id] = list(cells)
         self.engine.submit(Task(cells[0].cell_id, self.function, payload))
 
+    def finish(self, cells: Sequence[PlannedCell], size: int) -> tuple[int, list[Failure]]:
+        """Take cells through the engine, so many to a task; return how many this command did, and those that failed.
+
+        Raises:
+            RunDirectoryError: what every other task must meet too: a full disk, storage that is not shared.
+        """
+        fresh = self.adopt(cells)
+        for start in range(0, len(fresh), size):
+            self.submit(fresh[start : start + size])
+        while self.open:
+            self.advance()
+        return self.executed, self.failed
+
     def adopt(self, cells: Sequence[PlannedCell]) -> list[PlannedCell]:
         """Take over the tasks that an earlier command has left in the engine's queue; return the cells they leave."""
         by_run = {cell.run_id: cell for cell in cells}

@@ -129,13 +129,7 @@ def run_study(
         observer.planned(len(planned), len(planned) - len(todo), estimate, count)
         common = {"report_to": list(report_to), "save_every": save_every}
         execution = Execution(engine, tasks.execute, observer, runs, study_dir, common, where.retries)
-        size = getattr(where, "cells", 1)
-        fresh = execution.adopt(todo)
-        for start_of in range(0, len(fresh), size):
-            execution.submit(fresh[start_of : start_of + size])
-        while execution.open:
-            execution.advance()
-        executed, failed = execution.executed, execution.failed
+        executed, failed = execution.finish(todo, 1 if isinstance(where, LocalEngine) else where.cells)
     except (stopping.Stopped, KeyboardInterrupt):
         if left := engine.stop():
             observer.said(left)

@@ -93,12 +93,19 @@ def command(
         basis = "from finished cells" if seen.measured else f"{default}, none measured yet"
         time_left = f"about {duration(seen.seconds or 0)} on {count} workers ({basis})"
         say(summary + (f"; {time_left}" if left else ""))
+    _say_rest(spec, planned, prereg, on_cluster)
+    return 0
+
+
+def _say_rest(
+    spec: StudySpec, planned: Sequence[Cell], prereg: PreregRecord | None, on_cluster: Mapping[str, Any] | None
+) -> None:
+    """Print what is not evaluated, the preregistration, and what a cluster would get."""
     _say_unjudged(planned)
     if prereg is not None:
         _say_prereg(spec, prereg)
     if on_cluster is not None:
         _say_cluster(on_cluster)
-    return 0
 
 
 def _say_cluster(found: Mapping[str, Any]) -> None:
