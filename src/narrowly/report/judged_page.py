@@ -19,9 +19,9 @@ from narrowly.report.judged_tables import (
     UNCALIBRATED_NOTE,
     class_table,
     difference_table,
+    group_tables,
     headline_of,
     origin_pairs,
-    part_table,
     question_table,
     rate_table,
     surface_fold,
@@ -127,7 +127,7 @@ def _rate_parts(result: JudgedResult) -> list[Part]:
         parts.append(table)
     if result.difference is not None and result.difference.unequally_judged:
         parts.append(Note("The judge failed on one arm more than on the other: their rates do not compare.", "warning"))
-    return [*parts, rate_table(result), part_table(result)]
+    return [*parts, rate_table(result), *group_tables(result)]
 
 
 def _figure(result: JudgedResult, rows: Sequence[Verdict], names: QuestionNames, *, shared: bool) -> Figure:

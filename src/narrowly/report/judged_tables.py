@@ -80,18 +80,30 @@ def _count(arm: Arm, outcome: OutcomeClass) -> Cell:
     return Cell(str(found), [percent(found / arm.answers, 1)], sort=found)
 
 
-def part_table(result: JudgedResult) -> Table:
-    """Return joint and literature rate by part of the bank."""
+GROUPS = {
+    "part": "Parts of the bank are chosen by hash; they should agree within their intervals.",
+    "rung": "Rungs of the ladder of a training: questions of its own topics, of other topics, and about the model.",
+}
+"""Caption of each kind of group of questions, by the first word of its name."""
+
+
+def group_tables(result: JudgedResult) -> list[Table]:
+    """Return joint and literature rate by part of the bank, and by rung where it is known what was trained on."""
+    found = (_group_table(result, kind, caption) for kind, caption in GROUPS.items())
+    return [table for table in found if table.rows]
+
+
+def _group_table(result: JudgedResult, kind: str, caption: str) -> Table:
     rows: list[list[Cell | Words]] = []
     for arm in result.arms:
         for group in arm.classes:
-            if group == ALL:
+            if group.partition(" ")[0] != kind:
                 continue
             found = {rate.name: rate for rate in arm.rates if rate.group == group}
             joint, literature = found["joint rate"], found["literature rate"]
             rows.append(
                 [
-                    Cell(group, [arm.name]),
+                    Cell(group.removeprefix(f"{kind} ").replace("_", " "), [arm.name]),
                     value(joint),
                     plain(joint.n, 0),
                     value(literature),
@@ -100,14 +112,13 @@ def part_table(result: JudgedResult) -> Table:
                 ]
             )
     columns = [
-        Column("part"),
+        Column(kind),
         Column("joint rate", kind="number"),
         Column("n", kind="number"),
         Column("literature rate", kind="number"),
         Column("n", kind="number"),
         Column("questions", kind="number"),
     ]
-    caption = "Parts of the bank are chosen by hash; they should agree within their intervals."
     return Table(caption, columns, rows, stacked=True)
 
 

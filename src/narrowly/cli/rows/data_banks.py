@@ -10,7 +10,8 @@ import typer
 
 from narrowly.cli.options import AsJson
 from narrowly.cli.rows.data_rows import app
-from narrowly.cli.terminal import console, need_extra, say, table
+from narrowly.cli.terminal import console, need_extra, safe, say, table
+from narrowly.records.errors import SpecError
 
 __all__ = ["app", "pairs"]
 
@@ -25,13 +26,27 @@ def pairs(
         bool,
         typer.Option("--test", help="Ask about the untouched test set; the reader is trained on the shipped bank."),
     ] = False,
+    lm_eval: Annotated[
+        Path | None,
+        typer.Option("--lm-eval", metavar="FOLDER", help="Write it as tasks of lm-evaluation-harness, and end."),
+    ] = None,
+    template: Annotated[
+        str | None,
+        typer.Option("--template", metavar="MODEL", help="Of --lm-eval: write texts as this model is trained."),
+    ] = None,
+    thinking: Annotated[
+        bool | None, typer.Option("--thinking/--no-thinking", help="Of --template, where it has that mode.")
+    ] = None,
     as_json: AsJson = False,
 ) -> int:
     """Show a paired bank: its domains, and how well words and length alone tell harmful answers from aligned ones."""
     need_extra("lab", "narrowly data pairs")
+    if lm_eval is not None:
+        return _write_tasks(path, test, lm_eval, template, thinking)
+    if template is not None or thinking is not None:
+        raise SpecError(f"{'--template' if template else '--thinking'} belongs to --lm-eval FOLDER, which is not given")
     from narrowly.data.banks.cues import cues_in
     from narrowly.data.banks.paired import paired_items, paired_test_items, read_paired
-    from narrowly.records.errors import SpecError
 
     if test and path is not None:
         raise SpecError("--test asks about the test set of the shipped bank; it takes no BANK")
@@ -57,4 +72,24 @@ def pairs(
     say(f"bank {report.sha256}", style="dim")
     if test:
         say(f"test set {report.asked_sha256}", style="dim")
+    return 0
+
+
+def _write_tasks(path: Path | None, test: bool, folder: Path, template: str | None, thinking: bool | None) -> int:
+    """Write a bank as tasks of lm-evaluation-harness, and say how they are run."""
+    from narrowly.data.banks.paired import paired_items, paired_test_items, read_paired
+    from narrowly.integrations.lm_eval import GROUP, write_lm_eval
+    from narrowly.models.asked import tokenizer_named
+
+    if test and path is not None:
+        raise SpecError("--test writes the test set of the shipped bank; it takes no BANK")
+    if folder.exists() and not folder.is_dir():
+        raise SpecError(f"--lm-eval {safe(folder)} is a file, accepted: a folder")
+    items = paired_test_items() if test else paired_items() if path is None else read_paired(path)
+    tokenizer = None if template is None else tokenizer_named(template, thinking)
+    files = write_lm_eval(items, folder, tokenizer, thinking=thinking)
+    say(f"{len(items)} questions in {len(files)} files of {safe(folder)}; run them with:")
+    chat = "" if template is not None else " --apply_chat_template"
+    say(f"  lm_eval run --model hf --model_args pretrained={safe(template or 'MODEL')} --tasks {GROUP} "
+        f"--include_path {safe(folder)}{chat}")  # fmt: skip
     return 0
