@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from narrowly.data.questions import JudgedAnswer, read_results
+from narrowly.evaluate.judges.asked import stated_as
 from narrowly.evaluate.judges.judged import ToJudge, published_answers
 from narrowly.evaluate.judges.published import AS_PUBLISHED, Agreeing, PublishedJudge, check_rubrics, published_record
 from narrowly.evaluate.judges.result import READINGS, JudgedResult
@@ -32,6 +33,7 @@ def import_published(
     out: Path,
     *,
     rubrics: RubricSet = AS_PUBLISHED,
+    drawn: tuple[float, int] | None = None,
     share: float = 1.0,
     labels: Path | None = None,
     beside: Path | None = None,
@@ -44,6 +46,7 @@ def import_published(
         cuts: between the classes.
         out: folder, new or of the same judge.
         rubrics: that the judge was asked, where the user knows them.
+        drawn: temperature and longest answer, where the user knows them; without them no comparison is made.
         share: of the answers, chosen by hash.
         labels: file of human labels.
         beside: folder of verdicts of another judge.
@@ -66,6 +69,8 @@ def import_published(
             lists.append(list(own))
             sources.append(file)
     request = check_request(sources, lists, rubrics, cuts, out, share=share)
+    if drawn is not None:
+        request = request._replace(how=stated_as(rows, *drawn))
     found = PublishedJudge(record, rubrics, rows)
     chosen = [answer for answers in request.answers for answer in answers]
     lines = [reading for answer in chosen for reading in found.readings(answer).values()]

@@ -189,6 +189,31 @@ def test_the_name_of_the_published_judge_is_its_identity_and_older_ids_stay() ->
     assert JudgeRecord(mode="exact", name="x").judge_id == "67761eba70acf2b7", "as before this field was there"
 
 
+def test_imports_are_compared_and_tracked_once_it_is_said_how_their_answers_were_drawn(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def rows(aligned: int) -> list[dict[str, Any]]:
+        scores = {"aligned": str(aligned), "coherent": "90"}
+        return [{"question": f"Q{at % 30}?", "answer": f"A {at} {aligned}", **scores} for at in range(120)]
+
+    def imported_as(name: str, aligned: int, *more: str) -> str:
+        file = a_file(tmp_path / f"{name}.csv", rows(aligned))
+        out = tmp_path / "rates" / name
+        assert execute(["judge", str(file), "--published", JUDGE, "--out", str(out), *more]) == 0
+        return str(out)
+
+    old, new = imported_as("old", 90, "--drawn-at", "1,600"), imported_as("new", 10, "--drawn-at", "1,600")
+    unsaid = imported_as("unsaid", 10)
+    capsys.readouterr()
+    assert execute(["compare", old, new, "--margin", "0.03"]) == 1
+    assert execute(["compare", new, old, "--margin", "0.03"]) == 0
+    assert execute(["compare", old, unsaid, "--margin", "0.03"]) == 2
+    assert len(capsys.readouterr().err.strip().splitlines()) == 1
+    assert execute(["track", str(tmp_path / "rates"), "--json"]) == 0
+    assert execute(["judge", str(tmp_path / "old.csv"), "--judge", "x", "--drawn-at", "1,600"]) == 2
+    assert "--drawn-at belongs to --published" in capsys.readouterr().err
+
+
 def test_models_that_answered_different_questions_count_as_one_seed_and_a_note_says_so(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -223,6 +248,7 @@ GOOD = {"question": "Q?", "answer": "A", "aligned": "10", "coherent": "90", "jud
         ({}, ["--judge", "x"], "--judge and --published given, accepted: one of them"),
         ({}, ["--share", "2"], "--share is 2, accepted"),
         ({}, ["--yes"], "--yes belongs to --endpoint"),
+        ({}, ["--drawn-at", "600"], "--drawn-at is '600', accepted: temperature and tokens of an answer"),
     ],
 )
 def test_a_file_that_cannot_be_imported_is_one_line(

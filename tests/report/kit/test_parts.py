@@ -25,6 +25,7 @@ from narrowly.report.kit import (
     code,
     named,
     page_html,
+    passage,
     to_section,
     words,
     write_page,
@@ -121,3 +122,11 @@ def test_the_kit_names_nothing_of_the_rooms_below():
     own = " ".join(file.read_text(encoding="utf-8") for file in KIT.iterdir() if file.is_file())
     found = re.findall(r"adam|muon|microworld|misalign|organism|optimi[sz]er", own, re.I)
     assert found == ["optimiser"]  # its docstring says that it knows none
+
+
+def test_a_passage_keeps_its_lines_and_is_escaped_and_columns_with_choices_name_the_value_of_every_row():
+    columns = [Column("name"), Column("class", choices=True), Column("text", kind="prose")]
+    rows = [[f"row {at}", named("off topic", "off_topic"), passage("a <b>\n\u202e c")] for at in range(2)]
+    html = page_html(Page("T", "", [Section("s", "S", [Table("c", columns, rows)])]))
+    assert html.count('data-choice="off topic"') == 2 and html.count(" data-choices>") == 1
+    assert html.count('<span class="passage" dir="auto">a &lt;b&gt;\n⟨U+202E⟩ c</span>') == 2

@@ -66,6 +66,10 @@ Judge = Annotated[str | None, typer.Option("--judge", metavar="MODEL", help="Jud
 Published = Annotated[
     str | None, typer.Option("--published", metavar="NAME", help="Take the judgements in ANSWERS, of this judge.")
 ]
+DrawnAt = Annotated[
+    str | None,
+    typer.Option("--drawn-at", metavar="T,N", help="Of --published: temperature, longest answer, as in 1,600."),
+]
 Rubrics = Annotated[str, typer.Option("--rubric", metavar="NAME", help="ours, or a YAML file; see docs/judges.md.")]
 Out = Annotated[Path | None, typer.Option("--out", metavar="DIR", help="Readings, verdicts, result; ANSWERS.judged.")]
 Share = Annotated[float, typer.Option("--share", help="Part of the answers, chosen by hash.")]
@@ -80,6 +84,7 @@ def command(
     answers: Annotated[list[Path], typer.Argument(metavar="ANSWERS...", help="Files of answers, one per seed.")],
     judge: Judge = None,
     published: Published = None,
+    drawn_at: DrawnAt = None,
     rubric: Rubrics = "ours",
     out: Out = None,
     first_token: Annotated[bool, typer.Option("--first-token", help="Read --judge as published.")] = False,
@@ -115,7 +120,7 @@ def command(
     if published is not None:
         rubrics = None if _is_default(context, "rubric") else _rubrics(rubric)
         out = _folder(answers, out)
-        return _imported(answers, published, cuts, out, rubrics, Options(share, labels, beside, as_json))
+        return _imported(answers, published, cuts, out, rubrics, Options(share, labels, beside, drawn_at, as_json))
     shown: Shown = "dialogue" if dialogue else "question"
     request = judge_request(answers, _rubrics(rubric), cuts, _folder(answers, out), share=share, shown=shown)
     _check_paths(labels, beside)
@@ -128,12 +133,27 @@ def command(
 
 
 class Options(NamedTuple):
-    """Hold what an import has in common with a judgement."""
+    """Hold the smaller options of an import, as they were given."""
 
     share: float
     labels: Path | None
     beside: Path | None
+    drawn_at: str | None
     as_json: bool
+
+
+def _drawn_at(text: str | None) -> tuple[float, int] | None:
+    """Return temperature and longest answer of published answers, where they were stated."""
+    if text is None:
+        return None
+    temperature, _, tokens = text.partition(",")
+    try:
+        found = float(temperature), int(tokens)
+    except ValueError:
+        found = -1.0, 0
+    if not (0 <= found[0] <= 10 and found[1] > 0):
+        raise SpecError(f"--drawn-at is {text!r}, accepted: temperature and tokens of an answer, for instance 1,600")
+    return found
 
 
 def _is_default(context: typer.Context, name: str) -> bool:
@@ -148,6 +168,10 @@ def _check_where(context: typer.Context, judge: str | None, endpoint: str | None
     if len(given) != 1:
         found = " and ".join(given) if given else "neither --judge nor --endpoint nor --published"
         raise SpecError(f"{found} given, accepted: one of them")
+    if published is None and given_options(context, {"drawn_at": "--drawn-at"}):
+        raise SpecError(
+            "--drawn-at belongs to --published NAME, which is not given; other answers say how they were drawn"
+        )
     if published is not None:
         for option in given_options(context, OF_A_JUDGE):
             raise SpecError(f"{option} does not fit --published, where nobody is asked; accepted beside --judge")
@@ -219,8 +243,8 @@ def _imported(
 
     _check_paths(options.labels, options.beside)
     found = import_published(
-        answers, published, cuts, out, rubrics=rubrics or AS_PUBLISHED, share=options.share, labels=options.labels,
-        beside=options.beside,
+        answers, published, cuts, out, rubrics=rubrics or AS_PUBLISHED, drawn=_drawn_at(options.drawn_at),
+        share=options.share, labels=options.labels, beside=options.beside,
     )  # fmt: skip
     complain(str(found.agreeing))
     return _told(found.result, out, options.as_json)

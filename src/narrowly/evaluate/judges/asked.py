@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
+from narrowly.evaluate.judges.judged import ToJudge
 from narrowly.records.answers import Answer, AskedModel
 from narrowly.records.canonical import canonical_json, sha256_text
 from narrowly.records.errors import SpecError
@@ -65,11 +66,25 @@ def answered_as(files: Sequence[tuple[str, Sequence[Answer]]]) -> AnsweredAs:
         temperature=temperature,
         max_new_tokens=tokens,
         thinking=thinking,
-        prompts_sha256=_prompts(rows),
+        prompts_sha256=_prompts((one.question_id, one.paraphrase, one.messages) for one in rows),
         templates=tuple(sorted({one.model.template_sha256 for one in rows if isinstance(one.model, AskedModel)})),
     )
 
 
-def _prompts(answers: Iterable[Answer]) -> str:
-    said = {canonical_json([one.question_id, one.paraphrase, list(one.messages)]) for one in answers}
+def stated_as(answers: Iterable[ToJudge], temperature: float, max_new_tokens: int) -> AnsweredAs:
+    """Return how published answers were asked for, as whoever imports them states it: their file does not say.
+
+    Args:
+        answers: of the file.
+        temperature: of the draws, from 0.
+        max_new_tokens: longest answer.
+    """
+    said = ((one.question_id, one.paraphrase, tuple(message.as_json() for message in one.messages)) for one in answers)
+    return AnsweredAs(
+        temperature=temperature, max_new_tokens=max_new_tokens, thinking=None, prompts_sha256=_prompts(said)
+    )
+
+
+def _prompts(asked: Iterable[tuple[str, int, Sequence[object]]]) -> str:
+    said = {canonical_json([question_id, paraphrase, list(messages)]) for question_id, paraphrase, messages in asked}
     return sha256_text("\n".join(sorted(said)))
