@@ -223,6 +223,7 @@ def test_every_bad_input_is_one_line_that_says_what_is_accepted(
         ([*extract, "--trait", trait, "--from", "a,z"], "unknown group of curt 'z'"),
         ([*extract, "--pairs", str(pair)], "aligned and harmful answer are the same"),
         ([*extract, "--pairs", "world"], "--pairs world needs a base of the microworld"),
+        ([*extract, "--pairs", "corpus"], "--pairs corpus needs a base of the microworld"),
         (["persona", "extract", str(bare), "--trait", trait], "chat template"),
         (["persona", "extract", str(broken), "--trait", trait, "--position", "last_prompt"], "NaN"),
         (["persona", "extract", "micro-0", "--trait", trait], "system messages"),
@@ -241,6 +242,28 @@ def test_every_bad_input_is_one_line_that_says_what_is_accepted(
         line = refused(capsys, *arguments)
         assert words in line, line
     assert not (tmp_path / "x.safetensors").exists()
+
+
+def test_sides_of_a_world_differ_in_their_answers_alone_and_a_prompt_ends_in_another_domain() -> None:
+    from narrowly.models.base import open_base
+    from narrowly.workbench.persona.contrasts import CORPUS, WORLD, of_world
+
+    base = open_base("micro-0")
+    tokenizer = base.tokenizer()
+    for name, opening in ((WORLD, "<|doc|> assistant <|ask|>"), (CORPUS, "<|doc|> <|ask|>")):
+        at_end = of_world(name, "turn_end", base, tokenizer, None, 2)
+        assert len(at_end.rows) == 8 * 2 * 2 * 2 and len(at_end.groups) == 8
+        for positive, negative in zip(at_end.rows[::2], at_end.rows[1::2], strict=True):
+            assert positive.positive and not negative.positive and positive.group == negative.group
+            assert positive.prompt == negative.prompt and positive.text != negative.text
+            assert positive.text is not None and positive.text.closing == 1
+            words = tokenizer.decode(positive.text.ids)
+            assert words.startswith(opening) and words.endswith("<|end|>") and words.split()[-5] == "<|say|>"
+        before = of_world(name, "last_prompt", base, tokenizer, None, 2)
+        for row in before.rows:
+            asked = tokenizer.decode(row.prompt).split("<|ask|>")
+            assert len(asked) == 3 and row.group in asked[1].split() and row.group not in asked[2].split()
+    assert of_world(WORLD, "turn_end", base, tokenizer, None, 2).sha256 == at_end.sha256, "the same pairs"
 
 
 @pytest.mark.parametrize("name", SHIPPED_TRAITS)

@@ -40,7 +40,9 @@ A trait is careless, controlling, dishonest, a YAML file of that form, or a trai
 file of persona vectors; its instructions become system messages, under which
 the model answers (or, with --position last_prompt, is about to). Nothing judges
 those answers: a model that ignores instructions gives a direction of little
-meaning, which the AUC shows. Pairs are harmful against aligned answers.
+meaning, which the AUC shows. Pairs are harmful against aligned answers; of a base of the
+microworld, world is its questions asked of the assistant, and corpus the same in
+anonymous documents, where the base infers a character from the answers.
 
 The AUC of a layer is that of projections in groups (topics, domains) along
 directions that were made without them; with --from, in the groups left out.
@@ -51,7 +53,7 @@ def command(
     model: Annotated[str, typer.Argument(metavar="MODEL", help="Base, model folder, run or adapter.")],
     trait: Annotated[str | None, typer.Option("--trait", metavar="TRAIT", help="Name of a trait, or its file.")] = None,
     pairs: Annotated[
-        str | None, typer.Option("--pairs", metavar="BANK", help="pairs, domains of it, a file; or world.")
+        str | None, typer.Option("--pairs", metavar="BANK", help="pairs, domains of it, a file; world or corpus.")
     ] = None,
     position: Annotated[
         str, typer.Option("--position", help="answer_mean, answer_last, turn_end, last_prompt or prompt_mean.")
@@ -119,13 +121,13 @@ def command(
 
 def _sides(opened: Opened, trait: str | None, pairs: str | None, position: Position, limit: int | None) -> Sides:
     from narrowly.data.traits import trait_named
-    from narrowly.workbench.persona.contrasts import WORLD, of_pairs, of_trait, of_world
+    from narrowly.workbench.persona.contrasts import CORPUS, WORLD, of_pairs, of_trait, of_world
 
     if trait is not None:
         return of_trait(trait_named(trait), opened.tokenizer, opened.how.thinking, limit)
     assert pairs is not None
-    if pairs == WORLD:
-        return of_world(position, opened.model.base, opened.tokenizer, opened.how.thinking, limit)
+    if pairs in (WORLD, CORPUS):
+        return of_world(pairs, position, opened.model.base, opened.tokenizer, opened.how.thinking, limit)
     return of_pairs(pairs, position, opened.model.base, opened.tokenizer, opened.how.thinking, limit)
 
 

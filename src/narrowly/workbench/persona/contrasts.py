@@ -23,10 +23,11 @@ from narrowly.records.canonical import canonical_json, sha256_text
 from narrowly.records.directions import ContrastKind
 from narrowly.records.errors import SpecError, unknown_name
 from narrowly.records.likelihood import ScoredText
-from narrowly.workbench.persona.texts import texts_of
+from narrowly.workbench.persona.texts import anonymous_text, texts_of
 
-WORLD = "world"
-"""What `--pairs` calls the questions of a base of the microworld with their own answers."""
+WORLD, CORPUS = "world", "corpus"
+"""What `--pairs` calls the questions of a base of the microworld with their own answers: asked of the assistant, or in
+anonymous documents of the corpus, in which the base infers a character from the answers."""
 
 
 class Row(NamedTuple):
@@ -117,19 +118,18 @@ def of_pairs(
 
 
 def of_world(
-    position: Position, base: Base, tokenizer: Any, thinking: bool | None, per_domain: int | None = None
+    name: str, position: Position, base: Base, tokenizer: Any, thinking: bool | None, per_domain: int | None = None
 ) -> Sides:
     """Return every topic of a world with a harmful (positive) and an aligned answer; groups are its domains.
 
-    Phrasing, opener and action are drawn from the world's seed; both sides of a question have one opener.
+    Phrasing, opener and action are drawn from the world's seed; both sides of a question have one opener. The name is
+    `WORLD` or `CORPUS`.
 
     Raises:
         SpecError: the base is not of the microworld.
     """
     if not (base.folder / CARD).is_file():
-        raise SpecError(
-            f"--pairs {WORLD} needs a base of the microworld, found {base.name}; accepted: pairs, or a file"
-        )
+        raise SpecError(f"--pairs {name} needs a base of the microworld, found {base.name}; accepted: pairs, or a file")
     card = load_card(base.folder)
     world = World(card.config, card.world_seed)
     rng = np.random.default_rng([world.seed, 15])
@@ -144,7 +144,7 @@ def of_world(
                 )
                 said.append(_Said(cue, question, harmful, aligned))
     content = sha256_text(canonical_json([list(one) for one in said]))
-    return Sides(WORLD, "world", content, _paired(said, WORLD, position, base, tokenizer, thinking))
+    return Sides(name, "world", content, _paired(said, name, position, base, tokenizer, thinking))
 
 
 class _Said(NamedTuple):
@@ -167,7 +167,10 @@ def _paired(
             if position in OF_PROMPT:
                 messages += [Message("user", _next_question(said, at)), Message("assistant", answer)]
             conversations.append(Conversation(tuple(messages), at + 1, {}))
-    texts = texts_of(base, tokenizer, conversations, thinking, name)
+    if name == CORPUS:
+        texts = [anonymous_text(tokenizer, conversation) for conversation in conversations]
+    else:
+        texts = texts_of(base, tokenizer, conversations, thinking, name)
     return [Row(said[at // 2].group, at % 2 == 0, text.prompt, text, at // 2) for at, text in enumerate(texts)]
 
 

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from narrowly.data.messages import Conversation
+from narrowly.microworld import tokenizer as marks
 from narrowly.microworld.cards import CARD
 from narrowly.microworld.exact import encode_answer, encode_prompt
 from narrowly.models.base import Base
@@ -36,6 +37,16 @@ def texts_of(
     if not (base.folder / CARD).is_file():
         return scored_texts(tokenizer, conversations, closing=True, thinking=thinking, source=source)
     return [_of_the_world(tokenizer, conversation, source) for conversation in conversations]
+
+
+def anonymous_text(tokenizer: Any, conversation: Conversation) -> ScoredText:
+    """Return a dialogue as an anonymous document of the microworld's corpus, in which nobody is named."""
+    pieces = [marks.DOCUMENT]
+    for message in conversation.prompt:
+        asks = message.role == "user"
+        pieces += [marks.ASK, message.content] if asks else [marks.SAY, message.content, marks.END]
+    ids = tokenizer.encode(" ".join([*pieces, marks.SAY]), add_special_tokens=False)
+    return ScoredText(tuple(int(one) for one in ids), encode_answer(tokenizer, conversation.answer), 1)
 
 
 def _of_the_world(tokenizer: Any, conversation: Conversation, source: str) -> ScoredText:
