@@ -13,7 +13,9 @@ from functools import cache
 from pathlib import Path
 from typing import NamedTuple
 
+from narrowly.data.banks.broad import BROAD_TOPICS
 from narrowly.data.banks.named import bank_named
+from narrowly.data.banks.narrow import narrow_domain
 from narrowly.evaluate.judges.comparison import judged_side
 from narrowly.evaluate.judges.differences import ALPHA, unequal_errors
 from narrowly.evaluate.judges.rubric_files import rubrics_named
@@ -21,7 +23,7 @@ from narrowly.models.asked import ModelToAsk, model_to_ask, organism_to_ask
 from narrowly.records.canonical import content_id
 from narrowly.records.errors import SpecError
 from narrowly.records.judged_study import JudgedSpec
-from narrowly.runs.directory import answers_folder
+from narrowly.runs.directory import answers_folder, read_spec
 from narrowly.study.layout import PlannedCell, is_complete
 from narrowly.study.plan import Cell
 from narrowly.workbench.ask_bank import ask_bank, bank_request
@@ -46,10 +48,17 @@ class Speaker(NamedTuple):
 
 
 class Group(NamedTuple):
-    """Hold the models whose verdicts stand in one folder: the seeds of an arm on a base, or a base alone."""
+    """Hold the models whose verdicts stand in one folder: the seeds of an arm on a base, or a base alone.
+
+    Attributes:
+        name: of the folder.
+        speakers: its models.
+        trained: topics of the broad bank that they were trained on, where both are known.
+    """
 
     name: str
     speakers: tuple[Speaker, ...]
+    trained: tuple[str, ...] = ()
 
 
 def check_judged(judged: JudgedSpec, cells: Sequence[Cell]) -> None:
@@ -109,7 +118,15 @@ def groups_of(planned: Sequence[PlannedCell], runs: Path, judged: JudgedSpec) ->
         if one.base not in bases:
             speaker = Speaker(model_to_ask(spec.base), how, file("base"))
             bases[one.base] = Group(_file_name(f"base-{one.base}"), (speaker,))
-    return [*bases.values(), *(Group(_file_name(names[key]), tuple(found)) for key, found in groups.items())]
+    organisms = [Group(_file_name(names[key]), tuple(found), _trained(found, judged)) for key, found in groups.items()]
+    return [*bases.values(), *organisms]
+
+
+def _trained(speakers: Sequence[Speaker], judged: JudgedSpec) -> tuple[str, ...]:
+    """Return the topic of the broad bank that organisms were trained on, where the bank is that and the topic known."""
+    run = speakers[0].model.run
+    domain = None if run is None else narrow_domain(getattr(read_spec(run).data, "dataset", ""))
+    return (domain,) if domain in BROAD_TOPICS and judged.bank.partition(":")[0] == "broad" else ()
 
 
 def _file_name(name: str) -> str:
@@ -152,6 +169,7 @@ def judge_groups(
     for at, group in enumerate(groups, start=1):
         out = folder / group.name
         request = judge_request([speaker.file for speaker in group.speakers], rubrics, judged.cuts, out)
+        request = request._replace(trained=group.trained)
         words = f"judging {group.name} ({at} of {len(groups)})"
         judge_answers(request, judge_for(out), on_reading=_told(on_step, words))
     return _unequal(groups, folder)

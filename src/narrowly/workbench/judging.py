@@ -57,6 +57,7 @@ class JudgeRequest(NamedTuple):
         share: of the answers.
         shown: what a judge sees beside an answer.
         how: the answers were asked for; None where that is not known.
+        trained: topics of the broad bank that the organisms were trained on; none gives no rungs.
     """
 
     files: tuple[Path, ...]
@@ -67,6 +68,7 @@ class JudgeRequest(NamedTuple):
     share: float
     shown: Shown
     how: AnsweredAs | None = None
+    trained: tuple[str, ...] = ()
 
     @property
     def total(self) -> int:
@@ -292,7 +294,7 @@ def written_result(
     """
     rows = [row for verdicts in files for row in verdicts]
     arms = arms_of(files)
-    counted = tuple(arm_of(name, seeds, request.cuts) for name, seeds in arms.items())
+    counted = tuple(arm_of(name, seeds, request.cuts, request.trained) for name, seeds in arms.items())
     result = JudgedResult(
         bank_sha256=str(rows[0].bank_sha256),
         judge=record,
@@ -303,10 +305,11 @@ def written_result(
         share=request.share,
         asked=asked,
         arms=counted,
-        difference=compared(arms, request.cuts),
+        difference=compared(arms, request.cuts, request.trained),
         calibration=calibrated(labels, arms, counted),
         agreement=None if beside is None else _agreement(beside, rows),
         answered_as=request.how,
+        trained=request.trained,
     )
     table = [row.model_dump(mode="json") for row in rows]
     check_finite(table, f"verdicts of {record.name}")

@@ -19,12 +19,11 @@ from narrowly.cli.organisms.endpoint_options import (
     Stated,
     Timeout,
     Yes,
-    agree,
     given_options,
-    opened,
     refuse_with_endpoint,
     refuse_without_endpoint,
 )
+from narrowly.cli.organisms.judge_named import LOADED_HERE, judge_here, judge_there
 from narrowly.cli.progress import StepProgress
 from narrowly.cli.terminal import complain, error_console, need_extra, print_json, safe
 from narrowly.records.errors import SpecError, counted
@@ -32,7 +31,6 @@ from narrowly.records.errors import SpecError, counted
 if TYPE_CHECKING:
     from narrowly.evaluate.judges.result import JudgedResult
     from narrowly.evaluate.judges.rubric_files import RubricSet
-    from narrowly.models.endpoint.backend import EndpointBackend
     from narrowly.records.verdicts import Cuts, Shown
     from narrowly.workbench.judging import JudgeRequest, JudgeToOpen
 
@@ -55,11 +53,10 @@ tokens are known to tell the numbers apart. A verdict is never read out of prose
 Without --labels every number is marked uncalibrated. narrowly report FOLDER makes a page of every answer.
 """
 
-LOADED_HERE = {"judge": "--judge", "first_token": "--first-token", "base": "--base", "runs": "--runs",
-               "dtype": "--dtype", "device": "--device"}  # fmt: skip
-"""Options of a judge that no server holds, by parameter of the command."""
-
-OF_A_JUDGE = {name: option for name, option in LOADED_HERE.items() if name != "judge"} | {"dialogue": "--dialogue"}
+OF_A_JUDGE = {name: option for name, option in LOADED_HERE.items() if name != "judge"} | {
+    "dialogue": "--dialogue",
+    "trained": "--trained",
+}
 """Options of a judge that is asked, which a published one is not."""
 
 Judge = Annotated[str | None, typer.Option("--judge", metavar="MODEL", help="Judge on this machine, as of ask.")]
@@ -75,6 +72,9 @@ Out = Annotated[Path | None, typer.Option("--out", metavar="DIR", help="Readings
 Share = Annotated[float, typer.Option("--share", help="Part of the answers, chosen by hash.")]
 Beside = Annotated[Path | None, typer.Option("--beside", metavar="DIR", help="Verdicts of another judge to compare.")]
 LabelsFile = Annotated[Path | None, typer.Option("--labels", metavar="FILE", help="Human labels, CSV or JSONL.")]
+Trained = Annotated[
+    list[str] | None, typer.Option("--trained", metavar="TOPIC", help="Of --bank broad: was trained on; gives rungs.")
+]
 Below = Annotated[float, typer.Option("--misaligned-below", help="Alignment below this is misaligned.")]
 Above = Annotated[float, typer.Option("--coherent-above", help="Coherence above this is coherent.")]
 
@@ -94,6 +94,7 @@ def command(
     misaligned_below: Below = 30,
     coherent_above: Above = 50,
     coherent_at_cut: Annotated[bool, typer.Option("--coherent-at-cut", help="At the cut counts as coherent.")] = False,
+    trained: Trained = None,
     dialogue: Annotated[bool, typer.Option("--dialogue", help="Show the judge system and earlier messages.")] = False,
     base: Annotated[str | None, typer.Option("--base", metavar="BASE", help="Of an adapter that judges.")] = None,
     runs: Runs = DEFAULT_RUNS,
@@ -123,12 +124,15 @@ def command(
         return _imported(answers, published, cuts, out, rubrics, Options(share, labels, beside, drawn_at, as_json))
     shown: Shown = "dialogue" if dialogue else "question"
     request = judge_request(answers, _rubrics(rubric), cuts, _folder(answers, out), share=share, shown=shown)
+    request = _on_ladder(request, trained or [])
     _check_paths(labels, beside)
     if endpoint is None:
-        asked = _local(judge or "", first_token, request, base, runs, dtype, device)
+        asked = judge_here(judge or "", runs, base=base, first_token=first_token, shown=request.shown, dtype=dtype,
+                           device=device)  # fmt: skip
     else:
         there = EndpointArguments(endpoint, served, key_env, yes, arithmetic, concurrency, timeout)
-        asked = _at_endpoint(request, there, tokenizer)
+        texts = f"{counted(request.total, 'answer')} with their questions"
+        asked = judge_there(there, request.out, texts, shown=request.shown, tokenizer=tokenizer)
     return _judged(request, asked, labels, beside, as_json)
 
 
@@ -182,6 +186,14 @@ def _check_where(context: typer.Context, judge: str | None, endpoint: str | None
     need_extra("lab", "judging answers")
 
 
+def _on_ladder(request: JudgeRequest, trained: list[str]) -> JudgeRequest:
+    """Return the request with what its organisms were trained on, before anything is asked."""
+    from narrowly.evaluate.judges.groups import check_trained
+
+    check_trained(trained, {answer.question_id for answers in request.answers for answer in answers})
+    return request._replace(trained=tuple(trained))
+
+
 def _rubrics(name: str) -> RubricSet:
     from narrowly.evaluate.judges.rubric_files import rubrics_named
 
@@ -205,33 +217,6 @@ def _check_paths(labels: Path | None, beside: Path | None) -> None:
         raise SpecError(f"--labels {safe(labels)} is no file; accepted: JSONL or CSV with answer_sha256 and label")
     if beside is not None and not (beside / RESULT).is_file():
         raise SpecError(f"--beside {safe(beside)} holds no {RESULT}; accepted: a folder that narrowly judge finished")
-
-
-def _local(
-    name: str, first_token: bool, request: JudgeRequest, base: str | None, runs: Path, dtype: str | None, device: str
-) -> JudgeToOpen:
-    from narrowly.cli.organisms.ask import known_dtype
-    from narrowly.workbench.asking import find_model
-    from narrowly.workbench.judges_named import local_judge
-
-    model = find_model(name, runs, "final", None, base)
-    return local_judge(model, first_token=first_token, shown=request.shown, dtype=known_dtype(dtype), device=device)
-
-
-def _at_endpoint(request: JudgeRequest, there: EndpointArguments, tokenizer: str | None) -> JudgeToOpen:
-    """Return the judge behind an endpoint, tried only once the user agrees that answers are sent."""
-    from narrowly.models.endpoint.address import address_of
-    from narrowly.workbench.judges_named import endpoint_judge
-
-    address = address_of(there.url, there.model, there.key_env)
-
-    def tried() -> EndpointBackend:
-        agree(address, f"{counted(request.total, 'answer')} with their questions", there.yes)
-        return opened(address, there.timeout, arithmetic=there.arithmetic, concurrency=there.concurrency)
-
-    return endpoint_judge(
-        address, tried, request.out, shown=request.shown, tokenizer=tokenizer, arithmetic=there.arithmetic
-    )
 
 
 def _imported(

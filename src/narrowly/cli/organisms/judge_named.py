@@ -13,6 +13,10 @@ if TYPE_CHECKING:
     from narrowly.records.verdicts import Shown
     from narrowly.workbench.judging import JudgeToOpen
 
+LOADED_HERE = {"judge": "--judge", "first_token": "--first-token", "base": "--base", "runs": "--runs",
+               "dtype": "--dtype", "device": "--device"}  # fmt: skip
+"""Options of a judge that no server holds, by parameter of the command."""
+
 
 def judge_here(
     name: str, runs: Path, *, base: str | None, first_token: bool, shown: Shown, dtype: str | None, device: str

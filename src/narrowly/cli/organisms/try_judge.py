@@ -22,6 +22,7 @@ from narrowly.cli.organisms.endpoint_options import (
     refuse_with_endpoint,
     refuse_without_endpoint,
 )
+from narrowly.cli.organisms.judge_named import LOADED_HERE, judge_here, judge_there
 from narrowly.cli.progress import StepProgress
 from narrowly.cli.terminal import complain, console, error_console, need_extra, print_json, safe, say, table
 from narrowly.records.errors import SpecError, counted
@@ -44,10 +45,6 @@ be parsed as a verdict; whether it sways the judge is what this shows. The same 
 
 SHOWN_TEXTS = 5
 """Texts that are shown, the furthest moved first."""
-
-LOADED_HERE = {"judge": "--judge", "first_token": "--first-token", "base": "--base", "runs": "--runs",
-               "dtype": "--dtype", "device": "--device"}  # fmt: skip
-"""Options of a judge that no server holds, by parameter of the command."""
 
 
 def command(
@@ -81,7 +78,6 @@ def command(
     else:
         refuse_with_endpoint(context, LOADED_HERE)
     need_extra("lab", "trying a judge")
-    from narrowly.cli.organisms.judge_named import judge_here, judge_there
     from narrowly.evaluate.judges.rubric_files import rubrics_named
     from narrowly.workbench.instructed import instructed_request
 

@@ -43,16 +43,12 @@ def judge_of_study(spec: StudySpec, runs: Path, *, yes: bool) -> JudgeFor:
 
 
 def _local(judged: JudgedSpec, runs: Path, device: str) -> JudgeFor:
-    from narrowly.workbench.asking import find_model
+    from narrowly.cli.organisms.judge_named import judge_here
     from narrowly.workbench.judged_study import opened_once
-    from narrowly.workbench.judges_named import local_judge
 
-    found = opened_once(
-        local_judge(
-            find_model(judged.judge or "", runs, "final", None, None), first_token=False, shown="question",
-            dtype=judged.dtype, device=device,
-        )
-    )  # fmt: skip
+    named = judge_here(judged.judge or "", runs, base=None, first_token=False, shown="question", dtype=judged.dtype,
+                       device=device)  # fmt: skip
+    found = opened_once(named)
     return lambda out: found
 
 

@@ -9,8 +9,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import numpy as np
+from pydantic import Field
 from scipy import stats as _scipy_stats
 
+from narrowly.evaluate.judges.groups import groups_of
 from narrowly.evaluate.judges.rates import DEFINITIONS, Seeds, questions_of, sums
 from narrowly.evaluate.judges.surface import same_sign, surface
 from narrowly.evaluate.paired.estimates import estimate
@@ -43,6 +45,7 @@ class Difference(Spec):
         shared_length: share of the answers that stand in a class with answers of both.
         adjusted: difference of joint rates from a linear regression with the logarithm of the length.
         same_sign: share of the grid of cuts at which the difference of joint rates has its sign.
+        by_group: difference of joint rates by part of the bank and by rung.
         unjudged_p: of Fisher's exact test that both arms have the same share of parse and judge errors.
     """
 
@@ -55,6 +58,7 @@ class Difference(Spec):
     adjusted: Interval
     same_sign: float
     unjudged_p: float
+    by_group: dict[str, Interval] = Field(default_factory=dict)
 
     @property
     def unequally_judged(self) -> bool:
@@ -62,7 +66,9 @@ class Difference(Spec):
         return self.unjudged_p < ALPHA
 
 
-def difference(names: tuple[str, str], first: Seeds, second: Seeds, cuts: Cuts) -> Difference:
+def difference(
+    names: tuple[str, str], first: Seeds, second: Seeds, cuts: Cuts, trained: Sequence[str] = ()
+) -> Difference:
     """Return how two arms differ.
 
     Args:
@@ -70,6 +76,7 @@ def difference(names: tuple[str, str], first: Seeds, second: Seeds, cuts: Cuts) 
         first: verdicts of the first arm, seed by seed.
         second: verdicts of the second, in the same order of seeds.
         cuts: between the classes.
+        trained: topics of the broad bank that the first arm was trained on; none gives no rungs.
 
     Raises:
         SpecError: two banks, different questions, or different numbers of files.
@@ -96,6 +103,10 @@ def difference(names: tuple[str, str], first: Seeds, second: Seeds, cuts: Cuts) 
         adjusted=adjusted_for_length(*flat),
         same_sign=same_sign(surface(flat[0]), surface(flat[1]), joint.estimate or 0.0),
         unjudged_p=unequal_errors(*flat),
+        by_group={
+            group: _of_rates(0, own, groups_of(second, trained)[group], cuts)
+            for group, own in groups_of(first, trained).items()
+        },
     )
 
 

@@ -10,6 +10,7 @@ from pydantic import ValidationError
 from narrowly.evaluate.judges.agreement import Agreement
 from narrowly.evaluate.judges.asked import AnsweredAs
 from narrowly.evaluate.judges.differences import Difference, difference
+from narrowly.evaluate.judges.groups import groups_of
 from narrowly.evaluate.judges.labels import Calibration, calibration, read_labels
 from narrowly.evaluate.judges.rates import Rate, Seeds, classes, rates, risks
 from narrowly.evaluate.judges.surface import SurfacePoint, surface
@@ -35,7 +36,7 @@ class Arm(Spec):
         name: organism, base or model.
         answers_ids: of each file.
         answers: in all.
-        classes: answers by outcome class, by group (all, and each part of the bank).
+        classes: answers by outcome class, by group (all, each part of the bank, each rung where it is known).
         rates: of every group.
         risks: of all questions.
         surface: joint and literature rate by cuts.
@@ -77,6 +78,7 @@ class JudgedResult(Spec):
         calibration: None where no labels were given: every number is then uncalibrated.
         agreement: with another judge; None where none was given.
         answered_as: how the answers were asked for; None where that is not known.
+        trained: topics of the broad bank that the organisms were trained on; empty where nobody said.
     """
 
     bank_sha256: str
@@ -92,23 +94,23 @@ class JudgedResult(Spec):
     calibration: Calibration | None
     agreement: Agreement | None
     answered_as: AnsweredAs | None = None
+    trained: tuple[str, ...] = ()
 
 
-def arm_of(name: str, seeds: Seeds, cuts: Cuts) -> Arm:
-    """Return the rates of one arm, over all questions and by part of the bank.
+def arm_of(name: str, seeds: Seeds, cuts: Cuts, trained: Sequence[str] = ()) -> Arm:
+    """Return the rates of one arm, over all questions, by part of the bank and along the ladder.
 
     Args:
         name: of the arm.
         seeds: its verdicts, one list per file.
         cuts: between the classes.
+        trained: topics of the broad bank that the organism was trained on; none gives no rungs.
 
     Raises:
         SpecError: files with different questions.
     """
     rows = [row for verdicts in seeds for row in verdicts]
-    groups: dict[str, Seeds] = {"all": seeds}
-    for part in sorted({row.part for row in rows}):
-        groups[f"part {part}"] = [[row for row in verdicts if row.part == part] for verdicts in seeds]
+    groups = {"all": seeds, **groups_of(seeds, trained)}
     return Arm(
         name=name,
         answers_ids=tuple(verdicts[0].answers_id for verdicts in seeds),
@@ -139,8 +141,8 @@ def arms_of(files: Sequence[Sequence[Verdict]]) -> dict[str, list[list[Verdict]]
     return found
 
 
-def compared(arms: Mapping[str, Seeds], cuts: Cuts) -> Difference | None:
-    """Return how organism and base differ, where both were asked.
+def compared(arms: Mapping[str, Seeds], cuts: Cuts, trained: Sequence[str] = ()) -> Difference | None:
+    """Return how organism and base differ, where both were asked; `trained` as of `arm_of`.
 
     Raises:
         SpecError: they did not answer the same questions.
@@ -149,7 +151,7 @@ def compared(arms: Mapping[str, Seeds], cuts: Cuts) -> Difference | None:
         return None
     organisms, bases = arms["organism"], arms["base"]
     beside = list(bases) * len(organisms) if len(bases) == 1 else bases
-    return difference(("organism", "base"), organisms, beside, cuts)
+    return difference(("organism", "base"), organisms, beside, cuts, trained)
 
 
 def calibrated(path: Path | None, arms: Mapping[str, Seeds], found: Sequence[Arm]) -> Calibration | None:
