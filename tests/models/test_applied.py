@@ -34,7 +34,7 @@ def test_an_adapter_that_acts_is_proved_by_the_largest_difference_of_a_logit() -
     assert found.largest_difference == pytest.approx(float((on - off).abs().max()), rel=1e-5) and on.ne(off).any()
 
 
-def test_an_adapter_that_is_off_is_an_error_and_one_whose_B_is_zero_is_told() -> None:
+def test_d15_an_adapter_that_is_off_is_an_error_and_one_whose_B_is_zero_is_told() -> None:
     """D15 of ecosystem.md: results of an adapter that was never applied are the base's, and look like a null."""
     model = tiny_model()
     scalings = [module.scaling for module in model.modules() if hasattr(module, "lora_B")]
@@ -47,7 +47,7 @@ def test_an_adapter_that_is_off_is_an_error_and_one_whose_B_is_zero_is_told() ->
     assert check_applied(tiny_base(), PROMPT, "base") is None
 
 
-def test_merged_and_runtime_adapter_give_equal_log_likelihoods() -> None:
+def test_d15_merged_and_runtime_adapter_give_equal_log_likelihoods() -> None:
     model = tiny_model()
     texts = [ScoredText((1, 2, 3), (4, 5, 6, 7)), ScoredText((1, 2), (9, 9, 30))]
     runtime = [one.total for one in score(model, texts).likelihoods]
@@ -59,7 +59,7 @@ def test_merged_and_runtime_adapter_give_equal_log_likelihoods() -> None:
     assert min(abs(one - other) for one, other in zip(base, runtime, strict=True)) > 1e-2
 
 
-def test_a_merged_model_must_have_the_logits_of_its_adapter() -> None:
+def test_d15_a_merged_model_must_have_the_logits_of_its_adapter() -> None:
     """D15 on the merged path: a merge that does nothing, or of another adapter, is noticed."""
     model = tiny_model()
     beside = before_merging(model, PROMPT, "organism")
