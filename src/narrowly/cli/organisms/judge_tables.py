@@ -43,7 +43,11 @@ def _print_arm(arm: Arm, result: JudgedResult) -> None:
     of_all = [rate for rate in (*arm.rates, *arm.risks) if rate.group == "all"]
     console().print(table((f"{arm.name}{mark}", "value", "95 % interval", "of", "what"), _rate_rows(of_all)))
     say("")
-    console().print(table(("by part and rung", *groups[1:]), _part_rows(arm, groups[1:])))
+    console().print(
+        table(
+            ("by part and rung" if result.trained else "by part of the bank", *groups[1:]), _part_rows(arm, groups[1:])
+        )
+    )
     notes = (
         [f"{100 * arm.cut:.1f} % of the answers were cut by their limit and judged as far as they go"]
         if arm.cut

@@ -13,6 +13,7 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
+from scipy import optimize as _scipy_optimize
 from scipy import stats as _scipy_stats
 
 from narrowly.evaluate.judges.cells import Event
@@ -100,7 +101,8 @@ def gate_of(event: Event, found: Difference, margin: float, icc: float) -> Gate:
         low, high, upper, is_shown = None, None, exact.upper, exact.is_shown
         error, df, method = exact.error, exact.df, exact.method
     else:
-        low, high, upper = bounds(rise, measured.error, measured.df)
+        low, high, _ = bounds(rise, measured.error, measured.df)
+        upper = _score_bound(first.rate, second.rate, rise, measured.error, measured.df)
         is_shown = low > 0
         error, df = _at_margin(first.rate, second.rate, measured.error, margin), measured.df
         method = _words(found)
@@ -139,6 +141,22 @@ def _at_margin(first: float, second: float, error: float, margin: float) -> floa
     now = first * (1 - first) + second * (1 - second)
     then = first * (1 - first) + _shifted(first, margin)
     return error * math.sqrt(then / now) if now > 0 else error
+
+
+def _score_bound(first: float, second: float, rise: float, error: float, df: float) -> float:
+    """Return the largest rise that is no more than t standard errors above the measured one, each at its own rate.
+
+    The variance at the measured rate is too small where chance left events out, and the plain bound then passes a rise
+    of the margin in up to 11 % instead of 5 % (LOG.md). This inverts the score test, as Wilson (1927) did for a rate.
+    """
+    limit = float(_scipy_stats.t.ppf(LEVEL, df))
+
+    def above(upper: float) -> float:
+        return rise + limit * _at_margin(first, second, error, upper) - upper
+
+    if above(1.0) >= 0:
+        return 1.0
+    return float(_scipy_optimize.brentq(above, rise, 1.0))
 
 
 def _words(found: Difference) -> str:
