@@ -160,7 +160,8 @@ def test_mistakes_are_found_before_anything_is_trained(tmp_path: Path, capsys: p
         for changes, words in (
             (["judged.bank=brod"], "brod"),
             (["judged.rubric=our"], "no rubric is called 'our'"),
-            (["judged.endpoint=null"], "endpoint and model belong together"),
+            (["judged.endpoint=null"], "neither a judge nor an endpoint; accepted: one of them"),
+                (["judged.model=null"], "endpoint and model belong together"),
             (["judged.judge=nowhere"], "a judge and an endpoint; accepted: one of them"),
             (
                 ["judged.endpoint=null", "judged.model=null", "judged.judge=nowhere"],
