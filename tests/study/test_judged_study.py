@@ -161,7 +161,7 @@ def test_mistakes_are_found_before_anything_is_trained(tmp_path: Path, capsys: p
             (["judged.bank=brod"], "brod"),
             (["judged.rubric=our"], "no rubric is called 'our'"),
             (["judged.endpoint=null"], "neither a judge nor an endpoint; accepted: one of them"),
-                (["judged.model=null"], "endpoint and model belong together"),
+            (["judged.model=null"], "endpoint and model belong together"),
             (["judged.judge=nowhere"], "a judge and an endpoint; accepted: one of them"),
             (
                 ["judged.endpoint=null", "judged.model=null", "judged.judge=nowhere"],
