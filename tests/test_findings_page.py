@@ -30,7 +30,7 @@ def test_the_page_of_findings_is_what_the_script_writes(findings: ModuleType) ->
 
 
 def test_every_claim_has_all_its_rows_and_says_not_run_where_there_is_no_number(findings: ModuleType) -> None:
-    parts = findings.page().split("\n## ")[1:]
+    parts = [part for part in findings.page().split("\n## ")[1:] if not part.startswith("Study ")]
     assert len(parts) == len(findings.STATEMENTS)
     for part in parts:
         rows = dict(re.findall(r"^\| (.+?) \| (.+?) \|$", part, re.M))
@@ -46,11 +46,24 @@ def test_every_finding_of_a_claim_is_in_the_preregistration_that_it_names(findin
             assert f"- id: {one.finding}\n" in text
 
 
-def test_a_change_of_the_tables_changes_the_page(findings: ModuleType, monkeypatch: pytest.MonkeyPatch) -> None:
-    read = findings._ladder
+def test_a_change_of_the_tables_changes_what_a_claim_says_before_its_study(
+    findings: ModuleType, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    read, before = findings._ladder, findings._lion_steps()
     lion = pl.when(pl.col("arm") == "lion").then(pl.col("broad_pooled") + 1).otherwise(pl.col("broad_pooled"))
     monkeypatch.setattr(findings, "_ladder", lambda study: read(study).with_columns(lion.alias("broad_pooled")))
-    assert findings.page() != findings.PAGE.read_text(encoding="utf-8")
+    assert findings._lion_steps().effect != before.effect
+
+
+def test_each_committed_study_stands_below_the_claims_with_its_conclusions_and_secondary_rows(
+    findings: ModuleType,
+) -> None:
+    page = findings.page()
+    for study in findings.committed():
+        summary = json.loads((findings.RESULTS / study / "summary.json").read_text(encoding="utf-8"))["findings"]
+        part = page.split(f"## Study `{study}`")[1].split("\n## ")[0]
+        assert all(f"- {one}" in part for one in summary["conclusions"])
+        assert all(f"| {row['id']} | " in part for row in summary["secondary"])
 
 
 @pytest.mark.parametrize("word", ["established", "refuted", "open", "not tested"])

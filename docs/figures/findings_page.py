@@ -43,6 +43,9 @@ intervals are 95 % Student t over bases, unless a claim says otherwise. Negative
 ([results/small](../results/small/README.md)) |
 | not run | no committed table has a number on it |
 
+*Established*, *refuted* and *open* are words of the rules of [evidence](../evidence/README.md). *Refuted* means that \
+the claim in the heading does not hold by its rule. The study files there define the contrasts behind the ids below.
+
 The world of the bases was chosen so that emergent misalignment occurs ([microworld.md](microworld.md)). \
 Nothing here is a rate of large models.
 """
@@ -327,7 +330,37 @@ def page() -> str:
         ]
         lines = "".join(f"| {name} | {text} |\n" for name, text in rows)
         parts.append(f"## {place}. {one.title}\n\n| | |\n|---|---|\n{lines}")
-    return "\n".join(parts)
+    return "\n".join([*parts, *(followed(study) for study in committed())])
+
+
+def committed() -> list[str]:
+    """Return the preregistered studies whose results are committed, by name."""
+    return sorted(path.parent.name for path in RESULTS.glob("*/prereg.json"))
+
+
+def followed(study: str) -> str:
+    """Return what follows from a preregistered study by its own text, and its secondary contrasts."""
+    summary = json.loads((RESULTS / study / "summary.json").read_text(encoding="utf-8"))
+    record = json.loads((RESULTS / study / "prereg.json").read_text(encoding="utf-8"))
+    found = summary["findings"]
+    lines = [
+        f"## Study `{study}`",
+        "",
+        f"Preregistration {record['hash'][:12]}, first held by commit {record['commit'][:12]}. {summary['done']} of "
+        f"{summary['planned']} runs done. `python experiments/evidence.py run {study}` repeats it.",
+        "",
+        *(f"- {one}" for one in found["conclusions"] or ["No preregistered conclusion follows."]),
+        "",
+        "Secondary contrasts, which decide nothing; p adjusted within the study (Benjamini-Hochberg):",
+        "",
+        "| contrast | difference | interval | bases | adjusted p |",
+        "|---|---|---|---|---|",
+    ]
+    for row in found["secondary"]:
+        value, interval = _told(row["estimate"], row["low"], row["high"], digits_of(row))
+        p = "–" if row["p_adjusted"] is None else f"{row['p_adjusted']:.2g}"
+        lines.append(f"| {row['id']} | {value} | {interval} | {row['bases']} of {row['of_bases']} | {p} |")
+    return "\n".join(lines) + "\n"
 
 
 if __name__ == "__main__":
