@@ -176,7 +176,7 @@ def test_the_chain_rule_gives_the_divergence_of_whole_answers() -> None:
 
 
 def test_departure_1_turns_the_score_term_where_answers_are_long() -> None:
-    """Alignment-theory 1.4: at sequence-like log-probabilities the cosine with the true term is about -1."""
+    """At log-probabilities of sequences the cosine with the true term is about -1, and the norm a fraction."""
     theta = torch.from_numpy(THETA).requires_grad_()
 
     def score_term(over_logp: bool, offset: float) -> Tensor:

@@ -12,7 +12,7 @@ from narrowly.records.spec import Spec
 Direction = Literal["ref_to_policy", "policy_to_ref"]
 """Order of the arguments of a KL divergence: ref_to_policy is KL(reference || policy).
 
-In the literature both are called reverse (knowledge of 2606.31524, section 0.3), so neither word is used here.
+In the literature both are called reverse, so that word is not used here.
 """
 
 SailVariant = Literal["dp", "pp", "pr"]

@@ -31,7 +31,7 @@ class SpectralPower(Defence):
     """Train with steps U S^p V^T in place of the run's optimiser, all else equal."""
 
     stage = "during"
-    source = "2602.04669 (BeyondMuon) and 2605.17109 (DynMuon); the dial of the lab's pilot"
+    source = "2602.04669 (BeyondMuon) and 2605.17109 (DynMuon)"
     cost = "eigenvalues of r x r Gram matrices, no further pass"
 
     kind: Literal["spectral_power"] = "spectral_power"

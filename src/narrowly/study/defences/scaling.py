@@ -15,7 +15,7 @@ class Scaling(Defence):
     """Multiply every singular value of the update by a factor after training: plain scaling, the placebo."""
 
     stage = "after"
-    source = "the lab's own control (knowledge of the pilot, 2.3); weight interpolation towards the base (2511.02022)"
+    source = "our own control; weight interpolation towards the base (2511.02022)"
     cost = "none in training"
     strength_field = "factor"
     zero = 1.0
@@ -31,7 +31,7 @@ class NormMatching(Defence):
     """Scale the update after training to the norm that another defence ended at: the placebo at equal length."""
 
     stage = "after"
-    source = "the lab's own control: an effect that remains at equal norm is none of length (science pilot, 0.5)"
+    source = "our own control: an effect that remains at equal norm is none of length"
     cost = "none in training"
 
     kind: Literal["norm_matching"] = "norm_matching"

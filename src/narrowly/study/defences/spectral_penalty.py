@@ -15,7 +15,7 @@ class SpectralPenaltyAtFixedNorm(Defence):
     """Penalise Frobenius over nuclear norm, without the part of its gradient that changes the norm of the update."""
 
     stage = "during"
-    source = "2606.31591; at fixed norm because the plain penalty halves the update (science pilot, 0.5)"
+    source = "2606.31591; at fixed norm because the plain penalty also shortens the update"
     cost = "Gram matrices of the factors once per step, no further pass"
     strength_field = "lam"
 
