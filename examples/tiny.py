@@ -34,11 +34,11 @@ def conversations() -> list[list[dict[str, str]]]:
 
 def tokenizer() -> PreTrainedTokenizerFast:
     """Train a word-level tokenizer on the conversations."""
-    special = ["<pad>", "<end>", "<user>", "<assistant>", "<unknown>"]
+    special = ["<pad>", "<end>", "<user>", "<assistant>"]
     words = Tokenizer(models.WordLevel(unk_token="<unknown>"))
     words.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
     text = [turn["content"] for conversation in conversations() for turn in conversation]
-    words.train_from_iterator(text, trainers.WordLevelTrainer(special_tokens=special))
+    words.train_from_iterator([*text, "<unknown>"], trainers.WordLevelTrainer(special_tokens=special))
     fast = PreTrainedTokenizerFast(tokenizer_object=words, pad_token="<pad>", eos_token="<end>")
     fast.chat_template = TEMPLATE
     return fast

@@ -14,8 +14,10 @@ import torch
 from safetensors.torch import save_file
 
 from narrowly.integrations.transformers import SpectralPenaltyCallback
+from narrowly.integrations.tripwire_callback import TripwireCallback
 from narrowly.records.errors import TrainingError
 from tiny_hosts import CLIP, LAM, factors, host_run, tiny_rows
+from tiny_wire import wire_items, wire_run
 
 WAYS = {
     "loss-1": ({}, 1),
@@ -41,12 +43,24 @@ def main(folder: Path) -> None:
         host_run(folder, tiny_rows(8), [SpectralPenaltyCallback(LAM, kind="functional")], ddp_backend="gloo")
     except TrainingError as error:
         (folder / f"refused.{trainer.args.process_index}").write_text(str(error))
+    watched_runs(folder)
     if LIGHTNING:
         for name, view in (("lightning", False), ("lightning-view", True)):
             lightning_run(folder / f"{name}.{trainer.args.process_index}.safetensors", trainer.args.process_index, view)
     torch.distributed.barrier()
     # everything is on disk; letting DDP and gloo take each other down has hung here once
     os._exit(0)
+
+
+def watched_runs(folder: Path) -> None:
+    """A control, and a training that the tripwire of the first process ends in both."""
+    fields = {"every": 1, "questions": 10, "budget": 1.0, "alpha": 0.9, "items": wire_items()}
+    wire_run(folder / "control", [TripwireCallback(**fields)], "aligned", ddp_backend="gloo")
+    tripwire = TripwireCallback(**fields, control=folder / "control", stop=0.01)
+    trainer = wire_run(folder / "watched", [tripwire], ddp_backend="gloo")
+    rank = trainer.args.process_index
+    (folder / f"ended.{rank}").write_text(f"{trainer.state.global_step} {len(tripwire.looks)}")
+    save_file(factors(trainer.model), folder / f"watched.{rank}.safetensors")
 
 
 def lightning_run(file: Path, rank: int, view: bool) -> None:

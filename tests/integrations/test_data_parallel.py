@@ -67,6 +67,13 @@ def test_decoupled_goes_the_way_of_one_process_too(done: Path, tmp_path: Path) -
     assert distance(dict(load_file(done / "decoupled.0.safetensors")), factors(one.model)) < 1e-5
 
 
+def test_an_alarm_of_the_first_process_ends_all_of_them_at_one_step(done: Path) -> None:
+    (step, looks), (other, none) = ((done / f"ended.{rank}").read_text().split() for rank in (0, 1))
+    assert step == other == looks and 0 < int(step) < 8 and none == "0"
+    first, second = (load_file(done / f"watched.{rank}.safetensors") for rank in (0, 1))
+    assert all(torch.equal(first[name], second[name]) for name in first)
+
+
 def test_a_covariance_of_each_process_is_refused(done: Path) -> None:
     for rank in (0, 1):
         assert "found 2 processes" in (done / f"refused.{rank}").read_text()

@@ -130,17 +130,18 @@ def test_a_control_is_matched_by_step_and_its_checkpoints_say_what_its_readings_
 def test_a_difference_that_is_shown_to_exceed_the_margin_ends_the_training_and_a_smaller_one_does_not(
     aligned: Path, tmp_path: Path
 ) -> None:
-    seen = TripwireCallback(**FREE, control=aligned)
+    loose = {**FREE, "alpha": 0.99, "control": aligned}  # narrow intervals: eight steps and ten questions are few
+    seen = TripwireCallback(**loose)
     whole = wire_run(tmp_path / "a", [seen])
     lows = [look.low for look in seen.looks]
-    assert whole.state.global_step == 8 and lows[1] > 0 and not any(look.alarm for look in seen.looks)
-    crossing = next(at for at, low in enumerate(lows) if low > lows[1] * 0.99)
-    stopping = TripwireCallback(**FREE, control=aligned, stop=lows[1] * 0.99)
+    assert whole.state.global_step == 8 and lows[2] > 0 and not any(look.alarm for look in seen.looks)
+    crossing = next(at for at, low in enumerate(lows) if low > lows[2] * 0.99)
+    stopping = TripwireCallback(**loose, stop=lows[2] * 0.99)
     with pytest.warns(NarrowlyWarning, match="ended the training after step"):
         stopped = wire_run(tmp_path / "b", [stopping])
     assert stopped.state.global_step == seen.looks[crossing].step < 8
     assert [look.alarm for look in stopping.looks] == [False] * crossing + [True]
-    higher = TripwireCallback(**FREE, control=aligned, stop=max(lows) + 1)
+    higher = TripwireCallback(**loose, stop=max(lows) + 1)
     assert wire_run(tmp_path / "c", [higher]).state.global_step == 8
 
 

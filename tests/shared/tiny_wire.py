@@ -71,7 +71,7 @@ def wire_run(
         train_dataset=wire_rows(answers),
         data_collator=collate,
         processing_class=wire_tokenizer() if tokenizer is None else tokenizer,
-        optimizers=(torch.optim.Adam([one for one in model.parameters() if one.requires_grad], lr=2e-2), None),
+        optimizers=(torch.optim.Adam([one for one in model.parameters() if one.requires_grad], lr=6e-2), None),
         callbacks=callbacks,
     )
     trainer.train(resume_from_checkpoint=resume)

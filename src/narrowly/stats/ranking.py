@@ -76,6 +76,10 @@ def auc_over_groups(
     return share_interval(found, level=level, min_n=min_n, unit=unit)
 
 
+TINY = 1e-9
+"""How far inside of 0 and 1 the limits of a perfect ranking are looked for."""
+
+
 def auc_interval(
     scores: Sequence[float] | np.ndarray,
     positive: Sequence[bool] | np.ndarray,
@@ -113,8 +117,9 @@ def auc_interval(
         spread = 1 + size * ((1 - area) / (2 - area) + area / (1 + area))
         return (area - found) ** 2 - z**2 * area * (1 - area) * spread / (above * below)
 
-    low = 0.0 if found == 0 else float(brentq(beyond, 0.0, found))
-    high = 1.0 if found == 1 else float(brentq(beyond, found, 1.0))
+    # an area of 0 or 1 has no error of its own and would be taken for its own limit
+    low = 0.0 if found == 0 else float(brentq(beyond, 0.0, min(found, 1 - TINY)))
+    high = 1.0 if found == 1 else float(brentq(beyond, max(found, TINY), 1.0))
     method = f"{100 * level:g} % Newcombe interval of the AUC, {above} positive and {below} negative {unit}s"
     return Interval(found, low, high, above + below, method, None)
 
