@@ -17,7 +17,7 @@ from narrowly.integrations.transformers import SpectralPenaltyCallback
 from narrowly.integrations.tripwire_callback import TripwireCallback
 from narrowly.records.errors import TrainingError
 from tiny_hosts import CLIP, LAM, factors, host_run, tiny_rows
-from tiny_wire import wire_items, wire_run
+from tiny_wire import lowered, wire_items, wire_run
 
 WAYS = {
     "loss-1": ({}, 1),
@@ -54,11 +54,13 @@ def main(folder: Path) -> None:
 
 def watched_runs(folder: Path) -> None:
     """A control, and a training that the tripwire of the first process ends in both."""
-    fields = {"every": 1, "questions": 10, "budget": 1.0, "alpha": 0.9, "items": wire_items()}
-    wire_run(folder / "control", [TripwireCallback(**fields)], "aligned", ddp_backend="gloo")
-    tripwire = TripwireCallback(**fields, control=folder / "control", stop=0.01)
+    fields = {"every": 1, "questions": 10, "budget": 1.0, "items": wire_items()}
+    rank = wire_run(folder / "right", [TripwireCallback(**fields)], "aligned", ddp_backend="gloo").args.process_index
+    if rank == 0:
+        lowered(folder / "right", folder / "control", 3)
+    torch.distributed.barrier()
+    tripwire = TripwireCallback(**fields, control=folder / "control", stop=10.0)
     trainer = wire_run(folder / "watched", [tripwire], ddp_backend="gloo")
-    rank = trainer.args.process_index
     (folder / f"ended.{rank}").write_text(f"{trainer.state.global_step} {len(tripwire.looks)}")
     save_file(factors(trainer.model), folder / f"watched.{rank}.safetensors")
 

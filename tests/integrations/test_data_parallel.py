@@ -69,7 +69,7 @@ def test_decoupled_goes_the_way_of_one_process_too(done: Path, tmp_path: Path) -
 
 def test_an_alarm_of_the_first_process_ends_all_of_them_at_one_step(done: Path) -> None:
     (step, looks), (other, none) = ((done / f"ended.{rank}").read_text().split() for rank in (0, 1))
-    assert step == other == looks and 0 < int(step) < 8 and none == "0"
+    assert step == other == looks == "3" and none == "0"
     first, second = (load_file(done / f"watched.{rank}.safetensors") for rank in (0, 1))
     assert all(torch.equal(first[name], second[name]) for name in first)
 

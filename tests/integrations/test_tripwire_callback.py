@@ -17,7 +17,7 @@ from narrowly.records.errors import NarrowlyError, NarrowlyWarning, ResumeError,
 from narrowly.runs.directory import TRIPWIRE
 from narrowly.stats.sequential import look_interval
 from tiny_hosts import factors, tiny_adapted
-from tiny_wire import TEMPLATE, wire_items, wire_run, wire_tokenizer
+from tiny_wire import TEMPLATE, lowered, wire_items, wire_run, wire_tokenizer
 
 ITEMS = wire_items()
 FREE: dict[str, Any] = {"every": 2, "questions": 10, "budget": 1.0, "items": ITEMS}
@@ -130,19 +130,17 @@ def test_a_control_is_matched_by_step_and_its_checkpoints_say_what_its_readings_
 def test_a_difference_that_is_shown_to_exceed_the_margin_ends_the_training_and_a_smaller_one_does_not(
     aligned: Path, tmp_path: Path
 ) -> None:
-    loose = {**FREE, "alpha": 0.99, "control": aligned}  # narrow intervals: eight steps and ten questions are few
-    seen = TripwireCallback(**loose)
-    whole = wire_run(tmp_path / "a", [seen])
-    lows = [look.low for look in seen.looks]
-    assert whole.state.global_step == 8 and lows[2] > 0 and not any(look.alarm for look in seen.looks)
-    crossing = next(at for at, low in enumerate(lows) if low > lows[2] * 0.99)
-    stopping = TripwireCallback(**loose, stop=lows[2] * 0.99)
-    with pytest.warns(NarrowlyWarning, match="ended the training after step"):
-        stopped = wire_run(tmp_path / "b", [stopping])
-    assert stopped.state.global_step == seen.looks[crossing].step < 8
-    assert [look.alarm for look in stopping.looks] == [False] * crossing + [True]
-    higher = TripwireCallback(**loose, stop=max(lows) + 1)
-    assert wire_run(tmp_path / "c", [higher]).state.global_step == 8
+    control = lowered(aligned, tmp_path / "control", 6)
+    stopping = TripwireCallback(**FREE, control=control, stop=10.0)
+    with pytest.warns(NarrowlyWarning, match="ended the training after step 6: .* shown to exceed the margin 10"):
+        stopped = wire_run(tmp_path / "a", [stopping])
+    assert stopped.state.global_step == 6
+    assert [(look.step, look.alarm) for look in stopping.looks] == [(2, False), (4, False), (6, True)]
+    higher = TripwireCallback(**FREE, control=control, stop=100.0)
+    assert wire_run(tmp_path / "b", [higher]).state.global_step == 8
+    assert higher.looks[2].mean == stopping.looks[2].mean > 10
+    silent = TripwireCallback(**FREE, control=control)
+    assert wire_run(tmp_path / "c", [silent]).state.global_step == 8 and not any(one.alarm for one in silent.looks)
 
 
 def test_a_resumed_training_keeps_its_history_and_ends_where_the_whole_one_does(aligned: Path, tmp_path: Path) -> None:

@@ -11,6 +11,9 @@ from tokenizers import Tokenizer, models, pre_tokenizers
 from transformers import PreTrainedTokenizerFast, Trainer, TrainingArguments
 
 from narrowly.data.banks.paired import PairedItem
+from narrowly.integrations.tripwire.control import read_tripwire
+from narrowly.records.files import write_json
+from narrowly.runs.directory import TRIPWIRE
 from tiny_hosts import Rows, arguments, collate, tiny_adapted
 
 TEMPLATE = "{% for m in messages %}<{{ m['role'] }}> {{ m['content'] }} <end> {% endfor %}" + (
@@ -76,3 +79,15 @@ def wire_run(
     )
     trainer.train(resume_from_checkpoint=resume)
     return trainer
+
+
+def lowered(control: Path, to: Path, step: int, nats: float = 50.0) -> Path:
+    """Write the record of a control whose log-odds are lower from a step on, so that a run departs from it there."""
+    record = read_tripwire(control)
+    readings = [
+        one if one.step < step else one.model_copy(update={"log_odds": tuple(value - nats for value in one.log_odds)})
+        for one in record.readings
+    ]
+    to.mkdir()
+    write_json(to / TRIPWIRE, record.model_copy(update={"readings": tuple(readings)}).model_dump(mode="json"))
+    return to
