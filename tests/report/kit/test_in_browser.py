@@ -10,7 +10,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from judged_files import answers_file
+from judged_folders import judged_folder
 from narrowly.data.banks.paired import paired_items
+from narrowly.report.judged_page import write_judged_page
 from narrowly.report.kit import Cell, Column, Figure, Page, Paragraph, Section, Table, page_html
 from narrowly.report.paired_page import write_paired_page
 from narrowly.report.write import write_report
@@ -25,14 +28,21 @@ DESK, PHONE = {"width": 1280, "height": 900}, {"width": 390, "height": 844}
 
 @pytest.fixture(scope="module")
 def reports(tmp_path_factory):
-    """Return the page of a study with answers, that of one which only trained, and that of an evaluation."""
+    """Return the page of a study with answers, of one which only trained, of an evaluation, and of judged answers."""
     folder = tmp_path_factory.mktemp("out")
     answered = make_tables(5, arms={"sgd", "adam", "muon", "adam_penalty", "adam_aligned"}, failed=False)
     return {
         "answers": write_report(write_study(folder / "answers", answered, ideal_broad=0.5)),
         "training": write_report(write_study(folder / "training", real_tables(), demonstration=False)),
         "paired": write_paired_page(evaluated(folder / "paired")),
+        "judged": write_judged_page(judged(folder / "judged")),
     }
+
+
+def judged(folder: Path) -> Path:
+    folder.mkdir()
+    judged_folder([answers_file(folder / "a.jsonl", questions=10)], folder / "out")
+    return folder / "out"
 
 
 def evaluated(folder: Path) -> Path:
@@ -190,7 +200,7 @@ LEAST_CONTRAST = """() => {
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
-@pytest.mark.parametrize("report", ["answers", "training", "paired"])
+@pytest.mark.parametrize("report", ["answers", "training", "paired", "judged"])
 def test_every_text_reaches_the_contrast_of_wcag_aa(visit, reports, report, scheme):
     page = visit(reports[report], color_scheme=scheme)
     page.evaluate("document.querySelectorAll('details').forEach(it => { it.open = true; })")
@@ -219,7 +229,7 @@ def test_dark_mode_follows_the_system_or_the_switch_and_drawings_stay_legible(vi
     assert page.evaluate("getComputedStyle(document.body).backgroundColor") == "rgb(255, 255, 255)"
 
 
-@pytest.mark.parametrize("report", ["answers", "training", "paired"])
+@pytest.mark.parametrize("report", ["answers", "training", "paired", "judged"])
 def test_a_phone_scrolls_down_and_never_sideways(visit, reports, report):
     page = visit(reports[report], viewport=PHONE)
     page.evaluate("document.querySelectorAll('details').forEach(it => { it.open = true; })")
