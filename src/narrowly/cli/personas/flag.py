@@ -8,6 +8,7 @@ import typer
 
 from narrowly.cli.options import DEFAULT_RUNS, AsJson, Runs
 from narrowly.cli.organisms.ask import known_dtype
+from narrowly.cli.parts import PartsProgress
 from narrowly.cli.personas.shared_options import (  # fmt: skip
     AnswerTokens,
     BaseOf,
@@ -15,7 +16,6 @@ from narrowly.cli.personas.shared_options import (  # fmt: skip
     DirectionFile,
     Dtype,
     Layer,
-    Progress,
     Seed,
     Thinking,
 )
@@ -87,7 +87,7 @@ def command(
     card = directions.card
     used = card.layer if layer is None else layer
     words = _keywords(trait, card.name if card.kind == "trait" else None)
-    with Progress() as progress:
+    with PartsProgress() as progress:
         flagged = flag(
             opened, rows, directions.at(used), used, position_named(card.position), source=data, keywords=words,
             planted=truth, sampling=Sampling(temperature=temperature, max_new_tokens=max_new_tokens, seed=seed),

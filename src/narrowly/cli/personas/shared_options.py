@@ -1,28 +1,25 @@
-"""Options that the persona commands share, spelled once, and their progress."""
+"""Options that the persona commands share, spelled once."""
 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated
 
 import typer
 
+from narrowly.cli.organisms.ask import Seed as Seed
+from narrowly.cli.organisms.ask import Thinking as Thinking
 from narrowly.cli.terminal import number
 from narrowly.records.errors import SpecError
-
-if TYPE_CHECKING:
-    from narrowly.cli.progress import StepProgress
 
 DirectionFile = Annotated[
     Path, typer.Option("--direction", metavar="FILE", help="Directions of `persona extract` (.safetensors).")
 ]
 Layer = Annotated[int | None, typer.Option("--layer", help="Layer, hidden_states[l]; by default that of the card.")]
 BaseOf = Annotated[str | None, typer.Option("--base", metavar="BASE", help="Of an adapter: the base.")]
-Thinking = Annotated[bool | None, typer.Option("--thinking/--no-thinking", help="Of a template with such a mode.")]
 Dtype = Annotated[str | None, typer.Option("--dtype", help="Of a base: float32, bfloat16 or nf4.")]
 Device = Annotated[str, typer.Option("--device", help="cpu or cuda.")]
 AnswerTokens = Annotated[int, typer.Option("--max-new-tokens", min=1, help="Longest answer that the model writes.")]
-Seed = Annotated[int, typer.Option("--seed", min=0, help="Seed of what is drawn.")]
 
 
 def layers_of(text: str | None) -> list[int] | None:
@@ -45,32 +42,3 @@ def layers_of(text: str | None) -> list[int] | None:
 def interval(low: float | None, high: float | None) -> str | None:
     """Return both ends of an interval in words; None where there is none."""
     return None if low is None or high is None else f"{number(low)} to {number(high)}"
-
-
-class Progress:
-    """Show one display per part of the work; nothing is shown of parts that end at once."""
-
-    def __init__(self) -> None:
-        self._what = ""
-        self._shown: StepProgress | None = None
-
-    def __enter__(self) -> Progress:
-        return self
-
-    def __exit__(self, *raised: Any) -> None:
-        self._close()
-
-    def on_step(self, what: str, done: int, total: int) -> None:
-        """Show that `done` of `total` are done of a part."""
-        from narrowly.cli.progress import StepProgress
-
-        if what != self._what:
-            self._close()
-            self._what, self._shown = what, StepProgress(what).__enter__()
-        if self._shown is not None:
-            self._shown.on_step(done, total)
-
-    def _close(self) -> None:
-        if self._shown is not None:
-            self._shown.__exit__(None, None, None)
-        self._shown = None

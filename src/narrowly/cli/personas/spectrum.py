@@ -8,7 +8,8 @@ import typer
 
 from narrowly.cli.options import DEFAULT_RUNS, AsJson, Runs
 from narrowly.cli.organisms.ask import known_dtype
-from narrowly.cli.personas.shared_options import BaseOf, Device, DirectionFile, Dtype, Layer, Progress, Thinking
+from narrowly.cli.parts import PartsProgress
+from narrowly.cli.personas.shared_options import BaseOf, Device, DirectionFile, Dtype, Layer, Thinking
 from narrowly.cli.terminal import console, need_extra, number, print_json, safe, say, short_modules, table
 
 if TYPE_CHECKING:
@@ -59,7 +60,7 @@ def command(
     used = directions.card.layer if layer is None else layer
     where = position_named(position or directions.card.position)
     asked = panel(opened, directions.card, bank, limit)
-    with Progress() as progress:
+    with PartsProgress() as progress:
         found = adapter_movement(
             opened, directions.at(used), used, where, asked, random=random, nodes=nodes, progress=progress.on_step
         )

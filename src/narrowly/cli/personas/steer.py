@@ -8,6 +8,7 @@ import typer
 
 from narrowly.cli.options import DEFAULT_RUNS, AsJson, Runs
 from narrowly.cli.organisms.ask import known_dtype
+from narrowly.cli.parts import PartsProgress
 from narrowly.cli.personas.shared_options import (  # fmt: skip
     AnswerTokens,
     BaseOf,
@@ -15,7 +16,6 @@ from narrowly.cli.personas.shared_options import (  # fmt: skip
     DirectionFile,
     Dtype,
     Layer,
-    Progress,
     Seed,
     Thinking,
 )
@@ -115,7 +115,7 @@ def _doses(
     from narrowly.workbench.persona.dose import doses
 
     vector_H = directions.at(layer)
-    with Progress() as progress:
+    with PartsProgress() as progress:
         found = doses(opened, world, directions.card, vector_H, layer, under, limit, progress.on_step)
     rows = [
         {"along": one.treatment.along, "strength": one.treatment.strength, "seed": one.treatment.seed,
@@ -144,7 +144,7 @@ def _answers(
         [one_question(opened, question)] if question is not None else panel(opened, directions.card, bank, limit or 3)
     )
     vector_H = directions.at(layer)
-    with Progress() as progress:
+    with PartsProgress() as progress:
         found = steer(opened, vector_H, layer, asked, under, sampling, progress.on_step)
     if as_json:
         rows = [

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from narrowly.cli.options import DEFAULT_RUNS, AsJson, Runs
-from narrowly.cli.personas.shared_options import Device, DirectionFile, Layer, Progress, interval
+from narrowly.cli.parts import PartsProgress
+from narrowly.cli.personas.shared_options import Device, DirectionFile, Layer, interval
 from narrowly.cli.terminal import console, need_extra, print_json, safe, say, table
 from narrowly.records.errors import SpecError
 
@@ -59,7 +60,7 @@ def command(
     used = directions.card.layer if layer is None else layer
     where = position_named(position or directions.card.position)
     asked = panel(opened[0], directions.card, bank, limit)
-    with Progress() as progress:
+    with PartsProgress() as progress:
         found = watch(opened, directions.at(used), used, where, asked, progress.on_step)
     if figure is not None:
         _save(found, directions.card.name, figure)
