@@ -26,7 +26,7 @@ PLACES = {
     "train": (3, 4, "one run"),
     "evaluate": (1, 5, "verdict rows"),
     "models": (2, 6, "names to live models"),
-    "integrations": (3, 6, "other people's tools"),
+    "integrations": (3, 5, "other people's tools"),
     "engines": (4, 6, "where tasks run"),
     "microworld": (1, 7, "the made-up world"),
     "runs": (2, 7, "the run directory"),
