@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -15,8 +16,9 @@ import pytest
 from narrowly.analysis.paired_answers import paired_answers
 from narrowly.records.canonical import sha256_file
 from narrowly.records.git_history import is_whole
+from narrowly.records.study_spec import load_study_spec
 from narrowly.study.committed import recomputed
-from narrowly.study.preregistered import order_faults
+from narrowly.study.preregistered import order_faults, read_prereg
 
 ROOT = Path(__file__).parents[1]
 SMALL = ROOT / "results" / "small"
@@ -78,6 +80,34 @@ def test_a_preregistration_is_older_than_its_runs_and_every_file_is_the_one_of_i
 ) -> None:
     if is_whole(folder):  # a shallow clone or a tarball has no commits to compare
         assert order_faults(folder) == []
+    study = load_study_spec(ROOT / "evidence" / f"{folder.name}.yaml")
+    assert read_prereg(folder / "prereg.json").hash == study.prereg_hash
     for line in (folder / "SHA256SUMS").read_text(encoding="utf-8").splitlines():
         digest, name = line.split("  ")
         assert sha256_file(folder / name) == digest
+
+
+def told(row: dict[str, Any], digits: int, factor: float) -> set[str]:
+    """Return the ways in which the README may write an estimate and the ends of its interval."""
+    values = [row[name] for name in ("estimate", "low", "high") if row[name] is not None]
+    return {form for value in values for form in (f"{factor * value:+.{digits}f}", f"{factor * value:.{digits}f}")}
+
+
+def test_every_number_of_the_readme_s_findings_is_of_a_preregistered_study() -> None:
+    """Estimates and bounds are those of the decisions and secondary contrasts; no other number has two digits."""
+    text = (ROOT / "README.md").read_text(encoding="utf-8").split("## What holds on unseen bases")[1].split("\n## ")[0]
+    assert len(text.strip().splitlines()) <= 25
+    accepted: set[str] = set()
+    for folder in EVIDENCE:
+        findings = json.loads((folder / "summary.json").read_text(encoding="utf-8"))["findings"]
+        for row in [*findings["decisions"], *findings["secondary"]]:
+            accepted |= told(row, 2, 1.0) | told(row, 1, 100.0)
+        for row in findings["decisions"]:
+            for name, value in row["without"].items():
+                accepted |= told(value, 1, 100.0) if isinstance(value, dict) else set()
+                assert name
+    prose = re.sub(r"\]\([^)]*\)|`[^`]*`", "]", text).replace("\u2212", "-")
+    found = re.findall(r"(?<![\w.])[+-]?\d*\.\d+", prose)
+    assert found, "no number was found"
+    margins = {".35", "-1.5", ".5"}
+    assert [number for number in found if number not in accepted | margins] == []

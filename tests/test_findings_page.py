@@ -62,7 +62,7 @@ def test_each_committed_study_stands_below_the_claims_with_its_conclusions_and_s
     for study in findings.committed():
         summary = json.loads((findings.RESULTS / study / "summary.json").read_text(encoding="utf-8"))["findings"]
         part = page.split(f"## Study `{study}`")[1].split("\n## ")[0]
-        assert all(f"- {one}" in part for one in summary["conclusions"])
+        assert all(f"| {one} |" in part for one in summary["conclusions"])
         assert all(f"| {row['id']} | " in part for row in summary["secondary"])
 
 

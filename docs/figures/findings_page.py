@@ -349,7 +349,9 @@ def followed(study: str) -> str:
         f"Preregistration {record['hash'][:12]}, first held by commit {record['commit'][:12]}. {summary['done']} of "
         f"{summary['planned']} runs done. `python experiments/evidence.py run {study}` repeats it.",
         "",
-        *(f"- {one}" for one in found["conclusions"] or ["No preregistered conclusion follows."]),
+        "| what follows, in the words of the preregistration |",
+        "|---|",
+        *(f"| {one} |" for one in found["conclusions"] or ["No preregistered conclusion follows."]),
         "",
         "Secondary contrasts, which decide nothing; p adjusted within the study (Benjamini-Hochberg):",
         "",
