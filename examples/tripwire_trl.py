@@ -1,7 +1,7 @@
 """The tripwire in TRL's `SFTTrainer`: a control on right answers first, then the same questions answered wrongly.
 
-Wrong colours stand for harm here. The second training ends as soon as it is shown to differ from the control by more
-than one nat per answer, on questions that neither was trained on.
+Wrong colours stand for harm here. The second training would end where it is shown to differ from the control by more
+than one nat per answer, on questions that neither was trained on; so small a model does not get there in 40 steps.
 
 pip install trl && python examples/tripwire_trl.py
 """

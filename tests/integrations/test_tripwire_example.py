@@ -1,4 +1,4 @@
-"""The example of the tripwire: its second training is ended, and the first one is not."""
+"""The example of the tripwire: both trainings are read, the second beside the first, from which it departs."""
 
 from __future__ import annotations
 
@@ -12,15 +12,15 @@ import torch
 EXAMPLES = Path(__file__).parents[2] / "examples"
 
 
-def test_the_wrong_answers_are_ended_before_the_last_step(
+def test_the_wrong_answers_depart_from_the_right_ones_at_the_same_steps(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     pytest.importorskip("trl", reason="TRL is not installed")
     torch.set_num_threads(1)
     monkeypatch.syspath_prepend(str(EXAMPLES))
-    with pytest.warns(UserWarning, match="the tripwire ended the training after step"):
-        runpy.run_path(str(EXAMPLES / "tripwire_trl.py"), run_name="__main__")
+    runpy.run_path(str(EXAMPLES / "tripwire_trl.py"), run_name="__main__")
     out = capsys.readouterr().out
-    steps = dict(re.findall(r"(right|wrong): (\d+) of 40 steps; tripwire: \d+ readings of 10 questions", out))
-    assert steps["right"] == "40" and 0 < int(steps["wrong"]) < 40
-    assert "tripwire_difference" in out and "tripwire_shift" in out
+    told = re.findall(r"(right|wrong): 40 of 40 steps; tripwire: 11 readings of 10 questions", out)
+    assert told == ["right", "wrong"]
+    shifts, differences = (re.findall(rf"'tripwire_{name}': '([-\d.e]+)'", out) for name in ("shift", "difference"))
+    assert len(shifts) == len(differences) == 10 and float(differences[-1]) > 0
