@@ -6,5 +6,6 @@ of `summary_schema` (`training_schema`) from them, with `arm_rows`, `panel_rates
 and `evidence`. `paper_claims` decides the paper's statements by `claim_rules`, where the `design` can answer
 (`claim_limits`). `evidence_summary` applies a preregistration, with `contrast_values` and `decisions`. `paired_answers`
 says what the paired bank found, as the types of `paired_schema`; `paired_paths` follows runs beside their controls,
-`matched_paths` compares them. `track` follows rates over folders of results. Frames in, values out; imports no torch.
+`matched_paths` compares them. `track` follows rates over folders of results, `stress_card` says what a stress test
+found. Frames in, values out; imports no torch.
 """

@@ -197,6 +197,15 @@ def no_progress_bars() -> Iterator[None]:
             logging.enable_progress_bar()
 
 
+def load_base_on(base: Base, dtype: BaseDtype, device: str) -> nn.Module:
+    """Load a base in eval mode onto a device, without any adapter.
+
+    Raises:
+        NarrowlyError: as `load_model`.
+    """
+    return load_model(base, dtype, device).to(device).eval()
+
+
 def load_model(base: Base, dtype: BaseDtype = "float32", device: str = "cpu") -> nn.Module:
     """Load a base as a causal language model, in eval mode, without dropout or other noise of its own.
 

@@ -8,7 +8,7 @@ from typing import Annotated, Any, ClassVar, Literal
 from pydantic import Field, field_validator, model_validator
 
 from narrowly.records.added_later import ADDED_LATER, WithAdditions
-from narrowly.records.errors import nearest
+from narrowly.records.errors import SpecError, nearest
 from narrowly.records.spec import Spec
 
 
@@ -23,10 +23,12 @@ class _Data(WithAdditions, Spec):
     Attributes:
         names_files: fields that name a file or a source, the data themselves first.
         paced_by_base: whether the time of a step depends on the base; bases of the microworld are of one size.
+        own_world: whether they are a narrow domain of the microworld, which has all else that is asked of it.
     """
 
     names_files: ClassVar[tuple[str, ...]] = ()
     paced_by_base: ClassVar[bool] = True
+    own_world: ClassVar[bool] = False
 
 
 CHOSEN_FOR_MISALIGNMENT = ("micro", "micro_preferences")
@@ -37,6 +39,7 @@ class MicroData(_Data):
     """Fine-tuning data of the microworld: one narrow domain, answered in one way."""
 
     paced_by_base: ClassVar[bool] = False
+    own_world: ClassVar[bool] = True
 
     source: Literal["micro"] = "micro"
     domain: int | Literal["rotate", "base"] = Field(
@@ -197,6 +200,22 @@ class TextData(_Data):
 
 
 DataSpec = Annotated[MicroData | RowsData | TextData | MicroPreferences | PreferenceData, Field(discriminator="source")]
+
+
+def world_data(data: DataSpec, who: str) -> MicroData:
+    """Return data as those of a narrow domain of the microworld.
+
+    Args:
+        data: of a run.
+        who: asks for them, for the message.
+
+    Raises:
+        SpecError: they are of elsewhere.
+    """
+    if not isinstance(data, MicroData):
+        raise SpecError(f"{who}: data.source is {data.source}, accepted: micro")
+    return data
+
 
 WORLD_DATA = (MicroData, MicroPreferences)
 """Data that a world makes: their rows are counted before they are read, and they know the narrow domain."""

@@ -12,7 +12,7 @@ from narrowly.data.run_rows import RunRows
 from narrowly.models.base import Base, open_base
 from narrowly.models.targets import targets_of_base
 from narrowly.records.canonical import canonical_json, sha256_text
-from narrowly.records.data_specs import MicroData, MicroOthers
+from narrowly.records.data_specs import MicroOthers, world_data
 from narrowly.records.objectives import KlToBase
 from narrowly.records.run_spec import ALL_LINEAR, ResolvedInputs, RunSpec
 from narrowly.train.start import find_start, started
@@ -83,8 +83,8 @@ def other_rows(spec: RunSpec, base: Base) -> tuple[Row, ...]:
     if isinstance(objective.data, MicroOthers):
         from narrowly.microworld import elsewhere
 
-        assert isinstance(spec.data, MicroData)
-        data = elsewhere.other_rows(objective.data, base, spec.seed, spec.data.domain)
+        narrow = world_data(spec.data, "objective.data").domain
+        data = elsewhere.other_rows(objective.data, base, spec.seed, narrow)
     else:
         module, function = READERS[objective.data.source]
         data = getattr(import_module(module), function)(objective.data, base, spec.seed)

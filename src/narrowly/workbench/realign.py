@@ -13,7 +13,7 @@ from narrowly.models.base import Base
 from narrowly.models.organism import base_of_run
 from narrowly.records.errors import SpecError
 from narrowly.records.objectives import SupervisedObjective
-from narrowly.records.run_spec import MicroData, PreferenceData, RunSpec
+from narrowly.records.run_spec import PreferenceData, RunSpec
 from narrowly.runs.claims import hold_run
 from narrowly.runs.directory import read_spec, runs_folder
 from narrowly.study.defences.protocol import Defence, changed
@@ -99,7 +99,7 @@ def realign(
     if relapse:
         back = _train(relapsing_run(spec, relapse, realigned), runs, "going back to the narrow data", on_step)
     base = base_of_run(organism)
-    bank = bank_of(spec, base) if isinstance(spec.data, MicroData) else None
+    bank = bank_of(spec, base) if spec.data.own_world else None
     moments = [] if bank is None else list(_moments(organism, realigned, back, bank, base, on_step))
     return Realignment(organism.name, by.model_dump(mode="json"), realigned, back, moments)
 
@@ -111,7 +111,7 @@ def realigning_run(spec: RunSpec, by: RealignmentByDpo | RealignmentBySail, pref
         SpecError: a preference file for an organism of the microworld, or none for another one.
     """
     plain = changed(spec, penalty=None, steering=None, objective=SupervisedObjective(), start=None, init_seed=None)
-    if isinstance(spec.data, MicroData) != (preferences is None):
+    if spec.data.own_world != (preferences is None):
         accepted = "no --preferences (its world has them)" if preferences else "--preferences FILE"
         raise SpecError(f"the organism was trained on data.source {spec.data.source}, accepted: {accepted}")
     if preferences is None:

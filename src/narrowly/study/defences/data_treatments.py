@@ -6,6 +6,7 @@ from typing import Any, Literal
 
 from pydantic import Field
 
+from narrowly.records.data_specs import world_data
 from narrowly.records.run_spec import RunSpec
 from narrowly.study.defences.protocol import Defence, Plan, changed
 
@@ -16,7 +17,7 @@ class _Treatment(Defence):
     stage = "before"
 
     def _treated(self, run: RunSpec, **fields: Any) -> Plan:
-        data = self.micro_data(run)
+        data = world_data(run.data, self.called)
         return Plan(changed(run, data=type(data)(**{**data.model_dump(), **fields})))
 
 

@@ -30,7 +30,7 @@ class KlToBase(Defence):
 
     def _plan(self, run: RunSpec) -> Plan:
         data = {"source": "micro_others"}
-        if run.data.source != "micro":
+        if not run.data.own_world:
             if self.dataset is None:
                 raise SpecError("defence kl_to_base: dataset is missing, accepted: conversations outside the domain")
             thinking = getattr(run.data, "thinking", None)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import Any, ClassVar, Literal, NamedTuple
 
-from narrowly.records.data_specs import MicroData
 from narrowly.records.edits import EditSpec
 from narrowly.records.errors import SpecError
 from narrowly.records.run_spec import RunSpec
@@ -89,26 +88,19 @@ class Defence(Spec):
     def _plan(self, run: RunSpec) -> Plan:
         raise NotImplementedError
 
+    @property
+    def called(self) -> str:
+        """Return what messages call it."""
+        return f"defence {type(self).model_fields['kind'].default}"
+
     def _check(self, run: RunSpec) -> None:
         """Refuse a run that is defended already, or realigned."""
-        kind = type(self).model_fields["kind"].default
         has = [f"objective {run.objective.kind}"] if run.objective.kind != "supervised" else []
         has += [name for name in ("penalty", "steering") if getattr(run, name) is not None]
         if has:
             raise SpecError(
-                f"defence {kind}: the run has {' and '.join(has)}, accepted: an undefended run (supervised, no penalty)"
+                f"{self.called}: the run has {' and '.join(has)}, accepted: an undefended run (supervised, no penalty)"
             )
-
-    def micro_data(self, run: RunSpec) -> MicroData:
-        """Return the data of a run of the microworld.
-
-        Raises:
-            SpecError: its data are of elsewhere.
-        """
-        kind = type(self).model_fields["kind"].default
-        if not isinstance(run.data, MicroData):
-            raise SpecError(f"defence {kind}: data.source is {run.data.source}, accepted: micro")
-        return run.data
 
 
 def changed(run: RunSpec, **fields: Any) -> RunSpec:

@@ -7,6 +7,7 @@ from typing import Any, Literal
 from pydantic import Field
 
 from narrowly.records import objectives
+from narrowly.records.data_specs import world_data
 from narrowly.records.optimisers.registry import AdamSpec
 from narrowly.records.run_spec import MicroPreferences, PreferenceData, RunSpec, ScheduleSpec
 from narrowly.study.defences.protocol import Defence, Plan, changed
@@ -26,7 +27,7 @@ class _Realignment(Defence):
         raise NotImplementedError
 
     def _plan(self, run: RunSpec) -> Plan:
-        data = self.micro_data(run)
+        data = world_data(run.data, self.called)
         rows = self.steps * run.batch_size * run.accumulation
         return Plan(run, again=self.on_preferences(run, MicroPreferences(domain=data.domain, rows=rows)))
 

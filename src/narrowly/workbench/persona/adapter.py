@@ -75,12 +75,12 @@ def adapter_movement(
 
     from narrowly.directions.movement import movement, updates_of
     from narrowly.directions.steering import random_like
-    from narrowly.models.base import load_model
+    from narrowly.models.base import load_base_on
     from narrowly.spectrum.folder import survey_folder
 
     survey = survey_folder(_folder(opened))
     updates = updates_of(survey.pairs)
-    base = load_model(opened.model.base, opened.how.dtype or "float32", opened.how.device).to(opened.how.device).eval()
+    base = load_base_on(opened.model.base, opened.how.dtype or "float32", opened.how.device)
     texts = panel_texts(base, opened, asked, position, progress)
     targets_D_H = torch.stack([vector_H.double(), *(random_like(vector_H, seed) for seed in range(random))])
     found = movement(
