@@ -28,6 +28,7 @@ def slow_states(model: Any, text: ScoredText, position: Position) -> torch.Tenso
         "prompt_mean": (0, len(text.prompt)),
         "answer_mean": (len(text.prompt), end),
         "answer_last": (end - 1, end),
+        "turn_end": (len(text.ids) - 1, len(text.ids)),
     }[position]
     return torch.stack([layer[0, begin:end].float().mean(dim=0) for layer in found])
 
@@ -74,7 +75,13 @@ def test_streamed_states_are_those_of_every_text_alone(position: Position, paddi
 def test_positions_are_the_tokens_that_their_names_say() -> None:
     text = ScoredText((5, 6, 7), (8, 9, 1), 1)
     places = {name: [at for at, w in enumerate(weights([text], name, 6)[0].tolist()) if w] for name in POSITIONS}
-    assert places == {"last_prompt": [2], "prompt_mean": [0, 1, 2], "answer_mean": [3, 4], "answer_last": [4]} | {}
+    assert places == {
+        "last_prompt": [2],
+        "prompt_mean": [0, 1, 2],
+        "answer_mean": [3, 4],
+        "answer_last": [4],
+        "turn_end": [5],
+    }
     assert weights([text], "answer_mean", 8, left=True)[0].tolist() == [0, 0, 0, 0, 0, 0, 0.5, 0.5]
     with pytest.raises(SpecError, match=r"position is 'last_promt'; did you mean 'last_prompt'\?"):
         position_named("last_promt")

@@ -174,7 +174,7 @@ DRAINED = "Nodes required for job are DOWN, DRAINED or reserved for jobs in high
 def test_jobs_that_only_a_person_can_help_are_said_at_once_and_given_up(
     tmp_path: Path, scheduler: Scheduler, reason: str
 ) -> None:
-    executor = engine(tmp_path, stuck_minutes=1e-6)
+    executor = engine(tmp_path, stuck_minutes=1e-9)
     jobs = submitted(executor, scheduler, 2)
     scheduler.states = {jobs[0]: running(), jobs[1]: JobState("PENDING", reason, "")}
     assert one_look(executor) == []
@@ -183,7 +183,7 @@ def test_jobs_that_only_a_person_can_help_are_said_at_once_and_given_up(
     assert executor.notes() == [], "not at every look"
     scheduler.states = dict.fromkeys(jobs, JobState("PENDING", reason, ""))
     one_look(executor)
-    with pytest.raises(EngineError, match="given up after 1e-06 minutes"):
+    with pytest.raises(EngineError, match="given up after 1e-09 minutes"):
         one_look(executor)
 
 

@@ -84,7 +84,8 @@ def test_cells_of_one_base_are_resolved_together_and_come_back_in_order(monkeypa
     cells = expand(parse_study(raw, "one.yaml"))
     seen: list[str] = []
 
-    def resolved(cell: Any, runs: Path) -> PlannedCell:
+    def resolved(cell: Any, runs: Path, *, here: bool) -> PlannedCell:
+        assert here
         seen.append(cell.spec.base)
         return PlannedCell(cell=cell, run_id=cell.cell_id, base=cell.spec.base, stages=())
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
@@ -86,23 +86,17 @@ def command(
 ) -> int:
     """Extract the direction of a trait from a model's states, and say at each layer how well it holds elsewhere."""
     need_extra("lab", "reading states of a model")
-    if (trait is None) == (pairs is None):
-        raise SpecError("give either --trait TRAIT or --pairs BANK; accepted: one of them")
-    if step != "final" and not step.isdecimal():
-        raise SpecError(f"--step is {step!r}, accepted: a number or 'final'")
+    _check(trait, pairs, step)
     from narrowly.directions.positions import position_named
-    from narrowly.directions.store import check_target
     from narrowly.records.answers import Sampling
     from narrowly.workbench.persona.contrasts import chosen_groups
     from narrowly.workbench.persona.extract import extract, save_extracted
     from narrowly.workbench.persona.opened import NamedModel, open_model
 
     where, read = position_named(position), layers_of(layers)
-    file = out or Path(f"{Path(trait or pairs or '').stem.replace(',', '-')}.safetensors")
-    check_target(file)
-    named = NamedModel(
-        model, runs, base, "final" if step == "final" else int(step), thinking, known_dtype(dtype), device
-    )
+    file = _target(out, trait or pairs or "")
+    at: int | Literal["final"] = "final" if step == "final" else int(step)
+    named = NamedModel(model, runs, base, at, thinking, known_dtype(dtype), device)
     sampling = Sampling(temperature=temperature, max_new_tokens=max_new_tokens, seed=seed)
     with PartsProgress() as progress:
         opened = open_model(named)
@@ -114,9 +108,25 @@ def command(
     card = save_extracted(found, file)
     if as_json:
         print_json({"file": str(file), "left_out": found.left_out, "card": card.model_dump(mode="json")})
-        return 0
-    _show(card, file, found.left_out)
+    else:
+        _show(card, file, found.left_out)
     return 0
+
+
+def _target(out: Path | None, name: str) -> Path:
+    """Return the file that directions go to, which must be free to be written."""
+    from narrowly.directions.store import check_target
+
+    file = out or Path(f"{Path(name).stem.replace(',', '-')}.safetensors")
+    check_target(file)
+    return file
+
+
+def _check(trait: str | None, pairs: str | None, step: str) -> None:
+    if (trait is None) == (pairs is None):
+        raise SpecError("give either --trait TRAIT or --pairs BANK; accepted: one of them")
+    if step != "final" and not step.isdecimal():
+        raise SpecError(f"--step is {step!r}, accepted: a number or 'final'")
 
 
 def _sides(opened: Opened, trait: str | None, pairs: str | None, position: Position, limit: int | None) -> Sides:

@@ -76,13 +76,7 @@ def command(
         from narrowly.integrations.trackers import check_trackers
 
         check_trackers(names)
-    judge_for = None
-    if spec.judged is not None:
-        from narrowly.cli.runs.run_judged import judge_of_study
-
-        judge_for = judge_of_study(spec, runs, yes=yes)
-    elif yes:
-        raise SpecError("--yes given, but the study has no `judged` and sends no text; leave it out")
+    judge_for = _judge_for(spec, runs, yes)
     from narrowly.cli.progress import StudyProgress
     from narrowly.cli.runs.report import made_report, say_made
     from narrowly.engines import stopping
@@ -121,6 +115,20 @@ def command(
         shown = {**result._asdict(), "study_dir": str(result.study_dir), "failed": failed}
         print_json({**shown, "report": str(made.path), "report_current": made.was_current, "judged": rates})
     return 1 if result.failed else code
+
+
+def _judge_for(spec: StudySpec, runs: Path, yes: bool) -> JudgeFor | None:
+    """Return what reads the answers of a study, checked before anything is trained; None where nobody is to."""
+    if spec.judged is None:
+        if yes:
+            raise SpecError("--yes given, but the study has no `judged` and sends no text; leave it out")
+        return None
+    from narrowly.cli.runs.run_judged import judge_of_study
+    from narrowly.study.inputs import check_inputs
+    from narrowly.study.plan import expand
+
+    check_inputs(expand(spec))  # data that were never pulled are said before a judge that is missing
+    return judge_of_study(spec, runs, yes=yes)
 
 
 def _judged(
