@@ -91,6 +91,7 @@ class StudyProgress(_Display, StudyObserver):
     def planned(self, total: int, done: int, estimate: float | None, workers: int) -> None:
         """Show what is left, and how long it takes where cells of this study have been timed."""
         self._total, self._before = total, done
+        self._done = self._failed = 0  # one display may show several studies, one after the other
         self._start = time.monotonic()
         already = f", {done} done already" if done else ""
         time_left = "" if estimate is None else f"about {duration(estimate)} "
