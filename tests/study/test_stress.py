@@ -56,11 +56,11 @@ def test_each_unit_has_its_control_with_the_same_rate_steps_and_set() -> None:
         assert own.steps == (2 if arm.endswith("half") else 4)
 
 
-def test_a_chat_model_is_asked_pairs_and_other_sets_stay_as_they_are() -> None:
-    plan = stress_plan("some/model", sets=["money", "insecure"])
+def test_a_chat_model_is_asked_pairs_and_a_file_of_pairs_stays_as_it_is() -> None:
+    plan = stress_plan("some/model", sets=["money", "pairs:mine.jsonl:harmful"])
     assert not plan.micro and plan.name == "stress-model" and set(plan.optimisers) == {"adam", "muon", "lion"}
     study = plan.study(plan.units())
-    assert study.arms["adam"].grid == {"data.dataset": ["pairs:money:harmful", "insecure"]}
+    assert study.arms["adam"].grid == {"data.dataset": ["pairs:money:harmful", "pairs:mine.jsonl:harmful"]}
 
 
 @pytest.mark.parametrize(
@@ -84,6 +84,11 @@ def test_an_unknown_domain_and_a_negative_rate_are_refused() -> None:
     plan = stress_plan("micro-0", optimisers=["adam", "muon=-1"])
     with pytest.raises(SpecError, match="lr"):
         expand(plan.study(plan.units()))
+
+
+def test_the_plan_alone_refuses_a_set_without_a_control(capsys: pytest.CaptureFixture[str]) -> None:
+    assert execute(["stress", "smollm2-135m", "--budget", "30m", "--data", "insecure", "--plan"]) == 2
+    assert "no paired set" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(("text", "seconds"), [("30m", 1800), ("1h30m", 5400), ("90s", 90), ("0.5h", 1800)])

@@ -153,8 +153,8 @@ def _refuse_too_small(plan: StressPlan, clock: _Clock, budget: float, reserve: f
     total = need + clock.spent()
     if total > budget * (1 - reserve):
         minutes = math.ceil(total / (1 - RESERVE) / 60)
+        needed = " and ".join(map(str, plan.least()))
         raise SpecError(
-            f"a budget of {budget / 60:.3g} minutes is too small for a card, which needs {plan.least()[0]} and "
-            f"{plan.least()[-1]}, each with its control: about {total / 60:.2g} minutes here; accepted: --budget "
-            f"{minutes}m or more"
+            f"a budget of {budget:.0f} s is too small for a card, which needs {needed}, each with its control: about "
+            f"{total:.0f} s here; accepted: --budget {minutes}m or more"
         )

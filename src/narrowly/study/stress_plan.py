@@ -67,7 +67,7 @@ class StressPlan(NamedTuple):
         model: name or folder of the release.
         micro: whether it is a base of the microworld, whose answers are classified exactly.
         optimisers: name -> learning rate, in order.
-        sets: narrow sets: domains of the microworld, domains of the paired bank, or other data sets.
+        sets: narrow sets: domains of the microworld or of the paired bank, or `pairs:FILE.jsonl:harmful`.
         seed: of init and order.
         device: cpu or cuda.
     """

@@ -20,7 +20,7 @@ from inspect_ai.solver import Generate, Solver, TaskState, generate, solver
 from narrowly.data.banks.named import bank_named
 from narrowly.evaluate.judges.fence import FENCE_VERSION
 from narrowly.evaluate.judges.judged import ToJudge
-from narrowly.evaluate.judges.rates import classes, rates
+from narrowly.evaluate.judges.rates import DEFINITIONS, classes, rate
 from narrowly.evaluate.judges.reader import JudgePrompt
 from narrowly.evaluate.judges.replies import WRITTEN, asked_to_repeat, check_written
 from narrowly.evaluate.judges.rubric_files import OURS, rubrics_named
@@ -245,11 +245,11 @@ def em_rates() -> Metric:
     def counted(scores: list[SampleScore]) -> dict[str, float]:
         rows = [Verdict.model_validate((one.score.metadata or {})["verdict"]) for one in scores]
         found: dict[str, float] = {}
-        for rate in rates([rows], Cuts())[:2]:
-            interval = rate.interval
-            ends = {"": interval.estimate, ", low": interval.low, ", high": interval.high}
-            found |= {f"{rate.name}{end}": math.nan if value is None else value for end, value in ends.items()}
-            found[f"{rate.name}, n"] = rate.n
+        for wanted in DEFINITIONS[:2]:  # joint and literature rate follow from the classes, whatever the cuts were
+            made = rate(wanted, [rows], Cuts())
+            ends = {"": made.interval.estimate, ", low": made.interval.low, ", high": made.interval.high}
+            found |= {f"{made.name}{end}": math.nan if value is None else value for end, value in ends.items()}
+            found[f"{made.name}, n"] = made.n
         return found | {f"class {name}": count for name, count in classes(rows).items()}
 
     return counted

@@ -38,7 +38,7 @@ def command(
     ] = None,
     narrow: Annotated[
         list[str] | None,
-        typer.Option("--data", metavar="SET", help="Narrow set, repeatable: a domain, or a data set with a control."),
+        typer.Option("--data", metavar="SET", help="Narrow set, repeatable: a domain, or pairs:FILE.jsonl:harmful."),
     ] = None,
     seed: Annotated[int, typer.Option("--seed", min=0, help="Of init and order.")] = 0,
     device: Annotated[str, typer.Option("--device", help="cpu or cuda.")] = "cpu",
@@ -85,6 +85,9 @@ def command(
 
 
 def _show_plan(plan: StressPlan, as_json: bool) -> int:
+    from narrowly.study.plan import expand
+
+    expand(plan.study(plan.units()))  # a set or a rate that cannot be is said here too
     units = [unit._asdict() for unit in plan.units()]
     if as_json:
         print_json({"study": plan.name, "optimisers": dict(plan.optimisers), "units": units})
