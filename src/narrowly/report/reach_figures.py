@@ -155,7 +155,7 @@ def broad_norm(ends: pl.DataFrame, tips: Tips = NO_TIPS) -> Figure:
         ]
         ring = Line2D([], [], color=INK, marker="o", markersize=11, markerfacecolor="none", linestyle="none")
         ring.set_label("mean curves cross")
-        legend_below(figure, [*handles, ring] if found else handles)
+        legend_below(figure, [*handles, ring] if found else handles, columns=5)
         return figure
 
 
