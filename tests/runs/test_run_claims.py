@@ -22,10 +22,9 @@ from narrowly.runs.claims import (
     claimed,
     is_claimed,
     is_stale,
-    process_started,
     read_claim,
-    this_host,
 )
+from narrowly.runs.processes import process_started, this_host
 
 
 def claim(**fields: object) -> Claim:

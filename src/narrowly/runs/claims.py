@@ -15,14 +15,12 @@ from __future__ import annotations
 import errno
 import json
 import os
-import platform
-import socket
 import threading
 import time
 import uuid
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
-from functools import cache, partial
+from functools import partial
 from pathlib import Path
 
 from pydantic import BaseModel, ConfigDict, ValidationError
@@ -30,6 +28,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from narrowly.records.errors import ClaimLostError, IntegrityError, RunDirectoryError
 from narrowly.records.files import read_json
 from narrowly.runs.directory import claim_file
+from narrowly.runs.processes import boot_id, process_started, this_host
 
 HEARTBEAT_SECONDS = 10.0
 TIMEOUT_SECONDS = 120.0
@@ -59,56 +58,6 @@ class Claim(BaseModel):
     heartbeat: float
 
 
-def this_host() -> str:
-    """Return the name under which pids are comparable."""
-    namespace = ""
-    with suppress(OSError):
-        namespace = str(Path("/proc/self/ns/pid").readlink())
-    return f"{socket.gethostname()} {namespace}".strip()
-
-
-def process_started(pid: int) -> str | None:
-    """Return when a process of this host started, or None where there is no such (living) process.
-
-    On Linux it is the boot id and the start in clock ticks, elsewhere psutil's creation time; an empty string means
-    that the process lives but its start is not known.
-    """
-    if platform.system() == "Linux":
-        try:
-            fields = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8", errors="replace").rpartition(")")[2].split()
-        except OSError:
-            return _probe(pid)  # /proc may hide the processes of other users
-        if fields[0] in ("Z", "X"):  # a killed worker that is not yet reaped
-            return None
-        return f"{_boot()}:{fields[19]}"
-    try:
-        import psutil
-    except ImportError:
-        return _probe(pid)
-    try:
-        return str(psutil.Process(pid).create_time())
-    except psutil.Error:
-        return None
-
-
-@cache
-def _boot() -> str:
-    """Return what tells this machine since its start from every other one, and from itself before; or nothing."""
-    with suppress(OSError):
-        return Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii").strip()
-    return ""
-
-
-def _probe(pid: int) -> str | None:
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return None
-    except OSError:
-        return ""
-    return ""
-
-
 def read_claim(path: Path) -> Claim | None:
     """Return the claim in a file, or None where there is none; a broken one is nobody's, and stale by age alone."""
     try:
@@ -127,7 +76,7 @@ def is_stale(claim: Claim, age: Callable[[], float]) -> bool:
         age: gives the seconds since its last sign of life (`age_of`); asked only where the process cannot be looked at.
     """
     boot = claim.started.partition(":")[0]
-    if claim.host != this_host() or (boot and _boot() and boot != _boot()):  # or another host of the same name
+    if claim.host != this_host() or (boot and boot_id() and boot != boot_id()):  # or another host of the same name
         return age() > TIMEOUT_SECONDS
     started = process_started(claim.pid)
     if started is None:
